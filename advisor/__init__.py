@@ -1,0 +1,1 @@
+"""Recommended hyperparameters, each with value, reason, source and confidence."""

@@ -1,0 +1,1 @@
+"""Rule sets: one function per field of the plan."""

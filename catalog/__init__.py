@@ -1,0 +1,1 @@
+"""Where facts come from: shipped assets, a local config.json, the Hub, and the devices of this machine."""

@@ -1,0 +1,27 @@
+"""The nouns of LoRAFit: model, GPU, method, plan, units and errors. Imports the standard library only."""
+
+from specs.errors import CatalogError, DataError, LorafitError, PlanError, RunError, SpecError, TraceError
+from specs.gpu import GpuSpec
+from specs.methods import METHODS, Method
+from specs.model import ModelSpec
+from specs.plan import FinetunePlan
+from specs.units import GIB, KIB, MIB, gib
+
+__all__ = [
+    "GIB",
+    "KIB",
+    "METHODS",
+    "MIB",
+    "CatalogError",
+    "DataError",
+    "FinetunePlan",
+    "GpuSpec",
+    "LorafitError",
+    "Method",
+    "ModelSpec",
+    "PlanError",
+    "RunError",
+    "SpecError",
+    "TraceError",
+    "gib",
+]

@@ -1,0 +1,48 @@
+"""The device a run uses: a graphics card, or the CPU with its RAM."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from specs.errors import SpecError
+
+Backend = Literal["cuda", "rocm", "xpu", "mps", "cpu"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuSpec:
+    """Facts of one device that decide what fits on it and how fast it is."""
+
+    name: str
+    """The maker's name, such as ``GeForce RTX 4090``; unique in the catalog."""
+    backend: Backend = "cuda"
+    """What PyTorch calls this kind of device."""
+    memory_bytes: int
+    """Nominal memory in bytes, as printed on the box (GB there means GiB for graphics cards)."""
+    usable_bytes: int
+    """Bytes that CUDA can really hand out (``torch.cuda.mem_get_info()[1]``); at most ``memory_bytes``."""
+    compute_capability: tuple[int, int] | None = None
+    """NVIDIA's compute capability, such as ``(8, 9)``."""
+    architecture: str = ""
+    """Such as ``Ada Lovelace``."""
+    bf16: bool = False
+    """Whether matrix units compute in bfloat16 natively."""
+    half_tflops: float | None = None
+    """Dense 16-bit matrix throughput in TFLOP/s, without sparsity."""
+    memory_bandwidth_gb_s: float | None = None
+    """Memory bandwidth in GB/s (10^9)."""
+    form: str = ""
+    """desktop, laptop, workstation, datacenter or other."""
+    source: str = ""
+    """Where the figures are from."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible memory sizes."""
+        if self.memory_bytes <= 0:
+            raise SpecError(self.name, "memory must be more than 0 bytes", self.memory_bytes)
+        if not 0 < self.usable_bytes <= self.memory_bytes:
+            raise SpecError(self.name, "usable memory lies between 0 and the nominal memory", self.usable_bytes)
+
+    @property
+    def is_cpu(self) -> bool:
+        """Whether the run takes place in RAM."""
+        return self.backend == "cpu"

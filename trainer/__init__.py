@@ -1,0 +1,1 @@
+"""Real fine-tuning runs: store, launcher and worker."""
