@@ -1,0 +1,35 @@
+# LoRAFit: `make run` sets up and opens the app; `make test` sets up and passes the tests.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: run demo setup setup-test check test accuracy screenshots clean
+
+run: setup
+	@$(BIN)/python scripts/serve.py
+
+demo: setup
+	@$(BIN)/python -m scripts.demo
+
+setup:
+	@$(PYTHON) scripts/setup.py
+
+setup-test:
+	@$(PYTHON) scripts/setup.py --test
+
+check: setup-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: setup-test
+	$(BIN)/python -m pytest
+
+accuracy: setup
+	@$(BIN)/python -m estimator accuracy
+
+screenshots: setup-test
+	@$(BIN)/python -m scripts.screenshots
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

