@@ -3,9 +3,10 @@
 import argparse
 import os
 import socket
-import subprocess
 import sys
 from pathlib import Path
+
+from streamlit.web.cli import main as streamlit
 
 REPO = Path(__file__).resolve().parent.parent
 FIRST_PORT = 8501  # Streamlit's own default
@@ -45,8 +46,8 @@ def main() -> int:
         print(f"Port {arguments.port} is busy; taking {port} instead.", flush=True)
     print(f"LoRAFit: http://localhost:{port}", flush=True)
     os.chdir(REPO)
-    command = [sys.executable, "-m", "streamlit", "run", "app.py", f"--server.port={port}", *rest]
-    return subprocess.call(command)
+    streamlit(["run", "app.py", f"--server.port={port}", *rest], standalone_mode=False)
+    return 0
 
 
 if __name__ == "__main__":
