@@ -1,0 +1,213 @@
+"""Pictures of memory: values in, Plotly figures out. Pure; fonts and page colours come from the app's theme."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import plotly.graph_objects as go
+
+from specs import GIB, gib
+from ui.palette import CAPACITY_LINE, NEUTRAL, PARTS, part
+
+CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["lasso2d", "select2d", "autoScale2d"]}
+"""What Plotly's tool bar offers; the camera saves a PNG."""
+STILL = {"displayModeBar": False, "scrollZoom": False, "doubleClick": False}
+"""For pictures that nobody zooms."""
+
+_SEPARATOR = "rgba(255,255,255,0.9)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bar:
+    """One stacked bar: what it stands for, and the bytes of its parts."""
+
+    label: str
+    parts: Mapping[str, int]
+
+
+def memory_bars(
+    bars: Sequence[Bar], *, capacity_bytes: int | None, band: tuple[float, float] | None = None
+) -> go.Figure:
+    """Return stacked bars of memory by part, each part in its own colour, with a line at what the device can hold.
+
+    Args:
+        bars: From top to bottom.
+        capacity_bytes: Where the line stands; None draws none.
+        band: Lowest and highest total in bytes that the estimate's error allows, drawn at the first bar.
+    """
+    figure = go.Figure()
+    labels = [bar.label for bar in bars]
+    for name in _shown_parts(bars):
+        sizes = [bar.parts.get(name, 0) for bar in bars]
+        figure.add_bar(
+            x=[size / GIB for size in sizes],
+            y=labels,
+            name=part(name).label,
+            orientation="h",
+            marker={"color": part(name).color, "line": {"color": _SEPARATOR, "width": 1}},
+            customdata=[gib(size) for size in sizes],
+            hovertemplate=f"{part(name).label}: %{{customdata}}<extra></extra>",
+        )
+    totals = [sum(bar.parts.values()) for bar in bars]
+    reach = max([*totals, capacity_bytes or 0, int(band[1]) if band else 0])
+    figure.update_layout(
+        barmode="stack",
+        bargap=0.3,
+        height=118 + 42 * len(bars),
+        margin={"l": 0, "r": 8, "t": 26, "b": 0},
+        legend={"orientation": "h", "y": -0.55 if len(bars) == 1 else -0.28, "x": 0, "traceorder": "normal"},
+        xaxis={"range": [0, reach / GIB * 1.04], "ticksuffix": " GiB", "fixedrange": True, "nticks": 7},
+        yaxis={"autorange": "reversed", "fixedrange": True, "showticklabels": len(bars) > 1, "automargin": True},
+    )
+    if capacity_bytes:
+        _add_capacity(figure, capacity_bytes)
+    if band:
+        _add_band(figure, band, labels[0])
+    return figure
+
+
+def heat_map(
+    used_bytes: Sequence[Sequence[int]], *, batches: Sequence[int], lengths: Sequence[int], capacity_bytes: int
+) -> go.Figure:
+    """Return used memory over batch size and sequence length, with a line where it stops fitting."""
+    shares = [[used / capacity_bytes for used in row] for row in used_bytes]
+    across, up = [f"{length:,}" for length in lengths], [str(batch) for batch in batches]
+    figure = go.Figure()
+    figure.add_heatmap(
+        z=[[min(share, 1.5) for share in row] for row in shares],
+        x=across,
+        y=up,
+        zmin=0,
+        zmax=1.5,
+        colorscale=[(0, "#E6F0F7"), (0.6, "#4477AA"), (0.6667, "#2B4C6F"), (0.6668, "#F6C9A8"), (1, "#C2452D")],
+        colorbar={
+            "title": {"text": "of the device"},
+            "tickformat": ".0%",
+            "tickvals": [0, 0.5, 1, 1.5],
+            "thickness": 12,
+        },
+        text=[[f"{used / GIB:,.1f}" for used in row] for row in used_bytes],
+        texttemplate="%{text}",
+        customdata=[[gib(used) for used in row] for row in used_bytes],
+        hovertemplate="%{y} sequences of %{x} tokens: %{customdata}<extra></extra>",
+        xgap=2,
+        ygap=2,
+    )
+    figure.update_layout(
+        height=90 + 38 * len(batches),
+        margin={"l": 0, "r": 0, "t": 8, "b": 0},
+        xaxis={"title": "max_length (tokens)", "type": "category", "fixedrange": True},
+        yaxis={"title": "per_device_train_batch_size", "type": "category", "fixedrange": True},
+    )
+    figure.add_scatter(
+        **_fitting_edge(shares, across, up), mode="lines", line={"color": CAPACITY_LINE, "width": 3}, hoverinfo="skip"
+    )
+    figure.update_layout(showlegend=False)
+    return figure
+
+
+def treemap(parts: Mapping[str, int]) -> go.Figure:
+    """Return where the bytes are as nested areas."""
+    shown = [(name, size) for name, size in parts.items() if size > 0]
+    figure = go.Figure(
+        go.Treemap(
+            labels=[part(name).label for name, _ in shown],
+            parents=[""] * len(shown),
+            values=[size for _, size in shown],
+            marker={"colors": [part(name).color for name, _ in shown]},
+            text=[gib(size) for _, size in shown],
+            texttemplate="%{label}<br>%{text}<br>%{percentRoot:.0%}",
+            hovertemplate="%{label}: %{text}<extra></extra>",
+        )
+    )
+    figure.update_layout(height=320, margin={"l": 0, "r": 0, "t": 0, "b": 0})
+    return figure
+
+
+def predicted_against_measured(rows: Sequence[tuple[str, str, int, int]]) -> go.Figure:
+    """Return measured bytes across, predicted bytes up; what lies on the diagonal was predicted exactly.
+
+    Args:
+        rows: Group, description, measured bytes, predicted bytes.
+    """
+    figure = go.Figure()
+    reach = max([max(measured, predicted) for _, _, measured, predicted in rows], default=GIB) / GIB * 1.05
+    figure.add_scatter(
+        x=[0, reach], y=[0, reach], mode="lines", line={"color": NEUTRAL, "dash": "dot"}, name="exact", hoverinfo="skip"
+    )
+    for group in dict.fromkeys(row[0] for row in rows):
+        members = [row for row in rows if row[0] == group]
+        figure.add_scatter(
+            x=[measured / GIB for _, _, measured, _ in members],
+            y=[predicted / GIB for _, _, _, predicted in members],
+            mode="markers",
+            marker={"size": 9, "opacity": 0.85},
+            name=group,
+            customdata=[
+                (label, gib(measured), gib(predicted), f"{predicted / measured - 1:+.1%}")
+                for _, label, measured, predicted in members
+            ],
+            hovertemplate="%{customdata[0]}<br>measured %{customdata[1]}, predicted %{customdata[2]} (%{customdata[3]})"
+            "<extra></extra>",
+        )
+    figure.update_layout(
+        height=430,
+        margin={"l": 0, "r": 0, "t": 8, "b": 0},
+        xaxis={"title": "measured (GiB)", "range": [0, reach]},
+        yaxis={"title": "predicted (GiB)", "range": [0, reach]},
+        legend={"orientation": "h", "y": -0.2},
+    )
+    return figure
+
+
+def _shown_parts(bars: Sequence[Bar]) -> list[str]:
+    """Return the parts that some bar has, in the palette's order, unknown ones last."""
+    present = [name for bar in bars for name, size in bar.parts.items() if size > 0]
+    order = list(PARTS)
+    return sorted(dict.fromkeys(present), key=lambda name: order.index(name) if name in order else len(order))
+
+
+def _add_capacity(figure: go.Figure, capacity_bytes: int) -> None:
+    figure.add_vline(
+        x=capacity_bytes / GIB,
+        line={"color": CAPACITY_LINE, "width": 2, "dash": "dash"},
+        annotation={"text": f"{gib(capacity_bytes)} available", "yref": "paper", "y": 1.0, "yanchor": "bottom"},
+    )
+
+
+def _add_band(figure: go.Figure, band: tuple[float, float], label: str) -> None:
+    low, high = band[0] / GIB, band[1] / GIB
+    figure.add_scatter(
+        x=[(low + high) / 2],
+        y=[label],
+        error_x={
+            "type": "data",
+            "array": [(band[1] - band[0]) / 2 / GIB],
+            "thickness": 2,
+            "width": 7,
+            "color": NEUTRAL,
+        },
+        mode="markers",
+        marker={"size": 1, "color": NEUTRAL},
+        name="error band",
+        showlegend=False,
+        hovertemplate=f"between {gib(int(band[0]))} and {gib(int(band[1]))}<extra></extra>",
+    )
+
+
+def _fitting_edge(
+    shares: Sequence[Sequence[float]], across: Sequence[str], up: Sequence[str]
+) -> dict[str, list[float | None]]:
+    """Return the stair between the cells that fit and those that do not, in cell coordinates."""
+    xs: list[float | None] = []
+    ys: list[float | None] = []
+    for j in range(len(up)):
+        for i in range(len(across)):
+            if shares[j][i] > 1:
+                continue
+            if i + 1 < len(across) and shares[j][i + 1] > 1:
+                xs += [i + 0.5, i + 0.5, None]
+                ys += [j - 0.5, j + 0.5, None]
+            if j + 1 < len(up) and shares[j + 1][i] > 1:
+                xs += [i - 0.5, i + 0.5, None]
+                ys += [j + 0.5, j + 0.5, None]
+    return {"x": xs, "y": ys}

@@ -1,0 +1,46 @@
+"""Values as sentences and short labels for a person. Pure."""
+
+import math
+
+_MINUTE = 60
+_HOUR = 3600
+_DAY = 86_400
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time in its two leading units, such as ``1 h 20 min``."""
+    if not math.isfinite(seconds):
+        return "unknown"
+    if seconds < _MINUTE:
+        return f"{seconds:.0f} s"
+    if seconds < _HOUR:
+        return f"{seconds // _MINUTE:.0f} min {seconds % _MINUTE:.0f} s"
+    if seconds < _DAY:
+        return f"{seconds // _HOUR:.0f} h {seconds % _HOUR // _MINUTE:.0f} min"
+    return f"{seconds // _DAY:.0f} d {seconds % _DAY // _HOUR:.0f} h"
+
+
+def count(number: float) -> str:
+    """Return a large count with three digits and its unit, such as ``8.03 B``."""
+    for size, unit in ((1e12, " T"), (1e9, " B"), (1e6, " M"), (1e3, " K")):
+        if abs(number) >= size:
+            return f"{number / size:.3g}{unit}"
+    return f"{number:,.0f}"
+
+
+def value(setting: object) -> str:
+    """Return a plan's value as its table shows it."""
+    if isinstance(setting, bool):
+        return "yes" if setting else "no"
+    if setting is None:
+        return "none"
+    if isinstance(setting, float):
+        return f"{setting:.0e}".replace("e-0", "e-") if 0 < abs(setting) < 0.001 else f"{setting:g}"
+    if isinstance(setting, tuple | list):
+        return ", ".join(str(entry) for entry in setting)
+    return str(setting)
+
+
+def plain(text: str) -> str:
+    """Return text with Markdown's signs escaped, so that names and logs show as they are."""
+    return "".join(f"\\{sign}" if sign in r"\`*_{}[]()#+-.!|<>~$:&" else sign for sign in text)
