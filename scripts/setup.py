@@ -45,7 +45,7 @@ def last_error(result: subprocess.CompletedProcess[str]) -> str:
     """Return the line of pip's output that says what went wrong."""
     lines = [line.strip() for line in (result.stderr + result.stdout).splitlines() if line.strip()]
     errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
-    return (errors or lines or ["no message"])[0].rstrip(".")
+    return errors[0].rstrip(".") if errors else (lines or ["no message"])[-1].rstrip(".")
 
 
 def requirement_lists(names: tuple[str, ...]) -> list[str | Path]:
