@@ -62,8 +62,8 @@ class ModelSpec:
     linear_modules: tuple[str, ...] = ()
     """Last names of the linear modules that LoRA may target, such as ``q_proj``; empty until they are known."""
     expert_parameters: tuple[str, ...] = ()
-    """Parameters that hold all experts of a layer as one tensor, such as ``experts.down_proj``: bitsandbytes leaves them
-    in 16 bit, and LoRA reaches them through ``target_parameters`` only."""
+    """Parameters that hold all experts of a layer as one tensor, such as ``experts.down_proj``: bitsandbytes leaves
+    them in 16 bit, and LoRA reaches them through ``target_parameters`` only."""
     config_json: str = field(default="{}", repr=False)
     """The configuration as canonical JSON; of a multimodal model, its text tower's."""
     source: str = ""
