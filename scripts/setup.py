@@ -59,7 +59,10 @@ def requirement_lists(names: tuple[str, ...]) -> list[str | Path]:
 def download(names: tuple[str, ...]) -> None:
     """Fetch what some lists name into the wheel folder; files that lie there whole are kept."""
     WHEELS.mkdir(parents=True, exist_ok=True)
-    result = pip("download", "--quiet", "--retries", "5", "--dest", WHEELS, *requirement_lists(names))
+    wanted = ("--quiet", "--dest", WHEELS, *requirement_lists(names))
+    if pip("download", "--no-index", *wanted).returncode == 0:
+        return
+    result = pip("download", "--retries", "5", *wanted)
     if result.returncode:
         raise SetupError(
             f"Fetching packages failed: {last_error(result)}. "
