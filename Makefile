@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run demo setup setup-test check test accuracy screenshots clean
+.PHONY: run demo setup setup-test check test accuracy screenshots readme clean
 
 run: setup
 	@$(BIN)/python scripts/serve.py
@@ -30,6 +30,9 @@ accuracy: setup
 
 screenshots: setup-test
 	@$(BIN)/python -m scripts.screenshots
+
+readme: setup
+	@$(BIN)/python scripts/readme.py
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

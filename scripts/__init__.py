@@ -1,0 +1,1 @@
+"""Set-up, server start and upkeep: what the Makefile calls."""
