@@ -50,7 +50,7 @@ def build(plan: FinetunePlan, source: Source, *, device: str) -> nn.Module:
 def base_model(plan: FinetunePlan, source: Source, *, device: str) -> PreTrainedModel:
     """Return the base model of a plan, quantized as the plan says, without adapter."""
     config = model_config(source)
-    attention = _attention(plan, device)
+    attention = _attention(plan, config, device)
     if device == META:
         return _meta_base(plan, config, attention)
     try:
@@ -136,7 +136,12 @@ def with_adapter(model: PreTrainedModel, plan: FinetunePlan) -> nn.Module:
     with warnings.catch_warnings():
         # PEFT 0.21 reads a property that transformers 5.23 has renamed.
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
-        wrapped = get_peft_model(model, adapter_config(plan, model), autocast_adapter_dtype=False)
+        # PEFT 0.21 writes ranks for fused experts by itself, without effect on other modules.
+        warnings.filterwarnings("ignore", message=".*_pattern keys did not match", category=RuntimeWarning)
+        try:
+            wrapped = get_peft_model(model, adapter_config(plan, model), autocast_adapter_dtype=False)
+        except ValueError as error:
+            raise PlanError("method", "PEFT cannot put this adapter on the model", str(error)) from error
     dtype = getattr(torch, plan.adapter_dtype)
     for name, parameter in wrapped.named_parameters():
         # Updates of DoRA's magnitudes are smaller than bfloat16 can represent: they stay in 32 bit, as in TRL.
@@ -205,17 +210,18 @@ def _targets(plan: FinetunePlan, model: nn.Module) -> str | list[str]:
     return list(plan.target_modules)
 
 
-def _attention(plan: FinetunePlan, device: str) -> str:
-    """Return the attention to build with; on meta the package flash-attn is not needed, SDPA keeps the same tensors."""
-    if plan.attn_implementation != "flash_attention_2":
+def _attention(plan: FinetunePlan, config: PretrainedConfig, device: str) -> str:
+    """Return the attention to build with: the plan's, but eager where the architecture has no SDPA.
+
+    On meta the package flash-attn is not needed: SDPA keeps the same tensors.
+    """
+    has_sdpa = getattr(AutoModelForCausalLM._model_mapping.get(type(config), None), "_supports_sdpa", False)
+    if plan.attn_implementation == "flash_attention_2" and device != META:
+        if not device.startswith("cuda") or not is_flash_attn_2_available():
+            rule = "flash_attention_2 needs the package flash-attn and a CUDA device"
+            raise PlanError("attn_implementation", rule, device, "Choose sdpa")
         return plan.attn_implementation
-    if device == META:
-        return "sdpa"
-    if not device.startswith("cuda") or not is_flash_attn_2_available():
-        raise PlanError(
-            "attn_implementation", "flash_attention_2 needs the package flash-attn and CUDA", None, "Take sdpa"
-        )
-    return plan.attn_implementation
+    return "eager" if plan.attn_implementation == "eager" or not has_sdpa else "sdpa"
 
 
 def _meta_base(plan: FinetunePlan, config: PretrainedConfig, attention: str) -> PreTrainedModel:
@@ -274,6 +280,8 @@ def _quantize_on_meta(module: nn.Module, dtype: torch.dtype) -> None:
             bnb_quantized=True,
         )
         module.quant_state = module.weight.quant_state
+        # DoRA copies the layer that it wraps, and a parameter on meta cannot be copied as bitsandbytes does it.
+        module.weight.__deepcopy__ = lambda _memo, weight=module.weight: weight
     elif isinstance(module, Linear8bitLt):
         weight = torch.empty(module.out_features, module.in_features, dtype=torch.int8, device=META)
         scales = torch.empty(module.out_features, dtype=torch.float32, device=META)
