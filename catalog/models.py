@@ -1,0 +1,136 @@
+"""The model a person names: a shipped one, a local ``config.json``, a size such as ``7B``, or a Hub id."""
+
+import dataclasses
+import difflib
+import functools
+import importlib
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from catalog import local, sizes
+from catalog.paths import assets
+from catalog.shapes import architectures, shape, with_defaults
+from specs import CatalogError, ModelSpec
+
+# Owner and repository as the Hub allows them: huggingface_hub.utils.validate_repo_id.
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of all shipped models, fine-tunes with the same tensors after the model they come from."""
+    return tuple(name for name, _ in _index().values())
+
+
+def find(text: str) -> ModelSpec:
+    """Return the model that a person means.
+
+    Args:
+        text: A shipped name (in any case, also its part after ``/``), the path of a ``config.json`` or of a model
+            folder, a size such as ``7B``, or a Hub id.
+
+    Raises:
+        CatalogError: If nothing of that name is found; the sentence offers the nearest names.
+        SpecError: If the model's configuration is broken.
+    """
+    wanted = text.strip()
+    if wanted.lower() in _tails():
+        return shipped(_tails()[wanted.lower()])
+    path = local.config_file(wanted)
+    if path is not None:
+        return described(local.config_of(path), name=wanted, source=f"{path.name} in {path.parent.name or path.parent}")
+    billions = sizes.billions(wanted)
+    if billions is not None:
+        return described(sizes.reference_config(billions), name=wanted, source=sizes.SOURCE)
+    if _HUB_ID.fullmatch(wanted):
+        return _from_hub(wanted)
+    raise CatalogError("model", f"is not in the catalog, no file and no size{nearest(wanted)}", wanted, _WAY_OUT)
+
+
+@functools.cache
+def shipped(name: str) -> ModelSpec:
+    """Return a shipped model by its exact name."""
+    entry = _index()[name.lower()][1]
+    changes = entry.get("aliases", {}).get(name, {})
+    spec = ModelSpec.from_config({**entry["config"], **changes}, name=name, source=entry["config_source"])
+    return dataclasses.replace(spec, **_counted(entry))
+
+
+def described(config: Mapping[str, Any], *, name: str, source: str) -> ModelSpec:
+    """Return the model of a ``config.json``, with what is known of its architecture and of a shipped equal.
+
+    Raises:
+        SpecError: If the configuration is broken.
+        CatalogError: If transformers cannot train such a model, or LoRAFit will not load it.
+    """
+    text = config.get("text_config")
+    tower = with_defaults(text if isinstance(text, Mapping) else config)
+    spec = ModelSpec.from_config({**config, **tower, "text_config": tower}, name=name, source=source)
+    local.refuse_unloadable(config, name)
+    if spec.model_type not in architectures():
+        raise CatalogError(f"{name}: model_type", _unknown_type(spec.model_type), spec.model_type)
+    equal = _by_shape().get(shape(spec))
+    if equal is not None:
+        return dataclasses.replace(spec, **_counted(_index()[equal.lower()][1]))
+    known = architectures()[spec.model_type]
+    return dataclasses.replace(
+        spec,
+        num_params=sizes.llama_params(spec) if spec.model_type == "llama" else None,
+        linear_modules=tuple(known["linear_modules"]),
+        expert_parameters=tuple(known["expert_parameters"]) if spec.is_moe else (),
+    )
+
+
+def nearest(text: str) -> str:
+    """Return the shipped names most like a text, as the end of a sentence; empty where none is."""
+    close = difflib.get_close_matches(text.lower(), _tails(), n=6, cutoff=0.5)
+    found = list(dict.fromkeys(_tails()[name] for name in close))[:3]
+    return f" (nearest: {', '.join(found)})" if found else ""
+
+
+_WAY_OUT = "Give a shipped name, the path of a config.json, a size such as 7B, or a Hub id such as Qwen/Qwen3-8B"
+
+
+def _from_hub(name: str) -> ModelSpec:
+    # huggingface_hub is imported when a Hub id is asked for: whoever stays offline does not pay for it.
+    hub = importlib.import_module("catalog.hub")
+    config = hub.config(name, nearest=nearest(name))
+    return described(config, name=name, source=f"config.json of https://huggingface.co/{name}")
+
+
+def _unknown_type(model_type: str) -> str:
+    close = difflib.get_close_matches(model_type.lower(), architectures(), n=3, cutoff=0.6)
+    offered = f" (nearest: {', '.join(close)})" if close else ""
+    return f"is no causal language model of transformers{offered}"
+
+
+def _counted(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "num_params": entry["num_params"],
+        "linear_modules": tuple(entry["linear_modules"]),
+        "expert_parameters": tuple(entry.get("expert_parameters", ())),
+    }
+
+
+@functools.cache
+def _index() -> Mapping[str, tuple[str, Mapping[str, Any]]]:
+    """Return each shipped name in lower case with its spelling and its entry."""
+    entries = json.loads((assets() / "models.json").read_text(encoding="utf-8"))["models"]
+    found = ((name, entry) for entry in entries for name in (entry["name"], *entry.get("aliases", ())))
+    return {name.lower(): (name, entry) for name, entry in found}
+
+
+@functools.cache
+def _tails() -> Mapping[str, str]:
+    """Return the spelling of each shipped name under the full name and under its part after ``/``, in lower case."""
+    spellings = [name for name, _ in _index().values()]
+    tails = {name.rpartition("/")[2].lower(): name for name in reversed(spellings)}
+    return {**tails, **{name.lower(): name for name in spellings}}
+
+
+@functools.cache
+def _by_shape() -> Mapping[tuple[Any, ...], str]:
+    """Return the shipped model of each shape."""
+    originals = [entry["name"] for _, entry in _index().values()]
+    return {shape(shipped(name)): name for name in reversed(originals)}

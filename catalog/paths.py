@@ -1,0 +1,37 @@
+"""The folders of LoRAFit: the only place that knows environment variables and default paths."""
+
+import os
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parent.parent
+"""The folder of the repository."""
+
+
+def assets() -> Path:
+    """Return the folder of shipped facts."""
+    return REPO / "assets"
+
+
+def runs() -> Path:
+    """Return the folder of the run store: ``$LORAFIT_RUNS``, or ``runs`` in the repository."""
+    return _folder("LORAFIT_RUNS", REPO / "runs")
+
+
+def cache() -> Path:
+    """Return the folder of what can be fetched or computed again: ``$LORAFIT_CACHE``, or ``~/.cache/lorafit``."""
+    return _folder("LORAFIT_CACHE", Path.home() / ".cache" / "lorafit")
+
+
+def demo_model() -> Path:
+    """Return the folder of the demo model's weights and tokenizer."""
+    return cache() / "models" / "SmolLM2-135M-Instruct"
+
+
+def demo_data() -> Path:
+    """Return the demo data set, chat ``messages`` as JSONL."""
+    return assets() / "demo.jsonl"
+
+
+def _folder(variable: str, default: Path) -> Path:
+    text = os.environ.get(variable, "").strip()
+    return Path(text).expanduser().resolve() if text else default

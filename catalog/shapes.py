@@ -1,0 +1,80 @@
+"""Which fields of a ``config.json`` decide tensor shapes, and when two configurations have the same shapes."""
+
+import functools
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from catalog.paths import assets
+from specs import ModelSpec
+
+SHAPE_FIELDS = (
+    "tie_word_embeddings",
+    "attention_bias",
+    "mlp_bias",
+    "bias",
+    "use_bias",
+    "use_qkv_bias",
+    "use_qk_norm",
+    "qk_layernorm",
+    "lm_head_bias",
+    "no_bias",
+    "moe_intermediate_size",
+    "intermediate_size_mlp",
+    "n_shared_experts",
+    "shared_expert_intermediate_size",
+    "first_k_dense_replace",
+    "interleave_moe_layer_step",
+    "decoder_sparse_step",
+    "mlp_only_layers",
+    "q_lora_rank",
+    "kv_lora_rank",
+    "qk_nope_head_dim",
+    "qk_rope_head_dim",
+    "v_head_dim",
+    "word_embed_proj_dim",
+    "new_decoder_architecture",
+    "multi_query",
+    "parallel_attn",
+    "alibi",
+)
+"""Fields besides ModelSpec's own that decide which tensors there are and how large."""
+
+# These keep one trained vector for each position.
+_LEARNED_POSITIONS = frozenset({"gpt2", "opt"})
+
+
+@functools.cache
+def architectures() -> Mapping[str, Mapping[str, Any]]:
+    """Return what transformers builds by default for each model_type it knows."""
+    text = (assets() / "architectures.json").read_text(encoding="utf-8")
+    known: dict[str, Mapping[str, Any]] = json.loads(text)["architectures"]
+    return known
+
+
+def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration with the output head's tying filled in: where the file is silent, its type decides."""
+    defaults = architectures().get(str(config.get("model_type")), {}).get("defaults", {})
+    tied = {"tie_word_embeddings": defaults["tie_word_embeddings"]} if "tie_word_embeddings" in defaults else {}
+    return {**tied, **config}
+
+
+def shape(spec: ModelSpec) -> tuple[Any, ...]:
+    """Return what two models have in common when every tensor of one is as large as the other's."""
+    config = spec.config
+    defaults = architectures().get(spec.model_type, {}).get("defaults", {})
+    positions = spec.max_position_embeddings if spec.model_type in _LEARNED_POSITIONS else None
+    fields = (json.dumps(config.get(name, defaults.get(name))) for name in SHAPE_FIELDS)
+    return (
+        spec.model_type,
+        spec.hidden_size,
+        spec.num_hidden_layers,
+        spec.num_attention_heads,
+        spec.num_key_value_heads,
+        spec.head_dim,
+        spec.intermediate_size,
+        spec.vocab_size,
+        spec.num_experts,
+        positions,
+        *fields,
+    )
