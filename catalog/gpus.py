@@ -1,0 +1,136 @@
+"""The cards people fine-tune on, by name, or by their memory alone."""
+
+import difflib
+import functools
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from catalog.paths import assets
+from specs import GIB, CatalogError, GpuSpec
+
+_MEMORY = re.compile(r"(\d{1,5}(?:\.\d{1,6})?)\s*(?:g|gb|gib)")
+_WORD = re.compile(r"\d+(?:\.\d+)? ?gi?b|[a-z]+\d*[a-z]*|\d+[a-z]*")
+
+# What a card keeps from CUDA where it is not measured: the most seen on one without ECC, 15,825 of 16,384 MiB on an
+# RTX 5060 Ti under Linux; assets/gpus.json says how the shipped cards were treated.
+_USABLE_SHARE = 0.965
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of all shipped cards."""
+    return tuple(_gpus())
+
+
+def find(text: str) -> GpuSpec:
+    """Return the card that a person means: its name or what tells it apart, or any card with so many GB.
+
+    Raises:
+        CatalogError: If no card or more than one has such a name; the sentence offers the nearest.
+    """
+    wanted = text.strip().lower()
+    memory = _MEMORY.fullmatch(wanted)
+    if memory is not None:
+        return of_memory(float(memory[1]))
+    found = _matching(wanted)
+    if len({spec.memory_bytes for spec in found}) == 1:
+        return min(found, key=lambda spec: spec.memory_bandwidth_gb_s or 0)
+    if found:
+        listed = ", ".join(spec.name for spec in found[:5])
+        raise CatalogError("gpu", f"is the name of several cards ({listed})", text, "Name one of them")
+    close = difflib.get_close_matches(wanted, [name.lower() for name in _gpus()], n=3, cutoff=0.5)
+    nearest = [name for name in _gpus() if name.lower() in close]
+    offered = f" (nearest: {', '.join(nearest)})" if nearest else ""
+    raise CatalogError(
+        "gpu", f"is not in the catalog{offered}", text, 'Give a card such as "RTX 4090", or its memory such as 24GB'
+    )
+
+
+def of_memory(gib: float) -> GpuSpec:
+    """Return any card with so much memory: CUDA, and of a generation that computes in bfloat16.
+
+    Raises:
+        CatalogError: If there is no card with so little or so much.
+    """
+    if not 1 <= gib <= 4096:
+        raise CatalogError("GPU memory", "must lie between 1 and 4,096 GiB", gib)
+    return GpuSpec(
+        name=f"any card with {gib:g} GiB",
+        backend="cuda",
+        memory_bytes=round(gib * GIB),
+        usable_bytes=round(gib * GIB * _USABLE_SHARE),
+        compute_capability=(8, 0),
+        bf16=True,
+        form="other",
+        source="memory as given, 3.5 % kept by the driver; taken for an NVIDIA card of the Ampere generation or later",
+    )
+
+
+def of_driver(name: str, total_bytes: int) -> GpuSpec | None:
+    """Return the card that a driver reports under a name such as ``NVIDIA A100-SXM4-80GB``; None if none is known.
+
+    Drivers leave the memory out of most names: among cards of one name the one that is nearest to it is meant.
+    """
+    plain = _plain(name)
+    found = [spec for spec in _gpus().values() if plain in _driver_names()[spec.name]]
+    return min(found, key=lambda spec: abs(spec.memory_bytes - total_bytes), default=None)
+
+
+def _matching(wanted: str) -> list[GpuSpec]:
+    """Return the cards whose names contain every word of a text, and of those the ones with the fewest other words."""
+    words = _words(wanted)
+    other = {name: _words(name.lower()) - words for name in _gpus() if words and words <= _words(name.lower())}
+    fewest = min(map(len, other.values()), default=0)
+    return [_gpus()[name] for name, rest in other.items() if len(rest) == fewest]
+
+
+def _words(text: str) -> frozenset[str]:
+    found = _WORD.findall(text.replace("-", " "))
+    return frozenset(re.sub(r" ?gi?b$", "gb", word) for word in found) - {"nvidia", "amd", "intel"}
+
+
+def _plain(name: str) -> str:
+    """Return a card's name as drivers and catalog have it in common: no maker, no spaces, no ``GPU``."""
+    return re.sub(r"nvidia|\bgpu\b|[\s-]", "", name.lower())
+
+
+@functools.cache
+def _entries() -> Mapping[str, Mapping[str, Any]]:
+    loaded = json.loads((assets() / "gpus.json").read_text(encoding="utf-8"))["gpus"]
+    return {entry["name"]: entry for entry in loaded}
+
+
+@functools.cache
+def _gpus() -> Mapping[str, GpuSpec]:
+    return {name: _spec(entry) for name, entry in _entries().items()}
+
+
+@functools.cache
+def _driver_names() -> Mapping[str, frozenset[str]]:
+    """Return what drivers may call each card: its name with and without the memory, or what the catalog says."""
+    short = {name: re.sub(r" \d+ GB$", "", name) for name in _entries()}
+    return {
+        name: frozenset(map(_plain, (name, short[name], *entry.get("driver_names", ()))))
+        for name, entry in _entries().items()
+    }
+
+
+def _spec(entry: Mapping[str, Any]) -> GpuSpec:
+    capability = entry.get("compute_capability")
+    source = f"{entry['source']}; usable bytes: {entry['usable_source']}"
+    if "tflops_kind" in entry:
+        source += f"; TFLOP/s ({entry['tflops_kind']}): {entry['tflops_source']}"
+    return GpuSpec(
+        name=entry["name"],
+        backend=entry["backend"],
+        memory_bytes=entry["memory_bytes"],
+        usable_bytes=entry["usable_bytes"],
+        compute_capability=(capability[0], capability[1]) if capability else None,
+        architecture=entry["architecture"],
+        bf16=entry["bf16"],
+        half_tflops=entry.get("half_tflops"),
+        memory_bandwidth_gb_s=entry.get("memory_bandwidth_gb_s"),
+        form=entry["form"],
+        source=source,
+    )

@@ -1,0 +1,116 @@
+"""The devices of this machine: its NVIDIA cards through NVML, or else its processor and RAM. Makes no CUDA context."""
+
+import platform
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import psutil
+import pynvml
+
+from catalog import gpus
+from specs import GpuSpec
+
+# Processors with one of these units multiply in bfloat16; the others emulate it, slower than float32.
+_BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
+
+# What NVML lists includes what the driver keeps: T4 15,360 MiB listed and 15,095 usable, RTX 4090 24,564 and 24,080.
+_SHARE_OF_NVML_TOTAL = 0.98
+
+# The memory limit of the container this runs in, where it runs in one.
+_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """One device of this machine, as it is now."""
+
+    gpu: GpuSpec
+    """What it is; ``usable_bytes`` are no more than the driver reports here."""
+    index: int
+    """Its number, as in ``cuda:0``."""
+    total_bytes: int
+    free_bytes: int
+
+
+def devices() -> tuple[Device, ...]:
+    """Return the NVIDIA cards of this machine; where there are none, its processor."""
+    try:
+        with _nvml():
+            cards = tuple(_card(index) for index in range(pynvml.nvmlDeviceGetCount()))
+    except pynvml.NVMLError:
+        cards = ()
+    return cards or (_processor(),)
+
+
+@contextmanager
+def _nvml() -> Iterator[None]:
+    pynvml.nvmlInit()
+    try:
+        yield
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _card(index: int) -> Device:
+    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+    name = pynvml.nvmlDeviceGetName(handle)
+    memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+    major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
+    gpu = detected(name if isinstance(name, str) else name.decode(), memory.total, (major, minor))
+    return Device(gpu=gpu, index=index, total_bytes=memory.total, free_bytes=memory.free)
+
+
+def detected(name: str, total_bytes: int, compute_capability: tuple[int, int]) -> GpuSpec:
+    """Return a card as its driver reports it, with the catalog's figures where it is known there."""
+    known = gpus.of_driver(name, total_bytes)
+    if known is not None and total_bytes <= known.memory_bytes:
+        usable = min(total_bytes, known.usable_bytes)
+        return replace(known, usable_bytes=usable, source=f"NVML on this machine; {known.source}")
+    return GpuSpec(
+        name=re.sub(r"^NVIDIA ", "", name),
+        memory_bytes=total_bytes,
+        usable_bytes=round(total_bytes * _SHARE_OF_NVML_TOTAL),
+        compute_capability=compute_capability,
+        bf16=compute_capability >= (8, 0),
+        form="other",
+        source="NVML on this machine; 2 % of its total kept by the driver",
+    )
+
+
+def _processor() -> Device:
+    memory = psutil.virtual_memory()
+    total = min(memory.total, _container_limit(_CGROUP_LIMIT) or memory.total)
+    name, flags = _cpuinfo(Path("/proc/cpuinfo"))
+    gpu = GpuSpec(
+        name=name,
+        backend="cpu",
+        memory_bytes=total,
+        usable_bytes=total,
+        bf16=bool(flags & _BF16_FLAGS),
+        form="other",
+        source="the operating system of this machine",
+    )
+    return Device(gpu=gpu, index=0, total_bytes=total, free_bytes=min(memory.available, total))
+
+
+def _container_limit(path: Path) -> int | None:
+    """Return the bytes that a container may use; None where there is no limit."""
+    try:
+        text = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    return int(text) if text.isdigit() and int(text) > 0 else None
+
+
+def _cpuinfo(path: Path) -> tuple[str, frozenset[str]]:
+    """Return the processor's name and its instruction sets; without Linux' file the name Python knows."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        text = ""
+    facts = dict(re.findall(r"^(model name|flags)\s*: (.*)$", text, flags=re.MULTILINE))
+    name = facts.get("model name") or platform.processor() or platform.machine() or "CPU"
+    return re.sub(r"\s+", " ", name), frozenset(facts.get("flags", "").split())
