@@ -6,10 +6,10 @@ from typing import Any
 
 from huggingface_hub import constants, get_session, hf_hub_download
 from huggingface_hub.errors import (
-    EntryNotFoundError,
     GatedRepoError,
     HTTPError,
     LocalEntryNotFoundError,
+    RemoteEntryNotFoundError,
     RepositoryNotFoundError,
 )
 
@@ -37,12 +37,12 @@ def config(name: str, *, nearest: str = "") -> Mapping[str, Any]:
         raise CatalogError(name, "is gated on the Hub", None, "Accept its terms there and log in with hf") from error
     except RepositoryNotFoundError as error:
         raise CatalogError(name, f"is neither in the catalog nor on the Hub{nearest}", None, _CHECK) from error
+    except RemoteEntryNotFoundError as error:
+        raise CatalogError(name, "has no config.json on the Hub", None, "Choose a transformers model") from error
     except (HTTPError, OSError) as error:
         raise CatalogError(
             name, f"is not in the catalog, and the Hub cannot be reached{nearest}", None, _LOCAL
         ) from error
-    except EntryNotFoundError as error:
-        raise CatalogError(name, "has no config.json on the Hub", None, "Choose a transformers model") from error
 
 
 def _fetched(name: str) -> Path:

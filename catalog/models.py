@@ -65,8 +65,10 @@ def described(config: Mapping[str, Any], *, name: str, source: str) -> ModelSpec
         CatalogError: If transformers cannot train such a model, or LoRAFit will not load it.
     """
     text = config.get("text_config")
-    tower = with_defaults(text if isinstance(text, Mapping) else config)
-    spec = ModelSpec.from_config({**config, **tower, "text_config": tower}, name=name, source=source)
+    if isinstance(text, Mapping):
+        outer = {name: config[name] for name in ("tie_word_embeddings",) if name in config}
+        config = {**config, "text_config": with_defaults({**outer, **text})}
+    spec = ModelSpec.from_config(with_defaults(config), name=name, source=source)
     local.refuse_unloadable(config, name)
     if spec.model_type not in architectures():
         raise CatalogError(f"{name}: model_type", _unknown_type(spec.model_type), spec.model_type)

@@ -19,7 +19,7 @@ from catalog.paths import assets
 from catalog.shapes import SHAPE_FIELDS
 
 # Some default configurations cannot be built because they leave these out; the module names do not depend on them.
-_FILLED = ({}, {"head_dim": 128})
+_FILLED: tuple[dict[str, int], ...] = ({}, {"head_dim": 128})
 _UNBUILDABLE = (
     AssertionError,
     AttributeError,

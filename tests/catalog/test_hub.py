@@ -1,0 +1,94 @@
+"""The Hub is a real HTTP server of this machine that answers as the Hub does; huggingface_hub is the real client."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+CONFIG = json.dumps(
+    {
+        "model_type": "llama",
+        "hidden_size": 64,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 2,
+        "vocab_size": 100,
+        "intermediate_size": 128,
+    }
+).encode()
+ANSWERS = {
+    "there": (200, {"X-Repo-Commit": "a" * 40, "ETag": '"b1"'}, CONFIG),
+    "gated": (403, {"X-Error-Code": "GatedRepo"}, b""),
+    "nowhere": (404, {"X-Error-Code": "RepoNotFound"}, b""),
+    "empty": (404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": "a" * 40}, b""),
+    "code": (200, {"X-Repo-Commit": "c" * 40, "ETag": '"b2"'}, b'{"auto_map": {"AutoConfig": "x.Y"}, ' + CONFIG[1:]),
+}
+
+
+class Hub(BaseHTTPRequestHandler):
+    def do_GET(self):
+        name = self.path.split("/")[2] if self.path.count("/") > 2 else ""
+        status, headers, body = ANSWERS.get(name, (200, {}, b"ok"))
+        self.send_response(status)
+        for header, value in headers.items():
+            self.send_header(header, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    def do_HEAD(self):
+        self.do_GET()
+
+    def log_message(self, *_arguments):
+        """Keep the test's output free of requests."""
+
+
+@pytest.fixture
+def endpoint():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def asked(name, endpoint, folder):
+    environment = {**os.environ, "HF_ENDPOINT": endpoint, "LORAFIT_CACHE": str(folder), "HF_HUB_DISABLE_XET": "1"}
+    command = [sys.executable, "-m", "catalog", "models", name, "--json"]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
+
+
+def test_a_hub_model_is_read_and_later_found_without_the_network(endpoint, tmp_path):
+    first = asked("org/there", endpoint, tmp_path)
+    assert first.returncode == 0, first.stderr
+    spec = json.loads(first.stdout)[0]
+    assert (spec["name"], spec["hidden_size"]) == ("org/there", 64)
+    offline = asked("org/there", "http://127.0.0.1:9", tmp_path)
+    assert json.loads(offline.stdout)[0] == spec
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        pytest.param("org/gated", "is gated on the Hub", id="gated"),
+        pytest.param("org/nowhere", "is neither in the catalog nor on the Hub", id="unknown"),
+        pytest.param("org/empty", "has no config.json", id="no transformers model"),
+        pytest.param("org/code", "needs its own code", id="brings code"),
+    ],
+)
+def test_what_the_hub_does_not_give_is_said_in_one_sentence(endpoint, tmp_path, name, part):
+    done = asked(name, endpoint, tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert part in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_offline_is_told_apart_from_unknown(tmp_path):
+    done = asked("org/there", "http://127.0.0.1:9", tmp_path)
+    assert done.returncode == 2
+    assert "the Hub cannot be reached" in done.stderr
+    assert "Traceback" not in done.stderr
