@@ -1,1 +1,17 @@
-"""Recommended hyperparameters, each with value, reason, source and confidence."""
+"""Recommended hyperparameters for a model, card, data and task, each with reason, source and confidence."""
+
+from advisor.advice import Advice, Caution, Confidence, Source
+from advisor.advise import Recommendation, advise
+from advisor.situation import GOALS, TASKS, Situation
+
+__all__ = [
+    "GOALS",
+    "TASKS",
+    "Advice",
+    "Caution",
+    "Confidence",
+    "Recommendation",
+    "Situation",
+    "Source",
+    "advise",
+]

@@ -1,1 +1,10 @@
-"""Rule sets: one function per field of the plan."""
+"""The rule sets a person can choose between."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from advisor.advice import Rule
+from advisor.rules import classic, evidence
+
+RULE_SETS: Mapping[str, tuple[Rule, ...]] = MappingProxyType({"evidence": evidence.RULES, "classic": classic.RULES})
+"""Every rule set by name; ``evidence`` is the default."""

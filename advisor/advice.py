@@ -1,0 +1,137 @@
+"""What an advice consists of: a value, what else is acceptable, why, who says so, and how surely."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol
+
+from advisor.situation import Situation
+from specs import FinetunePlan
+
+
+class Confidence(StrEnum):
+    """How well the evidence carries a value."""
+
+    HIGH = "high"
+    """Two or more independent measurements, or a fact of the library."""
+    MEDIUM = "medium"
+    """One measurement, or many shipped defaults that agree."""
+    LOW = "low"
+    """Opinion or interpolation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a claim can be looked up."""
+
+    title: str
+    url: str
+    where: str = ""
+    """Section, table, file or function."""
+
+    def at(self, where: str) -> "Source":
+        """Return the same source pointing at one place in it."""
+        return Source(self.title, self.url, where)
+
+    def __str__(self) -> str:
+        place = f", {self.where}" if self.where else ""
+        return f"{self.title}{place}, {self.url}" if self.url else f"{self.title}{place}"
+
+    def to_dict(self) -> dict[str, str]:
+        """Return the source as plain JSON values."""
+        return {"title": self.title, "url": self.url, "where": self.where}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advice:
+    """One field of the plan as it is recommended."""
+
+    field: str
+    value: Any
+    range: tuple[Any, ...]
+    """Of a number the least and the most that is acceptable; else every acceptable value."""
+    reason: str
+    """One sentence that names the inputs the value follows from."""
+    source: Source
+    confidence: Confidence = Confidence.MEDIUM
+
+    @property
+    def is_interval(self) -> bool:
+        """Whether ``range`` holds the two ends of an interval."""
+        return len(self.range) == 2 and all(_is_number(end) for end in self.range)
+
+    def accepts(self, value: Any) -> bool:
+        """Return whether a value lies in the acceptable range."""
+        if self.is_interval and _is_number(value):
+            return bool(self.range[0] <= value <= self.range[1])
+        return value == self.value or value in self.range
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the advice as plain JSON values."""
+        return {
+            "field": self.field,
+            "value": list(self.value) if isinstance(self.value, tuple) else self.value,
+            "range": [list(entry) if isinstance(entry, tuple) else entry for entry in self.range],
+            "reason": self.reason,
+            "source": self.source.to_dict(),
+            "confidence": str(self.confidence),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One field's rule: how it decides, what its reason must name, and when the field means anything."""
+
+    field: str
+    decide: Callable[[Situation, FinetunePlan], Advice]
+    """From the situation and the plan as decided so far."""
+    uses: tuple[str, ...]
+    """The inputs of the decision: names that ``Situation.phrase`` knows, or earlier fields of the plan."""
+    applies: Callable[[FinetunePlan], bool] = lambda _plan: True
+
+
+@dataclass(frozen=True, slots=True)
+class Caution:
+    """Something about a plan that a person should know before the start."""
+
+    field: str
+    text: str
+    source: Source
+
+    def __str__(self) -> str:
+        return self.text
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the caution as plain JSON values."""
+        return {"field": self.field, "text": self.text, "source": self.source.to_dict()}
+
+
+class Estimate(Protocol):
+    """What the advisor reads of a memory estimate."""
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes of the device that the run uses at its peak."""
+
+    @property
+    def trainable_params(self) -> int:
+        """Parameters that the optimizer updates."""
+
+    @property
+    def num_params(self) -> int:
+        """Parameters of the base model."""
+
+    @property
+    def components(self) -> Mapping[str, int]:
+        """Bytes by part; their sum is ``used_bytes``."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the estimate as plain JSON values."""
+
+
+Price = Callable[[FinetunePlan], Estimate]
+"""What a plan costs in memory on the situation's device."""
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,144 @@
+"""What else there is: other methods as a table, and single changes with the bytes each saves."""
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from advisor import speed
+from advisor.search import PAGED, SHORTEST_LENGTH, SMALLEST_RANK, Fit, Search
+from specs import METHODS, FinetunePlan, gib
+
+_QUALITY = {
+    "full": "every weight learns; forgets most",
+    "lora": "as full fine-tuning until the data outgrows the adapter",
+    "lora-8bit": "between LoRA and QLoRA",
+    "qlora": "as LoRA in the QLoRA paper's tests, a small loss elsewhere",
+}
+"""What to expect of each method: QLoRA https://arxiv.org/abs/2305.14314 table 4; LitGPT's resource tables, validation
+losses .794 and .803, .888 and .939 for LoRA and QLoRA; full fine-tuning https://arxiv.org/abs/2405.09673."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alternative:
+    """Another plan for the same situation."""
+
+    label: str
+    plan: FinetunePlan
+    used_bytes: int
+    fits: bool
+    quality: str
+    """What to expect of the result, in words."""
+    relative_time: float | None
+    """Time for the same data over that of the recommended plan; None where it cannot be said."""
+    recommended: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the alternative as plain JSON values."""
+        return dataclasses.asdict(self) | {"plan": self.plan.to_dict()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lever:
+    """One change of the recommended plan and what it saves."""
+
+    field: str
+    before: Any
+    after: Any
+    saved_bytes: int
+    used_bytes: int
+    fits: bool
+    cost: str
+    """What is paid for it."""
+    plan: FinetunePlan
+
+    @property
+    def text(self) -> str:
+        """The lever in one line, such as ``max_length 2048 -> 1024: -3.1 GiB, fits``."""
+        verdict = "fits" if self.fits else "does not fit yet"
+        return f"{self.field} {self.before} -> {self.after}: -{gib(self.saved_bytes)}, {verdict}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the lever as plain JSON values."""
+        return dataclasses.asdict(self) | {"plan": self.plan.to_dict(), "text": self.text}
+
+
+def alternatives(search: Search, fit: Fit) -> tuple[Alternative, ...]:
+    """Return the chosen plan beside the best of every common method and the smallest of all."""
+    entries = [_alternative(search, fit, fit, METHODS[fit.plan.method].label)]
+    for method in _others(search, fit):
+        other = search.best_of(method)
+        entries.append(_alternative(search, other, fit, METHODS[method].label))
+    if search.allows("method") and search.allows("gradient_checkpointing"):
+        smallest = search.smallest_of("qlora")
+        if smallest.plan not in [entry.plan for entry in entries]:
+            entries.append(_alternative(search, smallest, fit, "Smallest QLoRA"))
+    return tuple(entries)
+
+
+def levers(search: Search, fit: Fit) -> tuple[Lever, ...]:
+    """Return the single changes that save memory, least harmful first."""
+    used = fit.estimate.used_bytes
+    found = []
+    for name, plan, cost in _changes(search, fit.plan):
+        after = search.estimate(plan).used_bytes
+        if after < used:
+            found.append(
+                Lever(
+                    field=name,
+                    before=getattr(fit.plan, name),
+                    after=getattr(plan, name),
+                    saved_bytes=used - after,
+                    used_bytes=after,
+                    fits=after <= search.situation.available_bytes,
+                    cost=cost,
+                    plan=plan,
+                )
+            )
+    return tuple(found)
+
+
+def _others(search: Search, fit: Fit) -> tuple[str, ...]:
+    """Return the methods worth a row beside the chosen one."""
+    if not search.allows("method"):
+        return ()
+    return tuple(name for name in ("full", "lora", "qlora") if name != fit.plan.method and search.agrees(name))
+
+
+def _alternative(search: Search, entry: Fit, chosen: Fit, label: str) -> Alternative:
+    return Alternative(
+        label=label,
+        plan=entry.plan,
+        used_bytes=entry.estimate.used_bytes,
+        fits=entry.fits,
+        quality=_QUALITY.get(entry.plan.method, METHODS[entry.plan.method].summary),
+        relative_time=speed.relative_time(search.situation, entry.plan, chosen.plan),
+        recommended=entry is chosen,
+    )
+
+
+def _changes(search: Search, plan: FinetunePlan) -> Iterator[tuple[str, FinetunePlan, str]]:
+    """Yield each lever that this plan still has: the field, the changed plan, and what is paid for it."""
+    if plan.per_device_train_batch_size > 1 and search.allows("per_device_train_batch_size"):
+        halved = search.rebatched(plan, plan.per_device_train_batch_size // 2)
+        yield "per_device_train_batch_size", halved, "slower steps, same result"
+    if not plan.gradient_checkpointing:
+        yield "gradient_checkpointing", dataclasses.replace(plan, gradient_checkpointing=True), "20 to 30 % slower"
+    if plan.loss == "full":
+        yield "loss", dataclasses.replace(plan, loss="chunked"), "nothing"
+    if plan.max_length // 2 >= SHORTEST_LENGTH:
+        yield "max_length", dataclasses.replace(plan, max_length=plan.max_length // 2), "longer rows are cut"
+    if plan.method in {"full", "lora", "lora-8bit"}:
+        smaller = "lora" if plan.method == "full" else "qlora"
+        if search.agrees(smaller):
+            cost = "only an adapter learns" if smaller == "lora" else "19 % to 105 % slower, a small loss at most"
+            yield "method", search.moved(plan, smaller), cost
+    yield from _late_changes(search, plan)
+
+
+def _late_changes(search: Search, plan: FinetunePlan) -> Iterator[tuple[str, FinetunePlan, str]]:
+    if plan.optim not in {PAGED, "adamw_8bit"} and not search.situation.gpu.is_cpu:
+        yield "optim", dataclasses.replace(plan, optim=PAGED), "8-bit states, paged at a peak"
+    if METHODS[plan.method].has_rank and plan.r > SMALLEST_RANK:
+        smaller = dataclasses.replace(plan, r=plan.r // 2, lora_alpha=max(1, plan.lora_alpha // 2))
+        yield "r", smaller, "a smaller adapter learns less"

@@ -1,0 +1,193 @@
+"""Evidence about what one step holds: batch, length, loss, attention, checkpointing, sharding."""
+
+import math
+
+from advisor import sources
+from advisor.advice import Advice, Confidence
+from advisor.situation import Situation
+from specs import FinetunePlan
+
+EFFECTIVE_BATCH = 16
+SMALL_DATA_BATCH = 8
+CPU_BATCH = 2
+LARGEST_MICRO_BATCH = 8
+DEFAULT_LENGTH = 1024
+CPU_LENGTH = 256
+ROUND_LENGTH_TO = 64
+
+WITHOUT_SDPA = frozenset(
+    {"bloom", "codegen", "ctrl", "gemma2", "gpt_oss", "mpt", "openai-gpt", "xlm", "xlnet", "rwkv", "reformer"}
+)
+"""Model types whose transformers 5.23 code declares no SDPA (``_supports_sdpa`` is False): they run eager attention."""
+
+
+def effective_batch(situation: Situation) -> int:
+    """Return the wished sequences of one optimizer step."""
+    if situation.gpu.is_cpu:
+        return CPU_BATCH
+    if situation.dataset_rows is not None and situation.dataset_rows < 1_000:
+        return SMALL_DATA_BATCH
+    return EFFECTIVE_BATCH
+
+
+def per_device_train_batch_size(situation: Situation, plan: FinetunePlan) -> Advice:
+    """Wish for the largest useful micro-batch; the search lowers it to what fits."""
+    wished = effective_batch(situation)
+    value = 1 if situation.goal == "memory" else max(1, min(LARGEST_MICRO_BATCH, wished // plan.num_gpus))
+    return Advice(
+        field="per_device_train_batch_size",
+        value=value,
+        range=(1, max(value, min(LARGEST_MICRO_BATCH, wished))),
+        reason=f"On {situation.gpu.name} with {situation.phrase('num_gpus')}, goal {situation.phrase('goal')}: {value} "
+        f"of {wished} sequences at once; the result depends on their product with accumulation alone.",
+        source=_BATCH,
+    )
+
+
+def gradient_accumulation_steps(situation: Situation, plan: FinetunePlan) -> Advice:
+    """Accumulate up to the effective batch."""
+    wished = effective_batch(situation)
+    micro = plan.per_device_train_batch_size * plan.num_gpus
+    value = max(1, math.ceil(wished / micro))
+    why = "LoRA loses quality at more than 32"
+    if wished == SMALL_DATA_BATCH:
+        why = f"{situation.phrase('rows')} should still make 100 steps"
+    if situation.gpu.is_cpu:
+        why = f"on {situation.gpu.name} the first loss should come soon"
+    return Advice(
+        field="gradient_accumulation_steps",
+        value=value,
+        range=(max(1, math.ceil(wished / 2 / micro)), max(1, math.ceil(2 * wished / micro))),
+        reason=f"{micro} x {value} make an effective batch of {micro * value}: {why}.",
+        source=_BATCH,
+    )
+
+
+def max_length(situation: Situation, _plan: FinetunePlan) -> Advice:
+    """Cover 95 % of the rows, within what the model was made for."""
+    limit = situation.model.max_position_embeddings or 2**24
+    default = CPU_LENGTH if situation.gpu.is_cpu else DEFAULT_LENGTH
+    value, most = default, 2 * default
+    reason = f"{situation.phrase('tokens').capitalize()}: {default} tokens hold most instruction data"
+    if situation.dataset_tokens is not None:
+        _, p95, longest = situation.dataset_tokens
+        value = ROUND_LENGTH_TO * math.ceil(p95 / ROUND_LENGTH_TO)
+        most = ROUND_LENGTH_TO * math.ceil(longest / ROUND_LENGTH_TO)
+        reason = f"{situation.phrase('tokens').capitalize()}; longer rows are cut"
+        if situation.gpu.is_cpu and value > 2 * CPU_LENGTH:
+            value, reason = 2 * CPU_LENGTH, f"{reason}, here already at {2 * CPU_LENGTH}: a CPU is slow"
+    value = max(8, min(value, limit))
+    if value == limit:
+        reason += f"; {situation.model.name} was made for {limit:,} tokens"
+    return Advice(
+        field="max_length",
+        value=value,
+        range=(min(value, max(8, min(256, value))), max(value, min(most, limit))),
+        reason=f"{reason}.",
+        source=sources.TRL_SFT.at("max_length, default 1024"),
+    )
+
+
+def packing(situation: Situation, plan: FinetunePlan) -> Advice:
+    """Keep every example in its own row unless the attention kernel keeps packed ones apart."""
+    flash = plan.attn_implementation == "flash_attention_2"
+    value = flash and situation.task == "domain"
+    return Advice(
+        field="packing",
+        value=value,
+        range=(False, True) if flash else (False,),
+        reason=f"For {situation.phrase('task')} under {plan.attn_implementation}: "
+        + ("packing wastes no padding." if value else "only flash_attention_2 keeps packed examples apart."),
+        source=sources.TRL_SFT.at("packing and padding_free"),
+        confidence=Confidence.HIGH,
+    )
+
+
+def completion_only_loss(situation: Situation, _plan: FinetunePlan) -> Advice:
+    """Learn the answers, not the prompts; of plain text learn everything."""
+    value = situation.task != "domain"
+    return Advice(
+        field="completion_only_loss",
+        value=value,
+        range=(value,) if situation.task == "domain" else (True, False),
+        reason=f"For {situation.phrase('task')} "
+        + ("the model shall learn to answer, not to ask." if value else "there is no prompt: every token is learned."),
+        source=sources.TRL_SFT.at("completion_only_loss and assistant_only_loss"),
+    )
+
+
+def loss(situation: Situation, _plan: FinetunePlan) -> Advice:
+    """Compute the loss in chunks."""
+    return Advice(
+        field="loss",
+        value="chunked",
+        range=("chunked", "fused"),
+        reason=f"TRL's default: the logits over {situation.model.vocab_size:,} words are never held whole.",
+        source=sources.TRL_SFT.at("loss_type nll, computed in chunks"),
+        confidence=Confidence.HIGH,
+    )
+
+
+def attn_implementation(situation: Situation, _plan: FinetunePlan) -> Advice:
+    """Take PyTorch's fused attention wherever the model's code allows it."""
+    model_type = situation.model.model_type
+    eager = model_type in WITHOUT_SDPA
+    value = "eager" if eager else "sdpa"
+    return Advice(
+        field="attn_implementation",
+        value=value,
+        range=("eager",) if eager else ("sdpa", "flash_attention_2"),
+        reason=f"transformers' {model_type} "
+        + ("has no SDPA path." if eager else "runs on PyTorch's fused attention, which needs no extra package."),
+        source=sources.TRANSFORMERS_ATTENTION,
+        confidence=Confidence.HIGH,
+    )
+
+
+def gradient_checkpointing(situation: Situation, plan: FinetunePlan) -> Advice:
+    """Recompute under QLoRA and sharding; elsewhere the search decides by the memory that is left."""
+    value = not situation.gpu.is_cpu and situation.goal != "speed"
+    return Advice(
+        field="gradient_checkpointing",
+        value=value,
+        range=(True, False),
+        reason=f"{plan.method} on {situation.gpu.name}, goal {situation.phrase('goal')}: recomputing costs 20 to 30 % "
+        "of time and keeps one input per layer instead of all activations.",
+        source=sources.TORCHTUNE.at("README, ablation on a 3B model: 42 % less memory, 21 % slower"),
+        confidence=Confidence.HIGH,
+    )
+
+
+def use_reentrant(_situation: Situation, plan: FinetunePlan) -> Advice:
+    """Use PyTorch's newer checkpointing, but not under ZeRO-3."""
+    value = plan.sharding == "zero3"
+    return Advice(
+        field="use_reentrant",
+        value=value,
+        range=(value,),
+        reason=f"With sharding {plan.sharding} "
+        + ("PEFT needs the reentrant form." if value else "the non-reentrant form is TRL's default."),
+        source=sources.PEFT_DEEPSPEED.at("ZeRO-3: use_reentrant=True"),
+        confidence=Confidence.HIGH,
+    )
+
+
+def sharding(situation: Situation, plan: FinetunePlan) -> Advice:
+    """Copy the model to each device while it fits; the search splits it when it does not."""
+    value = "none" if situation.num_gpus == 1 else plan.sharding
+    why = {
+        "none": "nothing to share.",
+        "ddp": "each holds the whole model and its own batch, the fastest way.",
+        "fsdp": "one alone cannot hold the model: its weights are split over all.",
+    }
+    return Advice(
+        field="sharding",
+        value=value,
+        range=(value,) if value == "none" else ("ddp", "zero3", "fsdp"),
+        reason=f"{situation.phrase('num_gpus').capitalize()}: {why.get(value, 'as chosen.')}",
+        source=sources.PEFT_FSDP,
+        confidence=Confidence.HIGH,
+    )
+
+
+_BATCH = sources.TRL_REGRET.at("keep the effective batch under 32; Guanaco, torchtune 16, LLaMA-Factory, LitGPT 8")

@@ -1,0 +1,71 @@
+"""The default rules: what measurements and published recipes support, one rule for each field, in deciding order."""
+
+from advisor.advice import Rule
+from advisor.rules import adapter, batch, precision, schedule
+from specs import METHODS, FinetunePlan
+
+
+def _has_rank(plan: FinetunePlan) -> bool:
+    return METHODS[plan.method].has_rank
+
+
+def _in_4bit(plan: FinetunePlan) -> bool:
+    return plan.load_in_4bit
+
+
+def _quantized(plan: FinetunePlan) -> bool:
+    return plan.quantization != "none"
+
+
+def _checkpointed(plan: FinetunePlan) -> bool:
+    return plan.gradient_checkpointing
+
+
+RULES: tuple[Rule, ...] = (
+    Rule("load_in_4bit", precision.load_in_4bit, ("method",)),
+    Rule("load_in_8bit", precision.load_in_8bit, ("method",)),
+    Rule("dtype", precision.dtype, ("gpu",)),
+    Rule("bf16", precision.bf16, ("gpu",)),
+    Rule("fp16", precision.fp16, ("gpu",)),
+    Rule("adapter_dtype", precision.adapter_dtype, ("method",), _has_rank),
+    Rule("sharding", batch.sharding, ("num_gpus",)),
+    Rule("bnb_4bit_quant_type", precision.bnb_4bit_quant_type, ("method",), _in_4bit),
+    Rule("bnb_4bit_use_double_quant", precision.bnb_4bit_use_double_quant, ("model",), _in_4bit),
+    Rule("bnb_4bit_quant_storage", precision.bnb_4bit_quant_storage, ("sharding",), _in_4bit),
+    Rule("prepare_kbit", precision.prepare_kbit, ("method",), _quantized),
+    Rule("attn_implementation", batch.attn_implementation, ("model_type",)),
+    Rule("max_length", batch.max_length, ("tokens",)),
+    Rule("packing", batch.packing, ("task", "attn_implementation")),
+    Rule("completion_only_loss", batch.completion_only_loss, ("task",)),
+    Rule("loss", batch.loss, ("vocabulary",)),
+    Rule("gradient_checkpointing", batch.gradient_checkpointing, ("method", "gpu", "goal")),
+    Rule("use_reentrant", batch.use_reentrant, ("sharding",), _checkpointed),
+    Rule("per_device_train_batch_size", batch.per_device_train_batch_size, ("gpu", "num_gpus", "goal")),
+    Rule(
+        "gradient_accumulation_steps",
+        batch.gradient_accumulation_steps,
+        ("per_device_train_batch_size",),
+    ),
+    Rule("optim", schedule.optim, ("method", "goal", "gpu")),
+    Rule("num_train_epochs", schedule.num_train_epochs, ("rows", "task")),
+    Rule("max_steps", schedule.max_steps, ("num_train_epochs", "rows")),
+    Rule("eval_split", schedule.eval_split, ("rows", "gpu")),
+    Rule("learning_rate", schedule.learning_rate, ("task", "size")),
+    Rule("lr_scheduler_type", schedule.lr_scheduler_type, ("task",)),
+    Rule("warmup_steps", schedule.warmup_steps, ("rows",)),
+    Rule("max_grad_norm", schedule.max_grad_norm, ("method",)),
+    Rule("logging_steps", schedule.logging_steps, ("rows",)),
+    Rule("save_steps", schedule.save_steps, ("rows",)),
+    Rule("seed", schedule.seed, ("method",)),
+    Rule("r", adapter.r, ("task",), _has_rank),
+    Rule("use_rslora", adapter.use_rslora, ("r",), _has_rank),
+    Rule("use_dora", adapter.use_dora, ("method", "goal"), _has_rank),
+    Rule("lora_alpha", adapter.lora_alpha, ("r",), _has_rank),
+    Rule("lora_dropout", adapter.lora_dropout, ("size", "rows", "goal"), _has_rank),
+    Rule("target_modules", adapter.target_modules, ("modules", "model_type"), _has_rank),
+    Rule("bias", adapter.bias, ("model_type",), _has_rank),
+    Rule("init_lora_weights", adapter.init_lora_weights, ("method",), _has_rank),
+    Rule("loraplus_lr_ratio", adapter.loraplus_lr_ratio, ("method",), _has_rank),
+    Rule("weight_decay", schedule.weight_decay, ("method",)),
+)
+"""Every field that a rule decides; the method itself is found by the search."""

@@ -1,0 +1,224 @@
+"""Evidence about the optimizer and the run: learning rate, schedule, epochs, evaluation, logging."""
+
+import math
+
+from advisor import sources
+from advisor.advice import Advice, Confidence, Source
+from advisor.situation import Situation
+from specs import FinetunePlan
+
+SMALL_MODEL = 14_500_000_000
+LARGE_MODEL = 30_000_000_000
+FEW_STEPS = 100
+EVALUATE_FROM_ROWS = 1_000
+
+
+def total_steps(situation: Situation, plan: FinetunePlan) -> int | None:
+    """Return the optimizer steps of a run, or None while the data is unknown."""
+    if plan.max_steps > 0:
+        return plan.max_steps
+    if situation.dataset_rows is None:
+        return None
+    rows = situation.dataset_rows * (1 - plan.eval_split)
+    return max(1, math.ceil(math.ceil(rows / plan.effective_batch_size) * plan.num_train_epochs))
+
+
+def optim(situation: Situation, plan: FinetunePlan) -> Advice:
+    """Take PyTorch's fused AdamW; the search moves to a paged 8-bit one when memory is short."""
+    value = "paged_adamw_8bit" if situation.goal == "memory" and not situation.gpu.is_cpu else "adamw_torch_fused"
+    return Advice(
+        field="optim",
+        value=value,
+        range=("adamw_torch_fused", "adamw_torch", "paged_adamw_8bit", "paged_adamw_32bit", "adamw_8bit"),
+        reason=f"The states of a {plan.method} run with goal {situation.phrase('goal')} on {situation.gpu.name}: "
+        + (
+            "8 bit, and paged out at a peak." if "8bit" in value else "exact and fast; an 8-bit optimizer saves little."
+        ),
+        source=sources.RASCHKA.at("AdamW 14.18 GB, SGD 14.15 GB at small rank")
+        if plan.method != "full"
+        else sources.TRANSFORMERS.at("optim"),
+    )
+
+
+def learning_rate(situation: Situation, plan: FinetunePlan) -> Advice:
+    """Take 2e-4 up to 14B, 1e-4 from 30B; less for text, preferences and full fine-tuning; more in short runs."""
+    value, (least, most), why, source, confidence = _base_rate(situation, plan)
+    steps = total_steps(situation, plan)
+    if steps is not None and steps < FEW_STEPS and situation.task not in {"preference", "domain"}:
+        value, most = 1.5 * value, max(most, 1.5 * value)
+        why += f"; {steps} steps in all are few and stand half as much again"
+    return Advice(
+        field="learning_rate",
+        value=float(f"{value:.2g}"),
+        range=(least, most),
+        reason=f"For {situation.phrase('task')} with {situation.phrase('size')}: {why}.",
+        source=source,
+        confidence=confidence,
+    )
+
+
+def _base_rate(situation: Situation, plan: FinetunePlan) -> tuple[float, tuple[float, float], str, Source, Confidence]:
+    """Return the learning rate of a normal run, its range, why, the source and the confidence."""
+    if plan.method == "full":
+        rate = 1e-5 if situation.num_params >= SMALL_MODEL or situation.task == "domain" else 2e-5
+        where = sources.TRL_REGRET.at("full fine-tuning wants a tenth of LoRA's rate")
+        return rate, (5e-6, 5e-5), "full fine-tuning wants a tenth of LoRA's rate", where, Confidence.MEDIUM
+    if situation.task == "preference":
+        return 5e-6, (1e-6, 2e-5), "DPO recipes use 5e-6", sources.ZEPHYR.at("zephyr-7b DPO QLoRA"), Confidence.MEDIUM
+    if situation.task == "domain":
+        where = sources.UNSLOTH_NOTEBOOKS.at("continued pre-training")
+        return 5e-5, (2e-5, 2e-4), "continued pre-training recipes use 5e-5", where, Confidence.MEDIUM
+    if situation.num_params >= LARGE_MODEL:
+        where = sources.QLORA_CODE.at("scripts/finetune_guanaco_33b.sh and _65b.sh")
+        return 1e-4, (5e-5, 3e-4), "Guanaco trains 33B and 65B at 1e-4", where, Confidence.MEDIUM
+    if situation.num_params >= SMALL_MODEL:
+        where = sources.QLORA_CODE.at("between 2e-4 at 13B and 1e-4 at 33B")
+        return 1.5e-4, (1e-4, 3e-4), "between Guanaco's 2e-4 at 13B and 1e-4 at 33B", where, Confidence.LOW
+    where = sources.QLORA_CODE.at("scripts/finetune_guanaco_7b.sh; Axolotl, LitGPT, Unsloth and Zephyr agree")
+    return 2e-4, (1e-4, 5e-4), "most recipes train at 2e-4, LoRA and QLoRA alike", where, Confidence.HIGH
+
+
+def lr_scheduler_type(situation: Situation, _plan: FinetunePlan) -> Advice:
+    """Let the rate fall along a cosine."""
+    return Advice(
+        field="lr_scheduler_type",
+        value="cosine",
+        range=("cosine", "linear", "constant", "constant_with_warmup"),
+        reason=f"For {situation.phrase('task')} cosine is what most recipes ship; constant does as well, "
+        "the effect is small.",
+        source=sources.TORCHTUNE.at("recipes/configs; Axolotl, LitGPT, LLaMA-Factory and Zephyr agree"),
+    )
+
+
+def warmup_steps(situation: Situation, plan: FinetunePlan) -> Advice:
+    """Warm up for 3 % of the run, at least 5 and at most 100 steps."""
+    steps = total_steps(situation, plan)
+    if steps is None:
+        value, reason = 0.03, f"{situation.phrase('rows').capitalize()}: 3 % of all steps"
+    else:
+        wished = min(100, max(5, round(0.03 * steps)))
+        value = float(max(1, min(wished, steps // 4)))
+        reason = f"{situation.phrase('rows').capitalize()} make {steps:,} steps; the first {value:g} raise the rate"
+    return Advice(
+        field="warmup_steps",
+        value=value,
+        range=(0.0, 0.1) if value < 1 else (0.0, max(value, 100.0)),
+        reason=f"{reason}; the effect is small.",
+        source=sources.UNSLOTH.at("warm-up 5 steps; torchtune 100 steps, QLoRA 0.03"),
+    )
+
+
+def weight_decay(_situation: Situation, plan: FinetunePlan) -> Advice:
+    """Leave it out under an adapter, which regularizes by itself."""
+    full = plan.method == "full"
+    return Advice(
+        field="weight_decay",
+        value=0.01 if full else 0.0,
+        range=(0.0, 0.1 if full else 0.01),
+        reason=f"Method {plan.method}: "
+        + ("AdamW's usual 0.01." if full else "an adapter's low rank regularizes more than weight decay does."),
+        source=sources.TORCHTUNE.at("recipes, AdamW 0.01") if full else sources.LEARNS_LESS.at("section 4.5"),
+    )
+
+
+def max_grad_norm(_situation: Situation, plan: FinetunePlan) -> Advice:
+    """Clip at 1.0."""
+    return Advice(
+        field="max_grad_norm",
+        value=1.0,
+        range=(0.3, 1.0),
+        reason=f"1.0 catches spikes of a {plan.method} run; QLoRA published 0.3.",
+        source=sources.TRANSFORMERS.at("max_grad_norm; qlora.py 0.3"),
+    )
+
+
+def num_train_epochs(situation: Situation, _plan: FinetunePlan) -> Advice:
+    """Pass more often over fewer rows."""
+    rows = situation.dataset_rows
+    if situation.gpu.is_cpu:
+        value, ends, why = 1.0, (1.0, 3.0), f"on {situation.gpu.name} one pass is long enough"
+    elif situation.task == "domain":
+        value, ends, why = 1.0, (1.0, 2.0), "text is read once"
+    elif rows is None:
+        value, ends, why = 2.0, (1.0, 3.0), "two passes until the data is known"
+    elif rows < 5_000:
+        value, ends, why = 3.0, (1.0, 5.0), "few rows bear three passes"
+    elif rows <= 20_000:
+        value, ends, why = 2.0, (1.0, 3.0), "two passes"
+    else:
+        value, ends, why = 1.0, (1.0, 2.0), "a second pass over 50,000 rows made results worse"
+    return Advice(
+        field="num_train_epochs",
+        value=value,
+        range=ends,
+        reason=f"{situation.phrase('rows').capitalize()} of {situation.phrase('task')}: {why}.",
+        source=sources.RASCHKA.at("multiple passes over Alpaca; Unsloth's guide: 1 to 3"),
+    )
+
+
+def max_steps(situation: Situation, plan: FinetunePlan) -> Advice:
+    """Let the epochs decide."""
+    return Advice(
+        field="max_steps",
+        value=-1,
+        range=(-1,),
+        reason=f"num_train_epochs {plan.num_train_epochs:g} over {situation.phrase('rows')} decides.",
+        source=sources.TRANSFORMERS.at("max_steps"),
+        confidence=Confidence.HIGH,
+    )
+
+
+def logging_steps(situation: Situation, plan: FinetunePlan) -> Advice:
+    """Log each step, every tenth in long runs."""
+    steps = total_steps(situation, plan)
+    value = 10 if steps is not None and steps > 2_000 else 1
+    every = "step" if value == 1 else f"{value} steps"
+    return Advice(
+        field="logging_steps",
+        value=value,
+        range=(1, 10),
+        reason=f"{situation.phrase('rows').capitalize()}: the loss is drawn every {every}.",
+        source=sources.TRANSFORMERS.at("logging_steps"),
+        confidence=Confidence.HIGH,
+    )
+
+
+def save_steps(situation: Situation, plan: FinetunePlan) -> Advice:
+    """Keep about ten checkpoints of a run."""
+    steps = total_steps(situation, plan)
+    value = 100 if steps is None else max(10, min(500, steps // 10))
+    return Advice(
+        field="save_steps",
+        value=value,
+        range=(10, 500),
+        reason=f"{situation.phrase('rows').capitalize()}: a checkpoint every {value} steps loses little to a crash.",
+        source=sources.TRANSFORMERS.at("save_steps, default 500"),
+        confidence=Confidence.LOW,
+    )
+
+
+def eval_split(situation: Situation, _plan: FinetunePlan) -> Advice:
+    """Hold out 5 % where that is at least 50 rows."""
+    rows = situation.dataset_rows
+    value = 0.05 if rows is not None and rows >= EVALUATE_FROM_ROWS and not situation.gpu.is_cpu else 0.0
+    return Advice(
+        field="eval_split",
+        value=value,
+        range=(0.0, 0.1),
+        reason=f"{situation.phrase('rows').capitalize()} on {situation.gpu.name}: "
+        + ("held-out loss shows overfitting." if value else "too few rows or too little time to hold any out."),
+        source=sources.LLAMA_FACTORY.at("examples, val_size 0.1; Unsloth's guide on overfitting"),
+        confidence=Confidence.LOW,
+    )
+
+
+def seed(_situation: Situation, plan: FinetunePlan) -> Advice:
+    """Fix the seed so that a run can be repeated."""
+    return Advice(
+        field="seed",
+        value=42,
+        range=(0, 2**32 - 1),
+        reason=f"Any fixed number lets the {plan.method} run be repeated.",
+        source=sources.TRANSFORMERS.at("seed, default 42"),
+        confidence=Confidence.HIGH,
+    )

@@ -1,0 +1,265 @@
+"""The best plan that fits: the levers are pulled in order of harm until the estimate fits with headroom."""
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from advisor.advice import Estimate, Price, Rule
+from advisor.rules.batch import effective_batch
+from advisor.situation import Situation
+from specs import METHODS, FinetunePlan, PlanError
+from specs.plan import Optimizer
+
+HEADROOM = 0.10
+"""Share of the memory that a recommended plan leaves free: the estimate's own error and what else the card shows."""
+SPARE_WITHOUT_CHECKPOINTING = 0.30
+"""Share that must stay free before activations are kept instead of recomputed."""
+SMALLEST_RANK = 8
+SHORTEST_LENGTH = 256
+PAGED: Optimizer = "paged_adamw_8bit"
+
+_PREFERRED = ("lora", "qlora")
+_SMALLEST = ("qlora",)
+_NOTHING: tuple[str, ...] = ()
+_LAST_RESORTS = frozenset({"r"})
+"""Given up only when nothing else fits at all, not for headroom: rank costs quality and saves little."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """A plan with its price and what the search changed in it."""
+
+    plan: FinetunePlan
+    estimate: Estimate
+    fits: bool
+    headroom: float
+    """Share of the memory that stays free; negative when it does not fit."""
+    pulled: tuple[str, ...] = ()
+    """Fields that the search lowered, in the order they were pulled."""
+    refused: Mapping[str, int] = field(default_factory=dict)
+    """Better methods that did not fit, with the bytes their smallest form uses."""
+
+
+class Search:
+    """Prices plans of one situation, each once, and finds the best that fits."""
+
+    def __init__(self, situation: Situation, rules: Sequence[Rule], price: Price) -> None:
+        """Remember the inputs; nothing is priced yet."""
+        self.situation = situation
+        self.rules = rules
+        self._price = price
+        self._priced: dict[FinetunePlan, Estimate] = {}
+
+    def estimate(self, plan: FinetunePlan) -> Estimate:
+        """Return a plan's estimate."""
+        if plan not in self._priced:
+            self._priced[plan] = self._price(plan)
+        return self._priced[plan]
+
+    def headroom(self, plan: FinetunePlan) -> float:
+        """Return the share of the memory that a plan leaves free."""
+        return 1 - self.estimate(plan).used_bytes / self.situation.available_bytes
+
+    def drafted(self, method: str) -> FinetunePlan:
+        """Return the plan that the rules wish for under a method, before memory is looked at."""
+        return drafted(self.situation, method, self.rules)
+
+    def best(self) -> Fit:
+        """Return the best plan that fits with headroom; failing that, without; failing that, the smallest."""
+        stages = list(self._stages())
+        for headroom in (HEADROOM, 0.0):
+            refused: dict[str, int] = {}
+            for plan, pulled in stages:
+                if headroom and _LAST_RESORTS & set(pulled):
+                    continue
+                smallest = self._smallest(plan)
+                if self.headroom(smallest) >= headroom:
+                    return self._fit(self._refined(plan, headroom), pulled, refused)
+                refused.setdefault(plan.method, self.estimate(smallest).used_bytes)
+        plan, pulled = stages[-1]
+        return self._fit(self._smallest(plan), pulled, refused)
+
+    def best_of(self, method: str) -> Fit:
+        """Return the best plan of one method that fits, or its smallest form."""
+        wished = self.drafted(method)
+        if self.headroom(self._smallest(wished)) < 0:
+            return self._fit(self._smallest(wished), (), {})
+        return self._fit(self._refined(wished, min(HEADROOM, self.headroom(self._smallest(wished)))), (), {})
+
+    def smallest_of(self, method: str) -> Fit:
+        """Return the form of a method that needs least: one sequence, recomputed, paged 8-bit optimizer."""
+        plan = self._smallest(self.drafted(method))
+        return self._fit(self._with(plan, optim=PAGED) if not self.situation.gpu.is_cpu else plan, (), {})
+
+    def as_it_is(self, plan: FinetunePlan) -> Fit:
+        """Return a plan priced and unchanged."""
+        return self._fit(plan, (), {})
+
+    def moved(self, plan: FinetunePlan, method: str) -> FinetunePlan:
+        """Return the rules' plan of another method with the batch, length and checkpointing of this one."""
+        kept = ("per_device_train_batch_size", "gradient_accumulation_steps", "max_length", "gradient_checkpointing")
+        return dataclasses.replace(self.drafted(method), **{name: getattr(plan, name) for name in kept})
+
+    def agrees(self, method: str) -> bool:
+        """Return whether a method goes together with what the person fixed."""
+        return _agrees(method, self.situation)
+
+    def allows(self, name: str) -> bool:
+        """Return whether the search may change a field: the person did not fix it."""
+        return name not in self.situation.pins
+
+    def rebatched(self, plan: FinetunePlan, micro: int) -> FinetunePlan:
+        """Return a plan with another micro-batch and the same effective batch, by accumulation."""
+        if not self.allows("per_device_train_batch_size"):
+            return plan
+        values: dict[str, Any] = {"per_device_train_batch_size": micro}
+        if self.allows("gradient_accumulation_steps"):
+            wished = max(effective_batch(self.situation), plan.num_gpus)
+            values["gradient_accumulation_steps"] = max(1, math.ceil(wished / (micro * plan.num_gpus)))
+        return dataclasses.replace(plan, **values)
+
+    def _fit(self, plan: FinetunePlan, pulled: tuple[str, ...], refused: Mapping[str, int]) -> Fit:
+        headroom = self.headroom(plan)
+        return Fit(plan, self.estimate(plan), headroom >= 0, headroom, pulled, dict(refused))
+
+    def _stages(self) -> Iterator[tuple[FinetunePlan, tuple[str, ...]]]:
+        """Yield wished plans from the best to the smallest, each with the levers pulled so far."""
+        wished = [self.drafted(method) for method in self._methods()]
+        for plan in wished:
+            yield from self._sharded(plan, ())
+            if self.situation.may_shorten:
+                yield from self._shortened(plan, ())
+        last, pulled = wished[-1], _NOTHING
+        for name, value in self._late_levers(last):
+            last, pulled = self._with(last, **{name: value}), (*dict.fromkeys((*pulled, name)),)
+            yield from self._sharded(last, pulled)
+        if self.allows("max_length") and self.situation.dataset_tokens is None:
+            yield from self._shortened(last, pulled)
+
+    def _methods(self) -> tuple[str, ...]:
+        """Return the methods to try, best first, that agree with what the person fixed."""
+        situation = self.situation
+        if "method" in situation.pins:
+            return (situation.pins["method"],)
+        order = _SMALLEST if situation.goal == "memory" else _PREFERRED
+        if situation.gpu.backend == "mps":
+            order = ("lora",)
+        if self._deserves_full():
+            order = ("full", *order)
+        return _agreeing(order, situation) or _agreeing(tuple(METHODS), situation) or order
+
+    def _deserves_full(self) -> bool:
+        """Return whether all weights should be trained: much text of a new domain, and quality is the goal."""
+        situation = self.situation
+        tokens = situation.train_tokens or 0
+        return situation.task == "domain" and situation.goal == "quality" and tokens > situation.lora_params(256)
+
+    def _late_levers(self, plan: FinetunePlan) -> Iterator[tuple[str, Any]]:
+        """Yield what is given up last: exact optimizer states, then rank."""
+        if self.allows("optim") and not self.situation.gpu.is_cpu and plan.optim != PAGED:
+            yield "optim", PAGED
+        rank = plan.r
+        while METHODS[plan.method].has_rank and self.allows("r") and rank > SMALLEST_RANK:
+            rank //= 2
+            yield "r", rank
+
+    def _sharded(self, plan: FinetunePlan, pulled: tuple[str, ...]) -> Iterator[tuple[FinetunePlan, tuple[str, ...]]]:
+        yield plan, pulled
+        if plan.sharding == "ddp" and self.allows("sharding"):
+            yield self._with(plan, sharding="fsdp"), (*pulled, "sharding")
+
+    def _shortened(self, plan: FinetunePlan, pulled: tuple[str, ...]) -> Iterator[tuple[FinetunePlan, tuple[str, ...]]]:
+        length = plan.max_length // 2
+        while length >= SHORTEST_LENGTH and self.allows("max_length"):
+            yield self._with(plan, max_length=length), (*pulled, "max_length")
+            length //= 2
+
+    def _with(self, plan: FinetunePlan, **values: Any) -> FinetunePlan:
+        """Return a plan with other values and what follows from them."""
+        changed = dataclasses.replace(plan, **values)
+        if "r" in values and self.allows("lora_alpha"):
+            changed = dataclasses.replace(changed, lora_alpha=max(1, plan.lora_alpha * changed.r // plan.r))
+        if changed.load_in_4bit and "sharding" in values and self.allows("bnb_4bit_quant_storage"):
+            storage = changed.dtype if changed.sharding == "fsdp" else "uint8"
+            changed = dataclasses.replace(changed, bnb_4bit_quant_storage=storage)
+        return changed
+
+    def _smallest(self, plan: FinetunePlan) -> FinetunePlan:
+        """Return a plan with one sequence at a time and recomputed activations."""
+        one = self.rebatched(plan, 1)
+        return dataclasses.replace(one, gradient_checkpointing=True) if self.allows("gradient_checkpointing") else one
+
+    def _refined(self, plan: FinetunePlan, headroom: float) -> FinetunePlan:
+        """Return the fastest form of a plan that leaves the headroom; its smallest form is known to."""
+        on = self._largest(self._smallest(plan), plan.per_device_train_batch_size, headroom)
+        if not self._may_keep_activations(plan):
+            return on
+        spare = headroom if self.situation.goal == "speed" or self.situation.gpu.is_cpu else SPARE_WITHOUT_CHECKPOINTING
+        one = dataclasses.replace(self.rebatched(plan, 1), gradient_checkpointing=False)
+        if self.headroom(one) < spare:
+            return on
+        off = self._largest(one, on.per_device_train_batch_size, spare)
+        return off if 2 * off.per_device_train_batch_size >= on.per_device_train_batch_size else on
+
+    def _may_keep_activations(self, plan: FinetunePlan) -> bool:
+        """Return whether checkpointing may be switched off: QLoRA keeps it unless speed is the goal."""
+        if not self.allows("gradient_checkpointing") or self.situation.goal == "memory":
+            return False
+        return plan.quantization == "none" or self.situation.goal == "speed" or self.situation.gpu.is_cpu
+
+    def _largest(self, plan: FinetunePlan, most: int, headroom: float) -> FinetunePlan:
+        """Return a plan with the largest micro-batch, a power of two up to ``most``, that leaves the headroom."""
+        if not self.allows("per_device_train_batch_size"):
+            return plan
+        low, high = 0, int(math.log2(max(1, most)))
+        while low < high:
+            middle = (low + high + 1) // 2
+            if self.headroom(self.rebatched(plan, 2**middle)) >= headroom:
+                low = middle
+            else:
+                high = middle - 1
+        return self.rebatched(plan, 2**low)
+
+
+def drafted(situation: Situation, method: str, rules: Sequence[Rule]) -> FinetunePlan:
+    """Return the plan that rules wish for under a method; what the person fixed stays."""
+    plan = started(situation, method)
+    for rule in rules:
+        if rule.field in situation.pins or not rule.applies(plan):
+            continue
+        value = rule.decide(situation, plan).value
+        if getattr(plan, rule.field) != value:
+            plan = dataclasses.replace(plan, **{rule.field: value})
+    return plan
+
+
+def started(situation: Situation, method: str) -> FinetunePlan:
+    """Return the plan before any rule: the model, the devices, the method, and what the person fixed.
+
+    Raises:
+        PlanError: If the fixed choices contradict each other.
+    """
+    values = dict(situation.pins)
+    values.pop("method", None)
+    if situation.num_gpus > 1:
+        values.setdefault("sharding", "ddp")
+    name = situation.model_name_or_path or situation.model.name
+    return FinetunePlan.for_method(method, name, num_gpus=situation.num_gpus, **values)
+
+
+def _agreeing(methods: Sequence[str], situation: Situation) -> tuple[str, ...]:
+    """Return the methods that a plan with the person's fixed choices can have."""
+    return tuple(method for method in methods if _agrees(method, situation))
+
+
+def _agrees(method: str, situation: Situation) -> bool:
+    preset = METHODS[method].preset
+    if any(situation.pins.get(name, value) != value for name, value in preset.items()):
+        return False
+    try:
+        started(situation, method)
+    except PlanError:
+        return False
+    return True

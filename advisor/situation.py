@@ -1,0 +1,171 @@
+"""The situation advice is asked for: model, device, data, task, goal, and what the person insists on."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from specs import FinetunePlan, GpuSpec, ModelSpec, PlanError, SpecError, gib
+
+TASKS: Mapping[str, str] = MappingProxyType(
+    {
+        "classification": "classification or extraction",
+        "style": "style and tone",
+        "instruction": "instructions and chat",
+        "domain": "domain knowledge (continued pre-training)",
+        "reasoning": "reasoning and mathematics",
+        "code": "code",
+        "preference": "preferences (DPO)",
+    }
+)
+"""Every task by name, with the words used on screen."""
+
+GOALS: Mapping[str, str] = MappingProxyType(
+    {
+        "quality": "best quality",
+        "balanced": "balanced",
+        "speed": "fastest training",
+        "memory": "smallest memory",
+    }
+)
+"""Every goal by name, with the words used on screen."""
+
+_PLAN_FIELDS = frozenset(entry.name for entry in dataclasses.fields(FinetunePlan))
+_GIVEN_ELSEWHERE = frozenset({"model_name_or_path", "num_gpus"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation:
+    """Everything the advice depends on."""
+
+    model: ModelSpec
+    gpu: GpuSpec
+    num_gpus: int = 1
+    free_bytes: int | None = None
+    """Free memory of each device; None counts all that the device can hand out."""
+    dataset_rows: int | None = None
+    dataset_tokens: tuple[int, int, int] | None = None
+    """Tokens of a row: median, 95th percentile, longest."""
+    task: str = "instruction"
+    goal: str = "balanced"
+    pins: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    """Plan fields that the person insists on."""
+    may_shorten: bool = False
+    """Whether ``max_length`` may be cut below the data's lengths to keep a method that trains better."""
+    model_name_or_path: str = ""
+    """What the plan names the model; empty takes the catalog's name."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no advice can be given for."""
+        _check_choice("task", self.task, TASKS)
+        _check_choice("goal", self.goal, GOALS)
+        if not 1 <= self.num_gpus <= 100_000:
+            raise PlanError("num_gpus", "must lie between 1 and 100,000", self.num_gpus)
+        _check_data(self)
+        _check_memory(self)
+        _check_pins(self)
+
+    @property
+    def available_bytes(self) -> int:
+        """Bytes of one device that the run may use."""
+        return self.gpu.usable_bytes if self.free_bytes is None else min(self.free_bytes, self.gpu.usable_bytes)
+
+    @property
+    def num_params(self) -> int:
+        """The model's parameters: counted where that is known, else from its shapes."""
+        return self.model.num_params or shape_params(self.model)
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The linear modules that an adapter may target: the model's, or those the person named."""
+        pinned = self.pins.get("target_modules")
+        return self.model.linear_modules or (pinned if isinstance(pinned, tuple) else ())
+
+    @property
+    def train_tokens(self) -> int | None:
+        """Tokens of the data, about: rows times the median length."""
+        if self.dataset_rows is None or self.dataset_tokens is None:
+            return None
+        return self.dataset_rows * self.dataset_tokens[0]
+
+    def lora_params(self, r: int) -> int:
+        """Return about how many parameters adapters of rank ``r`` on every linear layer have."""
+        model = self.model
+        q = model.num_attention_heads * model.head_dim
+        kv = model.num_key_value_heads * model.head_dim
+        attention = 2 * (model.hidden_size + q) + 2 * (model.hidden_size + kv)
+        feed_forward = 0 if model.is_moe else 3 * (model.hidden_size + model.intermediate_size)
+        return r * model.num_hidden_layers * (attention + feed_forward)
+
+    def phrase(self, name: str) -> str:
+        """Return how a reason names one input."""
+        phrases = {
+            "model": f"{self.model.name} ({billions(self.num_params)} parameters)",
+            "size": f"{billions(self.num_params)} parameters",
+            "model_type": self.model.model_type,
+            "vocabulary": f"{self.model.vocab_size:,} words",
+            "modules": ", ".join(self.modules),
+            "gpu": self.gpu.name,
+            "memory": gib(self.available_bytes),
+            "rows": "an unknown number of rows" if self.dataset_rows is None else f"{self.dataset_rows:,} rows",
+            "tokens": "rows of unknown length"
+            if self.dataset_tokens is None
+            else f"95 % of rows within {self.dataset_tokens[1]:,} tokens",
+            "task": TASKS[self.task],
+            "goal": GOALS[self.goal],
+            "num_gpus": "1 device" if self.num_gpus == 1 else f"{self.num_gpus:,} devices",
+        }
+        return phrases[name]
+
+
+def billions(count: int) -> str:
+    """Return a number of parameters as people say it, such as ``8.0B`` or ``135M``."""
+    if count >= 999_500_000:
+        return f"{count / 1e9:.1f}B"
+    return f"{count / 1e6:.0f}M"
+
+
+def shape_params(model: ModelSpec) -> int:
+    """Return about how many parameters a gated decoder of a model's shapes has; norms and biases are left out."""
+    q = model.num_attention_heads * model.head_dim
+    kv = model.num_key_value_heads * model.head_dim
+    attention = model.hidden_size * (2 * q + 2 * kv)
+    feed_forward = 3 * model.hidden_size * model.intermediate_size * max(1, model.num_experts)
+    embeddings = model.vocab_size * model.hidden_size * (1 if model.tie_word_embeddings else 2)
+    return model.num_hidden_layers * (attention + feed_forward) + embeddings
+
+
+def _check_choice(name: str, value: str, table: Mapping[str, str]) -> None:
+    if value not in table:
+        raise PlanError(name, f"must be one of {', '.join(table)}", value)
+
+
+def _check_data(situation: Situation) -> None:
+    rows, tokens = situation.dataset_rows, situation.dataset_tokens
+    if rows is not None and rows < 1:
+        raise PlanError("dataset_rows", "must be at least 1", rows, "Leave it out while you have no data")
+    if tokens is not None and not (len(tokens) == 3 and 1 <= tokens[0] <= tokens[1] <= tokens[2]):
+        raise PlanError("dataset_tokens", "are three rising lengths: median, 95th percentile, longest", tokens)
+
+
+def _check_memory(situation: Situation) -> None:
+    if situation.free_bytes is not None and situation.free_bytes <= 0:
+        raise PlanError("free_bytes", "must be more than 0", situation.free_bytes, "Close what fills the device")
+    if situation.gpu.is_cpu and situation.num_gpus > 1:
+        raise PlanError("num_gpus", "is 1 on a CPU", situation.num_gpus)
+
+
+def _check_pins(situation: Situation) -> None:
+    for name in situation.pins:
+        if name in _GIVEN_ELSEWHERE:
+            raise PlanError(f"pins: {name}", "is given beside the pins", None, "Name it there")
+        if name not in _PLAN_FIELDS:
+            raise PlanError(f"pins: {name}", "is not a field of a plan", None, "Remove it or correct its name")
+    if not situation.modules:
+        raise SpecError(
+            f"{situation.model.name}: linear modules",
+            f"are unknown for model_type {situation.model.model_type}, and an adapter needs their names",
+            None,
+            "Give target_modules, such as q_proj and v_proj, as the model names them",
+        )

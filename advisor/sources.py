@@ -1,0 +1,58 @@
+"""The sources that the rules cite; a rule points at the place in them."""
+
+from advisor.advice import Source
+
+QLORA = Source("Dettmers et al. 2023, QLoRA", "https://arxiv.org/abs/2305.14314")
+QLORA_CODE = Source("QLoRA code and Guanaco scripts", "https://github.com/artidoro/qlora")
+LORA = Source("Hu et al. 2021, LoRA", "https://arxiv.org/abs/2106.09685")
+LEARNS_LESS = Source("Biderman et al. 2024, LoRA Learns Less and Forgets Less", "https://arxiv.org/abs/2405.09673")
+RSLORA = Source("Kalajdzievski 2023, rsLoRA", "https://arxiv.org/abs/2312.03732")
+DORA = Source("Liu et al. 2024, DoRA", "https://arxiv.org/abs/2402.09353")
+LORA_PLUS = Source("Hayou et al. 2024, LoRA+", "https://arxiv.org/abs/2402.12354")
+VANILLA = Source("Learning Rate Matters: Vanilla LoRA May Suffice", "https://arxiv.org/abs/2602.04998")
+TRL_REGRET = Source("TRL, LoRA Without Regret", "https://huggingface.co/docs/trl/lora_without_regret")
+TRL_SFT = Source("TRL 1.16, SFTConfig", "https://huggingface.co/docs/trl/sft_trainer")
+TRL_MEMORY = Source("TRL, Reducing Memory Usage", "https://huggingface.co/docs/trl/reducing_memory_usage")
+PEFT_LORA = Source("PEFT, LoraConfig", "https://huggingface.co/docs/peft/package_reference/lora")
+PEFT_QUANTIZATION = Source("PEFT, Quantization", "https://huggingface.co/docs/peft/developer_guides/quantization")
+PEFT_FSDP = Source("PEFT, Fully Sharded Data Parallel", "https://huggingface.co/docs/peft/accelerate/fsdp")
+PEFT_DEEPSPEED = Source("PEFT, DeepSpeed", "https://huggingface.co/docs/peft/accelerate/deepspeed")
+PEFT_BENCHMARK = Source(
+    "PEFT method comparison, MetaMathQA on Llama-3.2-3B",
+    "https://github.com/huggingface/peft/tree/main/method_comparison",
+)
+TRANSFORMERS = Source(
+    "transformers 5.23, TrainingArguments", "https://huggingface.co/docs/transformers/main_classes/trainer"
+)
+TRANSFORMERS_BNB = Source(
+    "transformers, bitsandbytes", "https://huggingface.co/docs/transformers/quantization/bitsandbytes"
+)
+TRANSFORMERS_ATTENTION = Source(
+    "transformers, Attention backends", "https://huggingface.co/docs/transformers/attention_interface"
+)
+BNB_EXPERTS = Source("bitsandbytes issue 1849", "https://github.com/bitsandbytes-foundation/bitsandbytes/issues/1849")
+KBIT = Source("TRL pull requests 4335 and 4457", "https://github.com/huggingface/trl/pull/4457")
+TINKER = Source("Tinker cookbook, hyperparams", "https://github.com/thinking-machines-lab/tinker-cookbook")
+TORCHTUNE = Source("torchtune recipes and tutorials", "https://github.com/pytorch/torchtune")
+LITGPT = Source("LitGPT config hub and resource tables", "https://github.com/Lightning-AI/litgpt")
+AXOLOTL = Source("Axolotl examples and docs/choosing_method.qmd", "https://github.com/axolotl-ai-cloud/axolotl")
+LLAMA_FACTORY = Source("LLaMA-Factory examples and README", "https://github.com/hiyouga/LLaMA-Factory")
+UNSLOTH = Source(
+    "Unsloth, LoRA hyperparameters guide",
+    "https://docs.unsloth.ai/get-started/fine-tuning-llms-guide/lora-hyperparameters-guide",
+)
+UNSLOTH_NOTEBOOKS = Source("Unsloth notebooks", "https://github.com/unslothai/notebooks")
+RASCHKA = Source(
+    "Raschka 2023, Practical Tips for Finetuning LLMs Using LoRA",
+    "https://magazine.sebastianraschka.com/p/practical-tips-for-finetuning-llms",
+)
+ZEPHYR = Source("Alignment Handbook, Zephyr recipes", "https://github.com/huggingface/alignment-handbook")
+PREDIBASE = Source("Predibase documentation", "https://docs.predibase.com")
+CPU_MEASURED = Source(
+    "LoRAFit measurement: SmolLM2-135M-Instruct, NF4, 2 x 128 tokens on a 2-core AVX2 CPU, torch 2.13.0, "
+    "bitsandbytes 0.50.2: 2 s a step in float32, 30 s in bfloat16 (2026-11)",
+    "",
+)
+ESTIMATE = Source("LoRAFit estimator: replay of the traced training step on this device", "")
+GIVEN = Source("Your own choice", "")
+TEXTBOOK = Source("The textbook table (classic rules)", "")

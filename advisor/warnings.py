@@ -1,0 +1,199 @@
+"""What a person should know about a plan before it starts, each with its numbers and its source."""
+
+from collections.abc import Callable, Iterator
+
+from advisor import sources
+from advisor.advice import Caution, Estimate
+from advisor.rules.batch import WITHOUT_SDPA
+from advisor.rules.schedule import FEW_STEPS, total_steps
+from advisor.situation import Situation
+from specs import METHODS, FinetunePlan, gib
+
+Check = Callable[[Situation, FinetunePlan, Estimate], Iterator[Caution]]
+
+_LEARNING_RATES = {"full": (1e-6, 1e-4), "adapter": (1e-6, 1e-3)}
+_SHARE_OF_LOGITS = 0.25
+
+
+def cautions(situation: Situation, plan: FinetunePlan, estimate: Estimate) -> tuple[Caution, ...]:
+    """Return everything worth a warning about a plan."""
+    return tuple(caution for check in CHECKS for caution in check(situation, plan, estimate))
+
+
+def _scale(_situation: Situation, plan: FinetunePlan, _estimate: Estimate) -> Iterator[Caution]:
+    if not METHODS[plan.method].has_rank:
+        return
+    scale = plan.lora_alpha / (plan.r**0.5 if plan.use_rslora else plan.r)
+    if not 0.25 <= scale <= 4:
+        rule = "alpha / sqrt(r)" if plan.use_rslora else "alpha / r"
+        yield Caution(
+            "lora_alpha",
+            f"lora_alpha {plan.lora_alpha} at r {plan.r} scales the update by {scale:.3g} ({rule}); recipes stay "
+            "between 0.25 and 4, and the learning rate then no longer means what it says.",
+            sources.LEARNS_LESS.at("section 4.7; QLoRA 0.25, torchtune 2"),
+        )
+
+
+def _learning_rate(_situation: Situation, plan: FinetunePlan, _estimate: Estimate) -> Iterator[Caution]:
+    least, most = _LEARNING_RATES["full" if plan.method == "full" else "adapter"]
+    if not least <= plan.learning_rate <= most:
+        yield Caution(
+            "learning_rate",
+            f"learning_rate {plan.learning_rate:g} lies outside {least:g} to {most:g}, all that published recipes of "
+            f"{METHODS[plan.method].label} use.",
+            sources.TRL_REGRET.at("learning rates"),
+        )
+
+
+def _large_rank(situation: Situation, plan: FinetunePlan, _estimate: Estimate) -> Iterator[Caution]:
+    rows = situation.dataset_rows
+    if METHODS[plan.method].has_rank and plan.r > 64 and rows is not None and rows < 1_000:
+        yield Caution(
+            "r",
+            f"r {plan.r} on {rows:,} rows: about {situation.lora_params(plan.r) // rows:,} parameters for each row "
+            "learn the rows by heart.",
+            sources.LEARNS_LESS.at("section 4.6, rank and forgetting"),
+        )
+
+
+def _few_targets(situation: Situation, plan: FinetunePlan, _estimate: Estimate) -> Iterator[Caution]:
+    if not METHODS[plan.method].has_rank or plan.target_modules == "all-linear":
+        return
+    named = frozenset(plan.target_modules)
+    if named & {"embed_tokens", "lm_head", "wte", "word_embeddings", "embed_in", "embed_out"}:
+        yield Caution(
+            "target_modules",
+            "Embeddings or the head are targeted: they are large and forget fast; for new words use PEFT's "
+            "trainable_token_indices.",
+            sources.PEFT_LORA.at("trainable_token_indices"),
+        )
+    missing = [name for name in situation.modules if name not in named]
+    if len(named) <= 2 < len(situation.modules) and missing:
+        yield Caution(
+            "target_modules",
+            f"Only {', '.join(plan.target_modules)} learn; left out are {', '.join(missing)}. Attention alone trails "
+            "adapters on all linear layers at equal size.",
+            sources.LEARNS_LESS.at("figure 7"),
+        )
+
+
+def _half_precision(situation: Situation, plan: FinetunePlan, _estimate: Estimate) -> Iterator[Caution]:
+    gpu = situation.gpu
+    if plan.fp16 and gpu.bf16:
+        yield Caution(
+            "fp16",
+            f"fp16 on {gpu.name}, which has bfloat16: float16 overflows where bfloat16 does not.",
+            sources.QLORA_CODE.at("README, known issues"),
+        )
+    elif plan.fp16:
+        yield Caution(
+            "fp16",
+            f"{gpu.name} has no bfloat16 units: about 1 in 5 QLoRA runs of 7B failed in float16. Watch the loss, or "
+            "choose dtype float32 if memory allows.",
+            sources.QLORA_CODE.at("README, known issues"),
+        )
+    elif plan.compute_dtype == "bfloat16" and not gpu.bf16:
+        yield Caution("bf16", f"{gpu.name} has no bfloat16 units and emulates them slowly.", sources.CPU_MEASURED)
+
+
+def _experts(situation: Situation, plan: FinetunePlan, _estimate: Estimate) -> Iterator[Caution]:
+    model = situation.model
+    if not model.expert_parameters or plan.quantization == "none":
+        return
+    width = int(model.config.get("moe_intermediate_size") or model.intermediate_size)
+    bytes_16bit = 2 * 3 * model.hidden_size * width * model.num_experts * model.num_hidden_layers
+    yield Caution(
+        "load_in_4bit",
+        f"The {model.num_experts} experts of each layer ({', '.join(model.expert_parameters)}) are fused parameters: "
+        f"bitsandbytes leaves them in 16 bit, about {gib(bytes_16bit)}, and all-linear does not adapt them.",
+        sources.BNB_EXPERTS,
+    )
+
+
+def _logits(situation: Situation, plan: FinetunePlan, estimate: Estimate) -> Iterator[Caution]:
+    logits = estimate.components.get("logits", 0)
+    if logits > _SHARE_OF_LOGITS * estimate.used_bytes:
+        yield Caution(
+            "loss",
+            f"The logits over {situation.phrase('vocabulary')} take {gib(logits)} of {gib(estimate.used_bytes)} "
+            f"under loss {plan.loss}.",
+            sources.TRL_MEMORY,
+        )
+
+
+def _few_steps(situation: Situation, plan: FinetunePlan, _estimate: Estimate) -> Iterator[Caution]:
+    steps = total_steps(situation, plan)
+    if steps is not None and steps < FEW_STEPS:
+        yield Caution(
+            "num_train_epochs",
+            f"{situation.dataset_rows or 0:,} rows at an effective batch of {plan.effective_batch_size} make {steps} "
+            f"optimizer steps; under {FEW_STEPS} a result is mostly luck. More rows, epochs or a smaller batch help.",
+            sources.TINKER.at("docs, at least 100 steps"),
+        )
+
+
+def _tiny_data(situation: Situation, _plan: FinetunePlan, _estimate: Estimate) -> Iterator[Caution]:
+    rows = situation.dataset_rows
+    if rows is not None and rows < 500:
+        yield Caution(
+            "dataset_rows",
+            f"{rows:,} rows: try prompting with examples first; 500 to 1,000 rows are where fine-tuning starts to pay.",
+            sources.PREDIBASE,
+        )
+
+
+def _preference(situation: Situation, _plan: FinetunePlan, _estimate: Estimate) -> Iterator[Caution]:
+    if situation.task == "preference":
+        yield Caution(
+            "learning_rate",
+            "The values are those of DPO, but LoRAFit's own runs train on example answers; for DPO export to TRL, "
+            "Axolotl or LLaMA-Factory.",
+            sources.ZEPHYR,
+        )
+
+
+def _attention(situation: Situation, plan: FinetunePlan, _estimate: Estimate) -> Iterator[Caution]:
+    if situation.model.model_type in WITHOUT_SDPA and plan.max_length > 2048:
+        yield Caution(
+            "max_length",
+            f"{situation.model.model_type} runs eager attention: memory grows with the square of {plan.max_length:,} "
+            "tokens.",
+            sources.TRANSFORMERS_ATTENTION,
+        )
+
+
+def _longer_than_model(situation: Situation, plan: FinetunePlan, _estimate: Estimate) -> Iterator[Caution]:
+    limit = situation.model.max_position_embeddings
+    if limit is not None and plan.max_length > limit:
+        yield Caution(
+            "max_length",
+            f"max_length {plan.max_length:,} exceeds the {limit:,} tokens that {situation.model.name} was made for.",
+            sources.TRL_SFT.at("max_length"),
+        )
+
+
+def _large_batch(_situation: Situation, plan: FinetunePlan, _estimate: Estimate) -> Iterator[Caution]:
+    if plan.effective_batch_size > 64 and plan.method != "full":
+        yield Caution(
+            "gradient_accumulation_steps",
+            f"An effective batch of {plan.effective_batch_size} is large: LoRA loses more than full fine-tuning above "
+            "32, and rank does not mend it.",
+            sources.TRL_REGRET.at("batch size"),
+        )
+
+
+CHECKS: tuple[Check, ...] = (
+    _scale,
+    _learning_rate,
+    _large_rank,
+    _few_targets,
+    _half_precision,
+    _experts,
+    _logits,
+    _few_steps,
+    _tiny_data,
+    _preference,
+    _attention,
+    _longer_than_model,
+    _large_batch,
+)
