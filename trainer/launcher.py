@@ -76,7 +76,7 @@ def worker_environment(run: Run, environment: Mapping[str, str]) -> dict[str, st
         "PYTHONPATH": str(_ROOT),
         "PYTHONUNBUFFERED": "1",
         "TOKENIZERS_PARALLELISM": "false",
-        # The caching allocator otherwise reserves 4 to 47 % more than is allocated when sequences differ in length:
+        # Sequences of different lengths otherwise fragment the cache of the CUDA allocator:
         # https://docs.pytorch.org/docs/stable/notes/cuda.html#optimizing-memory-usage-with-pytorch-alloc-conf
         "PYTORCH_ALLOC_CONF": environment.get("PYTORCH_ALLOC_CONF", "expandable_segments:True"),
     }

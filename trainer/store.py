@@ -299,6 +299,15 @@ class Store:
             _move(db, run_id, state)
             _update(db, run_id, **fields)
 
+    def start_training(self, run_id: str) -> bool:
+        """Move a prepared run to running; return False, and leave it, if it was asked to stop in the meantime."""
+        with self._transaction() as db:
+            if _state(db, run_id) is State.STOPPING:
+                return False
+            _move(db, run_id, State.RUNNING)
+            db.execute("UPDATE runs SET started_at = coalesce(started_at, ?) WHERE id = ?", (time.time(), run_id))
+            return True
+
     def set_phase(self, run_id: str, phase: Phase) -> None:
         """Note what the worker does now."""
         with self._transaction() as db:

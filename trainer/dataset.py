@@ -1,0 +1,290 @@
+"""Reads training data: json, jsonl, csv, parquet or txt, in any of the usual layouts, row by row."""
+
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet
+
+from specs import DataError
+from trainer.contract import DataSource
+
+Row = Mapping[str, Any]
+
+_LARGEST_JSON = 2**30
+"""Bytes of the largest json file that is read at once; jsonl has no such limit."""
+
+# One row is one example; the standard library's own limit of 128 KiB a field is below long documents.
+csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """What one side says."""
+
+    role: str
+    """system, user, assistant, tool, or text for raw text without sides."""
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """One row of the data in the one layout that training uses."""
+
+    row: int
+    """Number of the row in the file, from 1."""
+    turns: tuple[Turn, ...]
+    chosen: str | None = None
+    """The better answer of a preference pair; the turns then end with the user's."""
+    rejected: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """A row that cannot be trained on, and why."""
+
+    row: int
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """One way in which data sets arrange their columns."""
+
+    name: str
+    roles: tuple[str, ...]
+    """The columns that it needs."""
+    turns: Callable[[Row], tuple[Turn, ...]]
+    """Makes the turns of a row whose columns have the names of the roles."""
+    optional: tuple[str, ...] = ()
+
+
+def examples(source: DataSource) -> Iterator[Example | Finding]:
+    """Yield each row of a file as an example, or as a finding that says why it is none.
+
+    Raises:
+        DataError: If the file cannot be read, is empty, or has an unknown layout.
+    """
+    layout: Layout | None = None
+    number = 0
+    for number, row in rows(Path(source.path)):
+        if isinstance(row, Finding):
+            yield row
+            continue
+        named = _named(row, source.columns)
+        layout = layout or recognised_layout(named, source.path)
+        yield _example(number, named, layout)
+    if number == 0:
+        raise DataError(Path(source.path).name, "must have at least one row", 0, "Choose a file with data")
+
+
+def recognised_layout(row: Row, path: str) -> Layout:
+    """Return the layout whose columns a row has.
+
+    Raises:
+        DataError: If no known layout fits; the columns can then be named by hand.
+    """
+    for layout in LAYOUTS:
+        if all(row.get(role) is not None for role in layout.roles):
+            return layout
+    known = "; ".join(" + ".join(layout.roles) for layout in LAYOUTS)
+    raise DataError(
+        Path(path).name,
+        f"must have the columns of one of these layouts: {known}",
+        ", ".join(sorted(map(str, row))),
+        "Rename the columns or say which is which",
+    )
+
+
+def rows(path: Path) -> Iterator[tuple[int, Row | Finding]]:
+    """Yield the rows of a file with their numbers, from 1.
+
+    Raises:
+        DataError: If the file does not exist, has an unknown ending, or is broken as a whole.
+    """
+    if not path.is_file():
+        raise DataError(str(path), "is no file", None, "Choose a json, jsonl, csv, parquet or txt file")
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise DataError(path.name, f"must end in {', '.join(_READERS)}", path.suffix or "no ending")
+    try:
+        yield from enumerate(reader(path), start=1)
+    except UnicodeDecodeError as error:
+        raise DataError(path.name, "must be text in UTF-8", None, "Save it again as UTF-8") from error
+    except (pyarrow.ArrowException, csv.Error, OSError) as error:
+        raise DataError(path.name, f"cannot be read as {path.suffix[1:].lower()}", str(error)) from error
+
+
+def _jsonl_rows(path: Path) -> Iterator[Row | Finding]:
+    with path.open(encoding="utf-8-sig") as stream:
+        for number, line in enumerate(stream, start=1):
+            if line.strip():
+                yield _json_row(line, number)
+
+
+def _json_row(line: str, number: int) -> Row | Finding:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return Finding(row=number, sentence=f"Row {number}: is not valid JSON: {error}.")
+    if not isinstance(value, dict):
+        return Finding(row=number, sentence=f"Row {number}: must be a JSON object, got {type(value).__name__}.")
+    return value
+
+
+def _json_rows(path: Path) -> Iterator[Row | Finding]:
+    size = path.stat().st_size
+    if size > _LARGEST_JSON:
+        raise DataError(path.name, "may have 1 GiB as json", f"{size:,} bytes", "Convert it to jsonl")
+    try:
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (json.JSONDecodeError, RecursionError) as error:
+        if path.read_text(encoding="utf-8-sig").count("\n") and not isinstance(error, RecursionError):
+            # One object a line under the name .json is common.
+            yield from _jsonl_rows(path)
+            return
+        raise DataError(path.name, "must be valid JSON", str(error)) from error
+    if isinstance(value, dict):
+        lists = [entry for entry in value.values() if isinstance(entry, list)]
+        value = lists[0] if len(lists) == 1 and "messages" not in value else [value]
+    if not isinstance(value, list):
+        raise DataError(path.name, "must hold a list of objects", type(value).__name__)
+    for number, entry in enumerate(value, start=1):
+        sentence = f"Row {number}: must be a JSON object, got {type(entry).__name__}."
+        yield entry if isinstance(entry, dict) else Finding(row=number, sentence=sentence)
+
+
+def _csv_rows(path: Path) -> Iterator[Row | Finding]:
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        yield from csv.DictReader(stream)
+
+
+def _parquet_rows(path: Path) -> Iterator[Row | Finding]:
+    with pyarrow.parquet.ParquetFile(path) as table:
+        for batch in table.iter_batches(batch_size=512):
+            yield from batch.to_pylist()
+
+
+def _txt_rows(path: Path) -> Iterator[Row | Finding]:
+    """Yield paragraphs: what stands between empty lines."""
+    lines: list[str] = []
+    with path.open(encoding="utf-8-sig") as stream:
+        for line in stream:
+            if line.strip():
+                lines.append(line.rstrip("\n"))
+            elif lines:
+                yield {"text": "\n".join(lines)}
+                lines = []
+    if lines:
+        yield {"text": "\n".join(lines)}
+
+
+_READERS: Mapping[str, Callable[[Path], Iterator[Row | Finding]]] = {
+    ".jsonl": _jsonl_rows,
+    ".json": _json_rows,
+    ".csv": _csv_rows,
+    ".parquet": _parquet_rows,
+    ".txt": _txt_rows,
+}
+
+
+def _named(row: Row, columns: Mapping[str, str]) -> Row:
+    """Return a row under the names of roles, where a person said which column plays which role."""
+    if not columns:
+        return row
+    return {role: row.get(column) for role, column in columns.items()}
+
+
+def _example(number: int, row: Row, layout: Layout) -> Example | Finding:
+    try:
+        turns = layout.turns(row)
+        chosen, rejected = row.get("chosen"), row.get("rejected")
+        pair = {"chosen": _reply(chosen), "rejected": _reply(rejected)} if layout.name == "preference" else {}
+        return Example(row=number, turns=_checked(turns, pair=bool(pair)), **pair)
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        reason = str(error) if type(error) is ValueError else f"does not have the layout {layout.name}"
+        return Finding(row=number, sentence=f"Row {number}: {reason}.")
+
+
+def _checked(turns: tuple[Turn, ...], *, pair: bool) -> tuple[Turn, ...]:
+    """Refuse an example without anything to learn from."""
+    if any(not isinstance(turn.content, str) for turn in turns):
+        raise ValueError("every content must be text")
+    learned = [turn for turn in turns if turn.role in {"assistant", "text"}]
+    if not pair and not learned:
+        raise ValueError("has no answer of the assistant")
+    if not pair and not any(turn.content.strip() for turn in learned):
+        raise ValueError("has an empty answer")
+    return turns
+
+
+def _reply(value: Any) -> str:
+    """Return the text of an answer, which is text or the last of a list of messages."""
+    text = value[-1]["content"] if isinstance(value, list) and value else value
+    if not isinstance(text, str) or not text.strip():
+        raise ValueError("has an empty answer")
+    return text
+
+
+_ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}
+
+
+def _message_turns(row: Row) -> tuple[Turn, ...]:
+    return tuple(Turn(role=_role(entry["role"]), content=entry["content"]) for entry in row["messages"])
+
+
+def _conversation_turns(row: Row) -> tuple[Turn, ...]:
+    if row["conversations"] and "role" in row["conversations"][0]:
+        return _message_turns({"messages": row["conversations"]})
+    return tuple(Turn(role=_role(entry["from"]), content=entry["value"]) for entry in row["conversations"])
+
+
+def _role(name: str) -> str:
+    role = _ROLES.get(name, name)
+    if role not in {"system", "user", "assistant", "tool"}:
+        raise ValueError(f"has the unknown role {name!r}; known are system, user, assistant and tool")
+    return role
+
+
+def _alpaca_turns(row: Row) -> tuple[Turn, ...]:
+    more = row.get("input")
+    question = f"{row['instruction']}\n\n{more}" if isinstance(more, str) and more.strip() else row["instruction"]
+    return Turn(role="user", content=question), Turn(role="assistant", content=row["output"])
+
+
+def _pair_turns(question: str, answer: str) -> Callable[[Row], tuple[Turn, ...]]:
+    def turns(row: Row) -> tuple[Turn, ...]:
+        if isinstance(row[question], list):
+            before, after = _message_turns({"messages": row[question]}), _reply(row[answer])
+            return (*before, Turn(role="assistant", content=after))
+        return Turn(role="user", content=row[question]), Turn(role="assistant", content=row[answer])
+
+    return turns
+
+
+def _preference_turns(row: Row) -> tuple[Turn, ...]:
+    prompt = row["prompt"]
+    if isinstance(prompt, list):
+        return _message_turns({"messages": prompt})
+    return (Turn(role="user", content=prompt),)
+
+
+def _text_turns(row: Row) -> tuple[Turn, ...]:
+    return (Turn(role="text", content=row["text"]),)
+
+
+LAYOUTS = (
+    Layout(name="messages", roles=("messages",), turns=_message_turns),
+    Layout(name="ShareGPT", roles=("conversations",), turns=_conversation_turns),
+    Layout(name="preference", roles=("prompt", "chosen", "rejected"), turns=_preference_turns),
+    Layout(name="alpaca", roles=("instruction", "output"), optional=("input",), turns=_alpaca_turns),
+    Layout(name="prompt and completion", roles=("prompt", "completion"), turns=_pair_turns("prompt", "completion")),
+    Layout(name="prompt and response", roles=("prompt", "response"), turns=_pair_turns("prompt", "response")),
+    Layout(name="question and answer", roles=("question", "answer"), turns=_pair_turns("question", "answer")),
+    Layout(name="text", roles=("text",), turns=_text_turns),
+)
+"""Every layout that is recognised, the more specific first."""

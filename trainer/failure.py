@@ -1,0 +1,54 @@
+"""What an exception of a worker means for a person: a kind and one sentence."""
+
+import errno
+
+from specs import DataError, LorafitError, PlanError, RunError, SpecError
+
+# What torch 2.13 and the operating system say when memory is short, in lower case.
+_MEMORY_SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory")
+_KINDS: tuple[tuple[type[LorafitError], str], ...] = ((DataError, "data"), (PlanError, "plan"), (SpecError, "model"))
+
+
+class StopRequestedError(Exception):
+    """Somebody asked the run to end before it began to train."""
+
+
+class NotFiniteError(RunError):
+    """The loss of a step is infinite or not a number."""
+
+
+def kind_and_sentence(error: BaseException) -> tuple[str, str]:
+    """Return the ``error_kind`` and the sentence that a run shows for an exception."""
+    kind = error_kind(error)
+    if isinstance(error, LorafitError):
+        return kind, str(error)
+    return kind, str(RunError(*_wording(kind, error)))
+
+
+def error_kind(error: BaseException) -> str:
+    """Return which of the known ways to fail an exception is."""
+    if isinstance(error, NotFiniteError):
+        return "not_finite"
+    if isinstance(error, LorafitError):
+        return next((kind for known, kind in _KINDS if isinstance(error, known)), "run")
+    if _is_memory(error):
+        return "out_of_memory"
+    full = isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
+    return "disk_full" if full or "no space left" in str(error).lower() else "unexpected"
+
+
+def _is_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _MEMORY_SIGNS)
+
+
+def _wording(kind: str, error: BaseException) -> tuple[str, str, str | None, str]:
+    """Return subject, rule, what was found and the way out."""
+    if kind == "out_of_memory":
+        way_out = "Shorten max_length, lower per_device_train_batch_size or check gradient_checkpointing, then retry"
+        return "memory", "the device has less than the run needs", None, way_out
+    if kind == "disk_full":
+        return "disk", "no space is left where the runs are kept", None, "Free some space and resume the run"
+    first_line = (str(error).splitlines() or [""])[0]
+    return "run", f"ended with {type(error).__name__}", first_line, "The whole message is in the run's log"
