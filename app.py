@@ -4,7 +4,7 @@ import streamlit as st
 from catalog.paths import assets
 
 st.set_page_config(page_title="LoRAFit", page_icon=str(assets() / "logo-mark.svg"), layout="wide")
-st.logo(str(assets() / "logo.svg"), size="large", icon_image=str(assets() / "logo-mark.svg"))
+st.logo(str(assets() / "logo.svg"), size="large")
 st.navigation(
     [
         st.Page("ui/pages/plan.py", title="Plan", icon=":material/tune:", default=True),

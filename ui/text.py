@@ -2,6 +2,8 @@
 
 import math
 
+from advisor import Advice, Source
+
 _MINUTE = 60
 _HOUR = 3600
 _DAY = 86_400
@@ -41,6 +43,25 @@ def value(setting: object) -> str:
     return str(setting)
 
 
+def acceptable(advice: Advice) -> str:
+    """Return the range of an advice as its table shows it."""
+    if advice.is_interval:
+        return f"{value(advice.range[0])} to {value(advice.range[1])}"
+    return ", ".join(value(entry) for entry in advice.range)
+
+
+def link(source: Source) -> str:
+    """Return a source as Markdown, linked where it has an address."""
+    title = plain(source.title)
+    place = f", {plain(source.where)}" if source.where else ""
+    return f"[{title}]({source.url}){place}" if source.url else f"{title}{place}"
+
+
 def plain(text: str) -> str:
     """Return text with Markdown's signs escaped, so that names and logs show as they are."""
     return "".join(f"\\{sign}" if sign in r"\`*_{}[]()#+-.!|<>~$:&" else sign for sign in text)
+
+
+def paragraphs(words: str) -> str:
+    """Return a model's words as Markdown that shows them as they are, line by line."""
+    return "  \n".join(plain(line) for line in words.strip().splitlines())

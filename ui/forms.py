@@ -1,0 +1,162 @@
+"""What a person chooses. Every input is in the URL, so that a link restores the page."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import streamlit as st
+
+from advisor.situation import GOALS, TASKS
+from specs import DataError
+from ui import fields, text, uploads
+from ui.data import add, labels
+
+URL: Literal["query-params"] = "query-params"
+"""Keeps a widget's value in the page's address."""
+
+_TASKS = {words.capitalize(): name for name, words in TASKS.items()}
+_GOALS = {words.capitalize(): name for name, words in GOALS.items()}
+_RULES = {"Evidence": "evidence", "Textbook": "classic"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inputs:
+    """What was chosen, as it was typed; nothing is looked up yet, so that a mistake leaves the form standing."""
+
+    model: str
+    device: str
+    num_gpus: int
+    data: str
+    task: str
+    goal: str
+    rules: str
+    pins: dict[str, Any]
+    """Plan fields that the person insists on; of fractional numbers the text."""
+
+
+def inputs(models: list[str], devices: list[str], modules: Callable[[str], tuple[str, ...]]) -> Inputs:
+    """Ask for everything that the advice depends on.
+
+    Args:
+        models: Names to choose from, the preselected first.
+        devices: Names to choose from, the preselected first.
+        modules: The linear modules of a model by its name.
+    """
+    chosen = model(models)
+    name, count = device(devices)
+    return Inputs(
+        model=chosen,
+        device=name,
+        num_gpus=count,
+        data=data(labels()),
+        **wishes(),
+        pins=pins(modules(chosen)),
+    )
+
+
+def model(names: list[str]) -> str:
+    """Ask for the model: a shipped one, a folder or config.json on this machine, a Hub id or a size."""
+    name = st.selectbox(
+        "Model",
+        names,
+        key="model",
+        bind=URL,
+        accept_new_options=True,
+        help="Pick one, or type the path of a model folder or config.json, a Hugging Face id, or a size such as 7B.",
+    )
+    return name or names[0]
+
+
+def device(names: list[str]) -> tuple[str, int]:
+    """Ask for the device: this machine's, a card of the catalog, or a number of GiB; and how many of them."""
+    card, number = st.columns([3, 1.15])
+    name = card.selectbox(
+        "Device",
+        names,
+        key="gpu",
+        bind=URL,
+        accept_new_options=True,
+        help="The device that the run is for. Type a number of GiB, such as 24, for any card of that size.",
+    )
+    count = number.number_input(
+        "Count", 1, 100_000, key="num_gpus", bind=URL, help="How many of these devices share the run."
+    )
+    return name or names[0], count
+
+
+def data(names: list[str]) -> str:
+    """Ask for the training data: the demo's, an earlier upload, or a new file."""
+    label = st.selectbox(
+        "Data",
+        names,
+        key="data",
+        bind=URL,
+        help="What the model learns from: chat messages, instructions, prompt and completion, or plain text.",
+    )
+    with st.popover("Use your own file", icon=":material/upload_file:", width="stretch"):
+        st.file_uploader(
+            "Training data",
+            type=list(uploads.KINDS),
+            key="upload",
+            max_upload_size=uploads.MOST_BYTES // 2**20,
+            on_change=_keep_upload,
+            help="One example in each line or row. The file stays on this machine.",
+        )
+        if refusal := st.session_state.get("refusal"):
+            st.error(text.plain(refusal))
+    return label or names[0]
+
+
+def wishes() -> dict[str, str]:
+    """Ask for the task, the goal and the rule set."""
+    task = st.selectbox(
+        "Task", list(_TASKS), index=2, key="task", bind=URL, help="What the model should become good at."
+    )
+    left, right = st.columns(2)
+    goal = left.selectbox("Goal", list(_GOALS), index=1, key="goal", bind=URL, help="What matters most to you.")
+    rules = right.selectbox(
+        "Rules",
+        list(_RULES),
+        key="rules",
+        bind=URL,
+        help="Evidence: from measurements and published recipes. Textbook: the classic table by model size.",
+    )
+    return {"task": _TASKS[task], "goal": _GOALS[goal], "rules": _RULES[rules]}
+
+
+def pins(linear_modules: tuple[str, ...]) -> dict[str, Any]:
+    """Ask for plan fields that the person insists on; an empty one is left to the advice."""
+    chosen: dict[str, Any] = {}
+    with st.expander("Settings you insist on", icon=":material/push_pin:", key="pins"):
+        st.caption("Empty fields follow the recommendation.")
+        for group, names in fields.GROUPS.items():
+            st.markdown(f"**{group}**")
+            columns = st.columns(2)
+            for index, name in enumerate(names):
+                with columns[index % 2]:
+                    chosen[name] = _pin(name, linear_modules)
+    return {name: value for name, value in chosen.items() if value is not None}
+
+
+def _keep_upload() -> None:
+    """Keep a fresh upload and choose it."""
+    upload, st.session_state["refusal"] = st.session_state["upload"], ""
+    if upload is None:
+        return
+    try:
+        st.session_state["data"] = add(upload, upload.name)
+    except DataError as error:
+        st.session_state["refusal"] = str(error)
+
+
+def _pin(name: str, linear_modules: tuple[str, ...]) -> Any:
+    """Show one field and return its value, None where it is left empty."""
+    shown: dict[str, Any] = {"key": name, "bind": URL, "help": fields.MEANINGS[name], "placeholder": "recommended"}
+    if name == "target_modules":
+        picked = st.multiselect(name, ["all-linear", *linear_modules], accept_new_options=True, **shown)
+        return ("all-linear" if "all-linear" in picked else tuple(picked)) if picked else None
+    if options := fields.choices(name):
+        return st.selectbox(name, options, index=None, format_func=text.value, **shown)
+    if fields.is_whole(name):
+        return st.number_input(name, value=None, step=1, **shown)
+    return st.text_input(name, value=None, **shown) or None

@@ -1,0 +1,11 @@
+"""A lesson that is a table: rows of words, each with its source."""
+
+from collections.abc import Sequence
+
+import streamlit as st
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], alt: str) -> None:
+    """Show rows of Markdown under their headings."""
+    cells = {column: [row[index] for row in rows] for index, column in enumerate(columns)}
+    st.table(cells, border="horizontal", hide_index=True, alt=alt)

@@ -1,0 +1,1 @@
+"""Accuracy: predicted against measured memory."""

@@ -1,0 +1,1 @@
+"""Compare: methods, cards, lengths and batches beside each other."""

@@ -1,0 +1,26 @@
+"""Plan: choose model, device and data; see what is recommended, what it needs, and start it."""
+
+import streamlit as st
+
+from ui import forms, notices, planning, shows, starting
+
+left, right = st.columns([5, 9], gap="large")
+with left:
+    inputs = forms.inputs(planning.model_names(), planning.device_names(), planning.linear_modules)
+with right, notices.errors():
+    asked = planning.request(inputs)
+    with notices.waiting(planning.is_warm(asked)):
+        result = planning.recommendation(asked)
+        estimate = asked.price(result.plan)
+    starting.headline(asked, result, estimate)
+    shows.memory(estimate)
+    shows.cautions(result, estimate)
+    plan, methods, levers, export = st.tabs(["Plan", "Methods", "Room", "Export"], key="view", bind="query-params")
+    with plan:
+        shows.plan(result)
+    with methods:
+        shows.alternatives(asked, result)
+    with levers:
+        shows.levers(result, estimate)
+    with export:
+        shows.export(result)

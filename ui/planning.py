@@ -1,0 +1,140 @@
+"""From the inputs to a recommendation: joins catalog, advisor and estimator. Knows no widget."""
+
+import dataclasses
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+from estimator.estimate import MemoryEstimate, estimate
+
+from advisor import Recommendation, Situation, advise
+from catalog import gpus, machine, models, paths
+from estimator import library
+from specs import MIB, FinetunePlan, GpuSpec, LorafitError, ModelSpec, PlanError
+from trainer.contract import Place
+from ui import fields
+from ui.data import Data, find
+from ui.forms import Inputs
+
+DEMO_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+HERE = "This machine: "
+SIDE_BY_SIDE = ("full", "lora", "qlora")
+"""The methods that every plan is shown beside."""
+
+_GRAIN = 256 * MIB
+"""Free memory is rounded down to this, so that a page that nobody touched shows the same numbers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """The inputs, looked up."""
+
+    situation: Situation
+    rules: str
+    data: Data
+    device: str | None
+    """What torch calls the device, where this machine has it; a run can start from the page only then."""
+
+    @property
+    def gpu(self) -> GpuSpec:
+        """The device with no more than its free memory."""
+        return dataclasses.replace(self.situation.gpu, usable_bytes=self.situation.available_bytes)
+
+    def price(self, plan: FinetunePlan) -> MemoryEstimate:
+        """Return what a plan needs on the device."""
+        return _priced(self.situation.model, plan, self.gpu)
+
+    def place(self, token: str) -> Place:
+        """Return where a run of this request takes place; the token makes a double click one run."""
+        folder = str(paths.demo_model()) if self.situation.model.name == DEMO_MODEL else ""
+        return Place(device=self.device or "cpu", model_path=folder, token=token)
+
+
+def model_names() -> list[str]:
+    """Return the models to choose from, the one that is ready to train first."""
+    return [DEMO_MODEL, *(name for name in models.names() if name != DEMO_MODEL)]
+
+
+def device_names() -> list[str]:
+    """Return the devices to choose from, this machine's own first."""
+    return [*_here(), *gpus.names()]
+
+
+def linear_modules(model: str) -> tuple[str, ...]:
+    """Return the modules that an adapter may target, or nothing for a model that cannot be found."""
+    try:
+        return models.find(model).linear_modules
+    except LorafitError:
+        return ()
+
+
+def request(inputs: Inputs) -> Request:
+    """Look up what was chosen.
+
+    Raises:
+        LorafitError: If a model, device, file or setting cannot be used; the sentence names it.
+    """
+    here = _here().get(inputs.device)
+    data = find(inputs.data)
+    situation = Situation(
+        model=models.find(inputs.model),
+        gpu=here.gpu if here else gpus.find(_of_size(inputs.device)),
+        num_gpus=inputs.num_gpus,
+        free_bytes=max(_GRAIN, here.free_bytes // _GRAIN * _GRAIN) if here else None,
+        dataset_rows=data.rows,
+        dataset_tokens=data.tokens,
+        task=inputs.task,
+        goal=inputs.goal,
+        pins={name: _pinned(name, value) for name, value in inputs.pins.items()},
+    )
+    return Request(situation=situation, rules=inputs.rules, data=data, device=_torch_device(here) if here else None)
+
+
+def recommendation(asked: Request) -> Recommendation:
+    """Return the advice for a request."""
+    return advise(asked.situation, rules=asked.rules, price=asked.price)
+
+
+def is_warm(asked: Request) -> bool:
+    """Return whether the model's usual methods are priced without tracing it first."""
+    plans = (FinetunePlan.for_method(name, asked.situation.model.name) for name in SIDE_BY_SIDE)
+    return all(library.is_warm(asked.situation.model, plan) for plan in plans)
+
+
+def obstacle(asked: Request, estimate: MemoryEstimate) -> str | None:
+    """Return why a run of a plan cannot start from this page, or None where it can."""
+    if asked.device is None:
+        return f"This machine has no {asked.situation.gpu.name}. Export the plan and run it there."
+    if asked.situation.num_gpus > 1:
+        return "Runs on several devices start from the command line. Export the plan."
+    if estimate.verdict == "does not fit":
+        return "The plan does not fit. Take one of the changes below first."
+    return None
+
+
+@functools.lru_cache(maxsize=8192)
+def _priced(model: ModelSpec, plan: FinetunePlan, gpu: GpuSpec) -> MemoryEstimate:
+    return estimate(library.tape_for(model, plan), plan, gpu)
+
+
+def _here() -> dict[str, machine.Device]:
+    return {f"{HERE}{device.gpu.name}": device for device in machine.devices()}
+
+
+def _torch_device(device: machine.Device) -> str:
+    return "cpu" if device.gpu.is_cpu else f"{device.gpu.backend.replace('rocm', 'cuda')}:{device.index}"
+
+
+def _of_size(choice: str) -> str:
+    """Return what the catalog calls a bare number of GiB."""
+    return f"{choice} GiB" if choice.strip().replace(".", "", 1).isdigit() else choice
+
+
+def _pinned(name: str, value: Any) -> Any:
+    """Return a pinned value; numbers such as 2e-4 arrive as they were typed."""
+    if not isinstance(value, str) or fields.choices(name) or name == "target_modules":
+        return value
+    try:
+        return float(value)
+    except ValueError as error:
+        raise PlanError(name, "must be a number", value, "Write it like 0.0002 or 2e-4") from error

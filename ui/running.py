@@ -1,0 +1,202 @@
+"""Runs for the page: the store, what it holds as curves and tables, and the start of a run. Knows no widget."""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from catalog import paths
+from specs import METHODS, FinetunePlan, gib
+from trainer.contract import DataSource, Metric, Place, Run, State
+from trainer.launcher import LOG, launch, start_waiting
+from trainer.store import Store
+from ui import text
+from ui.curves import Curve
+
+LOG_BYTES = 16_000
+"""How much of a log's end is shown."""
+
+SERIES: Mapping[str, str] = {
+    "loss": "loss",
+    "eval_loss": "eval loss",
+    "learning_rate": "learning rate",
+    "grad_norm": "gradient norm",
+    "tokens_per_second": "tokens/s",
+    "memory_bytes": "memory (GiB)",
+}
+"""What can be drawn over steps, with its axis title."""
+
+Color = Literal["gray", "blue", "orange", "green", "red"]
+STATE_COLORS: Mapping[State, Color] = {
+    State.QUEUED: "gray",
+    State.PREPARING: "blue",
+    State.RUNNING: "blue",
+    State.STOPPING: "orange",
+    State.STOPPED: "gray",
+    State.FINISHED: "green",
+    State.FAILED: "red",
+    State.LOST: "red",
+}
+
+
+def store() -> Store:
+    """Return the store of the runs folder; runs that wait for a free device are started on the way."""
+    return _store(paths.runs())
+
+
+@functools.lru_cache(maxsize=4)
+def _store(folder: Path) -> Store:
+    opened = Store(folder)
+    start_waiting(opened)
+    return opened
+
+
+def start(plan: FinetunePlan, data: Path, place: Place, estimate: Mapping[str, Any]) -> str:
+    """Queue a run, start it if its device is free, and return its id; one token of a place starts one run."""
+    run = store().create(plan, DataSource(path=str(data)), estimate, place=place)
+    launch(store(), run.id)
+    return run.id
+
+
+@functools.lru_cache(maxsize=256)
+def _metrics(folder: Path, run_id: str, _version: tuple[object, ...]) -> tuple[Metric, ...]:
+    return _store(folder).metrics(run_id)
+
+
+def metrics(run: Run) -> tuple[Metric, ...]:
+    """Return a run's metrics, read again only when the run has moved on."""
+    return _metrics(paths.runs(), run.id, (run.step, run.state, run.phase, run.attempt))
+
+
+def curve(points: Iterable[Metric], quantity: str, name: str) -> Curve:
+    """Return one quantity over steps, without the steps at which it was not measured."""
+    scale = 2**30 if quantity == "memory_bytes" else 1
+    found = [(point.step, value / scale) for point in points if (value := getattr(point, quantity)) is not None]
+    return Curve(name=name, steps=[step for step, _ in found], values=[value for _, value in found])
+
+
+def newest(points: Sequence[Metric], quantity: str) -> float | None:
+    """Return the last value that was measured."""
+    return next((value for point in reversed(points) if (value := getattr(point, quantity)) is not None), None)
+
+
+def log_tail(run: Run) -> str:
+    """Return the end of the run's log."""
+    try:
+        with (store().run_folder(run.id) / LOG).open("rb") as log:
+            log.seek(0, 2)
+            log.seek(max(0, log.tell() - LOG_BYTES))
+            return log.read().decode("utf-8", errors="replace").replace("\r", "\n")
+    except FileNotFoundError:
+        return ""
+
+
+def title(run: Run) -> str:
+    """Return how a run is called: model and method."""
+    return f"{run.plan.model_name_or_path.rsplit('/', 1)[-1]}, {METHODS[run.plan.method].label}"
+
+
+def silence(run: Run, now: float | None = None) -> str:
+    """Return how long ago the worker last said that it lives."""
+    if run.heartbeat_at is None:
+        return "not started yet"
+    return f"last sign of life {text.duration(max(0.0, (now or time.time()) - run.heartbeat_at))} ago"
+
+
+def progress(run: Run) -> float:
+    """Return the share of steps that are done."""
+    return min(1.0, run.step / run.total_steps) if run.total_steps else 0.0
+
+
+def doing(run: Run) -> str:
+    """Return what the run does now, as a phrase."""
+    if run.state is State.QUEUED:
+        return "waiting for the device"
+    steps = f"step {run.step:,} of {run.total_steps:,}" if run.total_steps else "before the first step"
+    return f"{run.phase}, {steps}" if run.is_active else steps
+
+
+def history(runs: Sequence[Run]) -> dict[str, list[Any]]:
+    """Return the table of runs, one list a column."""
+    points = {run.id: metrics(run) for run in runs}
+    losses = {run.id: curve(points[run.id], "loss", "").values for run in runs}
+    return {
+        "Run": [run.id for run in runs],
+        "State": [str(run.state) for run in runs],
+        "Model": [run.plan.model_name_or_path.rsplit("/", 1)[-1] for run in runs],
+        "Method": [METHODS[run.plan.method].label for run in runs],
+        "Loss": [list(losses[run.id]) for run in runs],
+        "Last loss": [losses[run.id][-1] if losses[run.id] else None for run in runs],
+        "Steps": [run.step for run in runs],
+        "Peak": [gib(peak) if (peak := measured_peak(run)) else "" for run in runs],
+        "Time": [text.duration(seconds) if (seconds := seconds_taken(run)) else "" for run in runs],
+    }
+
+
+def differences(runs: Sequence[Run]) -> dict[str, list[str]]:
+    """Return the plan fields in which runs differ, one list a column."""
+    plans = [run.plan.to_dict() for run in runs]
+    differing = [name for name in plans[0] if len({repr(plan[name]) for plan in plans}) > 1]
+    table = {"Setting": [f"`{name}`" for name in differing]}
+    for run, plan in zip(runs, plans, strict=True):
+        table[run.id] = [text.plain(text.value(plan[name])) for name in differing]
+    return table
+
+
+def plan_table(plan: FinetunePlan) -> dict[str, list[str]]:
+    """Return every field of a plan as a table."""
+    values = {field.name: getattr(plan, field.name) for field in dataclasses.fields(plan)}
+    return {"Setting": [f"`{name}`" for name in values], "Value": [text.plain(text.value(v)) for v in values.values()]}
+
+
+def measured_peak(run: Run) -> int | None:
+    """Return the measured peak of used memory in bytes, once the worker has noted it."""
+    peak = run.measured.get("peak_used_bytes")
+    return int(peak) if peak else None
+
+
+def predicted_peak(run: Run) -> int | None:
+    """Return the predicted peak of used memory in bytes, where the run was estimated."""
+    return int(run.estimate["used_bytes"]) if run.estimate and run.estimate.get("used_bytes") else None
+
+
+def seconds_taken(run: Run, now: float | None = None) -> float | None:
+    """Return how long the run has taken so far, or took."""
+    if run.started_at is None:
+        return None
+    return (run.finished_at or now or time.time()) - run.started_at
+
+
+def resume(run_id: str) -> None:
+    """Queue a run again and start it if its device is free."""
+    store().request_resume(run_id)
+    launch(store(), run_id)
+
+
+def figures(run: Run, points: Sequence[Metric]) -> list[tuple[str, str, str]]:
+    """Return the run's numbers: label, value, meaning."""
+    shown = (
+        ("Loss", "loss", ".3f", "How surprised the model is by the answers it learns from; lower is better."),
+        ("Learning rate", "learning_rate", ".2e", "Size of the next change of the weights."),
+        ("Tokens/s", "tokens_per_second", ",.0f", "Trained tokens a second, padding left out."),
+    )
+    cells = [
+        (label, "–" if (value := newest(points, quantity)) is None else format(value, form), meaning)
+        for label, quantity, form, meaning in shown
+    ]
+    memory, eta, taken = newest(points, "memory_bytes"), newest(points, "eta_seconds"), seconds_taken(run)
+    cells.append(("Memory", gib(int(memory)) if memory else "–", "What the worker holds on the device now."))
+    if run.is_over:
+        cells.append(("Time", text.duration(taken) if taken else "–", "From the first step to the end."))
+    else:
+        cells.append(("Time left", text.duration(eta) if eta is not None else "–", "From the speed of the last steps."))
+    return cells
+
+
+def first_number(run: Run) -> str:
+    """Return what to say while there is nothing to draw."""
+    if run.is_over:
+        return "The run ended before its first step."
+    return "The first point appears after the first step, usually within half a minute of the start."

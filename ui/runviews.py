@@ -1,0 +1,226 @@
+"""A run on the page: live numbers and curves, answers before and after, comparison, history."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import streamlit as st
+
+from specs import gib
+from trainer.contract import Run
+from ui import charts, curves, running, text
+
+URL: Literal["query-params"] = "query-params"
+TICK_SECONDS = 1.0
+CHART_SECONDS = 2.0
+RANGES = {"All": None, "Last 50 steps": 50, "Last 500 steps": 500}
+
+
+def choice(ids: list[str]) -> list[str]:
+    """Ask which runs to show; none shows the history, several compare."""
+    return st.multiselect(
+        "Runs",
+        ids,
+        key="run",
+        bind=URL,
+        placeholder="All runs",
+        help="One run shows its details, several are compared. The address of this page leads back to them.",
+    )
+
+
+def history(runs: Sequence[Run]) -> None:
+    """Show all runs as a table; a chosen row opens."""
+    st.title("Runs")
+    st.dataframe(
+        running.history(runs),
+        key="history",
+        hide_index=True,
+        on_select=_open_selected,
+        selection_mode="multi-row",
+        column_config={
+            "Run": st.column_config.TextColumn(pinned=True),
+            "Loss": st.column_config.LineChartColumn("Loss", help="Training loss over steps."),
+            "Last loss": st.column_config.NumberColumn(format="%.3f"),
+        },
+        alt=f"{len(runs)} runs, the newest first",
+    )
+    st.caption("Select one row to open a run, several to compare them.")
+
+
+def one(run: Run) -> None:
+    """Show one run: what it does now, its curves, its answers, and everything it was started with."""
+    head, stop = st.columns([4, 1], vertical_alignment="bottom")
+    head.title(running.title(run))
+    buttons(run, stop)
+    numbers(run.id)
+    view = view_controls()
+    chart(run.id, view)
+    details(run)
+
+
+def buttons(run: Run, place: st.delta_generator.DeltaGenerator) -> None:
+    """Offer what can be done with a run in its state."""
+    if not run.is_over:
+        place.button(
+            "Stop and save",
+            icon=":material/stop_circle:",
+            width="stretch",
+            key="stop",
+            disabled=run.stop_requested,
+            on_click=_stop,
+            help="The worker finishes its step, saves adapter and optimizer, and ends.",
+        )
+    elif run.is_resumable:
+        place.button(
+            "Resume",
+            icon=":material/play_arrow:",
+            type="primary",
+            width="stretch",
+            key="resume",
+            on_click=_resume,
+            help="Goes on from the last checkpoint on the same curve.",
+        )
+
+
+def numbers(run_id: str) -> None:
+    """Show the run's numbers, again every second while it is busy."""
+    over = running.store().run(run_id).is_over
+    st.fragment(_numbers, run_every=None if over else TICK_SECONDS)(run_id, was_over=over)
+
+
+def chart(run_id: str, view: curves.View) -> None:
+    """Show the run's curves, again when points were added; a pause keeps the picture for zooming."""
+    over = running.store().run(run_id).is_over or st.session_state.get("pause", False)
+    st.fragment(_chart, run_every=None if over else CHART_SECONDS)(run_id, view)
+
+
+def view_controls() -> curves.View:
+    """Ask how the curves are to be drawn; the answers outlive every update."""
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        span = st.selectbox("Range", list(RANGES), key="range", bind=URL, width=160)
+        smoothing = st.slider("Smoothing", 0.0, 0.95, 0.6, 0.05, key="smoothing", bind=URL, width=220)
+        log_scale = st.toggle("Log scale", key="log", bind=URL)
+        st.toggle("Pause updates", key="pause", help="Keeps the picture still, so that you can zoom.")
+    return curves.View(smoothing=smoothing, log_scale=log_scale, last_steps=RANGES[span])
+
+
+def details(run: Run) -> None:
+    """Show answers, plan, events and log of a run."""
+    answers, plan, memory, log = st.tabs(["Before and after", "Plan", "Memory", "Log"])
+    with answers:
+        before_and_after(run)
+    with plan:
+        st.table(running.plan_table(run.plan), border="horizontal", hide_index=True, alt="The plan of this run")
+        st.download_button("Download plan.json", run.plan.to_json(), "plan.json", on_click="ignore")
+    with memory:
+        predicted_and_measured(run)
+    with log:
+        tail = running.log_tail(run)
+        st.code(tail or "Nothing yet.", language=None, height=320, wrap_lines=True)
+
+
+def before_and_after(run: Run) -> None:
+    """Show the same prompts answered by the base model and by the tuned one."""
+    answers = running.store().answers(run.id)
+    if not answers:
+        st.caption("The same prompts are answered by the base model and the tuned one when the run ends.")
+    for answer in answers:
+        st.markdown(f"**{text.plain(answer.prompt)}**")
+        before, after = st.columns(2)
+        for column, label, words in ((before, "Base model", answer.base), (after, "Tuned model", answer.tuned)):
+            with column.container(border=True, height="stretch"):
+                st.caption(label)
+                st.markdown(text.paragraphs(words) or "No answer.")
+
+
+def predicted_and_measured(run: Run) -> None:
+    """Show the memory that was predicted beside what was measured."""
+    predicted, measured = running.predicted_peak(run), running.measured_peak(run)
+    left, right = st.columns(2)
+    left.metric("Predicted peak", gib(predicted) if predicted else "not estimated", border=True)
+    right.metric(
+        "Measured peak",
+        gib(measured) if measured else "not measured yet",
+        f"{measured / predicted - 1:+.1%}" if measured and predicted else None,
+        delta_color="off",
+        border=True,
+    )
+    if run.estimate and run.estimate.get("components"):
+        bar = charts.Bar(label="predicted", parts=run.estimate["components"])
+        figure = charts.memory_bars([bar], capacity_bytes=run.estimate.get("capacity_bytes"))
+        st.plotly_chart(figure, key="run_memory", config=charts.STILL, alt="Predicted memory by part")
+
+
+def comparison(runs: Sequence[Run]) -> None:
+    """Show curves of several runs in one picture, and where their plans differ."""
+    st.title("Comparison")
+    view = view_controls()
+    quantity = st.segmented_control(
+        "Quantity",
+        list(running.SERIES),
+        default="loss",
+        required=True,
+        format_func=running.SERIES.__getitem__,
+        key="quantity",
+        bind=URL,
+    )
+    series = [running.curve(running.metrics(run), quantity, run.id) for run in runs]
+    st.plotly_chart(
+        curves.figure(series, view=view, quantity=running.SERIES[quantity], height=380),
+        key="comparison",
+        config=charts.CONFIG,
+        alt=f"{running.SERIES[quantity]} of {len(runs)} runs over steps",
+    )
+    st.subheader("Only differences")
+    st.table(running.differences(runs), border="horizontal", hide_index=True, alt="Settings in which the runs differ")
+    st.subheader("Results")
+    st.dataframe(running.history(runs), hide_index=True, alt="Results of the compared runs")
+
+
+def _numbers(run_id: str, *, was_over: bool) -> None:
+    run = running.store().run(run_id)
+    if run.is_over != was_over:
+        st.rerun()
+    points = running.metrics(run)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.badge(str(run.state), color=running.STATE_COLORS[run.state])
+        st.markdown(running.doing(run))
+        if run.is_active:
+            st.caption(running.silence(run))
+    st.progress(running.progress(run))
+    if run.error:
+        st.error(text.plain(run.error), icon=":material/error:")
+    cells = st.grid(min_column_width=120)
+    for label, shown, meaning in running.figures(run, points):
+        cells.metric(label, shown, help=meaning, border=True)
+
+
+def _chart(run_id: str, view: curves.View) -> None:
+    run = running.store().run(run_id)
+    points = running.metrics(run)
+    if not points:
+        st.info(running.first_number(run), icon=":material/hourglass_top:")
+        return
+    loss = running.curve(points, "loss", "loss")
+    held_out = running.curve(points, "eval_loss", "eval loss")
+    st.plotly_chart(
+        curves.figure([loss, *([held_out] if held_out.steps else [])], view=view, quantity="loss"),
+        key="loss",
+        config=charts.CONFIG,
+        alt=f"Training loss {loss.values[-1]:.3f} at step {loss.steps[-1]}",
+    )
+
+
+def _stop() -> None:
+    for run_id in st.session_state["run"]:
+        running.store().request_stop(run_id)
+
+
+def _resume() -> None:
+    for run_id in st.session_state["run"]:
+        running.resume(run_id)
+
+
+def _open_selected() -> None:
+    rows = st.session_state["history"]["selection"]["rows"]
+    runs = running.store().runs()
+    st.session_state["run"] = [runs[row].id for row in rows]

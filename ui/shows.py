@@ -1,0 +1,128 @@
+"""Results on the page: each function shows one thing and computes nothing."""
+
+import streamlit as st
+from estimator.estimate import MemoryEstimate
+
+from advisor import Recommendation
+from specs import METHODS, gib
+from ui import charts, fields, palette, text
+from ui.planning import Request
+
+
+def verdict(result: Recommendation, estimate: MemoryEstimate) -> None:
+    """Show in one line whether it fits and what is left."""
+    color = palette.VERDICT_COLORS[estimate.verdict]
+    icon = palette.VERDICT_ICONS[estimate.verdict]
+    st.markdown(f"### :{color}[{icon} {estimate.verdict.capitalize()}] {METHODS[result.plan.method].label}")
+    st.markdown(_room(estimate))
+
+
+def memory(estimate: MemoryEstimate) -> None:
+    """Show the parts of the memory as one bar against the device's line."""
+    bar = charts.Bar(label="this plan", parts=estimate.components)
+    low, high = estimate.error_band
+    figure = charts.memory_bars([bar], capacity_bytes=estimate.capacity_bytes, band=(low, high))
+    st.plotly_chart(figure, key="memory", config=charts.STILL, alt=memory_alt(estimate))
+
+
+def memory_alt(estimate: MemoryEstimate) -> str:
+    """Return what the memory bar says, in words."""
+    largest = max(estimate.components, key=estimate.components.__getitem__)
+    return f"{_room(estimate)}; the largest part is {palette.part(largest).label.lower()}."
+
+
+def verdict_words(verdict: str) -> str:
+    """Return a verdict as coloured words for a table."""
+    return f":{palette.VERDICT_COLORS[verdict]}[{palette.VERDICT_ICONS[verdict]} {verdict}]"
+
+
+def plan(result: Recommendation) -> None:
+    """Show the plan as a table; reasons and sources on demand."""
+    reasons = st.toggle("Reasons and sources", key="reasons", bind="query-params")
+    advice = {entry.field: entry for entry in result.advice}
+    shown = [name for group in fields.GROUPS.values() for name in group if name in advice]
+    table = {
+        "Setting": [f"`{name}`" for name in shown],
+        "Value": [text.plain(text.value(getattr(result.plan, name))) for name in shown],
+    }
+    if reasons:
+        table["Acceptable"] = [text.plain(text.acceptable(advice[name])) for name in shown]
+        table["Why"] = [text.plain(advice[name].reason) for name in shown]
+        table["Source"] = [text.link(advice[name].source) for name in shown]
+        table["Confidence"] = [str(advice[name].confidence) for name in shown]
+    else:
+        table["What it is"] = [fields.MEANINGS[name] for name in shown]
+    st.table(table, border="horizontal", hide_index=True, alt="The recommended plan, one setting a row")
+
+
+def cautions(result: Recommendation, estimate: MemoryEstimate) -> None:
+    """Show what a person should know before the start."""
+    for caution in (*result.warnings, *estimate.warnings):
+        st.warning(text.plain(str(caution)), icon=":material/warning:")
+
+
+def _room(estimate: MemoryEstimate) -> str:
+    """Return used and spare memory as a phrase."""
+    used, capacity = gib(estimate.used_bytes), gib(estimate.capacity_bytes)
+    spare = estimate.spare_bytes
+    rest = f"{gib(spare)} spare" if spare >= 0 else f"{gib(-spare)} too much"
+    return f"{used} of {capacity} used, {rest}"
+
+
+def levers(result: Recommendation, estimate: MemoryEstimate) -> None:
+    """Show single changes that free memory, with their bytes and their price."""
+    st.markdown("**What would free memory**" if result.fits else "**What would make it fit**")
+    if not result.levers:
+        st.caption("No single change saves memory here.")
+        return
+    st.table(
+        {
+            "Change": [f"`{lever.field}`" for lever in result.levers],
+            "From": [text.plain(text.value(lever.before)) for lever in result.levers],
+            "To": [text.plain(text.value(lever.after)) for lever in result.levers],
+            "Frees": [gib(lever.saved_bytes) for lever in result.levers],
+            "Then": [verdict_words("fits" if lever.fits else "does not fit") for lever in result.levers],
+            "Price": [text.plain(lever.cost) for lever in result.levers],
+        },
+        border="horizontal",
+        hide_index=True,
+        alt=f"Changes that free some of {gib(estimate.used_bytes)}",
+    )
+
+
+def alternatives(asked: Request, result: Recommendation) -> None:
+    """Show the best plan of each method side by side."""
+    entries = result.alternatives
+    bars = [charts.Bar(label=entry.label, parts=asked.price(entry.plan).components) for entry in entries]
+    st.plotly_chart(
+        charts.memory_bars(bars, capacity_bytes=asked.situation.available_bytes),
+        key="methods",
+        config=charts.STILL,
+        alt="; ".join(f"{entry.label}: {gib(entry.used_bytes)}" for entry in entries),
+    )
+    st.table(
+        {
+            "Method": [f"**{text.plain(e.label)}**" if e.recommended else text.plain(e.label) for e in entries],
+            "Verdict": [verdict_words("fits" if entry.fits else "does not fit") for entry in entries],
+            "Used": [gib(entry.used_bytes) for entry in entries],
+            "Batch": [f"{e.plan.per_device_train_batch_size} x {e.plan.gradient_accumulation_steps}" for e in entries],
+            "max_length": [f"{entry.plan.max_length:,}" for entry in entries],
+            "What to expect": [text.plain(entry.quality) for entry in entries],
+        },
+        border="horizontal",
+        hide_index=True,
+        alt="The best plan of each method",
+    )
+
+
+def export(result: Recommendation) -> None:
+    """Offer the plan as files."""
+    st.download_button(
+        "plan.json",
+        result.plan.to_json(),
+        "plan.json",
+        "application/json",
+        icon=":material/download:",
+        on_click="ignore",
+    )
+    st.code(result.plan.to_json(), "json", height=360)

@@ -1,0 +1,65 @@
+"""Files that people upload: kept under names of our own inside the runs folder, so that no upload chooses a path."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from specs import DataError
+
+KINDS = ("jsonl", "json", "csv", "parquet", "txt")
+MOST_BYTES = 2**30
+_CHUNK = 2**20
+
+
+def kept(stream: BinaryIO, name: str, folder: Path) -> Path:
+    """Store an upload under the hash of its content and return where; the same content is stored once.
+
+    Raises:
+        DataError: If the kind of file is unknown, or it is empty or too large.
+    """
+    kind = name.rsplit(".", 1)[-1].lower()
+    if kind not in KINDS:
+        raise DataError("upload", f"must be a {', '.join(KINDS)} file", kind, "Convert it first")
+    digest, size = _digest(stream)
+    if not size:
+        raise DataError("upload", "is empty", None, "Choose a file with examples")
+    if size > MOST_BYTES:
+        raise DataError("upload", "may have at most 1 GiB", size, "Train on a part of it")
+    target = folder / f"{digest[:16]}.{kind}"
+    if not target.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = target.with_suffix(".partial")
+        stream.seek(0)
+        with partial.open("wb") as out:
+            shutil.copyfileobj(stream, out, _CHUNK)
+        partial.replace(target)
+        target.with_suffix(".name.json").write_text(json.dumps(name[-120:]), encoding="utf-8")
+    return target
+
+
+def all_kept(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Yield every stored upload, newest first, with the name it came with."""
+    files = [path for path in folder.glob("*.*") if path.suffix.lstrip(".") in KINDS and ".name" not in path.suffixes]
+    for path in sorted(files, key=lambda path: path.stat().st_mtime, reverse=True):
+        yield path, _name(path)
+
+
+def _name(path: Path) -> str:
+    try:
+        name = json.loads(path.with_suffix(".name.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return path.name
+    return name if isinstance(name, str) else path.name
+
+
+def _digest(stream: BinaryIO) -> tuple[str, int]:
+    """Return the SHA-256 of a stream and its size."""
+    digest, size = hashlib.sha256(), 0
+    stream.seek(0)
+    while chunk := stream.read(_CHUNK):
+        digest.update(chunk)
+        size += len(chunk)
+    return digest.hexdigest(), size
