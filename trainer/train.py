@@ -214,12 +214,12 @@ def training_arguments(plan: FinetunePlan, folder: Path, *, device: str) -> SFTC
         "seed",
         "bf16",
         "fp16",
-        "gradient_checkpointing",
     )
     return SFTConfig(
         **{name: getattr(plan, name) for name in same_names},
         output_dir=str(folder),
-        gradient_checkpointing_kwargs={"use_reentrant": plan.use_reentrant},
+        activation_checkpointing=plan.gradient_checkpointing,  # transformers 5 renamed it
+        activation_checkpointing_kwargs={"use_reentrant": plan.use_reentrant},
         completion_only_loss=False,  # the labels already say what counts
         per_device_eval_batch_size=plan.per_device_train_batch_size,
         eval_strategy="steps" if plan.eval_split else "no",
