@@ -1,0 +1,24 @@
+"""What decides the memory of a step besides the plan: the loop around it, older libraries, the attention kernel."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+AttentionKernel = Literal["auto", "flash", "mem_efficient", "math", "eager"]
+BnbForward = Literal["auto", "dequantize"]
+Padding = Literal["auto", "none", "mask"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conditions:
+    """The circumstances of a measured run that LoRAFit's own trainer never varies."""
+
+    caller_holds_outputs: bool = False
+    """The loop keeps ``outputs`` alive through the backward pass; transformers' Trainer drops it."""
+    kv_repeated: bool = False
+    """Keys and values are repeated to all heads before attention, as before transformers used ``enable_gqa``."""
+    bnb_forward: BnbForward = "auto"
+    """``dequantize``: bitsandbytes before 0.50 expands the whole 4-bit weight in every forward pass."""
+    attention_kernel: AttentionKernel = "auto"
+    """The kernel that ran; ``auto`` lets the card, the dtype and the shapes decide."""
+    padding: Padding = "auto"
+    """Whether the batch carries a padding mask; ``auto``: if several sequences are padded to one length."""

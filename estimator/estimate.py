@@ -1,0 +1,180 @@
+"""The estimate: bytes allocated, reserved and used by a plan on a device, phase by phase, and whether it fits."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+import numpy as np
+
+from estimator.overhead import context_bytes, worker_bytes
+from estimator.replay import Replay
+from estimator.tape import COMPONENTS, Tape
+from specs import FinetunePlan, GpuSpec, gib
+
+Verdict = Literal["fits", "tight", "does not fit"]
+
+ERROR_BAND = (-0.05, 0.06)
+"""Fractions by which a real run may use less or more; from the errors that ``make accuracy`` prints."""
+
+TIMELINE_POINTS = 160
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """What is allocated at one moment of a step."""
+
+    phase: str
+    """load, forward, backward or optimizer."""
+    position: float
+    """From 0, the start of the phase, to 1, its end."""
+    components: Mapping[str, int]
+    """Bytes by component."""
+
+    @property
+    def allocated_bytes(self) -> int:
+        """All bytes allocated."""
+        return sum(self.components.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryEstimate:
+    """The memory of one run on one device."""
+
+    num_params: int
+    """Parameters of the base model, tied weights once."""
+    trainable_params: int
+    peak_allocated_bytes: int
+    """Most that tensors take at once: ``torch.cuda.max_memory_allocated``."""
+    peak_reserved_bytes: int
+    """Most that PyTorch holds, with its cache: ``torch.cuda.max_memory_reserved``."""
+    used_bytes: int
+    """What nvidia-smi shows: reserved memory and the CUDA context. On a CPU the memory of the worker process."""
+    host_bytes: int
+    """RAM of the worker process."""
+    phases: Mapping[str, int]
+    """Peak allocated bytes while loading, and in forward pass, backward pass and optimizer step."""
+    components: Mapping[str, int]
+    """What ``used_bytes`` is made of at the peak."""
+    verdict: Verdict
+    error_band: tuple[float, float]
+    """Fractions of ``used_bytes`` by which a real run may differ, downwards and upwards."""
+    capacity_bytes: int
+    """What the device can hand out."""
+    warnings: tuple[str, ...]
+    """What a person should know before starting."""
+    assumptions: tuple[str, ...]
+    """What the figures hold for."""
+    timeline: tuple[Moment, ...]
+    """The course of one step."""
+
+    @property
+    def spare_bytes(self) -> int:
+        """What is left on the device; negative if it does not fit."""
+        return self.capacity_bytes - self.used_bytes
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain JSON values, without the timeline."""
+        values = asdict(self)
+        del values["timeline"]
+        return {**values, "spare_bytes": self.spare_bytes}
+
+
+def estimate(tape: Tape, plan: FinetunePlan, gpu: GpuSpec) -> MemoryEstimate:
+    """Return the memory of a plan on a device.
+
+    Args:
+        tape: The tape of the plan's model and method, from ``estimator.library.tape_for``.
+        plan: Decides batch, length, rank, optimizer and accumulation.
+        gpu: The device.
+    """
+    replay = Replay(tape, plan, gpu)
+    phases = replay.phases()
+    peak = max(phases.values())
+    reserved = peak if gpu.is_cpu else max(replay.reserved(), peak)
+    host = worker_bytes() + replay.optimizer.paged_bytes
+    used = reserved + worker_bytes() if gpu.is_cpu else reserved + context_bytes(gpu)
+    components = {
+        **_components_at_peak(replay, phases),
+        "cache": reserved - peak,
+        "overhead": used - reserved,
+    }
+    return MemoryEstimate(
+        num_params=tape.num_params,
+        trainable_params=trainable_params(tape, plan),
+        peak_allocated_bytes=peak,
+        peak_reserved_bytes=reserved,
+        used_bytes=used,
+        host_bytes=used if gpu.is_cpu else host,
+        phases=phases,
+        components=components,
+        verdict=verdict(used, gpu.usable_bytes),
+        error_band=ERROR_BAND,
+        capacity_bytes=gpu.usable_bytes,
+        warnings=_warnings(tape, plan),
+        assumptions=_assumptions(tape),
+        timeline=_timeline(replay),
+    )
+
+
+def peak_allocated_bytes(tape: Tape, plan: FinetunePlan, gpu: GpuSpec) -> int:
+    """Return the peak of allocated bytes alone, for tables of many plans."""
+    return max(Replay(tape, plan, gpu).phases().values())
+
+
+def trainable_params(tape: Tape, plan: FinetunePlan) -> int:
+    """Return the number of weights that get a gradient."""
+    return sum(entry.elements(plan.r) * entry.count for entry in tape.residents if entry.trainable)
+
+
+def verdict(used_bytes: int, capacity_bytes: int, error_band: tuple[float, float] = ERROR_BAND) -> Verdict:
+    """Return whether so many bytes fit a device, given how far the estimate may be off."""
+    if used_bytes > capacity_bytes:
+        return "does not fit"
+    return "tight" if used_bytes * (1 + error_band[1]) > capacity_bytes else "fits"
+
+
+def _components_at_peak(replay: Replay, phases: Mapping[str, int]) -> dict[str, int]:
+    """Return what the peak is made of, in whichever phase it is."""
+    if max(phases, key=lambda name: phases[name]) in {"forward", "backward"}:
+        return replay.components_after(replay.peak_event())
+    components = replay.components_after(len(replay.deltas) - 1)
+    components["workspace"] += max(phases.values()) - sum(components.values())
+    return components
+
+
+def _warnings(tape: Tape, plan: FinetunePlan) -> tuple[str, ...]:
+    found = [str(text) for text in tape.facts.get("warnings", ())]
+    experts = int(tape.facts.get("unquantized_expert_params", 0))
+    if experts and plan.quantization != "none":
+        found.append(
+            f"bitsandbytes leaves the experts' {experts / 1e9:.1f} billion weights in 16 bit ({gib(2 * experts)}): "
+            "they are stacked tensors, not linear layers."
+        )
+    return tuple(found)
+
+
+def _assumptions(tape: Tape) -> tuple[str, ...]:
+    conditions = tape.facts.get("conditions", {})
+    return (
+        "Every sequence has max_length tokens, and every token counts in the loss.",
+        f"Attention runs in the {conditions.get('attention_kernel', 'flash').replace('_', '-')} kernel.",
+        "Traced with " + ", ".join(f"{name} {text}" for name, text in tape.facts.get("versions", {}).items()) + ".",
+    )
+
+
+def _timeline(replay: Replay) -> tuple[Moment, ...]:
+    """Return the course of one step, each stretch by its highest moment."""
+    turn, total = replay.tape.program.forward_events, len(replay.deltas)
+    edges = np.unique(np.linspace(0, total, TIMELINE_POINTS + 1).astype(int))
+    moved = np.zeros((total, len(COMPONENTS)), dtype=np.int64)
+    moved[np.arange(total), replay.tape.program.component] = replay.deltas
+    course = np.cumsum(moved, axis=0)
+    moments = []
+    for start, stop in pairwise(edges):
+        event = int(start) + int(replay.allocated[start:stop].argmax())
+        phase = "forward" if event < turn else "backward"
+        first, last = (0, turn) if phase == "forward" else (turn, total)
+        components = {name: replay.fixed[name] + int(course[event, i]) for i, name in enumerate(COMPONENTS)}
+        moments.append(Moment(phase=phase, position=(event - first) / max(1, last - first), components=components))
+    return tuple(moments)

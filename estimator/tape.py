@@ -1,0 +1,325 @@
+"""The tape: what one training step allocates and frees, in order, as functions of batch, length, rank and layers."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from specs.errors import TraceError
+
+Ints = NDArray[np.int64]
+
+FORMAT = 1
+"""Number of the file format; a tape of another format is traced anew."""
+
+MONOMIALS = ("1", "b", "s", "bs", "bss", "ss", "n", "m", "t")
+"""What sizes are linear in: batch b, length s, their products, the n = b(s-1) scored positions, the m = b(s+1) padded
+labels, and the t = min(n, 4096) positions of one loss tile. Each stands for itself and, in a second half, times r."""
+
+LOSS_TILE_TOKENS = 4096
+"""Positions that TRL projects at once; trl.kernels.chunked_logprob, TOKEN_CHUNK_SIZE (trl 1.16)."""
+
+COMPONENTS = (
+    "weights",
+    "quantization_constants",
+    "adapter",
+    "gradients",
+    "optimizer_states",
+    "activations",
+    "logits",
+    "workspace",
+)
+"""What an allocation is for."""
+
+PHASES = ("forward", "backward")
+"""The phases that a tape holds events of."""
+
+ALLOCATION_BYTES = 512
+"""The CUDA caching allocator rounds every request up to this; c10/cuda/CUDACachingAllocator.h, kMinBlockSize."""
+
+FORWARD, BACKWARD = "F", "B"
+
+TURN = "|"
+"""Stands among the events of the head where the backward pass begins."""
+
+
+def basis(batch: int, length: int, rank: int) -> Ints:
+    """Return the values of all monomials at one point, in the order of a row of ``Tape.sizes``."""
+    scored = batch * (length - 1)
+    plain = (
+        1,
+        batch,
+        length,
+        batch * length,
+        batch * length * length,
+        length * length,
+        scored,
+        batch * (length + 1),
+        min(scored, LOSS_TILE_TOKENS),
+    )
+    return np.array((*plain, *(value * rank for value in plain)), dtype=np.int64)
+
+
+def rounded(num_bytes: Ints) -> Ints:
+    """Return what the caching allocator hands out for requests of these sizes."""
+    return np.maximum(-(-num_bytes // ALLOCATION_BYTES), 1) * ALLOCATION_BYTES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resident:
+    """Tensors that live through the whole step: weights, constants, the adapter."""
+
+    component: str
+    """One of ``COMPONENTS``."""
+    num_elements: int
+    """Elements of one tensor, the part that does not depend on the rank."""
+    num_elements_per_rank: int
+    """Elements of one tensor that each unit of rank adds."""
+    itemsize: int
+    """Bytes of one element."""
+    trainable: bool
+    """Whether it gets a gradient and optimizer states."""
+    count: int
+    """Tensors of this kind in the whole model."""
+    layer: int | None = None
+    """The traced layer it belongs to; None outside the layers."""
+    is_parameter: bool = True
+    """Whether PyTorch counts it among the model's parameters."""
+
+    def elements(self, rank: int) -> int:
+        """Return the elements of one tensor."""
+        return self.num_elements + self.num_elements_per_rank * rank
+
+    def bytes_each(self, rank: int) -> int:
+        """Return the bytes that the caching allocator hands out for one tensor."""
+        return max(1, -(-self.elements(rank) * self.itemsize // ALLOCATION_BYTES)) * ALLOCATION_BYTES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """The events of one stretch of the step: a layer's forward or backward pass, or what lies around the layers."""
+
+    allocations: tuple[tuple[int, int], ...]
+    """Size (row of ``Tape.sizes``) and component of each allocation, in order."""
+    events: tuple[tuple[str, int], ...]
+    """Source and index. ``+``: the next allocation of this block. Otherwise a free of: an allocation of this block
+    (``=``), of a named
+    block (its name), or the index-th entry of what a neighbour hands over (``F-1``, ``F0``, ``B+1``: direction and
+    distance in layers)."""
+    handed_over: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """For each receiver (``B0``: own backward pass, ``F+1``: the next layer's forward pass, ...), the allocations
+    that it frees."""
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """A tape unrolled over all layers: one entry per event."""
+
+    sign: NDArray[np.int8]
+    """+1 allocates, -1 frees."""
+    allocation: Ints
+    """Number of the allocation that the event makes or frees."""
+    size: Ints
+    """Row of ``Tape.sizes``."""
+    component: NDArray[np.int8]
+    """Index into ``COMPONENTS``."""
+    forward_events: int
+    """Events of the forward pass; the rest belong to the backward pass."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Tape:
+    """One training step of one model by one method, valid for a range of batches and lengths."""
+
+    sizes: Ints
+    """Bytes as coefficients of the monomials, one row per distinct size: (sizes, 2 * len(MONOMIALS))."""
+    blocks: Mapping[str, Block]
+    """``start`` and ``head``, and for each traced layer i its passes ``Fi`` and ``Bi``."""
+    layers: tuple[int, ...]
+    """Which traced layer each layer of the model behaves like, first to last."""
+    residents: tuple[Resident, ...]
+    """What is there before the step begins."""
+    num_params: int
+    """Parameters of the base model, tied weights once."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What else the estimate needs: the model's shapes, library versions, warnings of the trace."""
+
+    @cached_property
+    def program(self) -> Program:
+        """The unrolled events; computed once."""
+        return _Unroller(self).program()
+
+    def bytes_by_size(self, batch: int, length: int, rank: int) -> Ints:
+        """Return the bytes that the allocator hands out for each row of ``sizes`` at one point."""
+        return rounded(self.sizes @ basis(batch, length, rank))
+
+    def with_layers(self, num_hidden_layers: int) -> Self:
+        """Return the tape of the same model with another number of like layers.
+
+        Raises:
+            TraceError: If the layers are not all alike, so that more of them is not one model but many.
+        """
+        kinds = set(self.layers[1:-1])
+        if len(kinds) > 1 or num_hidden_layers < len(self.layers[:2]) or len(self.layers) < 3:
+            raise TraceError("num_hidden_layers", "can be varied for models of like layers only", num_hidden_layers)
+        middle = self.layers[1]
+        layers = (self.layers[0], *[middle] * (num_hidden_layers - 2), self.layers[-1])
+        residents = tuple(
+            entry if entry.layer is None else replace(entry, count=entry.count * num_hidden_layers // len(self.layers))
+            for entry in self.residents
+        )
+        return replace(self, layers=layers, residents=residents)
+
+    def to_json(self) -> str:
+        """Return the tape as JSON, which ``from_json`` reads back."""
+        sparse = [[(int(i), int(row[i])) for i in np.flatnonzero(row)] for row in self.sizes]
+        blocks = {
+            name: [
+                [value for pair in block.allocations for value in pair],
+                _packed(block.events),
+                {receiver: list(given) for receiver, given in block.handed_over.items()},
+            ]
+            for name, block in self.blocks.items()
+        }
+        return json.dumps(
+            {
+                "format": FORMAT,
+                "sizes": sparse,
+                "blocks": blocks,
+                "layers": list(self.layers),
+                "residents": [asdict(entry) for entry in self.residents],
+                "num_params": self.num_params,
+                "facts": dict(self.facts),
+            },
+            separators=(",", ":"),
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read a tape back.
+
+        Raises:
+            TraceError: If the text is no tape of this format.
+        """
+        try:
+            values = json.loads(text)
+            if values["format"] != FORMAT:
+                raise TraceError("tape", f"must be of format {FORMAT}", values["format"], "It is traced anew")
+            sizes = np.zeros((len(values["sizes"]), 2 * len(MONOMIALS)), dtype=np.int64)
+            for row, entries in enumerate(values["sizes"]):
+                for column, coefficient in entries:
+                    sizes[row, column] = coefficient
+            return cls(
+                sizes=sizes,
+                blocks={name: _block(*parts) for name, parts in values["blocks"].items()},
+                layers=tuple(values["layers"]),
+                residents=tuple(Resident(**entry) for entry in values["residents"]),
+                num_params=values["num_params"],
+                facts=values["facts"],
+            )
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            raise TraceError("tape", "must be a tape that LoRAFit wrote", None, "It is traced anew") from error
+
+
+def _packed(events: Sequence[tuple[str, int]]) -> list[Any]:
+    """Return events as a list of sources and a flat list of (source, index) numbers."""
+    sources = sorted({source for source, _ in events})
+    number = {source: position for position, source in enumerate(sources)}
+    return [sources, [value for source, index in events for value in (number[source], index)]]
+
+
+def _block(allocations: list[int], packed: list[Any], handed_over: Mapping[str, list[int]]) -> Block:
+    sources, flat = packed
+    return Block(
+        allocations=tuple(zip(allocations[::2], allocations[1::2], strict=True)),
+        events=tuple((sources[source], index) for source, index in zip(flat[::2], flat[1::2], strict=True)),
+        handed_over={receiver: tuple(given) for receiver, given in handed_over.items()},
+    )
+
+
+class _Unroller:
+    """Lays the blocks of a tape out over all layers, numbering every allocation."""
+
+    def __init__(self, tape: Tape) -> None:
+        self.tape = tape
+        layers = range(len(tape.layers))
+        self.order: list[tuple[str, int | None]] = [
+            ("start", None),
+            *((FORWARD, layer) for layer in layers),
+            ("head", None),
+            *((BACKWARD, layer) for layer in reversed(layers)),
+        ]
+        self.base: dict[tuple[str, int | None], int] = {}
+        total = 0
+        for place in self.order:
+            self.base[place] = total
+            total += len(self._block(place).allocations)
+        self.total = total
+        self.backward_from = 0
+        last_of: dict[tuple[str, int], int] = {}
+        for direction, layer in self.order:
+            if layer is not None:
+                last_of[direction, tape.layers[layer]] = layer
+        self.last_of = last_of
+
+    def program(self) -> Program:
+        """Return the events of the whole step; what the step leaves alive is not freed."""
+        pieces: list[Ints] = []
+        for place in self.order:
+            pieces.append(self._piece(place, before=sum(map(len, pieces))))
+        numbers = np.concatenate(pieces)
+        cells = np.concatenate([self._cells(place) for place in self.order])
+        allocation = np.where(numbers >= 0, numbers, -numbers - 1)
+        return Program(
+            sign=np.where(numbers >= 0, 1, -1).astype(np.int8),
+            allocation=allocation,
+            size=cells[allocation, 0],
+            component=cells[allocation, 1].astype(np.int8),
+            forward_events=self.backward_from,
+        )
+
+    def _block(self, place: tuple[str, int | None]) -> Block:
+        name, layer = place
+        return self.tape.blocks[name if layer is None else f"{name}{self.tape.layers[layer]}"]
+
+    def _cells(self, place: tuple[str, int | None]) -> Ints:
+        return np.array(self._block(place).allocations, dtype=np.int64).reshape(-1, 2)
+
+    def _piece(self, place: tuple[str, int | None], *, before: int) -> Ints:
+        """Return one block's events: n for allocation n, -n - 1 for its free."""
+        block = self._block(place)
+        numbers: list[int] = []
+        following = self.base[place]
+        for source, index in block.events:
+            if source == "+":
+                numbers.append(following)
+                following += 1
+            elif source == TURN:
+                self.backward_from = before + len(numbers)
+            else:
+                numbers.extend(-number - 1 for number in self._freed(place, source, index))
+        return np.array(numbers, dtype=np.int64)
+
+    def _freed(self, place: tuple[str, int | None], source: str, index: int) -> list[int]:
+        """Return the allocations that one free event frees."""
+        direction, layer = place
+        if source == "=":
+            return [self.base[place] + index]
+        if source in {"start", "head"}:
+            # A tensor that several layers share goes with the last of them.
+            shared = layer is not None and self.last_of[direction, self.tape.layers[layer]] != layer
+            return [] if shared else [self.base[source, None] + index]
+        if layer is None:
+            # The head frees something of each layer that behaves like the traced one.
+            wanted, traced = source[0], int(source[1:])
+            return [self.base[wanted, i] + index for i, kind in enumerate(self.tape.layers) if kind == traced]
+        wanted, distance = source[0], int(source[1:])
+        giver = (wanted, layer + distance)
+        if giver not in self.base:
+            return []
+        given = self._block(giver).handed_over.get(f"{direction}{-distance:+d}", ())
+        return [self.base[giver] + given[index]] if index < len(given) else []

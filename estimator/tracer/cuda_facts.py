@@ -1,0 +1,222 @@
+"""What CUDA does that the CPU kernels under fake tensors do not: other paths, other tensors kept, scratch memory."""
+
+import contextlib
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+from unittest import mock
+
+import bitsandbytes  # noqa: F401 - registers its operators
+import torch
+import torch.nn.functional as functional
+import transformers.integrations.sdpa_attention as sdpa_attention
+import transformers.masking_utils as masking
+import trl.kernels.chunked_logprob as chunked_logprob
+import trl.trainer.utils as trl_utils
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
+
+Sizes = tuple[Sequence[int], Sequence[int]]
+
+_ATEN = torch.ops.aten
+_FLASH_BACKWARD = _ATEN._scaled_dot_product_flash_attention_for_cpu_backward.default
+
+# Operators that autocast runs in float32 on CUDA though not on the CPU; aten/src/ATen/autocast_mode.h,
+# AT_FORALL_FP32 (torch 2.13). Only those that language models call.
+_FLOAT32_UNDER_AUTOCAST = frozenset(
+    {
+        torch.layer_norm,
+        functional.layer_norm,
+        functional.group_norm,
+        functional.softmax,
+        torch.softmax,
+        torch.Tensor.softmax,
+        functional.log_softmax,
+        functional.softplus,
+        torch.exp,
+        torch.Tensor.exp,
+        torch.pow,
+        torch.Tensor.pow,
+        torch.rsqrt,
+        torch.Tensor.rsqrt,
+        torch.cumsum,
+        torch.Tensor.cumsum,
+        functional.cross_entropy,
+    }
+)
+
+
+@contextlib.contextmanager
+def cuda_behaviour(*, kernel: str, kv_repeated: bool) -> Iterator[None]:
+    """Make a trace on fake CPU tensors take the paths, and keep the tensors, of the same step on CUDA.
+
+    Args:
+        kernel: The attention kernel of the card: flash, mem_efficient, math or eager.
+        kv_repeated: Whether keys and values are repeated to all heads before attention.
+    """
+    with contextlib.ExitStack() as stack:
+        for target, name, value in _PATCHES:
+            stack.enter_context(mock.patch.object(target, name, value))
+        if kv_repeated or kernel == "mem_efficient":
+            stack.enter_context(mock.patch.object(sdpa_attention, "use_gqa_in_sdpa", _never))
+        if kernel == "math":
+            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        stack.enter_context(_CudaAutocast())
+        yield
+
+
+class _CudaAutocast(TorchFunctionMode):
+    """Raises the inputs of the operators that autocast runs in float32 on CUDA."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Call the operator, in float32 and outside autocast if CUDA would."""
+        del types
+        named = kwargs or {}
+        if func not in _FLOAT32_UNDER_AUTOCAST or not torch.is_autocast_enabled("cpu"):
+            return func(*args, **named)
+        raised = [_raised(value) for value in args]
+        raised_named = {key: _raised(value) for key, value in named.items()}
+        with torch.autocast("cpu", enabled=False):
+            return func(*raised, **raised_named)
+
+
+def _raised(value: Any) -> Any:
+    is_half = isinstance(value, torch.Tensor) and value.dtype in {torch.bfloat16, torch.float16}
+    return value.float() if is_half else value
+
+
+def _never(*_: Any, **__: Any) -> bool:
+    return False
+
+
+def _always(*_: Any, **__: Any) -> bool:
+    return True
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    return None
+
+
+def _cuda_dropout(
+    input: torch.Tensor,  # noqa: A002 - the name that callers use
+    p: float = 0.5,
+    training: bool = True,  # noqa: FBT001, FBT002 - PyTorch's signature
+    inplace: bool = False,  # noqa: FBT001, FBT002 - PyTorch's signature
+) -> torch.Tensor:
+    """Return dropout as CUDA computes it: it keeps a mask of one byte an element, the CPU kernel a full tensor."""
+    del inplace
+    return torch.native_dropout(input, p, train=True)[0] if training and 0 < p < 1 else input
+
+
+_PATCHES: tuple[tuple[Any, str, Any], ...] = (
+    (functional, "dropout", _cuda_dropout),
+    # Reading values decides whether a batch is packed; a batch without position_ids is not.
+    (masking, "find_packed_sequence_indices", _nothing),
+    # TRL's loss on CUDA runs as Triton kernels, which work in place on one tile and select the scored positions.
+    (trl_utils, "_use_triton", _always),
+    (chunked_logprob, "_use_triton", _never),
+    (chunked_logprob, "_forward_tile", _nothing),
+    (chunked_logprob, "_backward_tile", _nothing),
+    (chunked_logprob, "_addmm_fp32", _nothing),
+    # One tile for all positions: the tape caps its size afterwards.
+    (chunked_logprob, "TOKEN_CHUNK_SIZE", sys.maxsize),
+)
+
+
+def replaced(func: Any, args: Sequence[Any]) -> torch.Tensor | None:
+    """Return what an operator whose result depends on values gives when every label is scored; None for the others."""
+    replacement = _REPLACEMENTS.get(func)
+    return None if replacement is None else replacement(*args)
+
+
+def _index(values: torch.Tensor, indices: Sequence[Any]) -> torch.Tensor | None:
+    mask = indices[0]
+    if mask is None or mask.dtype != torch.bool:
+        return None
+    return values.new_empty((mask.numel(), *values.shape[mask.dim() :]))
+
+
+def _index_put(target: torch.Tensor, indices: Sequence[Any], *_: Any) -> torch.Tensor | None:
+    mask = indices[0]
+    return target if mask is not None and mask.dtype == torch.bool else None
+
+
+def _masked_select(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    return values.new_empty((mask.numel(),))
+
+
+_REPLACEMENTS: Mapping[Any, Callable[..., torch.Tensor | None]] = {
+    _ATEN.index.Tensor: _index,
+    _ATEN.index_put_.default: _index_put,
+    _ATEN._index_put_impl_.default: _index_put,
+    _ATEN.index_put.default: _index_put,
+    _ATEN.masked_select.default: _masked_select,
+}
+
+
+def scratch(kernel: str) -> Callable[[Any, Sequence[Any]], Sizes]:
+    """Return the rule for what an operator's CUDA kernel allocates inside, in bytes: before and after its result."""
+    attention_backward = _mem_efficient_backward if kernel == "mem_efficient" else _flash_backward
+    rules: dict[Any, Callable[[Sequence[Any]], Sizes]] = {
+        torch.ops.bitsandbytes.gemm_4bit.default: _gemm_4bit,
+        _FLASH_BACKWARD: attention_backward,
+        _ATEN.embedding_dense_backward.default: _embedding_backward,
+    }
+
+    def sizes(func: Any, args: Sequence[Any]) -> Sizes:
+        rule = rules.get(func)
+        return ((), ()) if rule is None else rule(args)
+
+    return sizes
+
+
+def _gemm_4bit(args: Sequence[Any]) -> Sizes:
+    """The whole weight in the compute dtype, and its nested constants twice.
+
+    Source: bitsandbytes/backends/cuda/ops.py, _dequant_linear_fallback (0.50.2). For few tokens a kernel without
+    scratch runs instead,
+    but then the backward pass, which always dequantizes, needs as much.
+    """
+    activations, shape, absmax_8bit = args[0], args[2], args[7] if len(args) > 7 else None
+    weight = shape[0] * shape[1] * activations.element_size()
+    constants = [] if absmax_8bit is None else [absmax_8bit.numel() * 4] * 2
+    return [*constants, weight], ()
+
+
+def _flash_backward(args: Sequence[Any]) -> Sizes:
+    """Return dQ in float32, the row sums, and dK and dV of all query heads under grouped-query attention.
+
+    Source: pytorch aten/src/ATen/native/transformers/cuda/flash_attn/flash_api.cpp, mha_bwd: dq_accum, softmax_d,
+    dk_expanded.
+    """
+    query, key = args[1], args[2]
+    batch, heads, length, head_dim = query.shape
+    multiple = 32 if head_dim <= 128 else 64
+    accumulated = batch * heads * length * math.ceil(head_dim / multiple) * multiple * 4
+    row_sums = batch * heads * length * 4
+    expanded = [batch * heads * length * head_dim * query.element_size()] * 2 if key.shape[1] < heads else []
+    return (), [accumulated, row_sums, *expanded]
+
+
+def _mem_efficient_backward(args: Sequence[Any]) -> Sizes:
+    """Return dQ in float32 and the row sums.
+
+    Source: pytorch aten/src/ATen/native/transformers/cuda/attention_backward.cu, delta and workspace_size.
+    """
+    query = args[1]
+    batch, heads, length, head_dim = query.shape
+    accumulated = 0 if query.dtype == torch.float32 else batch * heads * length * head_dim * 4
+    return (), [size for size in (accumulated, batch * heads * length * 4) if size]
+
+
+def _embedding_backward(args: Sequence[Any]) -> Sizes:
+    """Sorted indices, and a partial sum in float32 for each row that occurs; at most one a token.
+
+    Source: pytorch aten/src/ATen/native/cuda/EmbeddingBackwardKernel.cu, embedding_backward_cuda_kernel.
+    """
+    gradient, indices = args[0], args[1]
+    tokens, width = indices.numel(), gradient.shape[-1]
+    return [tokens * 8, tokens * 8], [tokens * 8, tokens * width * 4]

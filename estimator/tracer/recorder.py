@@ -1,0 +1,127 @@
+"""Records every tensor storage that a step on fake tensors creates and drops, and where in the step it happens."""
+
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+Place = tuple[str, int | None]
+"""Where an event happens: ``start``, ``head``, or the forward (F) or backward (B) pass of a layer."""
+
+Scratch = Callable[[Any, Sequence[Any]], tuple[Sequence[int], Sequence[int]]]
+"""What an operator's CUDA kernel allocates inside, in bytes: before and after its result."""
+
+Replaced = Callable[[Any, Sequence[Any]], torch.Tensor | None]
+"""The result of an operator that fake tensors cannot run, or None."""
+
+
+@dataclass(slots=True)
+class Allocation:
+    """One storage that the step created."""
+
+    num_bytes: int
+    place: Place
+    backward: bool
+    op: str
+    shape: tuple[int, ...]
+    marks: set[str] = field(default_factory=set)
+    """What is known of its use: ``gradient``, ``logits``, ``workspace``, ``tile``."""
+
+
+@dataclass(slots=True)
+class Recording:
+    """The events of one step: n allocates the n-th allocation, -n - 1 frees it."""
+
+    allocations: list[Allocation] = field(default_factory=list)
+    events: list[int] = field(default_factory=list)
+    places: list[Place] = field(default_factory=list)
+    backward_from: int = 0
+    """Number of events before the backward pass began."""
+
+
+class Recorder(TorchDispatchMode):
+    """Sees every operator call below autograd and autocast, and the death of every storage."""
+
+    def __init__(self, known: Iterable[torch.Tensor], *, scratch: Scratch, replaced: Replaced) -> None:
+        super().__init__()
+        self.recording = Recording()
+        self.place: Place = ("start", None)
+        self.backward = False
+        self._scratch_of = scratch
+        self._replaced = replaced
+        self._living: dict[int, tuple[Any, int]] = {}
+        self._known = {tensor.untyped_storage()._cdata for tensor in known}
+        self._open = True
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run the operator and record the storages it created, with what its CUDA kernel needs besides."""
+        del types
+        result = self._replaced(func, args)
+        if result is None:
+            result = func(*args, **(kwargs or {}))
+        if func is torch.ops.prim.device.default or not self._open:
+            return result
+        before, after = self._scratch_of(func, args)
+        scratch = [self._scratch(func, size) for size in before]
+        outputs = result if isinstance(result, tuple | list) else (result,)
+        for output in outputs:
+            if isinstance(output, torch.Tensor):
+                self._allocated(output, func)
+        scratch += [self._scratch(func, size) for size in after]
+        for number in reversed(scratch):
+            self._event(-number - 1)
+        return result
+
+    def enter(self, place: Place) -> None:
+        """Say that what follows belongs to another place."""
+        self.place = place
+
+    def enter_backward(self) -> None:
+        """Say that the backward pass begins."""
+        self.backward = True
+        self.recording.backward_from = len(self.recording.events)
+
+    def close(self) -> Recording:
+        """Stop recording; what still lives is left unfreed."""
+        self._open = False
+        return self.recording
+
+    def mark(self, tensor: torch.Tensor, *marks: str) -> None:
+        """Note the use of a tensor that the step created."""
+        found = self._living.get(tensor.untyped_storage()._cdata)
+        if found is not None:
+            self.recording.allocations[found[1]].marks.update(marks)
+
+    def _event(self, number: int) -> None:
+        self.recording.events.append(number)
+        self.recording.places.append(self.place)
+
+    def _new(self, func: Any, num_bytes: int, shape: tuple[int, ...]) -> int:
+        number = len(self.recording.allocations)
+        self.recording.allocations.append(Allocation(num_bytes, self.place, self.backward, str(func), shape))
+        self._event(number)
+        return number
+
+    def _scratch(self, func: Any, num_bytes: int) -> int:
+        number = self._new(func, num_bytes, ())
+        self.recording.allocations[number].marks.add("workspace")
+        return number
+
+    def _allocated(self, tensor: torch.Tensor, func: Any) -> None:
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key in self._living or key in self._known:
+            return
+        number = self._new(func, storage.nbytes(), tuple(tensor.shape))
+
+        def gone(_: Any, key: int = key, number: int = number) -> None:
+            self._living.pop(key, None)
+            if self._open:
+                self._event(-number - 1)
+
+        self._living[key] = (weakref.ref(storage, gone), number)

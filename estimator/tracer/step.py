@@ -1,0 +1,123 @@
+"""One training step as LoRAFit's trainer runs it, on fake tensors, recorded."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate.utils.operations import convert_to_fp32
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from estimator.conditions import Conditions
+from estimator.tracer.cuda_facts import cuda_behaviour, replaced, scratch
+from estimator.tracer.model import TracedModel, quantization_constants
+from estimator.tracer.recorder import Recorder, Recording
+from specs import FinetunePlan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """The shape of one forward pass."""
+
+    size: int
+    """Sequences."""
+    length: int
+    """Tokens of each."""
+    masked: bool
+    """Whether a padding mask comes along."""
+
+
+def recorded_step(
+    traced: TracedModel, batch: Batch, *, plan: FinetunePlan, conditions: Conditions, mode: FakeTensorMode
+) -> Recording:
+    """Return what one forward and backward pass of a model on fake tensors allocates and frees.
+
+    Args:
+        traced: The model that the trainer builds, its tensors fake.
+        batch: The shape of the input.
+        plan: Decides autocast and loss.
+        conditions: The loop around it; ``attention_kernel`` is decided here.
+        mode: The mode that the model's tensors belong to.
+    """
+    model = traced.module
+    recorder = Recorder(_tensors(model), scratch=scratch(conditions.attention_kernel), replaced=replaced)
+    behaviour = cuda_behaviour(kernel=conditions.attention_kernel, kv_repeated=conditions.kv_repeated)
+    with mode, behaviour, _marked_layers(traced.layers, recorder), recorder:
+        loss, held = _forward(model, batch, plan)
+        if not conditions.caller_holds_outputs:
+            held = None
+        recorder.enter_backward()
+        loss.backward()
+        if not conditions.caller_holds_outputs:
+            loss = loss.detach()
+        for parameter in model.parameters():
+            if parameter.grad is not None:
+                recorder.mark(parameter.grad, "gradient")
+        recording = recorder.close()
+    del held
+    return recording
+
+
+def _forward(model: nn.Module, batch: Batch, plan: FinetunePlan) -> tuple[torch.Tensor, Any]:
+    """Run the forward pass and the loss; return the loss and what a caller could hold on to."""
+    input_ids = torch.zeros(batch.size, batch.length, dtype=torch.long)
+    labels = torch.zeros(batch.size, batch.length, dtype=torch.long)
+    attention_mask = torch.ones(batch.size, batch.length, dtype=torch.long)
+    arguments = {"input_ids": input_ids, "labels": labels, "use_cache": False}
+    if batch.masked:
+        arguments["attention_mask"] = attention_mask
+    if plan.loss == "chunked":
+        arguments["fused_lm_head"] = True
+    with _autocast(plan):
+        outputs = model(**arguments)
+    if plan.autocast_dtype is not None:
+        outputs = convert_to_fp32(outputs)
+    if plan.loss != "chunked":
+        return outputs.loss, outputs
+    num_items = torch.zeros((), dtype=torch.long)
+    loss = -outputs.log_probs
+    return loss.sum() / torch.as_tensor(num_items).clamp(min=1), outputs
+
+
+def _autocast(plan: FinetunePlan) -> contextlib.AbstractContextManager[Any]:
+    if plan.autocast_dtype is None:
+        return contextlib.nullcontext()
+    return torch.autocast("cpu", dtype=getattr(torch, plan.autocast_dtype))
+
+
+def _tensors(model: nn.Module) -> Iterator[torch.Tensor]:
+    """Yield everything that lies in memory before the step."""
+    yield from model.parameters()
+    yield from model.buffers()
+    for module in model.modules():
+        yield from quantization_constants(module)
+
+
+@contextlib.contextmanager
+def _marked_layers(layers: nn.ModuleList, recorder: Recorder) -> Iterator[None]:
+    """Tell the recorder which layer runs, forward and backward, for the time of the block."""
+    last = len(layers) - 1
+    handles = []
+
+    def starts(number: int) -> None:
+        recorder.enter(("B" if recorder.backward else "F", number))
+
+    def ends(number: int, output: Any) -> None:
+        if recorder.backward:
+            return
+        hidden = output[0] if isinstance(output, tuple) else output
+        if hidden.requires_grad:
+            hidden.register_hook(lambda _: recorder.enter(("B", number)))
+        if number == last:
+            recorder.enter(("head", None))
+
+    for number, layer in enumerate(layers):
+        handles.append(layer.register_forward_pre_hook(lambda *_, number=number: starts(number)))
+        handles.append(layer.register_forward_hook(lambda _, __, output, number=number: ends(number, output)))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,99 @@
+"""Traces one recipe: the step recorded at two sizes, at a third if a size is a sum of terms, fitted to a tape."""
+
+import dataclasses
+import json
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from typing import Any
+
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from estimator.recipe import LIBRARIES, Recipe, sliding_window
+from estimator.tape import Tape
+from estimator.tracer import fit
+from estimator.tracer.fit import Probe
+from estimator.tracer.model import TracedModel, traced_model
+from estimator.tracer.recorder import Recording
+from estimator.tracer.step import Batch, recorded_step
+from specs import LorafitError, TraceError
+
+Progress = Callable[[str], None]
+
+# Primes, so that no two monomials of batch, length and rank have the same ratio between two of them.
+_BATCHES, _LENGTHS, _RANKS = (3, 5, 7), (1031, 1297, 1543), (7, 11, 13)
+_SHORT_LENGTHS = (61, 89, 107)
+
+
+def trace(recipe: Recipe, progress: Progress) -> Tape:
+    """Return the tape of a recipe.
+
+    Raises:
+        LorafitError: If the model cannot be built or its step cannot be traced.
+    """
+    started = time.monotonic()
+    facts: dict[str, Any] = {
+        "conditions": dataclasses.asdict(recipe.conditions),
+        "versions": {name: version(name) for name in LIBRARIES},
+        "warnings": [],
+    }
+    recorded: list[tuple[Probe, Recording, TracedModel]] = []
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for probe in probes(recipe):
+                progress(f"tracing one step, {probe.batch} x {probe.length} tokens")
+                recorded.append((probe, *_recorded(recipe, probe)))
+                tape = _fitted(recorded, facts)
+                if tape is not None:
+                    facts["seconds"] = round(time.monotonic() - started, 2)
+                    return tape
+    except LorafitError:
+        raise
+    except Exception as error:
+        way_out = "Choose a model that transformers trains as a causal language model"
+        raise TraceError(_name(recipe), "its training step cannot be traced", str(error), way_out) from error
+    raise TraceError(_name(recipe), "its sizes are no polynomials of batch and length")
+
+
+def probes(recipe: Recipe) -> Iterator[Probe]:
+    """Yield the sizes to record at, all of the recipe's regime."""
+    window = sliding_window(_config(recipe))
+    for batch, length, short, rank in zip(_BATCHES, _LENGTHS, _SHORT_LENGTHS, _RANKS, strict=True):
+        tokens = length
+        if window is not None:
+            tokens = window + length if recipe.beyond_window else length if window > max(_LENGTHS) else short
+        yield Probe(batch=1 if recipe.single else batch, length=tokens, rank=rank)
+
+
+def _recorded(recipe: Recipe, probe: Probe) -> tuple[Recording, TracedModel]:
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    plan = dataclasses.replace(recipe.plan, r=probe.rank)
+    model = traced_model(plan, _config(recipe), mode)
+    batch = Batch(size=probe.batch, length=probe.length, masked=recipe.conditions.padding == "mask")
+    recording = recorded_step(model, batch, plan=plan, conditions=recipe.conditions, mode=mode)
+    return recording, model
+
+
+def _fitted(recorded: list[tuple[Probe, Recording, TracedModel]], facts: dict[str, Any]) -> Tape | None:
+    """Return the tape of what was recorded so far, or None if another size is needed to settle it."""
+    if len(recorded) < 2:
+        return None
+    seen, recordings, models = zip(*recorded, strict=True)
+    facts["unquantized_expert_params"] = models[0].unquantized_expert_params
+    try:
+        return fit.tape(seen, recordings, models, facts)
+    except TraceError:
+        if len(recorded) < len(_BATCHES):
+            return None
+        raise
+
+
+def _config(recipe: Recipe) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads(recipe.config_json)
+    return config
+
+
+def _name(recipe: Recipe) -> str:
+    return str(_config(recipe).get("model_type", "model"))
