@@ -32,7 +32,7 @@ def memory_bars(
     Args:
         bars: From top to bottom.
         capacity_bytes: Where the line stands; None draws none.
-        band: Lowest and highest total in bytes that the estimate's error allows, drawn at the first bar.
+        band: Fractions below and above the first bar's total between which a real run may end.
     """
     figure = go.Figure()
     labels = [bar.label for bar in bars]
@@ -41,14 +41,14 @@ def memory_bars(
         figure.add_bar(
             x=[size / GIB for size in sizes],
             y=labels,
-            name=part(name).label,
+            name=f"{part(name).label} {gib(sizes[0])}" if len(bars) == 1 else part(name).label,
             orientation="h",
             marker={"color": part(name).color, "line": {"color": _SEPARATOR, "width": 1}},
             customdata=[gib(size) for size in sizes],
             hovertemplate=f"{part(name).label}: %{{customdata}}<extra></extra>",
         )
     totals = [sum(bar.parts.values()) for bar in bars]
-    reach = max([*totals, capacity_bytes or 0, int(band[1]) if band else 0])
+    reach = max([*(total * (1 + band[1] if band else 1) for total in totals), capacity_bytes or 0])
     figure.update_layout(
         barmode="stack",
         bargap=0.3,
@@ -61,7 +61,7 @@ def memory_bars(
     if capacity_bytes:
         _add_capacity(figure, capacity_bytes)
     if band:
-        _add_band(figure, band, labels[0])
+        _add_band(figure, totals[0], band, labels[0])
     return figure
 
 
@@ -170,27 +170,33 @@ def _add_capacity(figure: go.Figure, capacity_bytes: int) -> None:
     figure.add_vline(
         x=capacity_bytes / GIB,
         line={"color": CAPACITY_LINE, "width": 2, "dash": "dash"},
-        annotation={"text": f"{gib(capacity_bytes)} available", "yref": "paper", "y": 1.0, "yanchor": "bottom"},
+        annotation={
+            "text": f"{gib(capacity_bytes)} available",
+            "yref": "paper",
+            "y": 1.0,
+            "yanchor": "bottom",
+            "xanchor": "right",
+        },
     )
 
 
-def _add_band(figure: go.Figure, band: tuple[float, float], label: str) -> None:
-    low, high = band[0] / GIB, band[1] / GIB
+def _add_band(figure: go.Figure, total: int, band: tuple[float, float], label: str) -> None:
     figure.add_scatter(
-        x=[(low + high) / 2],
+        x=[total / GIB],
         y=[label],
         error_x={
             "type": "data",
-            "array": [(band[1] - band[0]) / 2 / GIB],
+            "symmetric": False,
+            "array": [total * band[1] / GIB],
+            "arrayminus": [-total * band[0] / GIB],
             "thickness": 2,
             "width": 7,
             "color": NEUTRAL,
         },
         mode="markers",
         marker={"size": 1, "color": NEUTRAL},
-        name="error band",
         showlegend=False,
-        hovertemplate=f"between {gib(int(band[0]))} and {gib(int(band[1]))}<extra></extra>",
+        hovertemplate=f"between {gib(int(total * (1 + band[0])))} and {gib(int(total * (1 + band[1])))}<extra></extra>",
     )
 
 

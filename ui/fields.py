@@ -4,10 +4,9 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from specs import METHODS, FinetunePlan
+from specs import FinetunePlan
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
-    "Method": ("method",),
     "Adapter": (
         "r",
         "lora_alpha",
@@ -58,7 +57,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "bnb_4bit_quant_storage",
     ),
 }
-"""What a person may fix, in the order of the page; ``load_in_*`` follow from the method."""
+"""What a person may fix besides the method, in the order of the page; ``load_in_*`` follow from the method."""
 
 MEANINGS: Mapping[str, str] = {
     "method": "How the model is fine-tuned: all weights, or a small adapter over a frozen base.",
@@ -109,8 +108,6 @@ ANNOTATIONS: Mapping[str, Any] = typing.get_type_hints(FinetunePlan)
 
 def choices(name: str) -> tuple[Any, ...]:
     """Return the values that a field can take, or nothing where it is a number or a text."""
-    if name == "method":
-        return tuple(METHODS)
     annotation = ANNOTATIONS[name]
     if annotation is bool:
         return (True, False)

@@ -7,13 +7,14 @@ from typing import Any, Literal
 import streamlit as st
 
 from advisor.situation import GOALS, TASKS
-from specs import DataError
+from specs import METHODS, DataError
 from ui import fields, text, uploads
 from ui.data import add, labels
 
 URL: Literal["query-params"] = "query-params"
 """Keeps a widget's value in the page's address."""
 
+RECOMMENDED = "Recommended"
 _TASKS = {words.capitalize(): name for name, words in TASKS.items()}
 _GOALS = {words.capitalize(): name for name, words in GOALS.items()}
 _RULES = {"Evidence": "evidence", "Textbook": "classic"}
@@ -122,6 +123,22 @@ def wishes() -> dict[str, str]:
         help="Evidence: from measurements and published recipes. Textbook: the classic table by model size.",
     )
     return {"task": _TASKS[task], "goal": _GOALS[goal], "rules": _RULES[rules]}
+
+
+def method() -> dict[str, str]:
+    """Ask for the method; the first choice leaves it to the advice."""
+    labels = {RECOMMENDED: "", **{method.label: name for name, method in METHODS.items()}}
+    label = st.segmented_control(
+        "Method",
+        list(labels),
+        default=RECOMMENDED,
+        required=True,
+        key="method",
+        bind=URL,
+        wrap=True,
+        help=fields.MEANINGS["method"],
+    )
+    return {"method": labels[label]} if labels[label] else {}
 
 
 def pins(linear_modules: tuple[str, ...]) -> dict[str, Any]:

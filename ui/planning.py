@@ -2,14 +2,14 @@
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-
-from estimator.estimate import MemoryEstimate, estimate
 
 from advisor import Recommendation, Situation, advise
 from catalog import gpus, machine, models, paths
 from estimator import library
+from estimator.estimate import MemoryEstimate
 from specs import MIB, FinetunePlan, GpuSpec, LorafitError, ModelSpec, PlanError
 from trainer.contract import Place
 from ui import fields
@@ -68,8 +68,12 @@ def linear_modules(model: str) -> tuple[str, ...]:
         return ()
 
 
-def request(inputs: Inputs) -> Request:
+def request(inputs: Inputs, method: Mapping[str, str]) -> Request:
     """Look up what was chosen.
+
+    Args:
+        inputs: The form.
+        method: The method that the person insists on, as a pin, or nothing.
 
     Raises:
         LorafitError: If a model, device, file or setting cannot be used; the sentence names it.
@@ -85,7 +89,7 @@ def request(inputs: Inputs) -> Request:
         dataset_tokens=data.tokens,
         task=inputs.task,
         goal=inputs.goal,
-        pins={name: _pinned(name, value) for name, value in inputs.pins.items()},
+        pins={**method, **{name: _pinned(name, value) for name, value in inputs.pins.items()}},
     )
     return Request(situation=situation, rules=inputs.rules, data=data, device=_torch_device(here) if here else None)
 
@@ -114,7 +118,7 @@ def obstacle(asked: Request, estimate: MemoryEstimate) -> str | None:
 
 @functools.lru_cache(maxsize=8192)
 def _priced(model: ModelSpec, plan: FinetunePlan, gpu: GpuSpec) -> MemoryEstimate:
-    return estimate(library.tape_for(model, plan), plan, gpu)
+    return library.price(model, plan, gpu)
 
 
 def _here() -> dict[str, machine.Device]:

@@ -1,9 +1,9 @@
 """Results on the page: each function shows one thing and computes nothing."""
 
 import streamlit as st
-from estimator.estimate import MemoryEstimate
 
 from advisor import Recommendation
+from estimator.estimate import MemoryEstimate
 from specs import METHODS, gib
 from ui import charts, fields, palette, text
 from ui.planning import Request
@@ -20,8 +20,7 @@ def verdict(result: Recommendation, estimate: MemoryEstimate) -> None:
 def memory(estimate: MemoryEstimate) -> None:
     """Show the parts of the memory as one bar against the device's line."""
     bar = charts.Bar(label="this plan", parts=estimate.components)
-    low, high = estimate.error_band
-    figure = charts.memory_bars([bar], capacity_bytes=estimate.capacity_bytes, band=(low, high))
+    figure = charts.memory_bars([bar], capacity_bytes=estimate.capacity_bytes, band=estimate.error_band)
     st.plotly_chart(figure, key="memory", config=charts.STILL, alt=memory_alt(estimate))
 
 

@@ -8,7 +8,7 @@ left, right = st.columns([5, 9], gap="large")
 with left:
     inputs = forms.inputs(planning.model_names(), planning.device_names(), planning.linear_modules)
 with right, notices.errors():
-    asked = planning.request(inputs)
+    asked = planning.request(inputs, forms.method())
     with notices.waiting(planning.is_warm(asked)):
         result = planning.recommendation(asked)
         estimate = asked.price(result.plan)
