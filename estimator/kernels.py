@@ -1,0 +1,210 @@
+"""Which kernel computes attention: decides whether memory grows with the length or its square."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from specs import FinetunePlan, GpuSpec, ModelSpec, gib
+
+Kernel = Literal["flash", "cudnn", "mem_efficient", "math", "eager"]
+TapeKernel = Literal["flash", "mem_efficient", "math", "eager"]
+
+# fmt: off
+WITHOUT_SDPA = frozenset({
+    "big_bird", "bigbird_pegasus", "bloom", "codegen", "cpmant", "deepseek_v4", "falcon_mamba", "flint", "gemma2",
+    "git", "got_ocr2", "gpt_neo", "gpt_neox_japanese", "gpt_oss", "gptj", "granite_swa", "granitemoe_swa", "hy_v4",
+    "inkling2_text", "mamba", "mamba2", "megatron-bert", "mimo_v2_flash", "mpt", "mvp", "openai-gpt", "prophetnet",
+    "reformer", "rembert", "roformer", "rwkv", "trocr", "vaultgemma", "xglm", "xlm", "xlnet", "xlstm",
+})
+# fmt: on
+"""Architectures that compute attention eagerly: transformers 5.23, models with ``_supports_sdpa = False``."""
+
+# AMD cards that AOTriton is compiled for; on RDNA 3 and 4 it wants TORCH_ROCM_AOTRITON_ENABLE_EXPERIMENTAL=1.
+_AOTRITON = frozenset({"CDNA 2.0", "CDNA 3.0"})
+
+_MODERN = (8, 0)
+_LARGEST_FUSED_HEAD = 256
+_LARGEST_CUDNN_HEAD = 128
+_SHORTER = "Turn gradient_checkpointing on, so that only one layer's scores live at a time, or shorten max_length"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelChoice:
+    """The kernel that a training step's attention runs in, and why."""
+
+    kernel: Kernel
+    reason: str
+    """One clause: what rules the better kernels out, or what lets the best one run."""
+    masked: bool = False
+    """Whether a padding mask comes along."""
+    way_out: str = ""
+    """What would let a better kernel run, where PyTorch falls back without a word; else empty."""
+
+    @property
+    def tape_kernel(self) -> TapeKernel:
+        """The kernel whose tape has the same tensors: cuDNN keeps what flash does, masked what mem-efficient does."""
+        if self.kernel == "cudnn":
+            return "mem_efficient" if self.masked else "flash"
+        return self.kernel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Call:
+    """One call of scaled_dot_product_attention."""
+
+    half: bool
+    bfloat16: bool
+    query_dim: int
+    value_dim: int
+    grouped: bool
+    masked: bool
+
+    @property
+    def largest_dim(self) -> int:
+        return max(self.query_dim, self.value_dim)
+
+
+def kernel_choice(model: ModelSpec, plan: FinetunePlan, gpu: GpuSpec | None, *, masked: bool) -> KernelChoice:
+    """Return the attention kernel of a plan's training step.
+
+    Args:
+        model: Decides head sizes, grouped-query attention, and whether SDPA is implemented at all.
+        plan: Decides the implementation and the dtype of queries and keys.
+        gpu: The device; None for an NVIDIA card that has every kernel.
+        masked: Whether sequences of one batch are padded to one length.
+
+    Source:
+        pytorch aten/src/ATen/native/transformers/cuda/sdp_utils.cpp, select_sdp_backend (torch 2.13); transformers
+        integrations/sdpa_attention.py, use_gqa_in_sdpa (5.23).
+    """
+    if plan.attn_implementation == "flash_attention_2":
+        return KernelChoice(kernel="flash", reason="the package flash-attn computes it", masked=masked)
+    if plan.attn_implementation == "eager":
+        return KernelChoice(kernel="eager", reason="attn_implementation is eager", masked=masked)
+    if model.model_type in WITHOUT_SDPA:
+        return KernelChoice(kernel="eager", reason=f"transformers has no SDPA for {model.model_type}", masked=masked)
+    call = _call(model, plan, masked=masked)
+    if gpu is None or gpu.backend == "cuda":
+        return _on_cuda(call, (gpu and gpu.compute_capability) or _MODERN)
+    return _elsewhere(call, gpu)
+
+
+def fallback_warning(choice: KernelChoice, model: ModelSpec, plan: FinetunePlan) -> str | None:
+    """Return the sentence about a silent fall-back to the math kernel with its bytes; None where there is none."""
+    if choice.kernel != "math":
+        return None
+    layers = 1 if plan.gradient_checkpointing else model.num_hidden_layers
+    way_out = "Shorten max_length" if choice.way_out == _SHORTER and layers == 1 else choice.way_out
+    kept = layers * score_bytes(plan.per_device_train_batch_size, plan.max_length, model.num_attention_heads)
+    return (
+        f"PyTorch computes attention in its math kernel, which keeps every head's scores in 32 bit ({gib(kept)} over "
+        f"{layers} layer{'' if layers == 1 else 's'}): {choice.reason}. {way_out}."
+    )
+
+
+def score_bytes(batch: int, length: int, heads: int) -> int:
+    """Return the bytes of the scores that the math kernel keeps for the backward pass of one layer.
+
+    Source:
+        pytorch aten/src/ATen/native/transformers/attention.cpp, _scaled_dot_product_attention_math: half inputs are
+        raised to float32, and softmax keeps its output.
+    """
+    return 4 * batch * heads * length * length
+
+
+def _call(model: ModelSpec, plan: FinetunePlan, *, masked: bool) -> _Call:
+    """Return what reaches the dispatcher; keys are grouped there only where transformers has not repeated them."""
+    config = model.config
+    value_dim = config.get("v_head_dim") or model.head_dim
+    rope, nope = config.get("qk_rope_head_dim"), config.get("qk_nope_head_dim")
+    query_dim = rope + nope if isinstance(rope, int) and isinstance(nope, int) else model.head_dim
+    grouped = model.num_key_value_heads < model.num_attention_heads and "kv_lora_rank" not in config
+    repeated = masked or query_dim != value_dim or query_dim > _LARGEST_FUSED_HEAD
+    # Without autocast, prepare_model_for_kbit_training leaves the residual stream, and so the queries, in float32.
+    dtype = plan.autocast_dtype or ("float32" if plan.prepare_kbit else plan.dtype)
+    return _Call(
+        half=dtype != "float32",
+        bfloat16=dtype == "bfloat16",
+        query_dim=query_dim,
+        value_dim=value_dim,
+        grouped=grouped and not repeated,
+        masked=masked,
+    )
+
+
+def _on_cuda(call: _Call, capability: tuple[int, int]) -> KernelChoice:
+    if _cudnn_runs(call, capability):
+        return KernelChoice(kernel="cudnn", reason="PyTorch prefers cuDNN on this generation", masked=call.masked)
+    obstacle = _flash_obstacle(call, capability)
+    if obstacle is None:
+        return KernelChoice(kernel="flash", reason="16 bit, no mask, a head of up to 256", masked=call.masked)
+    if _mem_efficient_runs(call, capability):
+        return KernelChoice(kernel="mem_efficient", reason=obstacle, masked=call.masked)
+    return KernelChoice(
+        kernel="math", reason=_math_reason(call, capability), masked=call.masked, way_out=_way_out(call, capability)
+    )
+
+
+def _cudnn_runs(call: _Call, capability: tuple[int, int]) -> bool:
+    """Return whether cuDNN comes first: check_prefer_cudnn_attention, with the cuDNN that torch 2.13 brings."""
+    fits = call.largest_dim <= _LARGEST_CUDNN_HEAD or (call.query_dim, call.value_dim) == (192, 128)
+    aligned = call.query_dim % 8 == 0 and call.value_dim % 8 == 0
+    return capability[0] in {9, 10} and call.half and fits and aligned
+
+
+def _flash_obstacle(call: _Call, capability: tuple[int, int]) -> str | None:
+    """Return what keeps flash attention from running, or None."""
+    small_shared_memory = (8, 6) <= capability <= (8, 9) or capability[0] == 12
+    obstacles = (
+        (not call.half, "flash attention takes 16-bit inputs only"),
+        (capability < _MODERN, "flash attention needs compute capability 8.0"),
+        (call.masked, "flash attention takes no padding mask"),
+        (call.query_dim != call.value_dim, "flash attention needs keys and values of one size"),
+        (call.largest_dim > _LARGEST_FUSED_HEAD, "flash attention takes heads of up to 256"),
+        (small_shared_memory and 192 < call.query_dim <= 224, "flash attention cannot train heads of 193 to 224 here"),
+    )
+    return next((text for found, text in obstacles if found), None)
+
+
+def _mem_efficient_runs(call: _Call, capability: tuple[int, int]) -> bool:
+    """Return whether the memory-efficient kernel runs: no grouped keys, and bfloat16 from Ampere on only."""
+    alignment = 8 if call.half else 4
+    aligned = call.query_dim % alignment == 0 and call.value_dim % alignment == 0
+    return aligned and not call.grouped and (capability >= _MODERN or not call.bfloat16)
+
+
+def _math_reason(call: _Call, capability: tuple[int, int]) -> str:
+    if call.bfloat16 and capability < _MODERN:
+        return "before compute capability 8.0 no fused kernel takes bfloat16"
+    if call.grouped:
+        obstacle = _flash_obstacle(call, capability)
+        return f"{obstacle}, and the memory-efficient kernel no grouped-query attention"
+    return "the head size is no multiple of 8"
+
+
+def _way_out(call: _Call, capability: tuple[int, int]) -> str:
+    if call.bfloat16 and capability < _MODERN:
+        return "Use float16 on this card"
+    if not call.half and capability >= _MODERN:
+        return "Turn bf16 on: flash attention then computes it"
+    return _SHORTER
+
+
+def _elsewhere(call: _Call, gpu: GpuSpec) -> KernelChoice:
+    """Return the kernel on a device that is not NVIDIA's; what is known of these is less certain."""
+    if gpu.backend == "cpu":
+        return KernelChoice(kernel="flash", reason="PyTorch has a flash kernel for processors", masked=call.masked)
+    if gpu.backend == "xpu":
+        return KernelChoice(kernel="flash", reason="oneDNN computes it in one kernel", masked=call.masked)
+    if gpu.backend == "mps":
+        reason = "Metal has a fused kernel for inference only"
+        return KernelChoice(kernel="math", reason=reason, masked=call.masked, way_out=_SHORTER)
+    if gpu.architecture not in _AOTRITON:
+        way_out = "Set TORCH_ROCM_AOTRITON_ENABLE_EXPERIMENTAL=1 on RDNA 3 and 4"
+        reason = f"AOTriton is not enabled on {gpu.architecture or 'this card'}"
+        return KernelChoice(kernel="math", reason=reason, masked=call.masked, way_out=way_out)
+    if call.half and not call.masked and call.query_dim == call.value_dim <= _LARGEST_FUSED_HEAD:
+        return KernelChoice(kernel="flash", reason="AOTriton computes it", masked=call.masked)
+    if call.grouped:
+        reason = "on ROCm the memory-efficient kernel takes no grouped-query attention"
+        return KernelChoice(kernel="math", reason=reason, masked=call.masked, way_out="Turn bf16 on")
+    return KernelChoice(kernel="mem_efficient", reason="AOTriton computes it", masked=call.masked)
