@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import torch
 from bitsandbytes.functional import QuantState
 from bitsandbytes.nn import Int8Params, Linear4bit, Linear8bitLt, Params4bit
+from huggingface_hub.errors import StrictDataclassError
 from peft import LoraConfig, PeftConfig, get_peft_model, prepare_model_for_kbit_training
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PretrainedConfig, PreTrainedModel
@@ -87,7 +88,7 @@ def model_config(source: Source) -> PretrainedConfig:
             )
         kept = {name: value for name, value in source.items() if name not in {"model_type", "auto_map"}}
         return AutoConfig.for_model(str(source.get("model_type", "")), **kept)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, StrictDataclassError) as error:
         subject = source.get("model_type", "config.json") if isinstance(source, Mapping) else source
         way_out = "Use a model whose model_type transformers has"
         raise SpecError(str(subject), "is no model that transformers can build", str(error), way_out) from error

@@ -1,0 +1,152 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from safetensors import safe_open
+
+from trainer import checkpoints, launcher
+from trainer.contract import LOST_SECONDS, DataSource, State
+from trainer.train import ADAPTER
+
+pytestmark = pytest.mark.slow
+PATIENCE = 240
+"""Seconds; importing the training stack alone takes up to half a minute on a busy machine of two cores."""
+
+
+def test_a_run_trains_saves_answers_and_starts_the_next(store, plan_of, chat_data, place):
+    first = store.create(plan_of(max_steps=8, learning_rate=5e-3), chat_data, {"used_bytes": 10**9}, place=place)
+    second = store.create(plan_of(max_steps=2, method="dora"), chat_data, place=place)
+    launcher.launch(store, first.id)
+    launcher.launch(store, first.id)  # a double click
+    launcher.launch(store, second.id)
+    assert [run.state for run in store.runs()] == [State.QUEUED, State.PREPARING]
+    done = waited(store, first.id, over)
+    assert (done.state, done.error) == (State.FINISHED, None)
+    losses = [metric.loss for metric in store.metrics(first.id)]
+    assert len(losses) == 8
+    assert losses[-1] < losses[0]
+    metric = store.metrics(first.id)[-1]
+    assert metric.tokens_per_second > 0
+    assert metric.memory_bytes > 10**8
+    assert metric.eta_seconds == 0
+    assert metric.grad_norm > 0
+    assert done.measured["peak_used_bytes"] >= metric.memory_bytes
+    assert done.details["rows"] == 24
+    assert [answer.prompt for answer in store.answers(first.id)] == ["What comes after one?"]
+    with safe_open(store.run_folder(first.id) / ADAPTER / "adapter_model.safetensors", "pt") as tensors:
+        assert any("lora_B" in name for name in tensors.keys())  # noqa: SIM118 - not a mapping
+    assert waited(store, second.id, over).state is State.FINISHED
+    assert store.run(first.id).attempt == store.run(second.id).attempt == 1
+    phases = [event.text for event in store.events(first.id) if event.kind == "phase"]
+    assert phases == ["Loading.", "Tokenizing.", "Training.", "Saving.", "Evaluating."]
+
+
+def test_a_killed_run_is_lost_and_resumed_on_the_same_curve(store, plan_of, chat_data, place):
+    plan = plan_of(max_steps=12, save_steps=3, lora_dropout=0.1)
+    undisturbed = store.create(plan, chat_data, place=place)
+    launcher.launch(store, undisturbed.id)
+    assert waited(store, undisturbed.id, over).state is State.FINISHED
+    killed = store.create(plan, chat_data, place=place)
+    launcher.launch(store, killed.id)
+    waited(store, killed.id, lambda run: run.step >= 5)
+    os.kill(worker_of(killed.id).pid, signal.SIGKILL)
+    begun = time.monotonic()
+    lost = waited(store, killed.id, over)
+    assert lost.state is State.LOST
+    assert time.monotonic() - begun < LOST_SECONDS + 10
+    store.request_resume(killed.id)
+    launcher.launch(store, killed.id)
+    assert waited(store, killed.id, over).state is State.FINISHED
+    assert losses_of(store, killed.id) == pytest.approx(losses_of(store, undisturbed.id), rel=1e-5)
+
+
+def test_a_stopped_run_saves_and_goes_on(store, plan_of, chat_data, place):
+    run = store.create(plan_of(max_steps=400, save_steps=1000), chat_data, place=place)
+    launcher.launch(store, run.id)
+    waited(store, run.id, lambda run: run.step >= 3)
+    store.request_stop(run.id)
+    stopped = waited(store, run.id, over)
+    assert stopped.state is State.STOPPED
+    assert 3 <= stopped.step < 400
+    assert (store.run_folder(run.id) / ADAPTER / "adapter_model.safetensors").is_file()
+    assert checkpoints.newest(store.run_folder(run.id)).name == f"checkpoint-{stopped.step}"
+    store.request_resume(run.id)
+    launcher.launch(store, run.id)
+    waited(store, run.id, lambda now: now.step > stopped.step)
+    assert len(losses_of(store, run.id)) == store.run(run.id).step
+    store.request_stop(run.id)
+    waited(store, run.id, over)
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "sentence"),
+    [
+        pytest.param("", "data", "must have at least one row", id="empty file"),
+        pytest.param('{"a": 1}\n', "data", "must have the columns of one of these layouts", id="unknown layout"),
+    ],
+)
+def test_data_that_cannot_be_used_fails_the_run_in_a_sentence(store, plan_of, tmp_path, place, content, kind, sentence):
+    path = tmp_path / "bad.jsonl"
+    path.write_text(content)
+    run = store.create(plan_of(), DataSource(path=str(path)), place=place)
+    launcher.launch(store, run.id)
+    failed = waited(store, run.id, over)
+    assert (failed.state, failed.error_kind) == (State.FAILED, kind)
+    assert sentence in failed.error
+
+
+def test_the_command_line_runs_lists_shows_and_refuses(tmp_path, plan_of, chat_data, tiny_model):
+    plan_file = tmp_path / "plan.json"
+    values = {**plan_of().to_dict(), "model_name_or_path": str(tiny_model)}
+    plan_file.write_text(json.dumps(values))
+    ran = trainer(tmp_path, "run", "--plan", plan_file, "--data", chat_data.path, "--max-steps", 2, "--json")
+    assert ran.returncode == 0, ran.stderr
+    described = json.loads(ran.stdout)
+    assert (described["state"], described["step"]) == ("finished", 2)
+    assert described["id"] in trainer(tmp_path, "list").stdout
+    assert "loss" in trainer(tmp_path, "show", described["id"]).stdout
+    refused = trainer(tmp_path, "resume", described["id"])
+    assert refused.returncode == 2
+    assert refused.stderr.startswith(f"run {described['id']}: can be resumed")
+    plan_file.write_text("{")
+    broken = trainer(tmp_path, "run", "--plan", plan_file, "--data", chat_data.path)
+    assert (broken.returncode, broken.stderr) == (2, "plan: must be valid JSON. Export it again.\n")
+
+
+def trainer(tmp_path: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "LORAFIT_RUNS": str(tmp_path / "runs"), "LORAFIT_CACHE": str(tmp_path / "cache")}
+    command = [sys.executable, "-m", "trainer", *map(str, arguments)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
+
+
+def waited(store, run_id, condition):
+    """The run, once a condition holds of it."""
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        run = store.run(run_id)
+        if condition(run):
+            return run
+        assert condition is over or not run.is_over, f"{run.state}: {run.error}"
+        time.sleep(0.05)
+    raise AssertionError(f"{run.state}, {run.phase}, step {run.step} after {PATIENCE} s")
+
+
+def over(run):
+    return run.is_over
+
+
+def losses_of(store, run_id):
+    return [metric.loss for metric in store.metrics(run_id)]
+
+
+def worker_of(run_id) -> psutil.Process:
+    """The process that works on a run; started here, so found among our own children."""
+    found = [child for child in psutil.Process().children() if run_id in child.cmdline()]
+    assert len(found) == 1
+    return found[0]

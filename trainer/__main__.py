@@ -1,0 +1,192 @@
+"""The command line of runs: ``python -m trainer run | list | show | stop | resume``."""
+
+import argparse
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from catalog import machine, paths
+from specs import FinetunePlan, LorafitError, PlanError, gib
+from trainer import launcher
+from trainer.contract import DataSource, Metric, Place, Run, State
+from trainer.store import Store
+
+_LOOK_SECONDS = 0.5
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Carry out one command; return the exit status: 0, 1 for a run that failed, 2 for a request that cannot be met."""
+    given = _parser().parse_args(arguments)
+    try:
+        store = Store(paths.runs())
+        launcher.start_waiting(store)
+        status: int = given.command(store, given)
+    except LorafitError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("The run goes on by itself; see it with `show`, end it with `stop`.", file=sys.stderr)
+        return 130
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m trainer", description="Runs: start, watch, stop, resume.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    run = commands.add_parser("run", help="train a plan and watch it")
+    run.add_argument("--plan", type=Path, required=True, metavar="FILE", help="a plan as JSON")
+    run.add_argument("--data", type=Path, required=True, metavar="FILE", help="json, jsonl, csv, parquet or txt")
+    run.add_argument("--max-steps", type=int, metavar="N", help="train N optimizer steps instead of the plan's")
+    run.add_argument("--device", help="such as cuda:0 or cpu; the best one by itself")
+    run.add_argument("--detach", action="store_true", help="return at once, print the run's id")
+    run.set_defaults(command=_run)
+    listed = commands.add_parser("list", help="all runs, the newest first")
+    listed.set_defaults(command=_list)
+    for name, command, text in (
+        ("show", _show, "one run: state, figures, answers"),
+        ("stop", _stop, "save the run and end it"),
+        ("resume", _resume, "go on from the last checkpoint"),
+    ):
+        one = commands.add_parser(name, help=text)
+        one.add_argument("id", metavar="ID")
+        one.set_defaults(command=command)
+    for command_parser in commands.choices.values():
+        command_parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def _run(store: Store, given: argparse.Namespace) -> int:
+    plan = _read_plan(given.plan)
+    if given.max_steps is not None:
+        plan = dataclasses.replace(plan, max_steps=given.max_steps)
+    place = Place(device=given.device or _device(), model_path=_model_path(plan))
+    run = store.create(plan, DataSource(path=str(given.data.resolve())), place=place)
+    launcher.launch(store, run.id)
+    if given.detach:
+        _print(store.run(run.id), store, as_json=given.json)
+        return 0
+    return _watch(store, run.id, as_json=given.json)
+
+
+def _list(store: Store, given: argparse.Namespace) -> int:
+    runs = store.runs()
+    if given.json:
+        print(json.dumps([run_dict(run) for run in runs], indent=2))
+        return 0
+    for run in runs:
+        steps = f"{run.step}/{run.total_steps or '?'}"
+        print(f"{run.id}  {run.state:<10} {steps:>11}  {run.plan.method:<9} {run.plan.model_name_or_path}")
+    if not runs:
+        print(f"No runs in {store.folder}.")
+    return 0
+
+
+def _show(store: Store, given: argparse.Namespace) -> int:
+    _print(store.run(given.id), store, as_json=given.json)
+    return 0
+
+
+def _stop(store: Store, given: argparse.Namespace) -> int:
+    _print(store.request_stop(given.id), store, as_json=given.json)
+    return 0
+
+
+def _resume(store: Store, given: argparse.Namespace) -> int:
+    run = store.request_resume(given.id)
+    launcher.launch(store, run.id)
+    return _watch(store, run.id, as_json=given.json)
+
+
+def _watch(store: Store, run_id: str, *, as_json: bool) -> int:
+    """Print what a run does until it is over; return 0, or 1 if it did not finish or stop as asked."""
+    seen, phase = 0, None
+    while True:
+        run = store.run(run_id)
+        if not as_json and (run.state, run.phase) != phase:
+            phase = (run.state, run.phase)
+            print(f"{run.id}: {run.state}, {run.phase}", flush=True)
+        for metric in store.metrics(run_id, after_step=seen):
+            seen = metric.step
+            if not as_json:
+                print(_line(metric, run), flush=True)
+        if run.is_over:
+            _print(run, store, as_json=as_json)
+            return 0 if run.state in {State.FINISHED, State.STOPPED} else 1
+        time.sleep(_LOOK_SECONDS)
+
+
+def _line(metric: Metric, run: Run) -> str:
+    parts = [f"step {metric.step}/{run.total_steps or '?'}"]
+    for label, value, form in (
+        ("loss", metric.loss, ".4f"),
+        ("eval loss", metric.eval_loss, ".4f"),
+        ("learning rate", metric.learning_rate, ".2e"),
+        ("tokens/s", metric.tokens_per_second, ",.0f"),
+        ("seconds left", metric.eta_seconds, ",.0f"),
+    ):
+        if value is not None:
+            parts.append(f"{label} {value:{form}}")
+    if metric.memory_bytes is not None:
+        parts.append(gib(metric.memory_bytes))
+    return "  ".join(parts)
+
+
+def _print(run: Run, store: Store, *, as_json: bool) -> None:
+    metrics = store.metrics(run.id)
+    if as_json:
+        described = run_dict(run)
+        described["metrics"] = [dataclasses.asdict(metric) for metric in metrics]
+        described["answers"] = [dataclasses.asdict(answer) for answer in store.answers(run.id)]
+        print(json.dumps(described, indent=2))
+        return
+    losses = [metric.loss for metric in metrics if metric.loss is not None]
+    print(f"{run.id}: {run.state}, step {run.step}/{run.total_steps or '?'}")
+    if losses:
+        print(f"  loss {losses[0]:.4f} -> {losses[-1]:.4f}")
+    if "peak_used_bytes" in run.measured:
+        predicted = (run.estimate or {}).get("used_bytes")
+        told = f", predicted {gib(predicted)}" if predicted else ""
+        print(f"  memory: measured peak {gib(run.measured['peak_used_bytes'])}{told}")
+    if run.error:
+        print(f"  {run.error}")
+    for answer in store.answers(run.id):
+        print(f"  {answer.prompt}\n    before: {answer.base}\n    after:  {answer.tuned}")
+    print(f"  files: {store.run_folder(run.id)}")
+
+
+def run_dict(run: Run) -> dict[str, Any]:
+    """Return a run as plain JSON values."""
+    values = {entry.name: getattr(run, entry.name) for entry in dataclasses.fields(run)}
+    values["plan"] = run.plan.to_dict()
+    values["data"], values["place"] = dataclasses.asdict(run.data), dataclasses.asdict(run.place)
+    return values
+
+
+def _read_plan(path: Path) -> FinetunePlan:
+    try:
+        return FinetunePlan.from_json(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise PlanError(str(path), "cannot be read", type(error).__name__, "Name a plan file") from error
+
+
+def _device() -> str:
+    """Return the torch name of the machine's first device."""
+    first = machine.devices()[0]
+    return "cpu" if first.gpu.is_cpu else f"cuda:{first.index}"
+
+
+def _model_path(plan: FinetunePlan) -> str:
+    """Return the folder of the plan's model, named or among the fetched ones; nothing where it must be fetched."""
+    named = Path(plan.model_name_or_path)
+    if named.is_dir():
+        return str(named.resolve())
+    folder = paths.cache() / "models" / Path(plan.model_name_or_path).name
+    return str(folder) if (folder / "config.json").is_file() else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
