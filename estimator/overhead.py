@@ -1,38 +1,162 @@
 """What a device holds besides PyTorch's tensors: the CUDA context, and cuBLAS workspaces."""
 
+from dataclasses import dataclass
+from typing import Literal
+
 from specs import GIB, MIB, GpuSpec
 
-# Bytes of the context after a few training steps, by compute capability.
-_CONTEXT_BYTES = {
-    (7, 5): 141 * MIB,  # Tesla T4, torch 2.10: github Anassbzdd/fitcheck data/measurements, nvidia-smi minus reserved
-    (8, 9): 426 * MIB,  # RTX 6000 Ada: github unslothai/unsloth-zoo #1053
-}
-_USUAL_CONTEXT_BYTES = 426 * MIB
+Confidence = Literal["high", "medium", "low"]
+
+_FITCHECK = (
+    "github Anassbzdd/fitcheck data/measurements, 17 runs of 2026-09, torch 2.10 and 2.14: nvidia-smi less reserved"
+)
+_MESSAGE = (
+    "PyTorch's out-of-memory message as people quote it, read 2026-11-22: memory in use by the process, less what "
+    "PyTorch has allocated, less what it holds unallocated, each rounded to 10 MiB; the total in it tells the card"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """The context of one process on one card."""
+
+    card: str
+    """The card's name in the catalog, or what is known of it."""
+    compute_capability: tuple[int, int]
+    memory_gib: int
+    in_use_gib: float
+    """Memory of the process; 0 where the context itself was measured."""
+    allocated_gib: float = 0.0
+    unallocated_mib: float = 0.0
+    context_mib: float = 0.0
+    """The context itself, where it was measured."""
+    source: str = _MESSAGE
+
+    @property
+    def num_bytes(self) -> int:
+        """The context in bytes."""
+        if self.context_mib:
+            return round(self.context_mib * MIB)
+        return round((self.in_use_gib - self.allocated_gib) * GIB - self.unallocated_mib * MIB)
+
+
+def _message(
+    card: str, capability: tuple[int, int], memory_gib: int, in_use: float, allocated: float, unallocated_mib: float
+) -> Reading:
+    return Reading(
+        card=card,
+        compute_capability=capability,
+        memory_gib=memory_gib,
+        in_use_gib=in_use,
+        allocated_gib=allocated,
+        unallocated_mib=unallocated_mib,
+    )
+
+
+READINGS = (
+    _message("12 GB Pascal card", (6, 0), 12, 11.51, 11.18, 219.44),
+    _message("Tesla V100 SXM2 32 GB", (7, 0), 32, 31.72, 29.66, 1720.0),
+    _message("Tesla V100 SXM2 32 GB", (7, 0), 32, 16.95, 2.10, 14807.0),
+    Reading(
+        card="Tesla T4",
+        compute_capability=(7, 5),
+        memory_gib=16,
+        in_use_gib=0,
+        context_mib=141,
+        source=_FITCHECK,
+    ),
+    _message("A100 SXM4 80 GB", (8, 0), 80, 42.49, 42.00, 12.66),
+    _message("A100 SXM4 80 GB", (8, 0), 80, 78.93, 76.28, 2191.0),
+    _message("A100 SXM4 80 GB", (8, 0), 80, 58.31, 51.75, 6195.0),
+    _message("A100 SXM4 40 GB", (8, 0), 40, 39.19, 38.61, 102.73),
+    _message("GeForce RTX 3060 12 GB", (8, 6), 12, 10.74, 10.48, 16.25),
+    _message("GeForce RTX 3090", (8, 6), 24, 19.40, 17.97, 1044.0),
+    _message("GeForce RTX 3090", (8, 6), 24, 11.79, 11.44, 43.59),
+    _message("GeForce RTX 3090", (8, 6), 24, 23.49, 23.24, 1.17),
+    _message("RTX A6000", (8, 6), 48, 35.50, 33.99, 1219.0),
+    _message("RTX A6000", (8, 6), 48, 1.49, 1.02, 164.03),
+    _message("8 GB Ada or Ampere card", (8, 9), 8, 7.52, 7.29, 74.34),
+    _message("L4", (8, 9), 24, 21.96, 21.65, 66.83),
+    _message("L4", (8, 9), 24, 22.01, 21.62, 135.82),
+    _message("GeForce RTX 4090", (8, 9), 24, 23.26, 22.19, 656.69),
+    _message("L40S", (8, 9), 48, 44.28, 43.70, 69.68),
+    _message("L40S", (8, 9), 48, 44.36, 36.83, 7199.0),
+    _message("H100 SXM5 80 GB", (9, 0), 80, 79.08, 77.69, 674.48),
+    _message("H200 SXM 141 GB", (9, 0), 141, 139.60, 138.14, 824.86),
+    _message("H200 SXM 141 GB", (9, 0), 141, 139.20, 2.05, 139919.0),
+    _message("B200", (10, 0), 180, 168.34, 167.64, 4.62),
+    _message("GeForce RTX 5090", (12, 0), 32, 31.29, 30.80, 2.80),
+    _message("GeForce RTX 5090", (12, 0), 32, 15.90, 13.41, 2089.0),
+)
+"""What single processes took on each generation of cards; more on cards with more processors."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What nvidia-smi shows of a training process beyond PyTorch's reserved memory."""
+
+    num_bytes: int
+    confidence: Confidence
+    """high: measured on this card; medium: read on this card; low: of a similar one."""
+    source: str
+
+
+def context(gpu: GpuSpec) -> Context:
+    """Return the CUDA context of a training process on a device.
+
+    Of several readings on one card the largest counts: a process that trains loads more kernels than one that loads a
+    model. A card without one takes that of its generation which is nearest in memory.
+    """
+    if gpu.is_cpu:
+        return Context(num_bytes=0, confidence="high", source="a processor has no context")
+    on_card = [reading for reading in READINGS if reading.card == gpu.name]
+    alike = on_card or _of_generation(gpu)
+    if not alike:
+        return Context(num_bytes=_USUAL_BYTES, confidence="low", source=f"median of all cards; {_MESSAGE}")
+    largest = max(alike, key=lambda reading: reading.num_bytes)
+    measured: Confidence = "high" if largest.context_mib else "medium"
+    source = largest.source if on_card else f"{largest.card}; {largest.source}"
+    return Context(num_bytes=largest.num_bytes, confidence=measured if on_card else "low", source=source)
+
+
+def context_bytes(gpu: GpuSpec) -> int:
+    """Return the bytes of the context on a device."""
+    return context(gpu).num_bytes
+
+
+def _of_generation(gpu: GpuSpec) -> list[Reading]:
+    """Return the readings of a card's generation that are nearest to its memory; two as near both count."""
+    major = (gpu.compute_capability or (0, 0))[0]
+    generation = [reading for reading in READINGS if reading.compute_capability == gpu.compute_capability] or [
+        reading for reading in READINGS if reading.compute_capability[0] == major
+    ]
+    distance = {id(reading): abs(reading.memory_gib * GIB - gpu.memory_bytes) for reading in generation}
+    nearest = min(distance.values(), default=0)
+    return [reading for reading in generation if distance[id(reading)] == nearest]
+
+
+_USUAL_BYTES = sorted(reading.num_bytes for reading in READINGS)[len(READINGS) // 2]
 
 # aten/src/ATen/cuda/CublasHandlePool.cpp, parseChosenWorkspaceSize (torch 2.13): :4096:2:16:8, and 32 MiB from Hopper
-# on.
-_CUBLAS_WORKSPACE_BYTES = 8_519_680
+# on; on ROCm 32 MiB, and 128 MiB on gfx94x and gfx95x, which are CDNA 3 and later.
+_CUBLAS_WORKSPACE_BYTES = (2 * 4096 + 8 * 16) * 1024
 _CUBLAS_WORKSPACE_BYTES_HOPPER = 32 * MIB
+_HIPBLAS_WORKSPACE_BYTES_CDNA3 = 128 * MIB
 CUBLAS_WORKSPACES = 2
 """One of the main thread and one of autograd's; seen as a constant of 16.25 MiB in the T4 runs of
 Anassbzdd/fitcheck."""
 
-# Resident memory of a worker on the CPU before it holds a tensor: Python 3.11 with torch 2.13.0, transformers 5.23.0,
-# peft 0.21.2,
-# bitsandbytes 0.50.2, trl 1.16.0 imported.
+# Resident memory of a worker before it holds a tensor: 483 MiB with torch 2.13.0, transformers 5.23.0, peft 0.21.2,
+# bitsandbytes 0.50.2, trl 1.16.0 and datasets 5.2.0 imported under Python 3.11 (psutil, 2026-11-22), and what the
+# trainer adds.
 _WORKER_BYTES = GIB // 2
 
 
-def context_bytes(gpu: GpuSpec) -> int:
-    """Return what nvidia-smi shows of a training process beyond PyTorch's reserved memory."""
-    if gpu.is_cpu:
-        return 0
-    return _CONTEXT_BYTES.get(gpu.compute_capability or (0, 0), _USUAL_CONTEXT_BYTES)
-
-
 def cublas_workspace_bytes(gpu: GpuSpec) -> int:
-    """Return the bytes of one cuBLAS workspace."""
-    if gpu.is_cpu:
+    """Return the bytes of one cuBLAS workspace; elsewhere of what stands in its place."""
+    if gpu.backend == "rocm":
+        return _HIPBLAS_WORKSPACE_BYTES_CDNA3 if gpu.architecture == "CDNA 3.0" else _CUBLAS_WORKSPACE_BYTES_HOPPER
+    if gpu.backend != "cuda":
         return 0
     hopper = gpu.compute_capability is not None and gpu.compute_capability >= (9, 0)
     return _CUBLAS_WORKSPACE_BYTES_HOPPER if hopper else _CUBLAS_WORKSPACE_BYTES
