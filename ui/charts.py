@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
+from estimator.estimate import Moment
 from specs import GIB, gib
 from ui.palette import CAPACITY_LINE, NEUTRAL, PARTS, part
 
@@ -52,9 +53,9 @@ def memory_bars(
     figure.update_layout(
         barmode="stack",
         bargap=0.3,
-        height=118 + 42 * len(bars),
-        margin={"l": 0, "r": 8, "t": 26, "b": 0},
-        legend={"orientation": "h", "y": -0.55 if len(bars) == 1 else -0.28, "x": 0, "traceorder": "normal"},
+        height=130 + 42 * len(bars),
+        margin={"l": 0, "r": 8, "t": 26, "b": 84},
+        legend={"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0, "traceorder": "normal"},
         xaxis={"range": [0, reach / GIB * 1.04], "ticksuffix": " GiB", "fixedrange": True, "nticks": 7},
         yaxis={"autorange": "reversed", "fixedrange": True, "showticklabels": len(bars) > 1, "automargin": True},
     )
@@ -102,6 +103,46 @@ def heat_map(
         **_fitting_edge(shares, across, up), mode="lines", line={"color": CAPACITY_LINE, "width": 3}, hoverinfo="skip"
     )
     figure.update_layout(showlegend=False)
+    return figure
+
+
+def timeline(moments: Sequence[Moment], *, capacity_bytes: int) -> go.Figure:
+    """Return what is allocated through one training step as stacked areas, phase by phase, with the highest moment."""
+    figure = go.Figure()
+    at = list(range(len(moments)))
+    for name in _shown_parts([Bar(label="", parts=moment.components) for moment in moments]):
+        figure.add_scatter(
+            x=at,
+            y=[moment.components.get(name, 0) / GIB for moment in moments],
+            name=part(name).label,
+            mode="lines",
+            line={"width": 0, "shape": "hv"},
+            fillcolor=part(name).color,
+            stackgroup="parts",
+            customdata=[gib(moment.components.get(name, 0)) for moment in moments],
+            hovertemplate=f"{part(name).label}: %{{customdata}}<extra></extra>",
+        )
+    peak = max(at, key=lambda index: moments[index].allocated_bytes)
+    highest = moments[peak].allocated_bytes
+    figure.add_annotation(
+        x=peak, y=highest / GIB, text=f"peak {gib(highest)}, {moments[peak].phase}", yanchor="bottom", arrowhead=0
+    )
+    for phase in dict.fromkeys(moment.phase for moment in moments):
+        inside = [index for index in at if moments[index].phase == phase]
+        figure.add_vline(x=inside[0], line={"color": NEUTRAL, "width": 1, "dash": "dot"})
+        figure.add_annotation(
+            x=(inside[0] + inside[-1]) / 2, y=1.02, yref="paper", text=phase, showarrow=False, yanchor="bottom"
+        )
+    if capacity_bytes < 1.6 * highest:
+        figure.add_hline(y=capacity_bytes / GIB, line={"color": CAPACITY_LINE, "width": 2, "dash": "dash"})
+    figure.update_layout(
+        height=380,
+        margin={"l": 0, "r": 0, "t": 28, "b": 0},
+        hovermode="x unified",
+        xaxis={"showticklabels": False, "title": "one training step", "fixedrange": True},
+        yaxis={"ticksuffix": " GiB", "rangemode": "tozero", "fixedrange": True},
+        legend={"orientation": "h", "y": -0.12, "traceorder": "normal"},
+    )
     return figure
 
 

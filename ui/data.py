@@ -1,11 +1,14 @@
 """The training data a person can choose: the demo's and what was uploaded."""
 
+import functools
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from catalog import paths
 from specs import DataError
+from trainer.contract import DataSource
 from ui import uploads
 
 DEMO = "Demo: house-style instructions"
@@ -20,6 +23,13 @@ class Data:
     rows: int | None = None
     tokens: tuple[int, int, int] | None = None
     """Tokens of a row: median, 95th percentile, longest."""
+    prompts: tuple[str, ...] = ()
+    """What the base model and the tuned one are asked; empty takes the data's own first prompts."""
+
+    @property
+    def source(self) -> DataSource:
+        """The data as a run takes it."""
+        return DataSource(path=str(self.path), prompts=self.prompts)
 
 
 def folder() -> Path:
@@ -39,7 +49,7 @@ def find(label: str) -> Data:
         DataError: If no data set of this name is kept here.
     """
     if label == DEMO:
-        return Data(label=DEMO, path=paths.demo_data())
+        return _demo()
     for path, name in uploads.all_kept(folder()):
         if _label(path, name) == label:
             return Data(label=label, path=path)
@@ -53,6 +63,15 @@ def add(stream: BinaryIO, name: str) -> str:
         DataError: If the file cannot be kept.
     """
     return _label(uploads.kept(stream, name, folder()), name)
+
+
+@functools.cache
+def _demo() -> Data:
+    path = paths.demo_data()
+    prompts = json.loads((paths.assets() / "demo_prompts.json").read_text(encoding="utf-8"))
+    with path.open(encoding="utf-8") as lines:
+        rows = sum(1 for line in lines if line.strip())
+    return Data(label=DEMO, path=path, rows=rows, prompts=tuple(prompts))
 
 
 def _label(path: Path, name: str) -> str:

@@ -42,7 +42,7 @@ class Request:
 
     def price(self, plan: FinetunePlan) -> MemoryEstimate:
         """Return what a plan needs on the device."""
-        return _priced(self.situation.model, plan, self.gpu)
+        return priced(self.situation.model, plan, self.gpu)
 
     def place(self, token: str) -> Place:
         """Return where a run of this request takes place; the token makes a double click one run."""
@@ -117,7 +117,8 @@ def obstacle(asked: Request, estimate: MemoryEstimate) -> str | None:
 
 
 @functools.lru_cache(maxsize=8192)
-def _priced(model: ModelSpec, plan: FinetunePlan, gpu: GpuSpec) -> MemoryEstimate:
+def priced(model: ModelSpec, plan: FinetunePlan, gpu: GpuSpec) -> MemoryEstimate:
+    """Return what a plan of a model needs on a device; what was asked lately is remembered."""
     return library.price(model, plan, gpu)
 
 

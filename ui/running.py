@@ -53,9 +53,9 @@ def _store(folder: Path) -> Store:
     return opened
 
 
-def start(plan: FinetunePlan, data: Path, place: Place, estimate: Mapping[str, Any]) -> str:
+def start(plan: FinetunePlan, data: DataSource, place: Place, estimate: Mapping[str, Any]) -> str:
     """Queue a run, start it if its device is free, and return its id; one token of a place starts one run."""
-    run = store().create(plan, DataSource(path=str(data)), estimate, place=place)
+    run = store().create(plan, data, estimate, place=place)
     launch(store(), run.id)
     return run.id
 

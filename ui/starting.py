@@ -3,9 +3,9 @@
 import secrets
 
 import streamlit as st
-from estimator.estimate import MemoryEstimate
 
 from advisor import Recommendation
+from estimator.estimate import MemoryEstimate
 from ui import planning, running, shows
 from ui.planning import Request
 
@@ -27,6 +27,6 @@ def start(asked: Request, result: Recommendation, estimate: MemoryEstimate) -> N
         return
     token = st.session_state.setdefault("ticket", secrets.token_hex(8))
     if st.button("Start", icon=":material/play_arrow:", key="start", type="primary", width="stretch"):
-        run_id = running.start(result.plan, asked.data.path, asked.place(token), estimate.to_dict())
+        run_id = running.start(result.plan, asked.data.source, asked.place(token), estimate.to_dict())
         del st.session_state["ticket"]
         st.switch_page("ui/pages/runs.py", query_params={"run": run_id})

@@ -1,0 +1,141 @@
+"""Two choices against each other: any two axes of a plan, and what each combination needs. Knows no widget."""
+
+import csv
+import dataclasses
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from advisor import Situation
+from advisor.rules import RULE_SETS
+from advisor.search import drafted
+from catalog import gpus, models
+from estimator.estimate import MemoryEstimate
+from specs import METHODS, FinetunePlan, GpuSpec, LorafitError, ModelSpec
+from ui import planning, text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """What is priced: a model, a plan, a device."""
+
+    model: ModelSpec
+    plan: FinetunePlan
+    gpu: GpuSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Axis:
+    """One choice that is varied."""
+
+    values: tuple[Any, ...]
+    """What can be chosen."""
+    usual: tuple[Any, ...]
+    """What is compared at first."""
+    moved: Callable[[Point, Any], Point]
+    """A point with this choice made differently."""
+    open_ended: bool = False
+    """Whether a person may type a value that is not listed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One combination: its estimate, or the sentence that says why there is none."""
+
+    estimate: MemoryEstimate | None
+    refusal: str = ""
+
+
+def axes() -> Mapping[str, Axis]:
+    """Return every axis by the name of what it varies."""
+    return {
+        "method": Axis(values=tuple(METHODS), usual=planning.SIDE_BY_SIDE, moved=_with_method),
+        "device": Axis(
+            values=("8 GiB", "12 GiB", "16 GiB", "24 GiB", "40 GiB", "48 GiB", "80 GiB", *gpus.names()),
+            usual=("8 GiB", "12 GiB", "16 GiB", "24 GiB", "48 GiB", "80 GiB"),
+            moved=_on_device,
+            open_ended=True,
+        ),
+        "model": Axis(
+            values=models.names(),
+            usual=("meta-llama/Llama-3.2-1B", "meta-llama/Llama-3.2-3B", "meta-llama/Llama-3.1-8B", "Qwen/Qwen2.5-14B"),
+            moved=lambda point, value: dataclasses.replace(point, model=models.find(value)),
+            open_ended=True,
+        ),
+        "max_length": _field("max_length", (256, 512, 1024, 2048, 4096, 8192, 16_384)),
+        "per_device_train_batch_size": _field("per_device_train_batch_size", (1, 2, 4, 8, 16, 32)),
+        "r": _field("r", (4, 8, 16, 32, 64, 128, 256)),
+        "optim": _field(
+            "optim",
+            ("adamw_torch_fused", "adamw_torch", "adamw_8bit", "paged_adamw_8bit", "adafactor", "lion_8bit", "sgd"),
+        ),
+        "gradient_checkpointing": _field("gradient_checkpointing", (False, True)),
+        "loss": _field("loss", ("full", "chunked", "fused")),
+        "adapter_dtype": _field("adapter_dtype", ("float32", "bfloat16")),
+        "bnb_4bit_use_double_quant": _field("bnb_4bit_use_double_quant", (False, True)),
+    }
+
+
+def table(point: Point, rows: tuple[Axis, Sequence[Any]], columns: tuple[Axis, Sequence[Any]]) -> list[list[Cell]]:
+    """Return the cell of every row value and column value."""
+    return [[_cell(point, (rows[0], row), (columns[0], column)) for column in columns[1]] for row in rows[1]]
+
+
+def as_csv(cells: Sequence[Sequence[Cell]], rows: Sequence[Any], columns: Sequence[Any]) -> str:
+    """Return a table of used bytes as CSV; what cannot be priced stays empty."""
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(["used_bytes", *columns])
+    for row, line in zip(rows, cells, strict=True):
+        writer.writerow([row, *(cell.estimate.used_bytes if cell.estimate else "" for cell in line)])
+    return out.getvalue()
+
+
+def label(axis: str, value: Any) -> str:
+    """Return how a value of an axis is shown."""
+    if axis == "method":
+        return METHODS[value].label
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return text.value(value)
+
+
+def under(plan: FinetunePlan, method: str) -> FinetunePlan:
+    """Return a plan under another method, without the extras that the method cannot have."""
+    if method == plan.method:
+        return plan
+    plain = dataclasses.replace(plan, prepare_kbit=False).with_method("lora")
+    if not METHODS[method].trains_adapter:
+        dtype = "float32" if plan.fp16 else plan.dtype
+        plain = dataclasses.replace(plain, use_dora=False, use_rslora=False, loraplus_lr_ratio=None, dtype=dtype)
+    return plain.with_method(method)
+
+
+def _field(name: str, values: tuple[Any, ...]) -> Axis:
+    return Axis(
+        values=values,
+        usual=values,
+        moved=lambda point, value: dataclasses.replace(point, plan=dataclasses.replace(point.plan, **{name: value})),
+    )
+
+
+def _with_method(point: Point, method: str) -> Point:
+    return dataclasses.replace(point, plan=under(point.plan, method))
+
+
+def _on_device(point: Point, name: str) -> Point:
+    """Return a point on another device, with the number formats that this device computes in."""
+    gpu = gpus.find(name)
+    wish = drafted(Situation(model=point.model, gpu=gpu), point.plan.method, RULE_SETS["evidence"])
+    formats = {field: getattr(wish, field) for field in ("dtype", "bf16", "fp16", "adapter_dtype")}
+    return dataclasses.replace(point, gpu=gpu, plan=dataclasses.replace(point.plan, **formats))
+
+
+def _cell(point: Point, *moves: tuple[Axis, Any]) -> Cell:
+    try:
+        for axis, value in moves:
+            point = axis.moved(point, value)
+        return Cell(planning.priced(point.model, point.plan, point.gpu))
+    except LorafitError as error:
+        return Cell(None, str(error))
