@@ -1,29 +1,132 @@
-"""Time of a step before the start, from arithmetic and the card's throughput."""
+"""Time and cost before the start: the step's arithmetic over the card's throughput; an estimate, with its band."""
 
 from dataclasses import dataclass
 from typing import Any
 
+from advisor.rules.schedule import total_steps
 from advisor.situation import Situation
-from specs import FinetunePlan
+from specs import METHODS, FinetunePlan, ModelSpec
+
+BAND = (0.5, 2.0)
+"""Factors to either side; every published row of tests/golden/speed.csv lies within them."""
+
+EFFICIENCY = 0.5
+"""Share of the printed 16-bit throughput that dense layers reach. Fitted to 18 published A100 rows, where it is 0.41 to
+0.64 from 1,024 tokens on: github QwenLM/Qwen README (profiling) and github foundation-model-stack/fms-acceleration
+scripts/benchmarks/refs/a100_80gb.csv."""
+
+SECONDS_PER_LAYER = 1e-3
+"""Launching the kernels of one layer once; from the Qwen rows at 256 and 512 tokens, where it is what is left."""
+
+BANDWIDTH_SHARE = 0.5
+"""Share of the printed memory bandwidth that expanding 4-bit weights reaches; an assumption within the band."""
+
+_SLOWER = {"dora": 1191 / 942}
+"""Measured beside LoRA: PEFT method comparison, MetaMathQA, lora/llama-3.2-3B-rank32-dora 1191 s, rank32 942 s."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Speed:
-    """An estimated speed; the band is a factor to either side."""
+    """How long a run takes, before it starts: an estimate, good to within the factors of ``band``."""
 
     seconds_per_step: float
     tokens_per_second: float
+    """Tokens of all devices, padding included."""
+    steps: int | None
+    """Optimizer steps of the whole run; None while the data is unknown."""
+    band: tuple[float, float] = BAND
+
+    @property
+    def total_seconds(self) -> float | None:
+        """Time of the whole run, without loading; None while the data is unknown."""
+        return None if self.steps is None else self.steps * self.seconds_per_step
+
+    def cost(self, price_per_hour: float) -> float | None:
+        """Return what the run costs at a price per hour of all devices together."""
+        return None if self.total_seconds is None else self.total_seconds / 3600 * price_per_hour
 
     def to_dict(self) -> dict[str, Any]:
         """Return the speed as plain JSON values."""
-        return {"seconds_per_step": self.seconds_per_step, "tokens_per_second": self.tokens_per_second}
+        return {
+            "kind": "estimate",
+            "seconds_per_step": self.seconds_per_step,
+            "tokens_per_second": self.tokens_per_second,
+            "steps": self.steps,
+            "total_seconds": self.total_seconds,
+            "band": list(self.band),
+        }
 
 
-def step_speed(_situation: Situation, _plan: FinetunePlan) -> Speed | None:
-    """Return the speed of a plan, or None where the device's throughput is unknown."""
-    return None
+def step_speed(situation: Situation, plan: FinetunePlan) -> Speed | None:
+    """Return the speed of a plan, or None where the device's throughput in the plan's dtype is unknown."""
+    seconds = micro_step_seconds(situation, plan)
+    if seconds is None:
+        return None
+    per_step = seconds * plan.gradient_accumulation_steps
+    tokens = _padded_length(situation, plan) * plan.effective_batch_size
+    return Speed(seconds_per_step=per_step, tokens_per_second=tokens / per_step, steps=total_steps(situation, plan))
 
 
-def relative_time(_situation: Situation, _plan: FinetunePlan, _other: FinetunePlan) -> float | None:
+def relative_time(situation: Situation, plan: FinetunePlan, other: FinetunePlan) -> float | None:
     """Return the time of a plan over that of another for the same data."""
-    return None
+    mine, theirs = step_speed(situation, plan), step_speed(situation, other)
+    if mine is None or theirs is None:
+        return None
+    return theirs.tokens_per_second / mine.tokens_per_second
+
+
+def micro_step_seconds(situation: Situation, plan: FinetunePlan) -> float | None:
+    """Return the time of one forward and backward pass on one device: arithmetic, launches, 4-bit expansion."""
+    gpu = situation.gpu
+    if gpu.half_tflops is None or plan.compute_dtype == "float32" or plan.load_in_8bit:
+        return None
+    arithmetic = step_flops(situation, plan) / (gpu.half_tflops * 1e12 * EFFICIENCY)
+    passes = 3 if plan.gradient_checkpointing else 2
+    launches = passes * situation.model.num_hidden_layers * SECONDS_PER_LAYER
+    expansion = 0.0
+    if plan.load_in_4bit:
+        if gpu.memory_bandwidth_gb_s is None:
+            return None
+        # Each pass reads half a byte of every weight and writes two.
+        expansion = passes * 2.5 * matmul_params(situation) / (gpu.memory_bandwidth_gb_s * 1e9 * BANDWIDTH_SHARE)
+    return (arithmetic + launches + expansion) * _SLOWER.get(plan.method, 1.0)
+
+
+def step_flops(situation: Situation, plan: FinetunePlan) -> float:
+    """Return the floating-point operations of one forward and backward pass on one device.
+
+    Two per weight and token forward, two for the gradient of the inputs, two for that of trained weights, two more to
+    recompute; causal attention 2 s q per token and layer forward, 2.5 times that backward (FlashAttention-2,
+    https://arxiv.org/abs/2307.08691, section 4.1).
+    """
+    model = situation.model
+    length = _padded_length(situation, plan)
+    tokens = plan.per_device_train_batch_size * length
+    recomputed = 1 if plan.gradient_checkpointing else 0
+    trained = 0 if METHODS[plan.method].trains_adapter else 1
+    dense = 2 * matmul_params(situation) * tokens * (2 + recomputed + trained)
+    attention_width = model.num_attention_heads * model.head_dim * model.num_hidden_layers
+    return dense + 2 * attention_width * tokens * length * (3.5 + recomputed)
+
+
+def matmul_params(situation: Situation) -> int:
+    """Return the weights that one token is multiplied with: all but the embedding table and the experts it skips."""
+    model = situation.model
+    table = 0 if model.tie_word_embeddings else model.vocab_size * model.hidden_size
+    return situation.num_params - table - _idle_expert_params(model)
+
+
+def _idle_expert_params(model: ModelSpec) -> int:
+    """Return the expert weights that a token is not routed to."""
+    config = model.config
+    used = int(config.get("num_experts_per_tok") or config.get("num_experts_per_token") or model.num_experts)
+    width = int(config.get("moe_intermediate_size") or model.intermediate_size)
+    return 3 * model.hidden_size * width * max(0, model.num_experts - used) * model.num_hidden_layers
+
+
+def _padded_length(situation: Situation, plan: FinetunePlan) -> int:
+    """Return the tokens of one sequence with its padding: alone the median, in a batch the 95th percentile."""
+    if situation.dataset_tokens is None or plan.packing:
+        return plan.max_length
+    median, p95, _ = situation.dataset_tokens
+    return min(plan.max_length, median if plan.per_device_train_batch_size == 1 else p95)

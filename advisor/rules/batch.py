@@ -121,7 +121,7 @@ def loss(situation: Situation, _plan: FinetunePlan) -> Advice:
     return Advice(
         field="loss",
         value="chunked",
-        range=("chunked", "fused"),
+        range=("chunked",),
         reason=f"TRL's default: the logits over {situation.model.vocab_size:,} words are never held whole.",
         source=sources.TRL_SFT.at("loss_type nll, computed in chunks"),
         confidence=Confidence.HIGH,

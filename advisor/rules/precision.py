@@ -60,13 +60,13 @@ def bnb_4bit_quant_storage(_situation: Situation, plan: FinetunePlan) -> Advice:
 
 
 def dtype(situation: Situation, plan: FinetunePlan) -> Advice:
-    """Take bfloat16 where the hardware computes in it, else float16; float32 on a plain CPU."""
+    """Take bfloat16 where a card computes in it, else float16; float32 on a CPU."""
     gpu = situation.gpu
-    if gpu.bf16:
-        value, why, source = "bfloat16", "computes in bfloat16, whose range needs no loss scaling", _BF16
-    elif gpu.is_cpu:
+    if gpu.is_cpu:
         value, source = "float32", sources.CPU_MEASURED
-        why = "has no bfloat16 units: 4-bit training in float32 is 15 times as fast as in bfloat16"
+        why = "is a CPU, where training in float32 is at least as fast as in bfloat16"
+    elif gpu.bf16:
+        value, why, source = "bfloat16", "computes in bfloat16, whose range needs no loss scaling", _BF16
     elif plan.method == "full":
         value, why, source = "float32", "has no bfloat16: weights that are trained stay in float32", _FP16
     else:
@@ -74,7 +74,7 @@ def dtype(situation: Situation, plan: FinetunePlan) -> Advice:
     return Advice(
         field="dtype",
         value=value,
-        range=(value,) if gpu.bf16 or gpu.is_cpu else (value, "float32"),
+        range=(value, "bfloat16") if gpu.is_cpu else (value,) if gpu.bf16 else (value, "float32"),
         reason=f"{gpu.name} {why}.",
         source=source,
         confidence=Confidence.HIGH,
@@ -82,8 +82,8 @@ def dtype(situation: Situation, plan: FinetunePlan) -> Advice:
 
 
 def bf16(situation: Situation, plan: FinetunePlan) -> Advice:
-    """Autocast to bfloat16 on hardware that has it."""
-    able = situation.gpu.bf16 and not plan.fp16
+    """Autocast to bfloat16 on a card that has it."""
+    able = situation.gpu.bf16 and not plan.fp16 and not situation.gpu.is_cpu
     return Advice(
         field="bf16",
         value=able,
@@ -97,7 +97,7 @@ def bf16(situation: Situation, plan: FinetunePlan) -> Advice:
 def fp16(situation: Situation, plan: FinetunePlan) -> Advice:
     """Autocast to float16 only where bfloat16 is missing."""
     value = not plan.bf16 and not situation.gpu.is_cpu
-    reason = "has bfloat16, which needs no loss scaling." if plan.bf16 else "computes in float32."
+    reason = "computes in bfloat16, which needs no loss scaling." if plan.bf16 else "computes in float32."
     if value:
         reason = "has no bfloat16 units: float16 with loss scaling; about 1 in 5 such 7B runs failed, watch the loss."
     return Advice(

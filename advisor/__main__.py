@@ -1,0 +1,136 @@
+"""The command line: joins catalog, estimator and advisor, and prints a page, JSON, or an export."""
+
+import argparse
+import importlib
+import json
+import sys
+from typing import Any, NoReturn
+
+from advisor import GOALS, TASKS, Situation, advise, cheatsheet
+from advisor.export import FORMATS, exported
+from advisor.rules import RULE_SETS
+from estimator import library
+from estimator.estimate import MemoryEstimate
+from specs import FinetunePlan, GpuSpec, LorafitError, PlanError
+
+# Only this door joins the advisor to the catalog: by name, so that the package itself stays free of it.
+gpus, machine, models = (importlib.import_module(f"catalog.{name}") for name in ("gpus", "machine", "models"))
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says in one sentence what is wrong with the arguments."""
+
+    def error(self, message: str) -> NoReturn:
+        """Leave with the sentence instead of the whole usage."""
+        self.exit(2, f"{message[:1].upper()}{message[1:]}. See python -m advisor --help.\n")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the advice and return the exit status."""
+    chosen = _parser().parse_args(arguments)
+    try:
+        print(_answer(chosen))
+    except LorafitError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+def _answer(chosen: argparse.Namespace) -> str:
+    situation = _situation(chosen)
+
+    def price(plan: FinetunePlan) -> MemoryEstimate:
+        return library.price(situation.model, plan, situation.gpu)
+
+    result = advise(situation, rules=chosen.rules, price=price)
+    if chosen.export:
+        model_type = situation.model.model_type
+        return exported(result.plan, chosen.export, data=chosen.data, uses_conv1d=model_type == "gpt2")
+    if chosen.json:
+        return json.dumps(result.to_dict() | _cost(chosen, result.speed), indent=2)
+    page = cheatsheet.markdown(situation, result, rules=chosen.rules)
+    cost = _cost(chosen, result.speed).get("cost")
+    return page if cost is None else f"{page}\nCost at {chosen.price_per_hour:g} an hour: about {cost:.2f}.\n"
+
+
+def _situation(chosen: argparse.Namespace) -> Situation:
+    gpu, free_bytes = _device(chosen)
+    pins = _pins(chosen.pin)
+    if chosen.max_length is not None:
+        pins["max_length"] = chosen.max_length
+    return Situation(
+        model=models.find(chosen.model),
+        gpu=gpu,
+        num_gpus=chosen.num_gpus,
+        free_bytes=free_bytes if chosen.free_gib is None else round(chosen.free_gib * 2**30),
+        dataset_rows=chosen.dataset_rows,
+        dataset_tokens=tuple(chosen.dataset_tokens) if chosen.dataset_tokens else None,
+        task=chosen.task,
+        goal=chosen.goal,
+        pins=pins,
+        may_shorten=chosen.may_shorten,
+        model_name_or_path=chosen.model if chosen.model.count("/") > 1 or chosen.model.startswith((".", "/")) else "",
+    )
+
+
+def _device(chosen: argparse.Namespace) -> tuple[GpuSpec, int | None]:
+    """Return the card that was named, one of that memory, or this machine's own with its free memory."""
+    if chosen.gpu is not None and chosen.vram_gib is not None:
+        raise PlanError("--vram-gib", "stands instead of --gpu", chosen.vram_gib, "Give one of the two")
+    if chosen.gpu is not None:
+        return gpus.find(chosen.gpu), None
+    if chosen.vram_gib is not None:
+        return gpus.of_memory(chosen.vram_gib), None
+    device = machine.devices()[0]
+    return device.gpu, device.free_bytes
+
+
+def _pins(texts: list[str]) -> dict[str, Any]:
+    """Return ``field=value`` pairs with their values read as JSON, or as text."""
+    pins: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise PlanError("--pin", "is written field=value", text)
+        try:
+            pins[name] = json.loads(value)
+        except ValueError:
+            pins[name] = value
+        if name == "target_modules" and value != "all-linear":
+            pins[name] = tuple(pins[name]) if isinstance(pins[name], list) else tuple(value.split(","))
+    return pins
+
+
+def _cost(chosen: argparse.Namespace, speed: Any) -> dict[str, Any]:
+    """Return the price of the run where the person gave one per hour and the time is known."""
+    if chosen.price_per_hour is None or speed is None:
+        return {}
+    return {"cost": speed.cost(chosen.price_per_hour)}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="python -m advisor", description="Recommended settings, each with reason and source.")
+    parser.add_argument(
+        "--model", required=True, help="catalog name, config.json, folder, Hub id, or a size such as 7B"
+    )
+    parser.add_argument("--vram-gib", type=float, help="any card with so much memory")
+    parser.add_argument("--gpu", help="a card of the catalog; without both this machine's own device")
+    parser.add_argument("--num-gpus", type=int, default=1)
+    parser.add_argument("--free-gib", type=float, help="free memory of each device")
+    parser.add_argument("--dataset-rows", type=int)
+    parser.add_argument("--dataset-tokens", type=int, nargs=3, metavar=("MEDIAN", "P95", "MAX"), help="tokens of a row")
+    parser.add_argument("--max-length", type=int, help="fix max_length")
+    parser.add_argument("--may-shorten", action="store_true", help="cut rows rather than quantize")
+    parser.add_argument("--task", default="instruction", help=", ".join(TASKS))
+    parser.add_argument("--goal", default="balanced", help=", ".join(GOALS))
+    parser.add_argument("--rules", default="evidence", help=", ".join(RULE_SETS))
+    parser.add_argument("--pin", action="append", default=[], metavar="FIELD=VALUE", help="fix a field of the plan")
+    parser.add_argument("--price-per-hour", type=float, help="of all devices together")
+    parser.add_argument("--export", choices=[*FORMATS], help="print the plan in another form")
+    parser.add_argument("--data", default="data.jsonl", help="data set that an export names")
+    parser.add_argument("--json", action="store_true")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,157 @@
+"""One page in Markdown: the plan for a situation, why, what it costs, and what to do next."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from advisor.advise import Recommendation, spelled
+from advisor.situation import GOALS, Situation
+from specs import METHODS, gib
+
+_MAIN_FIELDS = (
+    "method",
+    "r",
+    "lora_alpha",
+    "lora_dropout",
+    "target_modules",
+    "learning_rate",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "num_train_epochs",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "max_length",
+    "gradient_checkpointing",
+    "optim",
+    "dtype",
+    "sharding",
+)
+"""What people ask for; the rest stays in the plan file."""
+
+
+def markdown(situation: Situation, recommendation: Recommendation, *, rules: str = "evidence") -> str:
+    """Return the page."""
+    return "\n".join(
+        [
+            f"# Fine-tuning {_plain(situation.model.name)} on {_plain(situation.gpu.name)}",
+            "",
+            _situation_line(situation, rules),
+            "",
+            f"**{verdict(situation, recommendation)}**",
+            "",
+            *_time(recommendation),
+            "## Settings",
+            "",
+            *_table(("Setting", "Value", "Also fine", "Why"), _settings(recommendation)),
+            "",
+            "## Memory by part",
+            "",
+            *_table(("Part", "Bytes"), _parts(recommendation)),
+            "",
+            *_optional("## Take care", [f"- {_plain(str(caution))}" for caution in recommendation.warnings]),
+            *_optional(
+                "## To save memory", [f"- {_plain(lever.text)}; {lever.cost}" for lever in recommendation.levers]
+            ),
+            "## Other methods",
+            "",
+            *_table(("Method", "Memory", "Fits", "Time", "Quality"), _alternatives(recommendation)),
+            "",
+            "## If it goes wrong",
+            "",
+            *(f"- {symptom}: {cure}." for symptom, cure in SYMPTOMS),
+            "",
+            *_optional("## Sources", _sources(recommendation)),
+        ]
+    )
+
+
+SYMPTOMS: Sequence[tuple[str, str]] = (
+    ("Out of memory", "pull the first change of the list above"),
+    ("Loss jumps or is NaN", "halve learning_rate; in float16 watch for overflow"),
+    ("Loss does not fall", "check that answers are not cut by max_length; then double learning_rate; r last"),
+    ("Held-out loss rises while the loss falls", "fewer epochs, then more data; a smaller r forgets less"),
+)
+"""What people meet first, and what to try."""
+
+
+def verdict(situation: Situation, recommendation: Recommendation) -> str:
+    """Return in one sentence whether the plan fits."""
+    used, label = gib(recommendation.estimate.used_bytes), METHODS[recommendation.plan.method].label
+    memory = situation.phrase("memory")
+    if not recommendation.fits:
+        return f"Does not fit: {label} needs {used} of {memory}, and nothing smaller was found."
+    return f"{label} fits: {used} of {memory}, {recommendation.headroom:.0%} stay free."
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people say it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def _situation_line(situation: Situation, rules: str) -> str:
+    parts = [
+        situation.phrase("size"),
+        situation.phrase("num_gpus"),
+        situation.phrase("task"),
+        situation.phrase("rows"),
+        GOALS[situation.goal],
+        f"{rules} rules",
+    ]
+    return "; ".join(parts) + "."
+
+
+def _time(recommendation: Recommendation) -> list[str]:
+    speed = recommendation.speed
+    if speed is None:
+        return []
+    least, most = speed.band
+    text = f"About {speed.seconds_per_step:.2g} s a step, {speed.tokens_per_second:,.0f} tokens/s"
+    if speed.total_seconds is not None:
+        text += (
+            f"; {speed.steps:,} steps take {duration(least * speed.total_seconds)} to "
+            f"{duration(most * speed.total_seconds)}"
+        )
+    return [f"{text} (an estimate from arithmetic, good to a factor of {most:g}).", ""]
+
+
+def _settings(recommendation: Recommendation) -> Iterator[tuple[str, ...]]:
+    for advice in recommendation.advice:
+        if advice.field in _MAIN_FIELDS:
+            also = (
+                " to ".join(map(spelled, advice.range)) if advice.is_interval else "; ".join(map(spelled, advice.range))
+            )
+            yield f"`{advice.field}`", spelled(advice.value), also, advice.reason
+
+
+def _parts(recommendation: Recommendation) -> Iterator[tuple[str, ...]]:
+    for name, size in recommendation.estimate.components.items():
+        if size:
+            yield name.replace("_", " "), gib(size)
+    yield "**in all**", f"**{gib(recommendation.estimate.used_bytes)}**"
+
+
+def _alternatives(recommendation: Recommendation) -> Iterator[tuple[str, ...]]:
+    for entry in recommendation.alternatives:
+        time = "" if entry.relative_time is None else f"{entry.relative_time:.2g} x"
+        yield entry.label, gib(entry.used_bytes), "yes" if entry.fits else "no", time, entry.quality
+
+
+def _sources(recommendation: Recommendation) -> list[str]:
+    seen = {(advice.source.title, advice.source.url): None for advice in recommendation.advice if advice.source.url}
+    return [f"- {title}: {url}" for title, url in seen]
+
+
+def _optional(heading: str, lines: Sequence[str]) -> list[str]:
+    return [heading, "", *lines, ""] if lines else []
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    lines = [head, ["---"] * len(head), *rows]
+    return ["| " + " | ".join(_plain(cell) for cell in line) + " |" for line in lines]
+
+
+def _plain(text: str) -> str:
+    """Return text that cannot break a table, a heading or the page."""
+    return " ".join(text.replace("|", "/").replace("<", "&lt;").split())

@@ -1,0 +1,105 @@
+"""What an export writes down: the plan and the names around it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from specs import METHODS, FinetunePlan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A plan with the data it is for."""
+
+    plan: FinetunePlan
+    data: str = "data.jsonl"
+    """Path or Hub id of the data set."""
+    output_dir: str = "output"
+    uses_conv1d: bool = False
+    """Whether the model's linear layers are GPT-2's ``Conv1D``, whose weights are transposed."""
+
+    @property
+    def has_adapter(self) -> bool:
+        """Whether PEFT wraps the model."""
+        return METHODS[self.plan.method].trains_adapter
+
+    @property
+    def is_local_file(self) -> bool:
+        """Whether ``data`` names a file rather than a data set of the Hub."""
+        return self.data.rpartition(".")[2].lower() in {"json", "jsonl", "csv", "parquet", "txt"}
+
+    @property
+    def lora(self) -> dict[str, Any]:
+        """The arguments of PEFT's ``LoraConfig``."""
+        plan = self.plan
+        values: dict[str, Any] = {
+            "r": plan.r,
+            "lora_alpha": plan.lora_alpha,
+            "lora_dropout": plan.lora_dropout,
+            "target_modules": plan.target_modules if isinstance(plan.target_modules, str) else [*plan.target_modules],
+            "bias": plan.bias,
+            "use_rslora": plan.use_rslora,
+            "use_dora": plan.use_dora,
+            "task_type": "CAUSAL_LM",
+        }
+        if plan.init_lora_weights != "default":
+            values["init_lora_weights"] = plan.init_lora_weights
+        if self.uses_conv1d:
+            values["fan_in_fan_out"] = True
+        return values
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of TRL's ``SFTConfig`` that have the plan's own names."""
+        plan = self.plan
+        return {name: getattr(plan, name) for name in _SAME_NAMES} | {
+            "activation_checkpointing": plan.gradient_checkpointing,
+            "activation_checkpointing_kwargs": {"use_reentrant": plan.use_reentrant},
+        }
+
+
+def yaml_text(values: Mapping[str, Any], comment: str) -> str:
+    """Return a mapping as YAML under a comment; every value is JSON, which YAML contains."""
+    lines = [f"# {line}".rstrip() for line in comment.splitlines()]
+    lines += [f"{name}: {_yaml_value(value)}" for name, value in values.items() if value is not None]
+    return "\n".join(lines) + "\n"
+
+
+def call_text(name: str, values: Mapping[str, Any]) -> str:
+    """Return a Python call with one keyword argument a line."""
+    return "\n".join([f"{name}(", *(f"    {key}={literal(value)}," for key, value in values.items()), ")"])
+
+
+def literal(value: Any) -> str:
+    """Return a Python literal, text in double quotes."""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
+
+
+def _yaml_value(value: Any) -> str:
+    if isinstance(value, float) and not isinstance(value, bool) and value and abs(value) < 1e-3:
+        # YAML reads 1e-05 as text; it wants a point in the mantissa.
+        mantissa, _, exponent = f"{value:.6e}".partition("e")
+        return f"{float(mantissa):.7g}{'' if '.' in f'{float(mantissa):.7g}' else '.0'}e{int(exponent):+03d}"
+    return json.dumps(value)
+
+
+_SAME_NAMES = (
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "max_length",
+    "packing",
+    "optim",
+    "learning_rate",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "weight_decay",
+    "max_grad_norm",
+    "num_train_epochs",
+    "max_steps",
+    "logging_steps",
+    "save_steps",
+    "seed",
+    "bf16",
+    "fp16",
+)

@@ -1,0 +1,45 @@
+"""The plan as the configuration objects that people paste into their own code."""
+
+from advisor.export.job import Job, call_text, literal
+
+
+def text(job: Job) -> str:
+    """Return ``LoraConfig``, ``BitsAndBytesConfig`` and ``SFTConfig`` as Python."""
+    parts = [*imports(job), ""]
+    if job.plan.quantization != "none":
+        parts += [f"quantization_config = {quantization(job)}", ""]
+    if job.has_adapter:
+        parts += [f"peft_config = {call_text('LoraConfig', job.lora)}", ""]
+    arguments = {"output_dir": job.output_dir, **job.arguments}
+    parts += [f"training_args = {call_text('SFTConfig', arguments)}", ""]
+    return "\n".join(parts)
+
+
+def imports(job: Job) -> list[str]:
+    """Return the import lines of the objects."""
+    lines = []
+    if job.plan.load_in_4bit:
+        lines.append("import torch")
+    if job.has_adapter:
+        lines.append("from peft import LoraConfig")
+    if job.plan.quantization != "none":
+        lines.append("from transformers import BitsAndBytesConfig")
+    return [*lines, "from trl import SFTConfig"]
+
+
+def quantization(job: Job) -> str:
+    """Return the call that makes bitsandbytes' configuration."""
+    plan = job.plan
+    if plan.load_in_8bit:
+        return "BitsAndBytesConfig(load_in_8bit=True)"
+    return "\n".join(
+        [
+            "BitsAndBytesConfig(",
+            "    load_in_4bit=True,",
+            f"    bnb_4bit_quant_type={literal(plan.bnb_4bit_quant_type)},",
+            f"    bnb_4bit_use_double_quant={plan.bnb_4bit_use_double_quant},",
+            f"    bnb_4bit_compute_dtype=torch.{plan.dtype},",
+            f"    bnb_4bit_quant_storage=torch.{plan.bnb_4bit_quant_storage},",
+            ")",
+        ]
+    )

@@ -1,0 +1,182 @@
+"""What leaves the app: runnable, and read by the tools it is for."""
+
+import ast
+import dataclasses
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from advisor.export import FORMATS, exported
+from specs import FinetunePlan
+
+MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+KEYS = json.loads((Path(__file__).parents[1] / "golden" / "export_keys.json").read_text(encoding="utf-8"))
+
+PLANS = [
+    pytest.param(FinetunePlan.for_method("qlora", MODEL, bf16=True, gradient_checkpointing=True), id="QLoRA"),
+    pytest.param(FinetunePlan.for_method("lora", MODEL, learning_rate=1e-5, warmup_steps=10.0), id="LoRA"),
+    pytest.param(FinetunePlan.for_method("lora-8bit", MODEL, target_modules=("q_proj", "v_proj")), id="8 bit"),
+    pytest.param(FinetunePlan.for_method("dora", MODEL, loraplus_lr_ratio=16.0, eval_split=0.05), id="DoRA, LoRA+"),
+    pytest.param(FinetunePlan.for_method("full", MODEL, completion_only_loss=False, max_steps=7), id="full"),
+    pytest.param(FinetunePlan.for_method("qlora", MODEL, prepare_kbit=True, init_lora_weights="pissa"), id="kbit"),
+    pytest.param(FinetunePlan.for_method("lora", MODEL, num_gpus=4, sharding="ddp"), id="four copies"),
+    pytest.param(FinetunePlan.for_method("full", MODEL, num_gpus=8, sharding="zero3", bf16=True), id="ZeRO-3"),
+    pytest.param(
+        FinetunePlan.for_method("qlora", MODEL, num_gpus=2, sharding="fsdp", bnb_4bit_quant_storage="bfloat16"),
+        id="QLoRA under FSDP",
+    ),
+]
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_the_script_and_the_snippet_are_python(plan):
+    for name in ("script", "snippet"):
+        ast.parse(exported(plan, name))
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_the_script_needs_nothing_of_lorafit(plan):
+    tree = ast.parse(exported(plan, "script"))
+    imported = {node.module.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    imported |= {alias.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    assert imported <= {"argparse", "json", "torch", "datasets", "peft", "transformers", "trl"}
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_the_plan_file_reads_back_to_the_same_plan(plan):
+    assert FinetunePlan.from_json(exported(plan, "plan")) == plan
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_the_snippet_builds_the_objects_with_the_plans_values(plan, tmp_path):
+    names = {}
+    source = exported(plan, "snippet").replace('output_dir="output"', f"output_dir={str(tmp_path)!r}")
+    if plan.bf16:
+        source = source.replace("SFTConfig(\n", "SFTConfig(\n    use_cpu=True,\n")
+    exec(compile(source, "snippet.py", "exec"), names)  # noqa: S102 - our own export
+    arguments = names["training_args"]
+    assert arguments.learning_rate == plan.learning_rate
+    assert arguments.activation_checkpointing == plan.gradient_checkpointing
+    if plan.method != "full":
+        assert (names["peft_config"].r, names["peft_config"].lora_alpha) == (plan.r, plan.lora_alpha)
+    if plan.load_in_4bit:
+        assert names["quantization_config"].bnb_4bit_use_double_quant == plan.bnb_4bit_use_double_quant
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_trl_parses_its_yaml_into_the_plans_values(plan, tmp_path):
+    from trl import DatasetMixtureConfig, ModelConfig, ScriptArguments, SFTConfig, TrlParser  # noqa: PLC0415
+
+    path = tmp_path / "trl.yaml"
+    path.write_text(exported(plan, "trl", data="data.jsonl"), encoding="utf-8")
+    parser = TrlParser((ScriptArguments, SFTConfig, ModelConfig, DatasetMixtureConfig))
+    _, training, model, data = parser.parse_args_and_config(
+        ["--config", str(path), "--output_dir", str(tmp_path), "--use_cpu", "true"]
+    )
+    assert training.learning_rate == plan.learning_rate
+    assert training.warmup_steps == plan.warmup_steps
+    assert model.load_in_4bit == plan.load_in_4bit
+    assert model.use_peft == (plan.method != "full")
+    assert data.datasets[0].data_files == "data.jsonl"
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_accelerate_loads_its_configuration(plan, tmp_path):
+    from accelerate.commands.config.config_args import load_config_from_file  # noqa: PLC0415
+
+    path = tmp_path / "accelerate.yaml"
+    path.write_text(exported(plan, "accelerate"), encoding="utf-8")
+    config = load_config_from_file(str(path))
+    assert config.num_processes == plan.num_gpus
+    assert (config.distributed_type.value == "FSDP") == (plan.sharding == "fsdp")
+    if plan.sharding == "zero3":
+        assert config.deepspeed_config["zero_stage"] == 3
+
+
+@pytest.mark.parametrize("tool", ["axolotl", "llamafactory"])
+@pytest.mark.parametrize("plan", PLANS)
+def test_yaml_uses_keys_that_the_tool_documents(plan, tool):
+    values = yaml.safe_load(exported(plan, tool))
+    assert set(values) <= set(KEYS[tool]["keys"])
+    assert values["learning_rate"] == plan.learning_rate
+
+
+@pytest.mark.skipif(importlib.util.find_spec("axolotl") is None, reason="axolotl is not installed")
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("plan", PLANS)
+def test_axolotls_own_schema_accepts_its_yaml(plan):
+    from axolotl.utils.schemas.config import AxolotlInputConfig  # noqa: PLC0415
+
+    values = yaml.safe_load(exported(plan, "axolotl"))
+    config = AxolotlInputConfig(**values)
+    assert config.micro_batch_size == plan.per_device_train_batch_size
+    assert config.sequence_len == plan.max_length
+
+
+@pytest.mark.parametrize("data", ["my data.jsonl", "user/name", "C:\\rows.csv", "a'b\"c\n.jsonl"])
+@pytest.mark.parametrize("name", list(FORMATS))
+def test_any_name_of_a_data_set_survives_every_format(name, data):
+    text = exported(FinetunePlan.for_method("lora", 'x"""\nimport os\n"""'), name, data=data)
+    if name in {"script", "snippet"}:
+        imported = {alias.name for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Import) for alias in node.names}
+        assert "os" not in imported
+    elif name != "plan":
+        yaml.safe_load(text)
+
+
+def test_every_field_that_a_run_uses_reaches_the_script():
+    other = {
+        "r": 24, "lora_alpha": 40, "lora_dropout": 0.125, "learning_rate": 3.5e-4, "lr_scheduler_type": "constant",
+        "warmup_steps": 17.0, "weight_decay": 0.0625, "max_grad_norm": 0.375, "num_train_epochs": 2.5, "max_steps": 77,
+        "logging_steps": 13, "save_steps": 31, "seed": 12345, "per_device_train_batch_size": 3, "max_length": 333,
+        "gradient_accumulation_steps": 5, "optim": "lion_32bit", "bias": "lora_only", "adapter_dtype": "bfloat16",
+        "dtype": "float16", "attn_implementation": "eager", "bnb_4bit_quant_type": "fp4", "eval_split": 0.1875,
+        "bnb_4bit_use_double_quant": False, "bnb_4bit_quant_storage": "float16", "init_lora_weights": "gaussian",
+        "target_modules": ("q_proj", "o_proj"), "loraplus_lr_ratio": 8.5,
+    }  # fmt: skip
+    plan = FinetunePlan.for_method("qlora", MODEL)
+    plain = exported(plan, "script")
+    for name, value in other.items():
+        assert exported(dataclasses.replace(plan, **{name: value}), "script") != plain, name
+
+
+@pytest.mark.slow
+def test_the_script_trains_the_demo_model_and_reaches_the_first_loss_of_a_run(tmp_path):
+    from catalog import paths  # noqa: PLC0415
+    from trainer.contract import DataSource, Place  # noqa: PLC0415
+    from trainer.store import Store  # noqa: PLC0415
+
+    if not paths.demo_model().is_dir():
+        pytest.skip("the demo model is not in the cache")
+    plan = FinetunePlan.for_method(
+        "qlora", MODEL, dtype="float32", r=8, lora_alpha=16, lora_dropout=0.05, max_length=128,
+        per_device_train_batch_size=2, max_steps=2,
+    )  # fmt: skip
+    script = tmp_path / "train.py"
+    script.write_text(exported(plan, "script"), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, str(script), "--data", str(paths.demo_data()), "--model", str(paths.demo_model()),
+         "--output", str(tmp_path / "output")],
+        capture_output=True, text=True, cwd=tmp_path, check=False,
+        env={"PATH": "", "HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "2"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    losses = [entry["loss"] for entry in json.loads(done.stdout.splitlines()[-1]) if "loss" in entry]
+    assert len(losses) == 2
+    assert (tmp_path / "output" / "adapter_model.safetensors").is_file()
+
+    store = Store(tmp_path / "runs")
+    run = store.create(
+        plan, DataSource(path=str(paths.demo_data())), place=Place(device="cpu", model_path=str(paths.demo_model()))
+    )
+    subprocess.run(
+        [sys.executable, "-m", "trainer.worker", str(store.folder), run.id],
+        check=True, capture_output=True, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    own = [metric.loss for metric in store.metrics(run.id)]
+    assert losses[0] == pytest.approx(own[0], rel=1e-4)
