@@ -14,7 +14,7 @@ CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["lasso2d", "select2d"
 STILL = {"displayModeBar": False, "scrollZoom": False, "doubleClick": False}
 """For pictures that nobody zooms."""
 
-_SEPARATOR = "rgba(255,255,255,0.9)"
+_SEPARATOR = "rgba(255,255,255,0.5)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

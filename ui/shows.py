@@ -3,9 +3,12 @@
 import streamlit as st
 
 from advisor import Recommendation
+from advisor.export import FORMATS, exported
+from advisor.speed import Speed
 from estimator.estimate import MemoryEstimate
 from specs import METHODS, gib
 from ui import charts, fields, palette, text
+from ui.forms import URL
 from ui.planning import Request
 
 
@@ -13,8 +16,8 @@ def verdict(result: Recommendation, estimate: MemoryEstimate) -> None:
     """Show in one line whether it fits and what is left."""
     color = palette.VERDICT_COLORS[estimate.verdict]
     icon = palette.VERDICT_ICONS[estimate.verdict]
-    st.markdown(f"### :{color}[{icon} {estimate.verdict.capitalize()}] {METHODS[result.plan.method].label}")
-    st.markdown(_room(estimate))
+    st.markdown(f"### :{color}[{icon} {estimate.verdict.capitalize()}] with {METHODS[result.plan.method].label}")
+    st.markdown(f"{_room(estimate)}{_time(result.speed)}.")
 
 
 def memory(estimate: MemoryEstimate) -> None:
@@ -37,7 +40,7 @@ def verdict_words(verdict: str) -> str:
 
 def plan(result: Recommendation) -> None:
     """Show the plan as a table; reasons and sources on demand."""
-    reasons = st.toggle("Reasons and sources", key="reasons", bind="query-params")
+    reasons = st.toggle("Reasons and sources", key="reasons", bind=URL)
     advice = {entry.field: entry for entry in result.advice}
     shown = [name for group in fields.GROUPS.values() for name in group if name in advice]
     table = {
@@ -46,9 +49,7 @@ def plan(result: Recommendation) -> None:
     }
     if reasons:
         table["Acceptable"] = [text.plain(text.acceptable(advice[name])) for name in shown]
-        table["Why"] = [text.plain(advice[name].reason) for name in shown]
-        table["Source"] = [text.link(advice[name].source) for name in shown]
-        table["Confidence"] = [str(advice[name].confidence) for name in shown]
+        table["Why, and who says so"] = [text.grounds(advice[name]) for name in shown]
     else:
         table["What it is"] = [fields.MEANINGS[name] for name in shown]
     st.table(table, border="horizontal", hide_index=True, alt="The recommended plan, one setting a row")
@@ -58,14 +59,6 @@ def cautions(result: Recommendation, estimate: MemoryEstimate) -> None:
     """Show what a person should know before the start."""
     for caution in (*result.warnings, *estimate.warnings):
         st.warning(text.plain(str(caution)), icon=":material/warning:")
-
-
-def _room(estimate: MemoryEstimate) -> str:
-    """Return used and spare memory as a phrase."""
-    used, capacity = gib(estimate.used_bytes), gib(estimate.capacity_bytes)
-    spare = estimate.spare_bytes
-    rest = f"{gib(spare)} spare" if spare >= 0 else f"{gib(-spare)} too much"
-    return f"{used} of {capacity} used, {rest}"
 
 
 def levers(result: Recommendation, estimate: MemoryEstimate) -> None:
@@ -114,14 +107,39 @@ def alternatives(asked: Request, result: Recommendation) -> None:
     )
 
 
-def export(result: Recommendation) -> None:
-    """Offer the plan as files."""
-    st.download_button(
-        "plan.json",
-        result.plan.to_json(),
-        "plan.json",
-        "application/json",
-        icon=":material/download:",
-        on_click="ignore",
+def export(asked: Request, result: Recommendation) -> None:
+    """Offer the plan in the form of other tools."""
+    names = list(FORMATS)
+    picked = st.segmented_control(
+        "Format", names, default=names[0], required=True, format_func=_format_label, key="format", bind=URL, wrap=True
     )
-    st.code(result.plan.to_json(), "json", height=360)
+    chosen = FORMATS[picked or names[0]]
+    file = exported(result.plan, chosen.name, data=asked.data.path.name)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.download_button(chosen.filename, file, chosen.filename, icon=":material/download:", on_click="ignore")
+        st.markdown(f"Use it: `{chosen.run}`")
+    st.code(file, _language(chosen.filename), height=420)
+
+
+def _format_label(name: str) -> str:
+    return FORMATS[name].label
+
+
+def _language(filename: str) -> str:
+    return {"py": "python", "yaml": "yaml", "json": "json"}[filename.rsplit(".", 1)[-1]]
+
+
+def _room(estimate: MemoryEstimate) -> str:
+    """Return used and spare memory as a phrase."""
+    used, capacity = gib(estimate.used_bytes), gib(estimate.capacity_bytes)
+    spare = estimate.spare_bytes
+    rest = f"{gib(spare)} spare" if spare >= 0 else f"{gib(-spare)} too much"
+    return f"{used} of {capacity} used, {rest}"
+
+
+def _time(speed: Speed | None) -> str:
+    """Return how long the run takes as a phrase, with its band."""
+    if speed is None or speed.total_seconds is None:
+        return ""
+    low, high = (text.duration(speed.total_seconds * factor) for factor in speed.band)
+    return f"; about {text.duration(speed.total_seconds)} for {speed.steps:,} steps ({low} to {high})"

@@ -57,6 +57,11 @@ def link(source: Source) -> str:
     return f"[{title}]({source.url}){place}" if source.url else f"{title}{place}"
 
 
+def grounds(advice: Advice) -> str:
+    """Return reason, source and confidence of an advice as Markdown."""
+    return f"{plain(advice.reason)}  \n:gray[{link(advice.source)} ({advice.confidence} confidence)]"
+
+
 def plain(text: str) -> str:
     """Return text with Markdown's signs escaped, so that names and logs show as they are."""
     return "".join(f"\\{sign}" if sign in r"\`*_{}[]()#+-.!|<>~$:&" else sign for sign in text)

@@ -12,12 +12,14 @@ with right, notices.errors():
     with notices.waiting(planning.is_warm(asked)):
         plan = planning.recommendation(asked).plan
         estimate = asked.price(plan)
-    table, step, parts = st.tabs(
-        ["Side by side", "One training step", "Where the bytes are"], key="show", bind=forms.URL
-    )
-    with table:
-        compareviews.pivot(asked, plan)
-    with step:
-        compareviews.step(estimate)
-    with parts:
-        compareviews.parts(estimate)
+    names = ["Side by side", "One training step", "Where the bytes are"]
+    table, step, parts = st.tabs(names, key="show", bind=forms.URL, on_change="rerun")
+    if table.open:
+        with table:
+            compareviews.pivot(asked, plan)
+    if step.open:
+        with step:
+            compareviews.step(estimate)
+    if parts.open:
+        with parts:
+            compareviews.parts(estimate)

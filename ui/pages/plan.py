@@ -15,12 +15,17 @@ with right, notices.errors():
     starting.headline(asked, result, estimate)
     shows.memory(estimate)
     shows.cautions(result, estimate)
-    plan, methods, levers, export = st.tabs(["Plan", "Methods", "Room", "Export"], key="view", bind="query-params")
-    with plan:
-        shows.plan(result)
-    with methods:
-        shows.alternatives(asked, result)
-    with levers:
-        shows.levers(result, estimate)
-    with export:
-        shows.export(result)
+    names = ["Plan", "Methods", "Room", "Export"]
+    plan, methods, room, export = st.tabs(names, key="view", bind=forms.URL, on_change="rerun")
+    if plan.open:
+        with plan:
+            shows.plan(result)
+    if methods.open:
+        with methods:
+            shows.alternatives(asked, result)
+    if room.open:
+        with room:
+            shows.levers(result, estimate)
+    if export.open:
+        with export:
+            shows.export(asked, result)
