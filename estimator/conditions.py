@@ -20,5 +20,7 @@ class Conditions:
     """``dequantize``: bitsandbytes before 0.50 expands the whole 4-bit weight in every forward pass."""
     attention_kernel: AttentionKernel = "auto"
     """The kernel that ran; ``auto`` lets the card, the dtype and the shapes decide."""
+    shifted_logits: bool = False
+    """The loss copies the logits shifted by one position, as transformers did before it shifted the labels instead."""
     padding: Padding = "auto"
     """Whether the batch carries a padding mask; ``auto``: if several sequences are padded to one length."""

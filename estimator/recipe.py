@@ -148,7 +148,7 @@ def attention_kernel(model: ModelSpec, plan: FinetunePlan, gpu: GpuSpec | None, 
 
 
 def _architecture(config: Mapping[str, Any]) -> str:
-    kept = {name: value for name, value in config.items() if name not in _NOT_ARCHITECTURE and value is not None}
+    kept = {name: value for name, value in config.items() if name not in _NOT_ARCHITECTURE}
     return json.dumps(kept, sort_keys=True, separators=(",", ":"))
 
 

@@ -11,11 +11,14 @@ import bitsandbytes  # noqa: F401 - registers its operators
 import torch
 import torch.nn.functional as functional
 import transformers.integrations.sdpa_attention as sdpa_attention
+import transformers.loss.loss_utils as loss_utils
 import transformers.masking_utils as masking
 import trl.kernels.chunked_logprob as chunked_logprob
 import trl.trainer.utils as trl_utils
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
+
+from estimator.conditions import Conditions
 
 Sizes = tuple[Sequence[int], Sequence[int]]
 
@@ -48,19 +51,20 @@ _FLOAT32_UNDER_AUTOCAST = frozenset(
 
 
 @contextlib.contextmanager
-def cuda_behaviour(*, kernel: str, kv_repeated: bool) -> Iterator[None]:
+def cuda_behaviour(conditions: Conditions) -> Iterator[None]:
     """Make a trace on fake CPU tensors take the paths, and keep the tensors, of the same step on CUDA.
 
     Args:
-        kernel: The attention kernel of the card: flash, mem_efficient, math or eager.
-        kv_repeated: Whether keys and values are repeated to all heads before attention.
+        conditions: With the attention kernel of the card, and what older libraries did otherwise.
     """
     with contextlib.ExitStack() as stack:
         for target, name, value in _PATCHES:
             stack.enter_context(mock.patch.object(target, name, value))
-        if kv_repeated or kernel == "mem_efficient":
+        if conditions.kv_repeated or conditions.attention_kernel == "mem_efficient":
             stack.enter_context(mock.patch.object(sdpa_attention, "use_gqa_in_sdpa", _never))
-        if kernel == "math":
+        if conditions.shifted_logits:
+            stack.enter_context(mock.patch.dict(loss_utils.LOSS_MAPPING, {"ForCausalLM": _shifted_loss}))
+        if conditions.attention_kernel == "math":
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         stack.enter_context(_CudaAutocast())
         yield
@@ -86,6 +90,13 @@ class _CudaAutocast(TorchFunctionMode):
 def _raised(value: Any) -> Any:
     is_half = isinstance(value, torch.Tensor) and value.dtype in {torch.bfloat16, torch.float16}
     return value.float() if is_half else value
+
+
+def _shifted_loss(logits: torch.Tensor, labels: torch.Tensor, vocab_size: int, **_: Any) -> torch.Tensor:
+    """Return the causal language model's loss as transformers 4.48 computed it, loss/loss_utils.py, ForCausalLMLoss."""
+    logits = logits.float()
+    shifted = logits[..., :-1, :].contiguous().view(-1, vocab_size)
+    return functional.cross_entropy(shifted, labels[..., 1:].contiguous().view(-1), ignore_index=-100)
 
 
 def _never(*_: Any, **__: Any) -> bool:

@@ -53,7 +53,9 @@ class Recorder(TorchDispatchMode):
         self._scratch_of = scratch
         self._replaced = replaced
         self._living: dict[int, tuple[Any, int]] = {}
-        self._known = {tensor.untyped_storage()._cdata for tensor in known}
+        # Held, so that no storage made later gets the address of one that a step drops, such as a bias it casts.
+        self._held = [tensor.untyped_storage() for tensor in known]
+        self._known = {storage._cdata for storage in self._held}
         self._open = True
 
     def __torch_dispatch__(

@@ -43,7 +43,7 @@ def recorded_step(
     """
     model = traced.module
     recorder = Recorder(_tensors(model), scratch=scratch(conditions.attention_kernel), replaced=replaced)
-    behaviour = cuda_behaviour(kernel=conditions.attention_kernel, kv_repeated=conditions.kv_repeated)
+    behaviour = cuda_behaviour(conditions)
     with mode, behaviour, _marked_layers(traced.layers, recorder), recorder:
         loss, held = _forward(model, batch, plan)
         if not conditions.caller_holds_outputs:

@@ -1,0 +1,208 @@
+"""Predictions against measured runs: rows of a CSV in, predicted and measured bytes with their errors out."""
+
+import csv
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from estimator.conditions import Conditions
+from estimator.estimate import MemoryEstimate, estimate
+from estimator.tape import Tape
+from specs import METHODS, FinetunePlan, GpuSpec, LorafitError, ModelSpec, PlanError
+
+Kind = Literal["allocated", "reserved", "used"]
+KINDS: tuple[Kind, ...] = ("allocated", "reserved", "used")
+
+_MEASURED: Mapping[Kind, str] = {
+    "allocated": "max_memory_allocated_bytes",
+    "reserved": "max_memory_reserved_bytes",
+    "used": "used_bytes",
+}
+_OPTIMIZERS = {"adamw_torch_foreach": "adamw_torch", "adamw_bnb_8bit": "adamw_8bit", "adamw": "adamw_torch"}
+
+# The version of transformers whose loss pads and shifts the labels instead of copying the logits; loss/loss_utils.py.
+_LABELS_SHIFTED_SINCE = (4, 50)
+
+# Column of a row, field of a plan, and how its text is read.
+_NUMBERS = {"r": int, "lora_dropout": float, "per_device_train_batch_size": int, "max_length": int, "num_gpus": int}
+_WORDS = ("bnb_4bit_quant_type", "adapter_dtype", "dtype", "loss", "sharding")
+_SWITCHES = ("bnb_4bit_use_double_quant", "prepare_kbit", "gradient_checkpointing", "use_reentrant")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredRow:
+    """One measured run: what ran, where, and its peaks in bytes."""
+
+    source: str
+    gpu: str
+    model: str
+    """Path of a configuration relative to the file, or a catalog name."""
+    plan: FinetunePlan
+    conditions: Conditions
+    measured: Mapping[Kind, int]
+    notes: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """One row's prediction."""
+
+    row: MeasuredRow
+    predicted: Mapping[Kind, int]
+    error_text: str = ""
+    """Why there is no prediction; empty if there is one."""
+
+    def error(self, kind: Kind) -> float | None:
+        """Return the signed fraction by which the prediction is off; None if either side is missing."""
+        measured, predicted = self.row.measured.get(kind), self.predicted.get(kind)
+        return None if not measured or predicted is None else predicted / measured - 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return predicted, measured and errors as plain JSON values; ``error`` is that of the allocated bytes."""
+        values: dict[str, Any] = {
+            "source": self.row.source,
+            "gpu": self.row.gpu,
+            "model": self.row.model,
+            "method": self.row.plan.method,
+            "per_device_train_batch_size": self.row.plan.per_device_train_batch_size,
+            "max_length": self.row.plan.max_length,
+            "attention_kernel": self.row.conditions.attention_kernel,
+        }
+        for kind in KINDS:
+            values[f"predicted_{kind}_bytes"] = self.predicted.get(kind)
+            values[f"measured_{kind}_bytes"] = self.row.measured.get(kind)
+            values[f"error_{kind}"] = self.error(kind)
+        values["error"] = self.error("allocated")
+        if self.error_text:
+            values["problem"] = self.error_text
+        return values
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """The errors of one kind of bytes over all rows that have it, as signed fractions."""
+
+    n: int
+    mean_abs_error: float | None
+    worst_under: float | None
+    """The lowest error; negative if a prediction was too low."""
+    worst_over: float | None
+
+
+def rows(text: str) -> tuple[MeasuredRow, ...]:
+    """Return the measured runs of a CSV.
+
+    Raises:
+        PlanError: If a row contradicts itself or lacks what decides the memory.
+    """
+    table = list(csv.DictReader(io.StringIO(text)))
+    return tuple(_row({name: (value or "").strip() for name, value in entry.items() if name}) for entry in table)
+
+
+def compared(
+    row: MeasuredRow,
+    *,
+    model: Callable[[str], ModelSpec],
+    gpu: Callable[[str], GpuSpec],
+    tape: Callable[[ModelSpec, MeasuredRow, GpuSpec], Tape],
+) -> Comparison:
+    """Return the prediction of one row; what cannot be predicted says why."""
+    try:
+        spec, card = model(row.model), gpu(row.gpu)
+        found: MemoryEstimate = estimate(tape(spec, row, card), row.plan, card)
+    except LorafitError as error:
+        return Comparison(row=row, predicted={}, error_text=str(error))
+    predicted: dict[Kind, int] = {
+        "allocated": found.peak_allocated_bytes,
+        "reserved": found.peak_reserved_bytes,
+        "used": found.used_bytes,
+    }
+    return Comparison(row=row, predicted=predicted)
+
+
+def summary(comparisons: Sequence[Comparison], kind: Kind) -> Summary:
+    """Return the errors of one kind of bytes."""
+    errors = [error for comparison in comparisons if (error := comparison.error(kind)) is not None]
+    if not errors:
+        return Summary(n=0, mean_abs_error=None, worst_under=None, worst_over=None)
+    return Summary(
+        n=len(errors),
+        mean_abs_error=sum(map(abs, errors)) / len(errors),
+        worst_under=min(errors),
+        worst_over=max(errors),
+    )
+
+
+def report(comparisons: Sequence[Comparison]) -> dict[str, Any]:
+    """Return rows and summary as plain JSON values."""
+    return {
+        "rows": [comparison.to_dict() for comparison in comparisons],
+        "summary": {kind: asdict(summary(comparisons, kind)) for kind in KINDS},
+    }
+
+
+def _row(entry: Mapping[str, str]) -> MeasuredRow:
+    if "model" not in entry or "method" not in entry:
+        raise PlanError("measured rows", "need the columns model and method", None, "Use the schema of the README")
+    measured: dict[Kind, int] = {kind: int(float(entry[name])) for kind, name in _MEASURED.items() if entry.get(name)}
+    return MeasuredRow(
+        source=entry.get("source", ""),
+        gpu=entry.get("gpu", ""),
+        model=entry["model"],
+        plan=_plan(entry),
+        conditions=_conditions(entry),
+        measured=measured,
+        notes=entry.get("notes", ""),
+    )
+
+
+def _plan(entry: Mapping[str, str]) -> FinetunePlan:
+    """Return the plan that a row describes; empty cells keep the plan's defaults."""
+    values: dict[str, Any] = {}
+    for name, read in _NUMBERS.items():
+        if entry.get(name):
+            values[name] = read(float(entry[name]))
+    values.update({name: entry[name] for name in _WORDS if entry.get(name)})
+    values.update({name: _switch(name, entry[name]) for name in _SWITCHES if entry.get(name)})
+    targets = entry.get("target_modules", "")
+    if targets and targets != "all-linear":
+        values["target_modules"] = tuple(targets.split())
+    if entry.get("optim"):
+        values["optim"] = _OPTIMIZERS.get(entry["optim"], entry["optim"])
+    if entry.get("attention_kernel") == "eager":
+        values["attn_implementation"] = "eager"
+    if entry.get("autocast") and _switch("autocast", entry["autocast"]):
+        values["fp16" if values.get("dtype") == "float16" else "bf16"] = True
+    # A plan's own default loss is TRL's of 2026; rows that do not say were measured with plain cross-entropy.
+    values.setdefault("loss", "full")
+    return FinetunePlan.for_method(entry["method"], entry["model"], **_without_adapter(entry["method"], values))
+
+
+def _without_adapter(method: str, values: dict[str, Any]) -> dict[str, Any]:
+    if method in METHODS and METHODS[method].trains_adapter:
+        return values
+    return {name: value for name, value in values.items() if name not in {"r", "target_modules", "adapter_dtype"}}
+
+
+def _conditions(entry: Mapping[str, str]) -> Conditions:
+    values: dict[str, Any] = {
+        name: _switch(name, entry[name]) for name in ("caller_holds_outputs", "kv_repeated") if entry.get(name)
+    }
+    values.update({name: entry[name] for name in ("bnb_forward", "attention_kernel", "padding") if entry.get(name)})
+    values.setdefault("padding", "none")
+    values["shifted_logits"] = _before(entry.get("versions", ""), "transformers", _LABELS_SHIFTED_SINCE)
+    return Conditions(**values)
+
+
+def _before(versions: str, library: str, since: tuple[int, int]) -> bool:
+    """Return whether a library is named in a line such as ``torch=2.4.1 transformers=4.48.1`` with an older version."""
+    found = re.search(rf"\b{library}[= ]+(\d+)\.(\d+)", versions)
+    return found is not None and (int(found[1]), int(found[2])) < since
+
+
+def _switch(name: str, text: str) -> bool:
+    if text.lower() not in {"true", "false", "1", "0"}:
+        raise PlanError(name, "must be true or false", text)
+    return text.lower() in {"true", "1"}
