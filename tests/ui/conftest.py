@@ -1,0 +1,58 @@
+"""Pages run in this process, on a runs folder of their own."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from catalog.paths import REPO
+from specs import FinetunePlan
+from trainer.contract import Answer, DataSource, Metric, Phase, Run, State
+from trainer.store import Store
+
+
+@pytest.fixture(autouse=True)
+def runs_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Point the app at an empty runs folder."""
+    monkeypatch.setenv("LORAFIT_RUNS", str(tmp_path / "runs"))
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def page() -> Callable[..., AppTest]:
+    """Open a page as a link would; fails when the page raised anything."""
+
+    def opened(name: str = "plan", **parameters: str | list[str]) -> AppTest:
+        app = AppTest.from_file(str(REPO / "app.py"), default_timeout=60)
+        for key, value in parameters.items():
+            app.query_params[key] = value
+        app.run()
+        assert not app.exception
+        if name != "plan":
+            app.switch_page(f"ui/pages/{name}.py").run()
+            assert not app.exception
+        return app
+
+    return opened
+
+
+@pytest.fixture
+def finished(runs_folder: Path) -> Callable[..., Run]:
+    """Return a maker of runs as workers leave them behind."""
+
+    def made(losses: list[float], **changes: object) -> Run:
+        store = Store(runs_folder)
+        plan = FinetunePlan.for_method("qlora", "HuggingFaceTB/SmolLM2-135M-Instruct", **changes)
+        estimate = {"used_bytes": 2 * 2**30, "components": {"weights": 2**30, "overhead": 2**30}}
+        run = store.create(plan, DataSource(path="data.jsonl"), estimate)
+        store.claim_next("cpu")
+        store.enter(run.id, State.RUNNING, started_at=1.0, phase=Phase.TRAINING)
+        for step, loss in enumerate(losses, 1):
+            store.add_metric(run.id, Metric(step=step, loss=loss, learning_rate=1e-4, memory_bytes=2**30))
+        store.set_answers(run.id, [Answer(prompt="Why?", base="<b>Because</b>", tuned="**So.**")])
+        store.add_measured(run.id, peak_used_bytes=int(2.1 * 2**30))
+        store.enter(run.id, State.FINISHED, finished_at=61.0, phase=Phase.DONE)
+        return store.run(run.id)
+
+    return made

@@ -1,0 +1,67 @@
+"""The plan page: every input, every mistake, every tab."""
+
+import pytest
+
+
+def test_the_page_opens_with_a_plan_that_can_start(page):
+    app = page()
+    assert any("Fits" in text.value for text in app.markdown)
+    assert not app.button(key="start").disabled
+
+
+@pytest.mark.parametrize("view", ["Plan", "Methods", "Room", "Export"])
+def test_every_tab_opens_from_a_link(page, view):
+    assert not page(view=view).error
+
+
+def test_a_link_restores_every_input(page):
+    app = page(
+        model="meta-llama/Llama-3.1-8B", gpu="24 GiB", task="Code", goal="Smallest memory", r="64", method="LoRA"
+    )
+    assert app.selectbox(key="model").value == "meta-llama/Llama-3.1-8B"
+    assert app.selectbox(key="gpu").value == "24 GiB"
+    assert app.selectbox(key="task").value == "Code"
+    assert app.number_input(key="r").value == 64
+    assert any("with LoRA" in text.value for text in app.markdown)
+
+
+def test_a_changed_method_changes_the_verdict(page):
+    app = page()
+    app.segmented_control(key="method").set_value("QLoRA (4-bit)").run()
+    assert not app.exception
+    assert any("with QLoRA" in text.value for text in app.markdown)
+
+
+def test_a_device_that_is_not_here_cannot_start(page):
+    assert page(gpu="24 GiB").button(key="start").disabled
+
+
+def test_reasons_carry_their_source(page):
+    app = page(reasons="true")
+    table = app.table[0].value
+    grounds = table["Why, and who says so"]
+    assert grounds.str.contains("confidence").all()
+    assert grounds.str.contains("https://").sum() > len(grounds) / 2
+
+
+@pytest.mark.parametrize(
+    ("parameters", "sentence"),
+    [
+        pytest.param({"model": "no-such-model"}, "model", id="unknown model"),
+        pytest.param({"model": "/etc/passwd"}, "", id="a file that is no configuration"),
+        pytest.param({"gpu": "no such card"}, "no such card", id="unknown card"),
+        pytest.param({"gpu": "0"}, "", id="a card without memory"),
+        pytest.param({"r": "0"}, "r", id="rank 0"),
+        pytest.param({"learning_rate": "fast"}, "learning", id="a rate that is no number"),
+        pytest.param({"learning_rate": "nan"}, "learning", id="not a number"),
+        pytest.param({"target_modules": "no_such_module"}, "", id="a module that does not exist"),
+        pytest.param({"model": "<img src=x onerror=alert(1)>"}, "model", id="markup in the address"),
+        pytest.param({"model": "![x](https://example.com/x.png)"}, "model", id="an image in the address"),
+    ],
+)
+def test_a_mistake_gets_one_sentence_and_leaves_the_form_standing(page, parameters, sentence):
+    app = page(**parameters)
+    assert len(app.error) == 1
+    assert sentence in app.error[0].value
+    assert "](" not in app.error[0].value
+    assert app.selectbox(key="model")
