@@ -25,6 +25,9 @@ _OPTIMIZERS = {"adamw_torch_foreach": "adamw_torch", "adamw_bnb_8bit": "adamw_8b
 # The version of transformers whose loss pads and shifts the labels instead of copying the logits; loss/loss_utils.py.
 _LABELS_SHIFTED_SINCE = (4, 50)
 
+# The version of TRL that no longer calls prepare_model_for_kbit_training; github huggingface/trl #4457.
+_EMBEDDINGS_LEFT_SINCE = (0, 26)
+
 # Column of a row, field of a plan, and how its text is read.
 _NUMBERS = {"r": int, "lora_dropout": float, "per_device_train_batch_size": int, "max_length": int, "num_gpus": int}
 _WORDS = ("bnb_4bit_quant_type", "adapter_dtype", "dtype", "loss", "sharding")
@@ -192,7 +195,13 @@ def _conditions(entry: Mapping[str, str]) -> Conditions:
     }
     values.update({name: entry[name] for name in ("bnb_forward", "attention_kernel", "padding") if entry.get(name)})
     values.setdefault("padding", "none")
-    values["shifted_logits"] = _before(entry.get("versions", ""), "transformers", _LABELS_SHIFTED_SINCE)
+    versions = entry.get("versions", "")
+    values["shifted_logits"] = _before(versions, "transformers", _LABELS_SHIFTED_SINCE)
+    values["embeddings_cast_back"] = (
+        entry.get("prepare_kbit", "").lower() == "true"
+        and entry.get("autocast", "").lower() == "true"
+        and _before(versions, "trl", _EMBEDDINGS_LEFT_SINCE)
+    )
     return Conditions(**values)
 
 

@@ -22,5 +22,8 @@ class Conditions:
     """The kernel that ran; ``auto`` lets the card, the dtype and the shapes decide."""
     shifted_logits: bool = False
     """The loss copies the logits shifted by one position, as transformers did before it shifted the labels instead."""
+    embeddings_cast_back: bool = False
+    """Embedding and head go back to bfloat16 after ``prepare_model_for_kbit_training``, as in TRL before it dropped
+    that call; trl/models/utils.py, peft_module_casting_to_bf16 (trl 0.13)."""
     padding: Padding = "auto"
     """Whether the batch carries a padding mask; ``auto``: if several sequences are padded to one length."""

@@ -1,7 +1,7 @@
 """The estimate: bytes allocated, reserved and used by a plan on a device, phase by phase, and whether it fits."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from estimator.overhead import context_bytes, worker_bytes
 from estimator.replay import Replay
+from estimator.sharding import on_each_gpu, replica, share
 from estimator.tape import COMPONENTS, Tape
 from specs import FinetunePlan, GpuSpec, gib
 
@@ -99,7 +100,7 @@ def estimate(tape: Tape, plan: FinetunePlan, gpu: GpuSpec) -> MemoryEstimate:
         "cache": reserved - peak,
         "overhead": used - reserved,
     }
-    return MemoryEstimate(
+    alone = MemoryEstimate(
         num_params=tape.num_params,
         trainable_params=trainable_params(tape, plan),
         peak_allocated_bytes=peak,
@@ -115,6 +116,7 @@ def estimate(tape: Tape, plan: FinetunePlan, gpu: GpuSpec) -> MemoryEstimate:
         assumptions=_assumptions(tape),
         timeline=_timeline(replay),
     )
+    return alone if plan.num_gpus == 1 else _for_one_of_several(alone, tape, plan, gpu)
 
 
 def peak_allocated_bytes(tape: Tape, plan: FinetunePlan, gpu: GpuSpec) -> int:
@@ -132,6 +134,50 @@ def verdict(used_bytes: int, capacity_bytes: int, error_band: tuple[float, float
     if used_bytes > capacity_bytes:
         return "does not fit"
     return "tight" if used_bytes * (1 + error_band[1]) > capacity_bytes else "fits"
+
+
+def _for_one_of_several(alone: MemoryEstimate, tape: Tape, plan: FinetunePlan, gpu: GpuSpec) -> MemoryEstimate:
+    """Return the estimate for each of several GPUs, from that of one which holds everything."""
+    model = replica(tape, plan)
+    held = share(model, plan)
+    if gpu.is_cpu:
+        held = replace(held, outside_bytes=0)
+    components = on_each_gpu(alone.components, model, held)
+    used = sum(components.values())
+    peak = used - components["cache"] - components["overhead"]
+    saved = alone.peak_allocated_bytes - peak
+    at_rest = ("weights", "quantization_constants", "adapter")
+    loaded = sum(components.get(name, 0) - alone.components.get(name, 0) for name in at_rest)
+    phases = {name: num_bytes - saved for name, num_bytes in alone.phases.items()}
+    return replace(
+        alone,
+        peak_allocated_bytes=peak,
+        peak_reserved_bytes=peak + components["cache"],
+        used_bytes=used,
+        host_bytes=(used if gpu.is_cpu else alone.host_bytes) + held.host_bytes,
+        phases={**phases, "load": min(peak, alone.phases["load"] + loaded)},
+        components=components,
+        verdict=verdict(used, gpu.usable_bytes),
+        warnings=(*alone.warnings, *_sharding_warnings(plan)),
+        assumptions=(*alone.assumptions, f"Each of {plan.num_gpus:,} devices under {plan.sharding}."),
+        timeline=tuple(
+            _moment_on_each(moment, on_each_gpu(moment.components, model, held)) for moment in alone.timeline
+        ),
+    )
+
+
+def _moment_on_each(moment: Moment, components: Mapping[str, int]) -> Moment:
+    return replace(moment, components={name: components[name] for name in COMPONENTS})
+
+
+def _sharding_warnings(plan: FinetunePlan) -> tuple[str, ...]:
+    divides_weights = plan.sharding in {"zero3", "fsdp"}
+    if divides_weights and plan.load_in_4bit and plan.bnb_4bit_quant_storage == "uint8":
+        return (
+            f"{plan.sharding} leaves 4-bit weights that are packed as uint8 whole on every GPU: "
+            "set bnb_4bit_quant_storage to the dtype of the other weights.",
+        )
+    return ()
 
 
 def _components_at_peak(replay: Replay, phases: Mapping[str, int]) -> dict[str, int]:

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -73,8 +73,11 @@ class Recipe:
         """Return the recipe as canonical JSON."""
         values = {
             "config": json.loads(self.config_json),
-            "plan": {name: self.plan.to_dict()[name] for name in _TRACED},
-            "conditions": dataclasses.asdict(self.conditions),
+            "method": self.plan.method,
+            "plan": _said(self.plan, FinetunePlan.for_method(self.plan.method, "traced"), _TRACED),
+            "conditions": _said(
+                self.conditions, Conditions(), [entry.name for entry in dataclasses.fields(Conditions)]
+            ),
             "single": self.single,
             "beyond_window": self.beyond_window,
         }
@@ -86,7 +89,9 @@ class Recipe:
         values = json.loads(text)
         return cls(
             config_json=json.dumps(values["config"], sort_keys=True, separators=(",", ":")),
-            plan=FinetunePlan.from_dict({"model_name_or_path": "traced", **values["plan"]}),
+            plan=FinetunePlan.from_dict(
+                {**FinetunePlan.for_method(values["method"], "traced").to_dict(), **values["plan"]}
+            ),
             conditions=Conditions(**values["conditions"]),
             single=values["single"],
             beyond_window=values["beyond_window"],
@@ -104,10 +109,12 @@ def recipe(model: ModelSpec, plan: FinetunePlan, conditions: Conditions, gpu: Gp
     """
     masked = conditions.padding == "mask" or (conditions.padding == "auto" and _padded(plan))
     window = sliding_window(model.config)
-    beyond = window is not None and plan.max_length >= window
     kernel = conditions.attention_kernel
     if kernel == "auto":
         kernel = attention_kernel(model, plan, gpu, masked=masked)
+    # The package flash-attn knows windows itself; all others need a mask for them.
+    windowed = plan.attn_implementation != "flash_attention_2" and conditions.attention_kernel != "flash"
+    beyond = windowed and window is not None and plan.max_length >= window
     decided = dataclasses.replace(
         conditions, attention_kernel=kernel, padding="mask" if masked else "none", bnb_forward="auto"
     )
@@ -150,6 +157,12 @@ def attention_kernel(model: ModelSpec, plan: FinetunePlan, gpu: GpuSpec | None, 
 def _architecture(config: Mapping[str, Any]) -> str:
     kept = {name: value for name, value in config.items() if name not in _NOT_ARCHITECTURE}
     return json.dumps(kept, sort_keys=True, separators=(",", ":"))
+
+
+def _said(chosen: Any, default: Any, names: Sequence[str]) -> dict[str, Any]:
+    """Return the fields that differ from their default, so that a new field leaves the names of old tapes alone."""
+    values = {name: getattr(chosen, name) for name in names if getattr(chosen, name) != getattr(default, name)}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 def _padded(plan: FinetunePlan) -> bool:

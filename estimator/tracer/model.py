@@ -10,6 +10,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from trl.trainer.utils import add_fused_lm_head
 
+from estimator.conditions import Conditions
 from specs import FinetunePlan, TraceError
 from trainer import model as trainer_model
 
@@ -28,7 +29,9 @@ class TracedModel:
     """Parameters of experts that bitsandbytes leaves in 16 bit though the plan quantizes."""
 
 
-def traced_model(plan: FinetunePlan, config: dict[str, Any], mode: FakeTensorMode) -> TracedModel:
+def traced_model(
+    plan: FinetunePlan, config: dict[str, Any], conditions: Conditions, mode: FakeTensorMode
+) -> TracedModel:
     """Return the model of a plan with its tensors fake and its layers cut to those that differ.
 
     Raises:
@@ -43,6 +46,9 @@ def traced_model(plan: FinetunePlan, config: dict[str, Any], mode: FakeTensorMod
     expert_params = _expert_params(layers) if plan.quantization != "none" else 0
     _cut(base, layers, chosen)
     prepared = trainer_model.with_checkpointing(trainer_model.prepared_base(base, plan), plan)
+    if conditions.embeddings_cast_back:
+        prepared.get_input_embeddings().to(torch.bfloat16)
+        prepared.get_output_embeddings().to(torch.bfloat16)
     if plan.loss == "chunked":
         add_fused_lm_head(base, outputs=("log_probs", "entropy", "is_top1"))
     module = trainer_model.with_adapter(prepared, plan).train()

@@ -91,6 +91,7 @@ class Recorder(TorchDispatchMode):
     def close(self) -> Recording:
         """Stop recording; what still lives is left unfreed."""
         self._open = False
+        self._order_frees()
         return self.recording
 
     def mark(self, tensor: torch.Tensor, *marks: str) -> None:
@@ -98,6 +99,17 @@ class Recorder(TorchDispatchMode):
         found = self._living.get(tensor.untyped_storage()._cdata)
         if found is not None:
             self.recording.allocations[found[1]].marks.update(marks)
+
+    def _order_frees(self) -> None:
+        """Sort frees that follow each other: autocast drops its cached weights in the order of their addresses."""
+        events, places = self.recording.events, self.recording.places
+        start = 0
+        for position in range(1, len(events) + 1):
+            same = position < len(events) and events[position] < 0 and places[position] == places[start]
+            if not (same and events[start] < 0):
+                if events[start] < 0:
+                    events[start:position] = sorted(events[start:position], reverse=True)
+                start = position
 
     def _event(self, number: int) -> None:
         self.recording.events.append(number)

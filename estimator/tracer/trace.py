@@ -70,7 +70,7 @@ def probes(recipe: Recipe) -> Iterator[Probe]:
 def _recorded(recipe: Recipe, probe: Probe) -> tuple[Recording, TracedModel]:
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     plan = dataclasses.replace(recipe.plan, r=probe.rank)
-    model = traced_model(plan, _config(recipe), mode)
+    model = traced_model(plan, _config(recipe), recipe.conditions, mode)
     batch = Batch(size=probe.batch, length=probe.length, masked=recipe.conditions.padding == "mask")
     recording = recorded_step(model, batch, plan=plan, conditions=recipe.conditions, mode=mode)
     return recording, model
