@@ -1,19 +1,21 @@
 """Reads training data: json, jsonl, csv, parquet or txt, in any of the usual layouts, row by row."""
 
 import csv
+import itertools
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow.parquet
 
 from specs import DataError
 from trainer.contract import DataSource
 
-Row = Mapping[str, Any]
+Row: TypeAlias = Mapping[str, Any]
+_Rows: TypeAlias = Iterator[tuple[int, "Row | Finding"]]
 
 _LARGEST_JSON = 2**30
 """Bytes of the largest json file that is read at once; jsonl has no such limit."""
@@ -38,6 +40,8 @@ class Example:
     row: int
     """Number of the row in the file, from 1."""
     turns: tuple[Turn, ...]
+    layout: str = ""
+    """Name of the layout that the row was read in."""
     chosen: str | None = None
     """The better answer of a preference pair; the turns then end with the user's."""
     rejected: str | None = None
@@ -100,7 +104,7 @@ def recognised_layout(row: Row, path: str) -> Layout:
     )
 
 
-def rows(path: Path) -> Iterator[tuple[int, Row | Finding]]:
+def rows(path: Path) -> _Rows:
     """Yield the rows of a file with their numbers, from 1.
 
     Raises:
@@ -112,78 +116,80 @@ def rows(path: Path) -> Iterator[tuple[int, Row | Finding]]:
     if reader is None:
         raise DataError(path.name, f"must end in {', '.join(_READERS)}", path.suffix or "no ending")
     try:
-        yield from enumerate(reader(path), start=1)
+        yield from reader(path)
     except UnicodeDecodeError as error:
         raise DataError(path.name, "must be text in UTF-8", None, "Save it again as UTF-8") from error
     except (pyarrow.ArrowException, csv.Error, OSError) as error:
         raise DataError(path.name, f"cannot be read as {path.suffix[1:].lower()}", str(error)) from error
 
 
-def _jsonl_rows(path: Path) -> Iterator[Row | Finding]:
+def _jsonl_rows(path: Path) -> _Rows:
     with path.open(encoding="utf-8-sig") as stream:
         for number, line in enumerate(stream, start=1):
             if line.strip():
-                yield _json_row(line, number)
+                yield number, _json_row(line, number)
 
 
 def _json_row(line: str, number: int) -> Row | Finding:
     try:
-        value = json.loads(line)
+        return _object(json.loads(line), number)
     except (ValueError, RecursionError) as error:
         return Finding(row=number, sentence=f"Row {number}: is not valid JSON: {error}.")
-    if not isinstance(value, dict):
-        return Finding(row=number, sentence=f"Row {number}: must be a JSON object, got {type(value).__name__}.")
-    return value
 
 
-def _json_rows(path: Path) -> Iterator[Row | Finding]:
+def _object(value: Any, number: int) -> Row | Finding:
+    if isinstance(value, dict):
+        return value
+    return Finding(row=number, sentence=f"Row {number}: must be a JSON object, got {type(value).__name__}.")
+
+
+def _json_rows(path: Path) -> _Rows:
     size = path.stat().st_size
     if size > _LARGEST_JSON:
         raise DataError(path.name, "may have 1 GiB as json", f"{size:,} bytes", "Convert it to jsonl")
+    text = path.read_text(encoding="utf-8-sig")
     try:
-        value = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, RecursionError) as error:
-        if path.read_text(encoding="utf-8-sig").count("\n") and not isinstance(error, RecursionError):
-            # One object a line under the name .json is common.
-            yield from _jsonl_rows(path)
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        lines = [line for line in text.splitlines()[:2] if line.strip()]
+        if len(lines) == 2 and all(isinstance(_json_row(line, 1), dict) for line in lines):
+            yield from _jsonl_rows(path)  # one object a line under the name .json is common
             return
         raise DataError(path.name, "must be valid JSON", str(error)) from error
     if isinstance(value, dict):
         lists = [entry for entry in value.values() if isinstance(entry, list)]
-        value = lists[0] if len(lists) == 1 and "messages" not in value else [value]
+        value = lists[0] if len(lists) == 1 and not {"messages", "conversations"} & value.keys() else [value]
     if not isinstance(value, list):
         raise DataError(path.name, "must hold a list of objects", type(value).__name__)
     for number, entry in enumerate(value, start=1):
-        sentence = f"Row {number}: must be a JSON object, got {type(entry).__name__}."
-        yield entry if isinstance(entry, dict) else Finding(row=number, sentence=sentence)
+        yield number, _object(entry, number)
 
 
-def _csv_rows(path: Path) -> Iterator[Row | Finding]:
+def _csv_rows(path: Path) -> _Rows:
     with path.open(encoding="utf-8-sig", newline="") as stream:
-        yield from csv.DictReader(stream)
+        yield from enumerate(csv.DictReader(stream), start=1)
 
 
-def _parquet_rows(path: Path) -> Iterator[Row | Finding]:
+def _parquet_rows(path: Path) -> _Rows:
+    number = 0
     with pyarrow.parquet.ParquetFile(path) as table:
         for batch in table.iter_batches(batch_size=512):
-            yield from batch.to_pylist()
+            for row in batch.to_pylist():
+                number += 1
+                yield number, row
 
 
-def _txt_rows(path: Path) -> Iterator[Row | Finding]:
+def _txt_rows(path: Path) -> _Rows:
     """Yield paragraphs: what stands between empty lines."""
-    lines: list[str] = []
+    number = 0
     with path.open(encoding="utf-8-sig") as stream:
-        for line in stream:
-            if line.strip():
-                lines.append(line.rstrip("\n"))
-            elif lines:
-                yield {"text": "\n".join(lines)}
-                lines = []
-    if lines:
-        yield {"text": "\n".join(lines)}
+        for filled, lines in itertools.groupby(stream, key=lambda line: bool(line.strip())):
+            if filled:
+                number += 1
+                yield number, {"text": "".join(lines).rstrip("\n")}
 
 
-_READERS: Mapping[str, Callable[[Path], Iterator[Row | Finding]]] = {
+_READERS: Mapping[str, Callable[[Path], _Rows]] = {
     ".jsonl": _jsonl_rows,
     ".json": _json_rows,
     ".csv": _csv_rows,
@@ -204,7 +210,7 @@ def _example(number: int, row: Row, layout: Layout) -> Example | Finding:
         turns = layout.turns(row)
         chosen, rejected = row.get("chosen"), row.get("rejected")
         pair = {"chosen": _reply(chosen), "rejected": _reply(rejected)} if layout.name == "preference" else {}
-        return Example(row=number, turns=_checked(turns, pair=bool(pair)), **pair)
+        return Example(row=number, turns=_checked(turns, pair=bool(pair)), layout=layout.name, **pair)
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         reason = str(error) if type(error) is ValueError else f"does not have the layout {layout.name}"
         return Finding(row=number, sentence=f"Row {number}: {reason}.")

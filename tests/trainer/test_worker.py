@@ -36,7 +36,8 @@ def test_a_run_trains_saves_answers_and_starts_the_next(store, plan_of, chat_dat
     assert metric.memory_bytes > 10**8
     assert metric.eta_seconds == 0
     assert metric.grad_norm > 0
-    assert done.measured["peak_used_bytes"] >= metric.memory_bytes
+    # Linux counts resident pages in batches by thread: the peak may lag by some hundred KiB.
+    assert done.measured["peak_used_bytes"] >= 0.99 * metric.memory_bytes
     assert done.details["rows"] == 24
     assert [answer.prompt for answer in store.answers(first.id)] == ["What comes after one?"]
     with safe_open(store.run_folder(first.id) / ADAPTER / "adapter_model.safetensors", "pt") as tensors:
