@@ -9,7 +9,7 @@ import numpy as np
 
 from estimator.overhead import context_bytes, worker_bytes
 from estimator.replay import Replay
-from estimator.sharding import on_each_gpu, replica, share
+from estimator.sharding import Replica, Share, on_each_gpu, replica, share
 from estimator.tape import COMPONENTS, Tape
 from specs import FinetunePlan, GpuSpec, gib
 
@@ -166,7 +166,8 @@ def _for_one_of_several(alone: MemoryEstimate, tape: Tape, plan: FinetunePlan, g
     )
 
 
-def _moment_on_each(moment: Moment, components: Mapping[str, int]) -> Moment:
+def _on_each(moment: Moment, model: Replica, held: Share) -> Moment:
+    components = on_each_gpu(moment.components, model, held)
     return replace(moment, components={name: components[name] for name in COMPONENTS})
 
 

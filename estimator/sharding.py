@@ -131,12 +131,20 @@ def share(model: Replica, plan: FinetunePlan, *, offload: Offload = "none") -> S
     return _data_parallel(model, plan)
 
 
-def on_each_gpu(components: Mapping[str, int], held: Share) -> dict[str, int]:
-    """Return an estimate's components for one of several GPUs, from those of a single GPU that holds everything."""
-    divided = {name: num_bytes for name, num_bytes in held.components.items() if name != "workspace"}
-    workspace = components.get("workspace", 0) + held.components.get("workspace", 0)
-    overhead = components.get("overhead", 0) + held.outside_bytes
-    return {**components, **divided, "workspace": workspace, "overhead": overhead}
+def on_each_gpu(components: Mapping[str, int], model: Replica, held: Share) -> dict[str, int]:
+    """Return an estimate's components for one of several GPUs, from those of a single GPU that holds everything.
+
+    Gradients count as far as they are there at the moment that the components describe.
+    """
+    whole_gradients = max(1, model.trained_params * model.trained_itemsize)
+    there = components["gradients"] / whole_gradients
+    return {
+        **components,
+        **held.components,
+        "gradients": round(there * held.components["gradients"]),
+        "workspace": components["workspace"] + held.components["workspace"],
+        "overhead": components.get("overhead", 0) + held.outside_bytes,
+    }
 
 
 def gpus_needed(bytes_on_each: Callable[[int], int], usable_bytes: int, *, most: int = MOST_GPUS) -> int | None:

@@ -5,8 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from catalog import gpus, models
+from estimator.estimate import estimate
 from estimator.library import tape_for
 from estimator.sharding import NCCL_BYTES, Replica, Unit, gpus_needed, on_each_gpu, replica, share
+from estimator.tape import COMPONENTS
 from specs import GIB, FinetunePlan, PlanError
 
 SEVEN_AND_A_HALF = 7_500_000_000
@@ -122,13 +124,20 @@ def test_weights_in_floating_storage_are_divided_and_integers_are_not():
 
 
 def test_the_parts_of_an_estimate_become_those_of_one_gpu():
-    components = {"weights": 100, "gradients": 50, "optimizer_states": 80, "activations": 7, "workspace": 3, "cache": 1}
-    held = share(whole(1000), several("zero2", 4))
-    parts = on_each_gpu(components, held)
+    components = {
+        "weights": 2000,
+        "gradients": 1000,  # half of them are there
+        "optimizer_states": 4000,
+        "activations": 7,
+        "workspace": 3,
+        "cache": 1,
+        "overhead": 5,
+    }
+    parts = on_each_gpu(components, whole(1000), share(whole(1000), several("zero2", 4)))
     assert (parts["activations"], parts["cache"]) == (7, 1)
     assert parts["workspace"] == 3 + 4096**2 * 2
-    assert parts["gradients"] == 500
-    assert parts["overhead"] == NCCL_BYTES
+    assert parts["gradients"] == 250
+    assert parts["overhead"] == 5 + NCCL_BYTES
 
 
 def test_so_many_gpus_are_needed():
@@ -155,3 +164,21 @@ def test_the_number_needed_is_the_smallest_that_fits(total, usable):
     if needed is not None:
         assert -(-total // needed) <= usable
         assert needed == 1 or -(-total // (needed - 1)) > usable
+
+
+@pytest.mark.parametrize("sharding", STRATEGIES)
+def test_the_estimate_of_one_of_several_gpus_sums_to_what_it_uses(sharding):
+    model, card = models.find("HuggingFaceTB/SmolLM2-135M"), gpus.find("RTX 4090")
+    alone_plan = FinetunePlan.for_method("full", model.name, bf16=True)
+    plan = dataclasses.replace(alone_plan, num_gpus=8, sharding=sharding)
+    tape = tape_for(model, alone_plan)
+    alone, each = estimate(tape, alone_plan, card), estimate(tape, plan, card)
+    assert sum(each.components.values()) == each.used_bytes
+    assert max(each.phases.values()) == each.peak_allocated_bytes
+    assert each.peak_allocated_bytes <= each.peak_reserved_bytes <= each.used_bytes
+    assert {name for moment in each.timeline for name in moment.components} == set(COMPONENTS)
+    assert min(num_bytes for moment in each.timeline for num_bytes in moment.components.values()) >= 0
+    if sharding == "ddp":
+        assert each.used_bytes > alone.used_bytes
+    else:
+        assert each.components["optimizer_states"] < alone.components["optimizer_states"]
