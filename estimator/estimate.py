@@ -160,9 +160,7 @@ def _for_one_of_several(alone: MemoryEstimate, tape: Tape, plan: FinetunePlan, g
         verdict=verdict(used, gpu.usable_bytes),
         warnings=(*alone.warnings, *_sharding_warnings(plan)),
         assumptions=(*alone.assumptions, f"Each of {plan.num_gpus:,} devices under {plan.sharding}."),
-        timeline=tuple(
-            _moment_on_each(moment, on_each_gpu(moment.components, model, held)) for moment in alone.timeline
-        ),
+        timeline=tuple(_on_each(moment, model, held) for moment in alone.timeline),
     )
 
 
