@@ -71,7 +71,7 @@ def heat_map(
 ) -> go.Figure:
     """Return used memory over batch size and sequence length, with a line where it stops fitting."""
     shares = [[used / capacity_bytes for used in row] for row in used_bytes]
-    across, up = [f"{length:,}" for length in lengths], [str(batch) for batch in batches]
+    across, up = list(range(len(lengths))), list(range(len(batches)))
     figure = go.Figure()
     figure.add_heatmap(
         z=[[min(share, 1.5) for share in row] for row in shares],
@@ -80,29 +80,44 @@ def heat_map(
         zmin=0,
         zmax=1.5,
         colorscale=[(0, "#E6F0F7"), (0.6, "#4477AA"), (0.6667, "#2B4C6F"), (0.6668, "#F6C9A8"), (1, "#C2452D")],
-        colorbar={
-            "title": {"text": "of the device"},
-            "tickformat": ".0%",
-            "tickvals": [0, 0.5, 1, 1.5],
-            "thickness": 12,
-        },
+        colorbar={"title": {"text": "of the device"}, "tickformat": ".0%", "tickvals": [0, 0.5, 1, 1.5]},
         text=[[f"{used / GIB:,.1f}" for used in row] for row in used_bytes],
         texttemplate="%{text}",
-        customdata=[[gib(used) for used in row] for row in used_bytes],
-        hovertemplate="%{y} sequences of %{x} tokens: %{customdata}<extra></extra>",
+        customdata=[
+            [
+                f"{batch:,} sequences of {length:,} tokens: {gib(used)}"
+                for length, used in zip(lengths, row, strict=True)
+            ]
+            for batch, row in zip(batches, used_bytes, strict=True)
+        ],
+        hovertemplate="%{customdata}<extra></extra>",
         xgap=2,
         ygap=2,
     )
-    figure.update_layout(
-        height=90 + 38 * len(batches),
-        margin={"l": 0, "r": 0, "t": 8, "b": 0},
-        xaxis={"title": "max_length (tokens)", "type": "category", "fixedrange": True},
-        yaxis={"title": "per_device_train_batch_size", "type": "category", "fixedrange": True},
-    )
     figure.add_scatter(
-        **_fitting_edge(shares, across, up), mode="lines", line={"color": CAPACITY_LINE, "width": 3}, hoverinfo="skip"
+        **_fitting_edge(shares), mode="lines", line={"color": CAPACITY_LINE, "width": 3}, hoverinfo="skip"
     )
-    figure.update_layout(showlegend=False)
+    figure.update_layout(
+        height=100 + 38 * len(batches),
+        margin={"l": 0, "r": 0, "t": 8, "b": 0},
+        showlegend=False,
+        xaxis={
+            "title": "max_length (tokens)",
+            "tickvals": across,
+            "ticktext": [f"{length:,}" for length in lengths],
+            "showgrid": False,
+            "zeroline": False,
+            "fixedrange": True,
+        },
+        yaxis={
+            "title": "sequences at once",
+            "tickvals": up,
+            "ticktext": [f"{batch:,}" for batch in batches],
+            "showgrid": False,
+            "zeroline": False,
+            "fixedrange": True,
+        },
+    )
     return figure
 
 
@@ -241,20 +256,18 @@ def _add_band(figure: go.Figure, total: int, band: tuple[float, float], label: s
     )
 
 
-def _fitting_edge(
-    shares: Sequence[Sequence[float]], across: Sequence[str], up: Sequence[str]
-) -> dict[str, list[float | None]]:
+def _fitting_edge(shares: Sequence[Sequence[float]]) -> dict[str, list[float | None]]:
     """Return the stair between the cells that fit and those that do not, in cell coordinates."""
     xs: list[float | None] = []
     ys: list[float | None] = []
-    for j in range(len(up)):
-        for i in range(len(across)):
-            if shares[j][i] > 1:
+    for j, row in enumerate(shares):
+        for i, share in enumerate(row):
+            if share > 1:
                 continue
-            if i + 1 < len(across) and shares[j][i + 1] > 1:
+            if i + 1 < len(row) and row[i + 1] > 1:
                 xs += [i + 0.5, i + 0.5, None]
                 ys += [j - 0.5, j + 0.5, None]
-            if j + 1 < len(up) and shares[j + 1][i] > 1:
+            if j + 1 < len(shares) and shares[j + 1][i] > 1:
                 xs += [i - 0.5, i + 0.5, None]
                 ys += [j + 0.5, j + 0.5, None]
     return {"x": xs, "y": ys}

@@ -59,8 +59,8 @@ def cell(shown: Cell) -> str:
     """Return one combination as Markdown."""
     if shown.estimate is None:
         return ":gray[not possible]"
-    verdict = shown.estimate.verdict
-    return f":{palette.VERDICT_COLORS[verdict]}[{palette.VERDICT_ICONS[verdict]} {gib(shown.estimate.used_bytes)}]"
+    verdict, used = shown.estimate.verdict, gib(shown.estimate.used_bytes).replace(" ", "\N{NO-BREAK SPACE}")
+    return f":{palette.VERDICT_COLORS[verdict]}[{palette.VERDICT_ICONS[verdict]}\N{NO-BREAK SPACE}{used}]"
 
 
 def heat_map(cells: Sequence[Sequence[Cell]], batches: Sequence[int], lengths: Sequence[int], capacity: int) -> None:

@@ -1,4 +1,4 @@
-"""The training data a person can choose: the demo's and what was uploaded."""
+"""The training data a person can choose: the demo's and what was uploaded, with what is in it."""
 
 import functools
 import json
@@ -9,6 +9,8 @@ from typing import BinaryIO
 from catalog import paths
 from specs import DataError
 from trainer.contract import DataSource
+from trainer.doctor import Report, examined
+from trainer.tokens import FolderTokenizer
 from ui import uploads
 
 DEMO = "Demo: house-style instructions"
@@ -16,13 +18,11 @@ DEMO = "Demo: house-style instructions"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Data:
-    """One data set as the advice needs it."""
+    """One data set, examined."""
 
     label: str
     path: Path
-    rows: int | None = None
-    tokens: tuple[int, int, int] | None = None
-    """Tokens of a row: median, 95th percentile, longest."""
+    report: Report
     prompts: tuple[str, ...] = ()
     """What the base model and the tuned one are asked; empty takes the data's own first prompts."""
 
@@ -31,28 +31,32 @@ class Data:
         """The data as a run takes it."""
         return DataSource(path=str(self.path), prompts=self.prompts)
 
-
-def folder() -> Path:
-    """Return where uploads are kept."""
-    return paths.runs() / "uploads"
+    @property
+    def tokens(self) -> tuple[int, int, int] | None:
+        """Tokens of a row: median, 95th percentile, longest."""
+        if not self.report.lengths:
+            return None
+        return self.report.quantile(0.5), self.report.quantile(0.95), self.report.lengths[-1]
 
 
 def labels() -> list[str]:
     """Return the data sets to choose from."""
-    return [DEMO, *(_label(path, name) for path, name in uploads.all_kept(folder()))]
+    return [DEMO, *(_label(path, name) for path, name in uploads.all_kept(_folder()))]
 
 
 def find(label: str) -> Data:
-    """Return a chosen data set.
+    """Return a chosen data set; its first examination reads the whole file.
 
     Raises:
-        DataError: If no data set of this name is kept here.
+        DataError: If no data set of this name is kept here, or it has no row to train on.
     """
     if label == DEMO:
-        return _demo()
-    for path, name in uploads.all_kept(folder()):
+        prompts = json.loads((paths.assets() / "demo_prompts.json").read_text(encoding="utf-8"))
+        path = paths.demo_data()
+        return Data(label=DEMO, path=path, report=_report(path, paths.demo_model()), prompts=tuple(prompts))
+    for path, name in uploads.all_kept(_folder()):
         if _label(path, name) == label:
-            return Data(label=label, path=path)
+            return Data(label=label, path=path, report=_report(path, paths.demo_model()))
     raise DataError("data", "must be a data set that was uploaded here", label, "Upload it again")
 
 
@@ -62,16 +66,17 @@ def add(stream: BinaryIO, name: str) -> str:
     Raises:
         DataError: If the file cannot be kept.
     """
-    return _label(uploads.kept(stream, name, folder()), name)
+    return _label(uploads.kept(stream, name, _folder()), name)
 
 
-@functools.cache
-def _demo() -> Data:
-    path = paths.demo_data()
-    prompts = json.loads((paths.assets() / "demo_prompts.json").read_text(encoding="utf-8"))
-    with path.open(encoding="utf-8") as lines:
-        rows = sum(1 for line in lines if line.strip())
-    return Data(label=DEMO, path=path, rows=rows, prompts=tuple(prompts))
+def _folder() -> Path:
+    return paths.runs() / "uploads"
+
+
+@functools.lru_cache(maxsize=16)
+def _report(path: Path, tokenizer_folder: Path) -> Report:
+    tokenizer = FolderTokenizer(tokenizer_folder) if (tokenizer_folder / "tokenizer.json").exists() else None
+    return examined(DataSource(path=str(path)), tokenizer)
 
 
 def _label(path: Path, name: str) -> str:

@@ -85,7 +85,7 @@ def request(inputs: Inputs, method: Mapping[str, str]) -> Request:
         gpu=here.gpu if here else gpus.find(_of_size(inputs.device)),
         num_gpus=inputs.num_gpus,
         free_bytes=max(_GRAIN, here.free_bytes // _GRAIN * _GRAIN) if here else None,
-        dataset_rows=data.rows,
+        dataset_rows=data.report.rows,
         dataset_tokens=data.tokens,
         task=inputs.task,
         goal=inputs.goal,

@@ -48,7 +48,9 @@ def plan(result: Recommendation) -> None:
         "Value": [text.plain(text.value(getattr(result.plan, name))) for name in shown],
     }
     if reasons:
-        table["Acceptable"] = [text.plain(text.acceptable(advice[name])) for name in shown]
+        table["Value"] = [
+            text.with_range(value, advice[name]) for name, value in zip(shown, table["Value"], strict=True)
+        ]
         table["Why, and who says so"] = [text.grounds(advice[name]) for name in shown]
     else:
         table["What it is"] = [fields.MEANINGS[name] for name in shown]

@@ -57,6 +57,11 @@ def link(source: Source) -> str:
     return f"[{title}]({source.url}){place}" if source.url else f"{title}{place}"
 
 
+def with_range(shown: str, advice: Advice) -> str:
+    """Return a shown value with what else is acceptable below it, as Markdown."""
+    return f"**{shown}**  \n:gray[fine: {plain(acceptable(advice))}]"
+
+
 def grounds(advice: Advice) -> str:
     """Return reason, source and confidence of an advice as Markdown."""
     return f"{plain(advice.reason)}  \n:gray[{link(advice.source)} ({advice.confidence} confidence)]"

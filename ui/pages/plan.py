@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from ui import forms, notices, planning, shows, starting
+from ui import dataviews, forms, notices, planning, shows, starting
 
 left, right = st.columns([5, 9], gap="large")
 with left:
@@ -15,8 +15,8 @@ with right, notices.errors():
     starting.headline(asked, result, estimate)
     shows.memory(estimate)
     shows.cautions(result, estimate)
-    names = ["Plan", "Methods", "Room", "Export"]
-    plan, methods, room, export = st.tabs(names, key="view", bind=forms.URL, on_change="rerun")
+    names = ["Plan", "Methods", "Room", "Data", "Export"]
+    plan, methods, room, data, export = st.tabs(names, key="view", bind=forms.URL, on_change="rerun")
     if plan.open:
         with plan:
             shows.plan(result)
@@ -26,6 +26,9 @@ with right, notices.errors():
     if room.open:
         with room:
             shows.levers(result, estimate)
+    if data.open:
+        with data:
+            dataviews.examination(asked.data, result.plan.max_length)
     if export.open:
         with export:
             shows.export(asked, result)
