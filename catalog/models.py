@@ -6,7 +6,7 @@ import functools
 import importlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from catalog import local, sizes
@@ -27,8 +27,8 @@ def find(text: str) -> ModelSpec:
     """Return the model that a person means.
 
     Args:
-        text: A shipped name (in any case, also its part after ``/``), the path of a ``config.json`` or of a model
-            folder, a size such as ``7B``, or a Hub id.
+        text: A shipped name (in any case, also its part after ``/`` or words that tell it apart, such as
+            ``llama 2 7b``), the path of a ``config.json`` or of a model folder, a size such as ``7B``, or a Hub id.
 
     Raises:
         CatalogError: If nothing of that name is found; the sentence offers the nearest names.
@@ -45,6 +45,9 @@ def find(text: str) -> ModelSpec:
         return described(sizes.reference_config(billions), name=wanted, source=sizes.SOURCE)
     if _HUB_ID.fullmatch(wanted):
         return _from_hub(wanted)
+    meant = _meant(wanted)
+    if meant is not None:
+        return shipped(meant)
     raise CatalogError("model", f"is not in the catalog, no file and no size{nearest(wanted)}", wanted, _WAY_OUT)
 
 
@@ -79,7 +82,7 @@ def described(config: Mapping[str, Any], *, name: str, source: str) -> ModelSpec
     return dataclasses.replace(
         spec,
         num_params=sizes.llama_params(spec) if spec.model_type == "llama" else None,
-        linear_modules=tuple(known["linear_modules"]),
+        linear_modules=_linear_modules(known["linear_modules"], spec.config),
         expert_parameters=tuple(known["expert_parameters"]) if spec.is_moe else (),
     )
 
@@ -101,10 +104,31 @@ def _from_hub(name: str) -> ModelSpec:
     return described(config, name=name, source=f"config.json of https://huggingface.co/{name}")
 
 
+def _meant(text: str) -> str | None:
+    """Return the shipped name with all words of a text and the fewest others; None if no or several models have."""
+    words = _words(text)
+    others = {name: len(_words(name.rpartition("/")[2]) - words) for name in names() if words <= _words(name)}
+    closest = [name for name, number in others.items() if number == min(others.values())]
+    counts = {shipped(name).num_params for name in closest}
+    return closest[0] if len(words) > 1 and len(counts) == 1 else None
+
+
+def _words(text: str) -> frozenset[str]:
+    """Return the words and numbers of a name: ``Qwen2.5-7B`` has qwen, 2.5 and 7b."""
+    return frozenset(re.findall(r"[a-z]+|\d+(?:\.\d+)?[a-z]*", text[:200].lower()))
+
+
 def _unknown_type(model_type: str) -> str:
     close = difflib.get_close_matches(model_type.lower(), architectures(), n=3, cutoff=0.6)
     offered = f" (nearest: {', '.join(close)})" if close else ""
     return f"is no causal language model of transformers{offered}"
+
+
+def _linear_modules(by_default: Sequence[str], config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return an architecture's linear modules; latent attention without ``q_lora_rank`` projects queries at once."""
+    if "q_a_proj" not in by_default or config.get("q_lora_rank", 0) is not None:
+        return tuple(by_default)
+    return ("q_proj", *(name for name in by_default if name not in {"q_a_proj", "q_b_proj"}))
 
 
 def _counted(entry: Mapping[str, Any]) -> dict[str, Any]:

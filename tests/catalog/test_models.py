@@ -90,6 +90,8 @@ def test_every_shipped_name_is_found_complete(name):
         pytest.param("META-LLAMA/llama-3.1-8b", "meta-llama/Llama-3.1-8B", id="any case"),
         pytest.param("smollm2-135m-instruct", "HuggingFaceTB/SmolLM2-135M-Instruct", id="the part after the slash"),
         pytest.param("  gpt2 ", "openai-community/gpt2", id="blanks around"),
+        pytest.param("Llama 2 7B", "meta-llama/Llama-2-7b-hf", id="words"),
+        pytest.param("qwen 2.5 7b instruct", "Qwen/Qwen2.5-7B-Instruct", id="words of a fine-tune"),
     ],
 )
 def test_a_shipped_model_is_found_by(text, name):
@@ -197,6 +199,15 @@ def test_a_local_config_of_another_shape_has_no_count_until_it_is_built(written)
     assert "q_proj" in spec.linear_modules
 
 
+@pytest.mark.parametrize("model_type", ["deepseek_v2", "deepseek_v3"])
+@pytest.mark.parametrize("q_lora_rank", [None, 24])
+def test_latent_attention_has_the_query_projections_it_is_built_with(written, model_type, q_lora_rank):
+    latent = {"kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 16}
+    experts = {"n_routed_experts": 8, "moe_intermediate_size": 32, "n_group": 2, "topk_group": 1}
+    config = {**LLAMA, "model_type": model_type, "q_lora_rank": q_lora_rank, **latent, **experts}
+    assert set(models.find(written(config)).linear_modules) == set(linear_modules(built(config)))
+
+
 def test_a_silent_config_ties_its_head_as_its_type_does(written):
     assert models.find(written({**LLAMA, "model_type": "gemma"})).tie_word_embeddings is True
     assert models.find(written(LLAMA)).tie_word_embeddings is False
@@ -257,6 +268,7 @@ def test_whatever_a_config_says_it_is_a_model_or_one_sentence(changes):
     ("text", "part"),
     [
         pytest.param("llama-9b", "nearest: ", id="near a shipped name"),
+        pytest.param("qwen 3", "nearest: ", id="words of several models"),
         pytest.param("", "is not in the catalog", id="nothing"),
         pytest.param("x\0y", "is not in the catalog", id="a zero byte"),
         pytest.param("a" * 10_000, "is not in the catalog", id="longer than a path"),
