@@ -67,9 +67,9 @@ def _run(store: Store, given: argparse.Namespace) -> int:
     run = store.create(plan, DataSource(path=str(given.data.resolve())), place=place)
     launcher.launch(store, run.id)
     if given.detach:
-        _print(store.run(run.id), store, as_json=given.json)
+        show(store.run(run.id), store, as_json=given.json)
         return 0
-    return _watch(store, run.id, as_json=given.json)
+    return watch(store, run.id, as_json=given.json)
 
 
 def _list(store: Store, given: argparse.Namespace) -> int:
@@ -86,35 +86,35 @@ def _list(store: Store, given: argparse.Namespace) -> int:
 
 
 def _show(store: Store, given: argparse.Namespace) -> int:
-    _print(store.run(given.id), store, as_json=given.json)
+    show(store.run(given.id), store, as_json=given.json)
     return 0
 
 
 def _stop(store: Store, given: argparse.Namespace) -> int:
-    _print(store.request_stop(given.id), store, as_json=given.json)
+    show(store.request_stop(given.id), store, as_json=given.json)
     return 0
 
 
 def _resume(store: Store, given: argparse.Namespace) -> int:
     run = store.request_resume(given.id)
     launcher.launch(store, run.id)
-    return _watch(store, run.id, as_json=given.json)
+    return watch(store, run.id, as_json=given.json)
 
 
-def _watch(store: Store, run_id: str, *, as_json: bool) -> int:
+def watch(store: Store, run_id: str, *, as_json: bool = False) -> int:
     """Print what a run does until it is over; return 0, or 1 if it did not finish or stop as asked."""
     seen, phase = 0, None
     while True:
         run = store.run(run_id)
-        if not as_json and (run.state, run.phase) != phase:
-            phase = (run.state, run.phase)
-            print(f"{run.id}: {run.state}, {run.phase}", flush=True)
         for metric in store.metrics(run_id, after_step=seen):
             seen = metric.step
             if not as_json:
                 print(_line(metric, run), flush=True)
+        if not as_json and (run.state, run.phase) != phase:
+            phase = (run.state, run.phase)
+            print(f"{run.id}: {run.state}, {run.phase}", flush=True)
         if run.is_over:
-            _print(run, store, as_json=as_json)
+            show(run, store, as_json=as_json)
             return 0 if run.state in {State.FINISHED, State.STOPPED} else 1
         time.sleep(_LOOK_SECONDS)
 
@@ -135,7 +135,8 @@ def _line(metric: Metric, run: Run) -> str:
     return "  ".join(parts)
 
 
-def _print(run: Run, store: Store, *, as_json: bool) -> None:
+def show(run: Run, store: Store, *, as_json: bool = False) -> None:
+    """Print a run: its state, loss, memory, error, answers and folder."""
     metrics = store.metrics(run.id)
     if as_json:
         described = run_dict(run)

@@ -1,19 +1,25 @@
 """Checkpoints and results on disk: written under a temporary name and renamed, so that each is whole or not there."""
 
+import json
 import re
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from specs import gib
+from trainer.failure import DiskFullError
 
 CHECKPOINTS = "checkpoints"
 KEPT = 2
 """How many checkpoints are kept: the newest, and the one before it should the newest be damaged."""
 
 _NAME = re.compile(r"checkpoint-(\d+)")
-# transformers 5 writes it last but for rotation: a folder without it was never finished.
-_LAST_FILE = "trainer_state.json"
+_STATE = "trainer_state.json"
 
 
 def newest(run_folder: Path) -> Path | None:
@@ -44,6 +50,18 @@ def replaced(target: Path) -> Iterator[Path]:
         _move(folder, target)
 
 
+def require_space(folder: Path, num_bytes: int, purpose: str) -> None:
+    """Refuse to begin what the disk cannot hold.
+
+    Raises:
+        RunError: If fewer bytes are free on the folder's disk.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < num_bytes:
+        rule = f"{purpose} needs {gib(num_bytes)}"
+        raise DiskFullError("disk", rule, f"{gib(free)} free", "Free some space and resume the run")
+
+
 def _move(folder: Path, target: Path) -> None:
     """Rename a folder to a name that may be taken; a rename of folders cannot replace one that has files."""
     if target.exists():
@@ -56,6 +74,20 @@ def _checkpoints(run_folder: Path) -> list[Path]:
     found = {
         int(match[1]): folder
         for folder in (run_folder / CHECKPOINTS).glob("checkpoint-*")
-        if (match := _NAME.fullmatch(folder.name)) and (folder / _LAST_FILE).is_file()
+        if (match := _NAME.fullmatch(folder.name)) and is_whole(folder)
     }
     return [found[step] for step in sorted(found, reverse=True)]
+
+
+def is_whole(folder: Path) -> bool:
+    """Return whether every file of a checkpoint is complete; a crash of the machine can tear files after the rename."""
+    try:
+        json.loads((folder / _STATE).read_text(encoding="utf-8"))
+        for weights in folder.glob("*.safetensors"):
+            with safe_open(weights, "numpy"):
+                pass
+    except (OSError, ValueError, SafetensorError):
+        return False
+    # What torch saves is a zip archive, whose table of contents stands at the end.
+    saved = [*folder.glob("*.pt"), *folder.glob("*.pth")]
+    return any(folder.glob("*.safetensors")) and all(zipfile.is_zipfile(path) for path in saved)

@@ -14,7 +14,7 @@ from trainer.rendering import Rendered, rendered
 FINDINGS = 50
 """How many findings are kept in words; all are counted."""
 PREVIEWS = 5
-SAMPLE = 20_000
+SAMPLE = 4_000
 """Rows whose length is counted in tokens; beyond, one of 2, of 4, … so that a sample of the whole file remains."""
 _PROGRESS_ROWS = 5_000
 

@@ -6,7 +6,6 @@ from specs import DataError, LorafitError, PlanError, RunError, SpecError
 
 # What torch 2.13 and the operating system say when memory is short, in lower case.
 _MEMORY_SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory")
-_KINDS: tuple[tuple[type[LorafitError], str], ...] = ((DataError, "data"), (PlanError, "plan"), (SpecError, "model"))
 
 
 class StopRequestedError(Exception):
@@ -15,6 +14,19 @@ class StopRequestedError(Exception):
 
 class NotFiniteError(RunError):
     """The loss of a step is infinite or not a number."""
+
+
+class DiskFullError(RunError):
+    """The disk of the runs folder cannot hold what is to be written."""
+
+
+_KINDS: tuple[tuple[type[LorafitError], str], ...] = (
+    (NotFiniteError, "not_finite"),
+    (DiskFullError, "disk_full"),
+    (DataError, "data"),
+    (PlanError, "plan"),
+    (SpecError, "model"),
+)
 
 
 def kind_and_sentence(error: BaseException) -> tuple[str, str]:
@@ -27,8 +39,6 @@ def kind_and_sentence(error: BaseException) -> tuple[str, str]:
 
 def error_kind(error: BaseException) -> str:
     """Return which of the known ways to fail an exception is."""
-    if isinstance(error, NotFiniteError):
-        return "not_finite"
     if isinstance(error, LorafitError):
         return next((kind for known, kind in _KINDS if isinstance(error, known)), "run")
     if _is_memory(error):

@@ -240,6 +240,19 @@ class Store:
                 _update(db, run_id, plan=json.dumps(plan.to_dict()))
         return self.run(run_id)
 
+    def extend(self, run_id: str, steps: int) -> Run:
+        """Queue a run that is over again for more steps than it has done.
+
+        The learning rate's schedule is laid over all steps anew.
+
+        Raises:
+            RunError: If the run is not over, or the number of steps is not positive.
+        """
+        if steps < 1:
+            raise RunError("steps", "must be at least 1", steps)
+        run = self.run(run_id)
+        return self.request_resume(run_id, plan=dataclasses.replace(run.plan, max_steps=run.step + steps))
+
     def delete(self, run_id: str) -> None:
         """Forget a run that is over; its folder is the caller's to remove.
 

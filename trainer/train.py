@@ -1,8 +1,11 @@
 """One run, from its plan to its adapter: loads, tokenizes, trains, saves and asks the prompts again."""
 
+import hashlib
+import itertools
 import math
 import platform
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -17,12 +20,12 @@ from torch import nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, Trainer, TrainerCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 
-from specs import DataError, FinetunePlan, PlanError, SpecError
+from specs import MIB, DataError, FinetunePlan, PlanError, SpecError
 from trainer import checkpoints, memory
 from trainer.answers import answered
 from trainer.contract import Answer, Metric, Phase, Run, State
 from trainer.dataset import Example, Finding, examples
-from trainer.failure import NotFiniteError, StopRequestedError
+from trainer.failure import DiskFullError, NotFiniteError, StopRequestedError
 from trainer.model import build, kept_adapter_dtype
 from trainer.rendering import labelled, rendered
 from trainer.store import Store
@@ -32,6 +35,10 @@ ADAPTER = "adapter"
 
 _DEFAULT_PROMPTS = 3
 _ETA_STEPS = 20
+_SPACE_SECONDS = 10.0
+"""How often a full disk is looked at again before the result is saved: until then it lives in memory alone."""
+_SMALL_FILES_BYTES = 32 * MIB
+"""Tokenizer, states of generators and scheduler, configurations."""
 _LIBRARIES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "datasets", "accelerate")
 
 
@@ -82,14 +89,18 @@ def train(session: Session) -> State:
     model = build(plan, run.model, device=session.device)
     session.enter(Phase.TOKENIZING)
     data, prompts = _data(session, tokenizer)
+    checkpoints.require_space(session.folder, (checkpoints.KEPT + 2) * _checkpoint_bytes(model), "keeping the run")
     trainer = _trainer(session, model, tokenizer, data)
     before = answered(model, tokenizer, prompts) if not isinstance(model, PeftModel) else None
     session.enter(Phase.TRAINING)
     if not store.start_training(run.id):
         raise StopRequestedError
     resumed = checkpoints.newest(session.folder)
-    trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
-    store.add_measured(run.id, **memory.peaks(session.device))
+    try:
+        trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+    finally:
+        # Also of a run that ran out of memory: the peak tells by how much.
+        store.add_measured(run.id, **memory.peaks(session.device))
     stopped = session.stop.is_set() and trainer.state.global_step < trainer.state.max_steps
     store.set_phase(run.id, Phase.SAVING)
     _save(session, trainer.model, tokenizer)
@@ -120,7 +131,7 @@ def _data(session: Session, tokenizer: PreTrainedTokenizerBase) -> tuple[Dataset
     prompts: list[str] = []
     source, plan = session.run.data, session.plan
 
-    def tokenized() -> Iterator[dict[str, list[int]]]:
+    def tokenized() -> Iterator[dict[str, Any]]:
         for entry in examples(source):
             tokens = None if isinstance(entry, Finding) else _tokens(entry, tokenizer, plan)
             if isinstance(entry, Finding):
@@ -130,7 +141,7 @@ def _data(session: Session, tokenizer: PreTrainedTokenizerBase) -> tuple[Dataset
             else:
                 if len(prompts) < _DEFAULT_PROMPTS:
                     prompts.extend(turn.content for turn in entry.turns[:1] if turn.role == "user")
-                yield tokens
+                yield {**tokens, "group": _group(entry)}
 
     rows = list(tokenized())
     session.store.add_details(session.run.id, rows=len(rows), skipped=len(findings), findings=findings[:100])
@@ -146,6 +157,23 @@ def _tokens(example: Example, tokenizer: Any, plan: FinetunePlan) -> dict[str, l
     return labelled(text, tokenizer, max_length=plan.max_length, whole=not plan.completion_only_loss)
 
 
+def _group(example: Example) -> str:
+    """Return what examples of one question share, so that no question is both learned and evaluated."""
+    asked = "\n".join(turn.content for turn in example.turns if turn.role != "assistant")
+    return hashlib.sha256(asked.encode()).hexdigest()[:16]
+
+
+def held_out_rows(groups: Sequence[str], *, share: float, seed: int) -> list[int]:
+    """Return the rows to evaluate on: whole groups in an order that the seed decides, about a share of all rows."""
+    if not share:
+        return []
+    order = sorted(set(groups), key=lambda group: hashlib.sha256(f"{seed} {group}".encode()).digest())
+    sizes, wanted = Counter(groups), max(1, round(share * len(groups)))
+    before = [0, *itertools.accumulate(sizes[group] for group in order)]
+    chosen = {group for group, count in zip(order, before, strict=False) if count < wanted}
+    return [row for row, group in enumerate(groups) if group in chosen]
+
+
 class _PlanTrainer(SFTTrainer):
     """TRL's trainer, with checkpoints that are whole or not there, and the loss that the plan names."""
 
@@ -154,13 +182,17 @@ class _PlanTrainer(SFTTrainer):
         super().__init__(**kwargs)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        folder = self._session.folder
+        folder, run = self._session.folder, self._session.run
+        try:
+            checkpoints.require_space(folder, _checkpoint_bytes(model), "a checkpoint")
+        except DiskFullError as error:
+            # What was learned so far is still in memory: go on, and try again at the next checkpoint.
+            self._session.store.add_event(run.id, "warning", str(error))
+            return
         with checkpoints.written(folder) as target:
             self.args.output_dir = str(target)
             super()._save_checkpoint(model, trial)
-        self._session.store.add_event(
-            self._session.run.id, "checkpoint", f"Checkpoint of step {self.state.global_step} saved."
-        )
+        self._session.store.add_event(run.id, "checkpoint", f"Checkpoint of step {self.state.global_step} saved.")
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Compute the loss over the logits of all positions where the plan asks for it, else TRL's chunked one."""
@@ -174,15 +206,19 @@ def _trainer(session: Session, model: nn.Module, tokenizer: PreTrainedTokenizerB
     plan = session.plan
     if plan.loss == "fused":
         raise PlanError("loss", "is full or chunked in a run: TRL 1.16 has no fused one", plan.loss, "Choose chunked")
-    parts = data.train_test_split(plan.eval_split, seed=plan.seed) if plan.eval_split else {"train": data}
+    held_out = set(held_out_rows(data["group"], share=plan.eval_split, seed=plan.seed))
+    data = data.remove_columns("group")
+    learned = [row for row in range(len(data)) if row not in held_out]
+    if not learned:
+        raise DataError("eval_split", "leaves no row to train on", plan.eval_split, "Lower eval_split or add rows")
     arguments = training_arguments(plan, session.folder, device=session.device)
     with kept_adapter_dtype(model):
         trainer = _PlanTrainer(
             session=session,
             model=model,
             args=arguments,
-            train_dataset=parts["train"],
-            eval_dataset=parts.get("test"),
+            train_dataset=data.select(learned),
+            eval_dataset=data.select(sorted(held_out)) if held_out else None,
             processing_class=tokenizer,
             callbacks=[_Watch(session)],
         )
@@ -292,8 +328,21 @@ class _Watch(TrainerCallback):
         )
 
 
+def _checkpoint_bytes(model: nn.Module) -> int:
+    """Return about what a checkpoint takes: trained weights, two 32-bit optimizer states for each, and small files."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return sum(parameter.numel() * (parameter.element_size() + 8) for parameter in trained) + _SMALL_FILES_BYTES
+
+
 def _save(session: Session, model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Write the adapter (or the model) and its tokenizer, whole or not at all."""
+    """Write the adapter (or the model) and its tokenizer, whole or not at all; wait for space on a full disk."""
+    while True:
+        try:
+            checkpoints.require_space(session.folder, _checkpoint_bytes(model), "saving the result")
+            break
+        except DiskFullError as error:
+            session.store.add_event(session.run.id, "warning", str(error))
+            time.sleep(_SPACE_SECONDS)
     with checkpoints.replaced(session.folder / ADAPTER) as target:
         model.save_pretrained(target)
         tokenizer.save_pretrained(target)

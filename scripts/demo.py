@@ -1,0 +1,97 @@
+"""The whole path in the terminal: advice with reasons, predicted memory, 30 real steps, measured peak."""
+
+import dataclasses
+import json
+import sys
+import textwrap
+from pathlib import Path
+
+from advisor import Situation, advise
+from advisor.advise import Recommendation
+from catalog import machine, models, paths
+from estimator import library
+from estimator.estimate import MemoryEstimate
+from specs import FinetunePlan, GpuSpec, LorafitError, ModelSpec, gib
+from trainer import launcher
+from trainer.__main__ import watch
+from trainer.contract import DataSource, Place, Run
+from trainer.doctor import examined
+from trainer.store import Store
+from trainer.tokens import FolderTokenizer
+from trainer.train import ADAPTER
+
+STEPS = 30
+
+# A model of 135M parameters learns a style in 30 steps only at a higher rate than large models bear: our own runs of
+# QLoRA on the demo data, CPU, torch 2.13.0, 2026-11-22: at 2e-4 the loss stays within its noise, at 1e-3 it falls from
+# 3.5 to 2.2 in 60 steps, and the answers take the style on.
+PINS = {"method": "qlora", "learning_rate": 1e-3, "per_device_train_batch_size": 4, "lora_dropout": 0.0}
+
+
+def main() -> int:
+    """Show advice, memory and training of the demo model; return the exit status."""
+    try:
+        model, device = models.find(str(paths.demo_model())), machine.devices()[0]
+        result = recommendation(model, device.gpu)
+        plan = dataclasses.replace(result.plan, max_steps=STEPS)
+        print_advice(result)
+        estimate = library.price(model, plan, device.gpu)
+        print_memory(estimate, device.gpu)
+        torch_device = "cpu" if device.gpu.is_cpu else f"cuda:{device.index}"
+        return train(plan, estimate, torch_device)
+    except LorafitError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+def recommendation(model: ModelSpec, gpu: GpuSpec) -> Recommendation:
+    """Return the plan for the demo model and data on a device."""
+    report = examined(DataSource(path=str(paths.demo_data())), FolderTokenizer(paths.demo_model()))
+    situation = Situation(
+        model=model,
+        gpu=gpu,
+        dataset_rows=report.rows,
+        dataset_tokens=(report.quantile(0.5), report.quantile(0.95), report.quantile(1)),
+        model_name_or_path=paths.demo_model().name,
+        task="style",
+        pins=PINS,
+    )
+
+    def price(plan: FinetunePlan) -> MemoryEstimate:
+        return library.price(model, plan, gpu)
+
+    return advise(situation, price=price)
+
+
+def print_advice(result: Recommendation) -> None:
+    """Print each setting with its reason."""
+    print("Plan")
+    for advice in result.advice:
+        told = textwrap.shorten(advice.reason, 110, placeholder=" …")
+        print(f"  {advice.field:<30} {advice.value!s:<18} {told}")
+
+
+def print_memory(estimate: MemoryEstimate, gpu: GpuSpec) -> None:
+    """Print what the run will take, by part."""
+    print(f"\nMemory on {gpu.name}: {gib(estimate.used_bytes)} of {gib(estimate.capacity_bytes)}, {estimate.verdict}")
+    for name, size in estimate.components.items():
+        if size:
+            print(f"  {name.replace('_', ' '):<30} {gib(size):>10}")
+
+
+def train(plan: FinetunePlan, estimate: MemoryEstimate, device: str) -> int:
+    """Train the plan on the demo data, print first and last loss, peaks and the adapter's folder."""
+    prompts = tuple(json.loads(Path(paths.assets() / "demo_prompts.json").read_text(encoding="utf-8")))
+    store = Store(paths.runs())
+    place = Place(device=device, model_path=str(paths.demo_model()))
+    data = DataSource(path=str(paths.demo_data()), prompts=prompts)
+    run: Run = store.create(plan, data, estimate.to_dict(), place=place)
+    print(f"\nTraining {STEPS} steps; see it in the browser with `make run`")
+    launcher.launch(store, run.id)
+    status = watch(store, run.id)
+    print(f"  adapter: {store.run_folder(run.id) / ADAPTER}")
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
