@@ -19,6 +19,7 @@ ERROR_BAND = (-0.05, 0.06)
 """Fractions by which a real run may use less or more; from the errors that ``make accuracy`` prints."""
 
 TIMELINE_POINTS = 160
+_NOTABLE_SHARE = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,11 +191,11 @@ def _components_at_peak(replay: Replay, phases: Mapping[str, int]) -> dict[str, 
 
 def _warnings(tape: Tape, plan: FinetunePlan) -> tuple[str, ...]:
     found = [str(text) for text in tape.facts.get("warnings", ())]
-    experts = int(tape.facts.get("unquantized_expert_params", 0))
-    if experts and plan.quantization != "none":
+    left = int(tape.facts.get("unquantized_params", 0))
+    if left > tape.num_params * _NOTABLE_SHARE and plan.quantization != "none":
         found.append(
-            f"bitsandbytes leaves the experts' {experts / 1e9:.1f} billion weights in 16 bit ({gib(2 * experts)}): "
-            "they are stacked tensors, not linear layers."
+            f"bitsandbytes leaves {left / 1e9:.1f} billion weights of the layers in 16 bit ({gib(2 * left)}): "
+            "they are no plain linear layers, as the stacked experts of a mixture."
         )
     return tuple(found)
 

@@ -77,6 +77,15 @@ def shipped_file(wanted: Recipe, folder: Path = _SHIPPED) -> Path:
     return folder / f"{hashlib.sha256(wanted.config_json.encode()).hexdigest()[:16]}.zip"
 
 
+def traced(wanted: Recipe) -> Tape:
+    """Return a tape straight from the tracer.
+
+    Raises:
+        LorafitError: If the model cannot be built or traced.
+    """
+    return Tape.from_json(_LIBRARY.tracer.ask(wanted, _silent))
+
+
 def stop() -> None:
     """End the tracer process if one runs."""
     _LIBRARY.tracer.stop()

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from estimator.conditions import AttentionKernel, Conditions
+from estimator.conditions import Conditions
+from estimator.kernels import kernel_choice
 from specs import METHODS, FinetunePlan, GpuSpec, ModelSpec
 
 # The plan fields that decide which tensors a step makes. All others leave the tape as it is, or the replay varies them.
@@ -107,14 +108,15 @@ def recipe(model: ModelSpec, plan: FinetunePlan, conditions: Conditions, gpu: Gp
         conditions: The loop around the step; ``auto`` entries are decided here.
         gpu: The card that chooses the attention kernel; None for one that has every kernel.
     """
-    masked = conditions.padding == "mask" or (conditions.padding == "auto" and _padded(plan))
+    masked = conditions.padding == "mask" or (conditions.padding == "auto" and _masked(plan))
     window = sliding_window(model.config)
     kernel = conditions.attention_kernel
     if kernel == "auto":
-        kernel = attention_kernel(model, plan, gpu, masked=masked)
+        kernel = kernel_choice(model, plan, gpu, masked=masked).tape_kernel
     # The package flash-attn knows windows itself; all others need a mask for them.
     windowed = plan.attn_implementation != "flash_attention_2" and conditions.attention_kernel != "flash"
-    beyond = windowed and window is not None and plan.max_length >= window
+    batch, length = batch_shape(plan)
+    beyond = windowed and window is not None and length >= window
     decided = dataclasses.replace(
         conditions, attention_kernel=kernel, padding="mask" if masked else "none", bnb_forward="auto"
     )
@@ -122,9 +124,19 @@ def recipe(model: ModelSpec, plan: FinetunePlan, conditions: Conditions, gpu: Gp
         config_json=_architecture(model.config),
         plan=_canonical(plan, eager=kernel == "eager"),
         conditions=decided,
-        single=plan.per_device_train_batch_size == 1,
+        single=batch == 1,
         beyond_window=beyond,
     )
+
+
+def batch_shape(plan: FinetunePlan) -> tuple[int, int]:
+    """Return the rows of one forward pass, and the tokens of each.
+
+    Packed rows are joined to one: trl/trainer/sft_trainer.py, DataCollatorForLanguageModeling with ``padding_free``.
+    """
+    if plan.packing:
+        return 1, plan.per_device_train_batch_size * plan.max_length
+    return plan.per_device_train_batch_size, plan.max_length
 
 
 def sliding_window(config: Mapping[str, Any]) -> int | None:
@@ -133,25 +145,6 @@ def sliding_window(config: Mapping[str, Any]) -> int | None:
     if not isinstance(window, int) or config.get("use_sliding_window") is False:
         return None
     return window
-
-
-def attention_kernel(model: ModelSpec, plan: FinetunePlan, gpu: GpuSpec | None, *, masked: bool) -> AttentionKernel:
-    """Return the kernel that computes attention: flash, mem_efficient, math or eager.
-
-    Source: pytorch aten/src/ATen/native/transformers/cuda/sdp_utils.cpp (flash: 16 bit, compute capability 8.0, no
-    mask, head_dim up to
-    256; memory-efficient: no grouped-query attention); transformers/integrations/sdpa_attention.py, use_gqa_in_sdpa
-    (5.23).
-    """
-    if plan.attn_implementation != "sdpa":
-        return "eager" if plan.attn_implementation == "eager" else "flash"
-    grouped = model.num_key_value_heads < model.num_attention_heads
-    repeated = masked or model.head_dim > 256
-    modern = gpu is None or gpu.compute_capability is None or gpu.compute_capability >= (8, 0)
-    half = (plan.autocast_dtype or ("float32" if plan.prepare_kbit else plan.dtype)) != "float32"
-    if modern and half and not repeated:
-        return "flash"
-    return "math" if grouped and not repeated else "mem_efficient"
 
 
 def _architecture(config: Mapping[str, Any]) -> str:
@@ -165,8 +158,11 @@ def _said(chosen: Any, default: Any, names: Sequence[str]) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
-def _padded(plan: FinetunePlan) -> bool:
-    return plan.per_device_train_batch_size > 1 and not plan.packing
+def _masked(plan: FinetunePlan) -> bool:
+    """Return whether attention needs a mask; the package flash-attn takes padded and packed rows apart itself."""
+    if plan.attn_implementation == "flash_attention_2":
+        return False
+    return plan.packing or plan.per_device_train_batch_size > 1
 
 
 def _canonical(plan: FinetunePlan, *, eager: bool) -> FinetunePlan:

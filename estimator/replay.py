@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from estimator.allocator import SMALL_BYTES, LargePool, small_reserved_bytes
 from estimator.optimizer import OptimizerMemory, optimizer_memory
 from estimator.overhead import CUBLAS_WORKSPACES, cublas_workspace_bytes
+from estimator.recipe import batch_shape
 from estimator.tape import COMPONENTS, Ints, Tape
 from specs import FinetunePlan, GpuSpec
 
@@ -44,8 +45,7 @@ class Replay:
     @cached_property
     def sizes(self) -> Ints:
         """Bytes of each event's allocation."""
-        plan = self.plan
-        by_size = self.tape.bytes_by_size(plan.per_device_train_batch_size, plan.max_length, plan.r)
+        by_size = self.tape.bytes_by_size(*batch_shape(self.plan), self.plan.r)
         return by_size[self.tape.program.size]
 
     @cached_property

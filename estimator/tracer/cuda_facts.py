@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from unittest import mock
 
-import bitsandbytes  # noqa: F401 - registers its operators
+import bitsandbytes
 import torch
 import torch.nn.functional as functional
 import transformers.integrations.sdpa_attention as sdpa_attention
@@ -15,6 +15,7 @@ import transformers.loss.loss_utils as loss_utils
 import transformers.masking_utils as masking
 import trl.kernels.chunked_logprob as chunked_logprob
 import trl.trainer.utils as trl_utils
+from bitsandbytes.autograd._functions import MatMul8bitLt, MatmulLtState
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
@@ -122,10 +123,19 @@ def _cuda_dropout(
     return torch.native_dropout(input, p, train=True)[0] if training and 0 < p < 1 else input
 
 
+def _matmul_8bit(
+    activations: torch.Tensor, weight: torch.Tensor, *, bias: torch.Tensor | None, state: MatmulLtState
+) -> torch.Tensor:
+    """Return the product as CUDA computes it; on a CPU bitsandbytes expands the weight instead."""
+    product: torch.Tensor = MatMul8bitLt.apply(activations, weight, None, bias, state)
+    return product
+
+
 _PATCHES: tuple[tuple[Any, str, Any], ...] = (
     (functional, "dropout", _cuda_dropout),
     # Reading values decides whether a batch is packed; a batch without position_ids is not.
     (masking, "find_packed_sequence_indices", _nothing),
+    (bitsandbytes, "matmul", _matmul_8bit),
     # TRL's loss on CUDA runs as Triton kernels, which work in place on one tile and select the scored positions.
     (trl_utils, "_use_triton", _always),
     (chunked_logprob, "_use_triton", _never),
@@ -137,8 +147,8 @@ _PATCHES: tuple[tuple[Any, str, Any], ...] = (
 )
 
 
-def replaced(func: Any, args: Sequence[Any]) -> torch.Tensor | None:
-    """Return what an operator whose result depends on values gives when every label is scored; None for the others."""
+def replaced(func: Any, args: Sequence[Any]) -> Any:
+    """Return what an operator gives that depends on values, for every label scored and no outliers; else None."""
     replacement = _REPLACEMENTS.get(func)
     return None if replacement is None else replacement(*args)
 
@@ -159,7 +169,23 @@ def _masked_select(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return values.new_empty((mask.numel(),))
 
 
-_REPLACEMENTS: Mapping[Any, Callable[..., torch.Tensor | None]] = {
+def _vectorwise_quantized(activations: torch.Tensor, *_: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    rows = activations.numel() // activations.shape[-1]
+    quantized = activations.new_empty(activations.shape, dtype=torch.int8)
+    outliers = activations.new_empty((0,), dtype=torch.long)
+    return quantized, activations.new_empty((rows,), dtype=torch.float32), outliers
+
+
+def _mixed_product(
+    activations: torch.Tensor, _: Any, weight: torch.Tensor, *__: Any
+) -> tuple[torch.Tensor, torch.Tensor]:
+    product = activations.new_empty((*activations.shape[:-1], weight.shape[0]))
+    return product, activations.new_empty((activations.shape[0], 0))
+
+
+_REPLACEMENTS: Mapping[Any, Callable[..., Any]] = {
+    torch.ops.bitsandbytes.int8_vectorwise_quant.default: _vectorwise_quantized,
+    torch.ops.bitsandbytes.int8_mixed_scaled_mm.default: _mixed_product,
     _ATEN.index.Tensor: _index,
     _ATEN.index_put_.default: _index_put,
     _ATEN._index_put_impl_.default: _index_put,
@@ -173,6 +199,8 @@ def scratch(kernel: str) -> Callable[[Any, Sequence[Any]], Sizes]:
     attention_backward = _mem_efficient_backward if kernel == "mem_efficient" else _flash_backward
     rules: dict[Any, Callable[[Sequence[Any]], Sizes]] = {
         torch.ops.bitsandbytes.gemm_4bit.default: _gemm_4bit,
+        torch.ops.bitsandbytes.int8_vectorwise_quant.default: _outlier_search,
+        torch.ops.bitsandbytes.int8_mixed_scaled_mm.default: _int8_product,
         _FLASH_BACKWARD: attention_backward,
         _ATEN.embedding_dense_backward.default: _embedding_backward,
     }
@@ -195,6 +223,24 @@ def _gemm_4bit(args: Sequence[Any]) -> Sizes:
     weight = shape[0] * shape[1] * activations.element_size()
     constants = [] if absmax_8bit is None else [absmax_8bit.numel() * 4] * 2
     return [*constants, weight], ()
+
+
+def _outlier_search(args: Sequence[Any]) -> Sizes:
+    """Return the magnitudes and where they reach the threshold.
+
+    Source: bitsandbytes/backends/cuda/ops.py, int8_vectorwise_quant (0.50.2).
+    """
+    activations = args[0]
+    return [activations.numel() * activations.element_size(), activations.numel()], ()
+
+
+def _int8_product(args: Sequence[Any]) -> Sizes:
+    """Return the product in 32-bit integers.
+
+    Source: bitsandbytes/backends/cuda/ops.py, int8_linear_matmul (0.50.2).
+    """
+    activations, weight = args[0], args[2]
+    return [activations.numel() // activations.shape[-1] * weight.shape[0] * 4], ()
 
 
 def _flash_backward(args: Sequence[Any]) -> Sizes:

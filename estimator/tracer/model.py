@@ -25,8 +25,8 @@ class TracedModel:
     """For each layer of the whole model the traced layer that it behaves like."""
     num_params: int
     """Parameters of the whole base model, tied weights once."""
-    unquantized_expert_params: int
-    """Parameters of experts that bitsandbytes leaves in 16 bit though the plan quantizes."""
+    unquantized_params: int
+    """Weights of the layers that bitsandbytes leaves in 16 bit though the plan quantizes."""
 
 
 def traced_model(
@@ -43,7 +43,7 @@ def traced_model(
     num_params = sum(_num_params(base))
     layers = decoder_layers(base)
     chosen, kinds = _chosen_layers([_kind(base, layers, number) for number in range(len(layers))])
-    expert_params = _expert_params(layers) if plan.quantization != "none" else 0
+    unquantized = _unquantized_params(layers) if plan.quantization != "none" else 0
     _cut(base, layers, chosen)
     prepared = trainer_model.with_checkpointing(trainer_model.prepared_base(base, plan), plan)
     if conditions.embeddings_cast_back:
@@ -53,7 +53,7 @@ def traced_model(
         add_fused_lm_head(base, outputs=("log_probs", "entropy", "is_top1"))
     module = trainer_model.with_adapter(prepared, plan).train()
     _make_fake(module, mode)
-    return TracedModel(module, layers, kinds, num_params, expert_params)
+    return TracedModel(module, layers, kinds, num_params, unquantized)
 
 
 def decoder_layers(model: nn.Module) -> nn.ModuleList:
@@ -114,9 +114,12 @@ def _cut(model: nn.Module, layers: nn.ModuleList, chosen: list[int]) -> None:
     config.num_hidden_layers = len(chosen)
 
 
-def _expert_params(layers: nn.ModuleList) -> int:
-    """Return the parameters of experts kept as stacked tensors, which bitsandbytes does not quantize."""
-    return sum(parameter.numel() for layer in layers for parameter in layer.parameters() if parameter.dim() == 3)
+def _unquantized_params(layers: nn.ModuleList) -> int:
+    """Return the weights that are no plain linear layers, such as stacked experts: bitsandbytes leaves them alone."""
+    weights = (parameter for layer in layers for parameter in layer.parameters() if parameter.dim() > 1)
+    return sum(
+        weight.numel() for weight in weights if weight.is_floating_point() and not hasattr(weight, "quant_state")
+    )
 
 
 def _make_fake(module: nn.Module, mode: FakeTensorMode) -> None:
@@ -145,8 +148,12 @@ def _replace(
     part: nn.Module, owner: dict[str, Any], name: str, *, once: Callable[..., Any], fake: Callable[..., Any]
 ) -> None:
     """Replace one tensor of a module, and the quantization constants that come with it."""
-    state = getattr(owner[name], "quant_state", None)
+    state, eight_bit = getattr(owner[name], "quant_state", None), getattr(owner[name], "SCB", None)
     owner[name] = once(owner[name])
+    if eight_bit is not None:
+        # Where the first forward pass of bitsandbytes' Linear8bitLt moves them to.
+        part.state.CB, part.state.SCB = owner[name].detach(), fake(eight_bit)
+        owner[name].CB = owner[name].SCB = None
     if state is None:
         return
     state.absmax, state.code = fake(state.absmax), fake(state.code)
@@ -165,6 +172,6 @@ def quantization_constants(module: nn.Module) -> Iterator[torch.Tensor]:
         yield from (state.absmax, state.code)
         if state.nested:
             yield from (state.offset, state.state2.absmax)
-    scales = getattr(weight, "SCB", None)
+    scales = getattr(getattr(module, "state", None), "SCB", None)
     if scales is not None:
         yield scales

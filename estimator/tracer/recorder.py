@@ -14,7 +14,7 @@ Place = tuple[str, int | None]
 Scratch = Callable[[Any, Sequence[Any]], tuple[Sequence[int], Sequence[int]]]
 """What an operator's CUDA kernel allocates inside, in bytes: before and after its result."""
 
-Replaced = Callable[[Any, Sequence[Any]], torch.Tensor | None]
+Replaced = Callable[[Any, Sequence[Any]], Any]
 """The result of an operator that fake tensors cannot run, or None."""
 
 

@@ -34,6 +34,7 @@ def trace(recipe: Recipe, progress: Progress) -> Tape:
     """
     started = time.monotonic()
     facts: dict[str, Any] = {
+        "config": _config(recipe),
         "conditions": dataclasses.asdict(recipe.conditions),
         "versions": {name: version(name) for name in LIBRARIES},
         "warnings": [],
@@ -81,7 +82,7 @@ def _fitted(recorded: list[tuple[Probe, Recording, TracedModel]], facts: dict[st
     if len(recorded) < 2:
         return None
     seen, recordings, models = zip(*recorded, strict=True)
-    facts["unquantized_expert_params"] = models[0].unquantized_expert_params
+    facts["unquantized_params"] = models[0].unquantized_params
     try:
         return fit.tape(seen, recordings, models, facts)
     except TraceError:

@@ -1,0 +1,281 @@
+"""The command line of the estimator: one estimate, a table of them, the accuracy report, the shipped tapes."""
+
+import argparse
+import dataclasses
+import json
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from catalog import gpus, machine, models
+from estimator import accuracy, library
+from estimator.conditions import Conditions
+from estimator.estimate import MemoryEstimate
+from estimator.recipe import Recipe, recipe
+from specs import METHODS, CatalogError, FinetunePlan, GpuSpec, LorafitError, ModelSpec, gib
+
+_MEASURED = Path(__file__).resolve().parent.parent / "assets" / "measured"
+_TABLE_BATCHES = (1, 2, 4, 8, 16)
+
+# Of these sizes on, training without dropout is what the advisor proposes.
+_WITHOUT_DROPOUT_PARAMS = 13.5e9
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command and return the exit status: 2 for a request that cannot be met."""
+    commands: dict[str, Callable[[Sequence[str]], None]] = {
+        "accuracy": _accuracy,
+        "measure": _measure,
+        "tapes": _tapes,
+    }
+    command = commands.get(arguments[0] if arguments else "")
+    try:
+        if command is None:
+            _estimate(arguments)
+        else:
+            command(arguments[1:])
+    except LorafitError as error:
+        print(error, file=sys.stderr)
+        return 2
+    finally:
+        library.stop()
+    return 0
+
+
+def _estimate(arguments: Sequence[str]) -> None:
+    asked = _parser().parse_args(arguments)
+    started = time.monotonic()
+    model = models.find(asked.model)
+    gpu = gpus.find(asked.gpu) if asked.gpu else machine.devices()[0].gpu
+    plan = _plan(asked, model)
+    if asked.table:
+        _table(model, plan, gpu)
+        return
+    found = library.price(model, plan, gpu, progress=_progress)
+    if asked.json:
+        print(json.dumps({**found.to_dict(), "seconds": round(time.monotonic() - started, 3)}, indent=2))
+    else:
+        print(_page(model, plan, gpu, found))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m estimator", description="GPU memory of fine-tuning. Commands: accuracy, measure, tapes."
+    )
+    switch = argparse.BooleanOptionalAction
+    parser.add_argument("--model", required=True, help="catalog name, config.json, Hub id, or a size such as 7B")
+    parser.add_argument("--method", required=True, help=", ".join(METHODS))
+    parser.add_argument("--gpu", help="a card of the catalog; else the one of this machine")
+    parser.add_argument("--target-modules", type=_targets, help="all-linear, or names with commas between")
+    parser.add_argument("--autocast", action=switch, help="mixed precision in the dtype of the weights")
+    for name, kind in _typed_fields():
+        flag = "--" + name.replace("_", "-")
+        parser.add_argument(flag, **({"action": switch} if kind is bool else {"type": kind}))
+    parser.add_argument("--json", action="store_true", help="everything, as JSON")
+    parser.add_argument("--table", action="store_true", help="methods by batch sizes")
+    return parser
+
+
+def _typed_fields() -> Iterator[tuple[str, Callable[[str], Any]]]:
+    """Yield the plan's fields that the command line takes by their own name."""
+    yield from (
+        (name, int) for name in ("r", "lora_alpha", "per_device_train_batch_size", "gradient_accumulation_steps")
+    )
+    yield from ((name, int) for name in ("max_length", "num_gpus"))
+    yield "lora_dropout", float
+    yield from ((name, str) for name in ("bnb_4bit_quant_type", "bnb_4bit_quant_storage", "dtype", "adapter_dtype"))
+    yield from ((name, str) for name in ("loss", "attn_implementation", "optim", "sharding", "bias"))
+    yield from ((name, bool) for name in ("bnb_4bit_use_double_quant", "prepare_kbit", "packing"))
+    yield from ((name, bool) for name in ("gradient_checkpointing", "use_reentrant", "use_dora"))
+
+
+def _targets(text: str) -> str | tuple[str, ...]:
+    return text if text == "all-linear" else tuple(name for name in text.split(",") if name)
+
+
+def _plan(asked: argparse.Namespace, model: ModelSpec) -> FinetunePlan:
+    names = ["target_modules", *(name for name, _ in _typed_fields())]
+    values = {name: getattr(asked, name) for name in names if getattr(asked, name) is not None}
+    if values.get("num_gpus", 1) > 1:
+        values.setdefault("sharding", "ddp")
+    if asked.autocast:
+        values["fp16" if values.get("dtype") == "float16" else "bf16"] = True
+    limit = model.max_position_embeddings
+    if limit is not None and values.get("max_length", 0) > limit:
+        way_out = "Shorten max_length or choose a model made for longer sequences"
+        raise CatalogError("max_length", f"{model.name} was made for {limit:,} tokens", values["max_length"], way_out)
+    return FinetunePlan.for_method(asked.method, asked.model, **values)
+
+
+def _page(model: ModelSpec, plan: FinetunePlan, gpu: GpuSpec, found: MemoryEstimate) -> str:
+    """Return an estimate as lines for a person."""
+    low, high = found.error_band
+    lines = [
+        f"{model.name}, {METHODS[plan.method].label}, {plan.per_device_train_batch_size} x {plan.max_length} tokens, "
+        f"on {gpu.name} ({gib(found.capacity_bytes)} usable): {found.verdict}",
+        "",
+        *(f"  {name:24} {gib(size):>10}" for name, size in found.components.items() if size),
+        f"  {'used':24} {gib(found.used_bytes):>10}   (real runs: {low:+.0%} to {high:+.0%})",
+        "",
+        f"  parameters {found.num_params:,}, trained {found.trainable_params:,}",
+        f"  allocated {gib(found.peak_allocated_bytes)}, reserved {gib(found.peak_reserved_bytes)}; "
+        + ", ".join(f"{phase} {gib(size)}" for phase, size in found.phases.items()),
+        *(f"  ! {text}" for text in found.warnings),
+        *(f"  - {text}" for text in found.assumptions),
+    ]
+    return "\n".join(lines)
+
+
+def _table(model: ModelSpec, plan: FinetunePlan, gpu: GpuSpec) -> None:
+    """Print what each method uses at several batch sizes; ``*`` marks what is tight and ``-`` what does not fit."""
+    print(f"{model.name}, {plan.max_length} tokens, on {gpu.name} ({gib(gpu.usable_bytes)} usable)")
+    print(f"{'per_device_train_batch_size':28}" + "".join(f"{size:>12}" for size in _TABLE_BATCHES))
+    marks = {"fits": " ", "tight": "*", "does not fit": "-"}
+    for name in METHODS:
+        cells = []
+        for size in _TABLE_BATCHES:
+            one = dataclasses.replace(plan.with_method(name), per_device_train_batch_size=size)
+            found = library.price(model, one, gpu, progress=_progress)
+            cells.append(f"{gib(found.used_bytes):>11}{marks[found.verdict]}")
+        print(f"{METHODS[name].label:28}" + "".join(cells))
+
+
+def _progress(text: str) -> None:
+    print(f"... {text}", file=sys.stderr)
+
+
+def _accuracy(arguments: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m estimator accuracy", description="Predicted against measured.")
+    parser.add_argument(
+        "--rows", type=Path, action="append", help="a CSV of measured runs; default: all in the project"
+    )
+    parser.add_argument("--json", action="store_true")
+    asked = parser.parse_args(arguments)
+    files = asked.rows or sorted(_MEASURED.glob("*.csv"))
+    found = [comparison for file in files for comparison in comparisons(file)]
+    if asked.json:
+        print(json.dumps(accuracy.report(found), indent=2))
+    else:
+        print("\n".join(_accuracy_lines(found)))
+
+
+def comparisons(file: Path) -> tuple[accuracy.Comparison, ...]:
+    """Return the predictions of every row of a CSV of measured runs.
+
+    Raises:
+        CatalogError: If the file cannot be read.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CatalogError(str(file), "cannot be read as a CSV of measured runs", str(error)) from error
+
+    def model(name: str) -> ModelSpec:
+        beside = file.parent / name
+        return models.find(str(beside) if beside.is_file() else name)
+
+    def tape(spec: ModelSpec, row: accuracy.MeasuredRow, gpu: GpuSpec) -> Any:
+        return library.tape_for(spec, row.plan, gpu=gpu, conditions=row.conditions)
+
+    return tuple(accuracy.compared(row, model=model, gpu=gpus.find, tape=tape) for row in accuracy.rows(text))
+
+
+def _accuracy_lines(found: Sequence[accuracy.Comparison]) -> Iterator[str]:
+    yield f"{'model':26} {'method':7} {'batch x length':>14} {'kernel':14}" + "".join(
+        f"{kind:>30}" for kind in accuracy.KINDS
+    )
+    for comparison in found:
+        row = comparison.row
+        shape = f"{row.plan.per_device_train_batch_size} x {row.plan.max_length}"
+        name = Path(row.model).stem[:26]
+        cells = "".join(_cell(comparison, kind) for kind in accuracy.KINDS)
+        yield f"{name:26} {row.plan.method:7} {shape:>14} {row.conditions.attention_kernel:14}{cells}"
+        if comparison.error_text:
+            yield f"  {comparison.error_text}"
+    for kind in accuracy.KINDS:
+        total = accuracy.summary(found, kind)
+        if total.mean_abs_error is not None:
+            yield (
+                f"{kind}: {total.n} rows, mean error {total.mean_abs_error:.2%}, "
+                f"worst {total.worst_under:+.2%} and {total.worst_over:+.2%}"
+            )
+
+
+def _cell(comparison: accuracy.Comparison, kind: accuracy.Kind) -> str:
+    error = comparison.error(kind)
+    if error is None:
+        return f"{'':30}"
+    pair = f"{gib(comparison.predicted[kind])} / {gib(comparison.row.measured[kind])}"
+    return f"{pair:>22} {error:+7.2%}"
+
+
+def _measure(arguments: Sequence[str]) -> None:
+    del arguments
+    raise CatalogError("measure", "needs a machine with a CUDA card", None, "Run it on the card to be measured")
+
+
+def _tapes(arguments: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m estimator tapes", description="Traces the tapes that are shipped.")
+    parser.add_argument("names", nargs="*", help="models; default: the whole catalog")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after so long")
+    asked = parser.parse_args(arguments)
+    until = time.monotonic() + asked.seconds
+    for name in asked.names or models.names():
+        if time.monotonic() > until:
+            break
+        written = _shipped(name)
+        print(f"{name}: {written} tapes written", flush=True)
+
+
+def _shipped(name: str) -> int:
+    """Write the tapes of one model that are not there yet; return how many."""
+    model = models.find(name)
+    wanted = {one.key: one for one in _recipes(model)}
+    file = library.shipped_file(next(iter(wanted.values())))
+    there = set(_members(file))
+    made: dict[str, str] = {}
+    for key, one in wanted.items():
+        if f"{key}.json" in there:
+            continue
+        try:
+            made[f"{key}.json"] = library.traced(one).to_json()
+        except LorafitError as error:
+            print(f"{name}: {error}", file=sys.stderr)
+    if made:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(file, "a", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+            for member, text in made.items():
+                archive.writestr(zipfile.ZipInfo(member), text, zipfile.ZIP_DEFLATED, 9)
+    return len(made)
+
+
+def _members(file: Path) -> Iterable[str]:
+    if not file.is_file():
+        return ()
+    with zipfile.ZipFile(file) as archive:
+        return archive.namelist()
+
+
+def _recipes(model: ModelSpec) -> Iterator[Recipe]:
+    """Yield what is shipped of a model: its main methods, checkpointing on and off, one sequence and several."""
+    dropout = 0.0 if (model.num_params or 0) > _WITHOUT_DROPOUT_PARAMS else 0.05
+    for method in ("qlora", "lora", "full"):
+        for checkpointing in (True, False):
+            for batch in (1, 2):
+                plan = FinetunePlan.for_method(
+                    method,
+                    model.name,
+                    bf16=True,
+                    lora_dropout=dropout if METHODS[method].trains_adapter else 0.0,
+                    gradient_checkpointing=checkpointing,
+                    per_device_train_batch_size=batch,
+                    max_length=8,
+                )
+                yield recipe(model, plan, Conditions())
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
