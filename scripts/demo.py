@@ -16,9 +16,9 @@ from trainer import launcher
 from trainer.__main__ import watch
 from trainer.contract import DataSource, Place, Run
 from trainer.doctor import examined
+from trainer.export import RESULT
 from trainer.store import Store
 from trainer.tokens import FolderTokenizer
-from trainer.train import ADAPTER
 
 STEPS = 30
 
@@ -89,7 +89,7 @@ def train(plan: FinetunePlan, estimate: MemoryEstimate, device: str) -> int:
     print(f"\nTraining {STEPS} steps; see it in the browser with `make run`")
     launcher.launch(store, run.id)
     status = watch(store, run.id)
-    print(f"  adapter: {store.run_folder(run.id) / ADAPTER}")
+    print(f"  adapter: {store.run_folder(run.id) / RESULT}")
     return status
 
 

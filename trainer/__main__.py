@@ -1,4 +1,4 @@
-"""The command line of runs: ``python -m trainer run | list | show | stop | resume``."""
+"""The command line of runs: start, watch, stop, resume, extend, compare and export them; examine data."""
 
 import argparse
 import dataclasses
@@ -7,15 +7,19 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from catalog import machine, paths
 from specs import FinetunePlan, LorafitError, PlanError, gib
-from trainer import launcher
+from trainer import export, launcher
 from trainer.contract import DataSource, Metric, Place, Run, State
+from trainer.doctor import examined
+from trainer.export import compared, run_dict
 from trainer.store import Store
+from trainer.tokens import FolderTokenizer
 
 _LOOK_SECONDS = 0.5
+_QUANTILES = (("median", 0.5), ("95 %", 0.95), ("longest", 1.0))
+_SHOWN_FINDINGS = 10
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -54,6 +58,21 @@ def _parser() -> argparse.ArgumentParser:
         one = commands.add_parser(name, help=text)
         one.add_argument("id", metavar="ID")
         one.set_defaults(command=command)
+    extend = commands.add_parser("extend", help="train a run that is over some steps more")
+    extend.add_argument("id", metavar="ID")
+    extend.add_argument("steps", type=int, metavar="STEPS")
+    extend.set_defaults(command=_extend)
+    compare = commands.add_parser("compare", help="where the plans of runs differ, and what came of it")
+    compare.add_argument("ids", nargs="+", metavar="ID")
+    compare.set_defaults(command=_compare)
+    exported = commands.add_parser("export", help="the metrics of a run as CSV")
+    exported.add_argument("id", metavar="ID")
+    exported.add_argument("--zip", type=Path, metavar="FILE", help="write the adapter with plan and metrics instead")
+    exported.set_defaults(command=_export)
+    check = commands.add_parser("check", help="examine a data set before training")
+    check.add_argument("--data", type=Path, required=True, metavar="FILE")
+    check.add_argument("--model", type=Path, metavar="FOLDER", help="also count tokens and show what is learned")
+    check.set_defaults(command=_check)
     for command_parser in commands.choices.values():
         command_parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
@@ -99,6 +118,52 @@ def _resume(store: Store, given: argparse.Namespace) -> int:
     run = store.request_resume(given.id)
     launcher.launch(store, run.id)
     return watch(store, run.id, as_json=given.json)
+
+
+def _extend(store: Store, given: argparse.Namespace) -> int:
+    run = store.extend(given.id, given.steps)
+    launcher.launch(store, run.id)
+    return watch(store, run.id, as_json=given.json)
+
+
+def _compare(store: Store, given: argparse.Namespace) -> int:
+    rows = compared([store.run(run_id) for run_id in given.ids], store)
+    if given.json:
+        print(json.dumps(rows, indent=2))
+        return 0
+    width = max(len(name) for name in rows)
+    for name, values in rows.items():
+        print(f"{name:<{width}}  " + "  ".join(f"{value!s:<20}" for value in values))
+    return 0
+
+
+def _export(store: Store, given: argparse.Namespace) -> int:
+    run = store.run(given.id)
+    if given.zip:
+        with given.zip.open("wb") as stream:
+            export.write_zip(store, run, stream)
+        print(given.zip)
+    elif given.json:
+        show(run, store, as_json=True)
+    else:
+        print(export.metrics_csv(store.metrics(run.id)), end="")
+    return 0
+
+
+def _check(_: Store, given: argparse.Namespace) -> int:
+    tokenizer = FolderTokenizer(given.model) if given.model else None
+    report = examined(DataSource(path=str(given.data)), tokenizer)
+    if given.json:
+        print(json.dumps(dataclasses.asdict(report), indent=2))
+        return 0
+    print(f"{given.data.name}: {report.rows:,} rows of layout {report.layout}, {report.skipped:,} skipped")
+    print(f"  {report.duplicates:,} rows repeat an earlier one")
+    if report.lengths:
+        told = ", ".join(f"{name} {report.quantile(share):,}" for name, share in _QUANTILES)
+        print(f"  tokens: {told}")
+    for finding in report.findings[:_SHOWN_FINDINGS]:
+        print(f"  {finding.sentence}")
+    return 0
 
 
 def watch(store: Store, run_id: str, *, as_json: bool = False) -> int:
@@ -157,14 +222,6 @@ def show(run: Run, store: Store, *, as_json: bool = False) -> None:
     for answer in store.answers(run.id):
         print(f"  {answer.prompt}\n    before: {answer.base}\n    after:  {answer.tuned}")
     print(f"  files: {store.run_folder(run.id)}")
-
-
-def run_dict(run: Run) -> dict[str, Any]:
-    """Return a run as plain JSON values."""
-    values = {entry.name: getattr(run, entry.name) for entry in dataclasses.fields(run)}
-    values["plan"] = run.plan.to_dict()
-    values["data"], values["place"] = dataclasses.asdict(run.data), dataclasses.asdict(run.place)
-    return values
 
 
 def _read_plan(path: Path) -> FinetunePlan:

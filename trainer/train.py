@@ -25,13 +25,11 @@ from trainer import checkpoints, memory
 from trainer.answers import answered
 from trainer.contract import Answer, Metric, Phase, Run, State
 from trainer.dataset import Example, Finding, examples
+from trainer.export import RESULT
 from trainer.failure import DiskFullError, NotFiniteError, StopRequestedError
 from trainer.model import build, kept_adapter_dtype
 from trainer.rendering import labelled, rendered
 from trainer.store import Store
-
-ADAPTER = "adapter"
-"""Folder of the result within the run's folder; of the whole model under full fine-tuning."""
 
 _DEFAULT_PROMPTS = 3
 _ETA_STEPS = 20
@@ -143,6 +141,7 @@ def _data(session: Session, tokenizer: PreTrainedTokenizerBase) -> tuple[Dataset
                     prompts.extend(turn.content for turn in entry.turns[:1] if turn.role == "user")
                 yield {**tokens, "group": _group(entry)}
 
+    session.store.add_details(session.run.id, data_sha256=_fingerprint(session))
     rows = list(tokenized())
     session.store.add_details(session.run.id, rows=len(rows), skipped=len(findings), findings=findings[:100])
     if not rows:
@@ -150,6 +149,23 @@ def _data(session: Session, tokenizer: PreTrainedTokenizerBase) -> tuple[Dataset
     if findings:
         session.store.add_event(session.run.id, "warning", f"{len(findings):,} rows skipped, such as: {findings[0]}")
     return Dataset.from_list(rows), source.prompts or tuple(prompts)
+
+
+def _fingerprint(session: Session) -> str:
+    """Return the SHA-256 of the data file.
+
+    Raises:
+        DataError: If it is no longer the file that the run began with: the same curve could not go on.
+    """
+    path = Path(session.run.data.path)
+    if not path.is_file():
+        raise DataError(str(path), "is no file", None, "Put it back, or start a new run with other data")
+    with path.open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    known = session.run.details.get("data_sha256", found)
+    if found != known:
+        raise DataError(path.name, "has changed since the run began", None, "Start a new run with the changed data")
+    return found
 
 
 def _tokens(example: Example, tokenizer: Any, plan: FinetunePlan) -> dict[str, list[int]] | None:
@@ -343,7 +359,7 @@ def _save(session: Session, model: Any, tokenizer: PreTrainedTokenizerBase) -> N
         except DiskFullError as error:
             session.store.add_event(session.run.id, "warning", str(error))
             time.sleep(_SPACE_SECONDS)
-    with checkpoints.replaced(session.folder / ADAPTER) as target:
+    with checkpoints.replaced(session.folder / RESULT) as target:
         model.save_pretrained(target)
         tokenizer.save_pretrained(target)
 

@@ -4,19 +4,18 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
-import psutil
 import pytest
 from safetensors import safe_open
 
+from tests.trainer.waiting import PATIENCE, losses_of, over, waited, worker_of
 from trainer import checkpoints, launcher
-from trainer.contract import LOST_SECONDS, DataSource, State
-from trainer.train import ADAPTER
+from trainer.contract import LOST_SECONDS, State
+from trainer.export import RESULT
 
 pytestmark = pytest.mark.slow
-PATIENCE = 240
-"""Seconds; importing the training stack alone takes up to half a minute on a busy machine of two cores."""
 
 
 def test_a_run_trains_saves_answers_and_starts_the_next(store, plan_of, chat_data, place):
@@ -40,7 +39,7 @@ def test_a_run_trains_saves_answers_and_starts_the_next(store, plan_of, chat_dat
     assert done.measured["peak_used_bytes"] >= 0.99 * metric.memory_bytes
     assert done.details["rows"] == 24
     assert [answer.prompt for answer in store.answers(first.id)] == ["What comes after one?"]
-    with safe_open(store.run_folder(first.id) / ADAPTER / "adapter_model.safetensors", "pt") as tensors:
+    with safe_open(store.run_folder(first.id) / RESULT / "adapter_model.safetensors", "pt") as tensors:
         assert any("lora_B" in name for name in tensors.keys())  # noqa: SIM118 - not a mapping
     assert waited(store, second.id, over).state is State.FINISHED
     assert store.run(first.id).attempt == store.run(second.id).attempt == 1
@@ -48,22 +47,28 @@ def test_a_run_trains_saves_answers_and_starts_the_next(store, plan_of, chat_dat
     assert phases == ["Loading.", "Tokenizing.", "Training.", "Saving.", "Evaluating."]
 
 
-def test_a_killed_run_is_lost_and_resumed_on_the_same_curve(store, plan_of, chat_data, place):
+def test_a_killed_run_with_a_torn_checkpoint_is_resumed_on_the_same_curve(store, plan_of, chat_data, place):
     plan = plan_of(max_steps=12, save_steps=3, lora_dropout=0.1)
     undisturbed = store.create(plan, chat_data, place=place)
     launcher.launch(store, undisturbed.id)
     assert waited(store, undisturbed.id, over).state is State.FINISHED
     killed = store.create(plan, chat_data, place=place)
     launcher.launch(store, killed.id)
-    waited(store, killed.id, lambda run: run.step >= 5)
+    waited(store, killed.id, lambda run: run.step >= 7)
     os.kill(worker_of(killed.id).pid, signal.SIGKILL)
     begun = time.monotonic()
+    folder = store.run_folder(killed.id)
+    assert checkpoints.newest(folder).name == "checkpoint-6"
+    os.truncate(folder / "checkpoints" / "checkpoint-6" / "optimizer.pt", 1000)
+    assert checkpoints.newest(folder).name == "checkpoint-3"
     lost = waited(store, killed.id, over)
     assert lost.state is State.LOST
     assert time.monotonic() - begun < LOST_SECONDS + 10
+    before = store.metrics(killed.id)[:3]
     store.request_resume(killed.id)
     launcher.launch(store, killed.id)
     assert waited(store, killed.id, over).state is State.FINISHED
+    assert store.metrics(killed.id)[:3] == before
     assert losses_of(store, killed.id) == pytest.approx(losses_of(store, undisturbed.id), rel=1e-5)
 
 
@@ -75,7 +80,7 @@ def test_a_stopped_run_saves_and_goes_on(store, plan_of, chat_data, place):
     stopped = waited(store, run.id, over)
     assert stopped.state is State.STOPPED
     assert 3 <= stopped.step < 400
-    assert (store.run_folder(run.id) / ADAPTER / "adapter_model.safetensors").is_file()
+    assert (store.run_folder(run.id) / RESULT / "adapter_model.safetensors").is_file()
     assert checkpoints.newest(store.run_folder(run.id)).name == f"checkpoint-{stopped.step}"
     store.request_resume(run.id)
     launcher.launch(store, run.id)
@@ -85,21 +90,18 @@ def test_a_stopped_run_saves_and_goes_on(store, plan_of, chat_data, place):
     waited(store, run.id, over)
 
 
-@pytest.mark.parametrize(
-    ("content", "kind", "sentence"),
-    [
-        pytest.param("", "data", "must have at least one row", id="empty file"),
-        pytest.param('{"a": 1}\n', "data", "must have the columns of one of these layouts", id="unknown layout"),
-    ],
-)
-def test_data_that_cannot_be_used_fails_the_run_in_a_sentence(store, plan_of, tmp_path, place, content, kind, sentence):
-    path = tmp_path / "bad.jsonl"
-    path.write_text(content)
-    run = store.create(plan_of(), DataSource(path=str(path)), place=place)
+def test_the_end_of_a_session_saves_and_a_run_that_is_over_trains_some_more_steps(store, plan_of, chat_data, place):
+    run = store.create(plan_of(max_steps=400), chat_data, place=place)
     launcher.launch(store, run.id)
-    failed = waited(store, run.id, over)
-    assert (failed.state, failed.error_kind) == (State.FAILED, kind)
-    assert sentence in failed.error
+    waited(store, run.id, lambda run: run.step >= 2)
+    worker_of(run.id).terminate()
+    stopped = waited(store, run.id, over)
+    assert stopped.state is State.STOPPED
+    store.extend(run.id, 3)
+    launcher.launch(store, run.id)
+    done = waited(store, run.id, over)
+    assert (done.state, done.step) == (State.FINISHED, stopped.step + 3)
+    assert [metric.step for metric in store.metrics(run.id)] == list(range(1, done.step + 1))
 
 
 def test_the_command_line_runs_lists_shows_and_refuses(tmp_path, plan_of, chat_data, tiny_model):
@@ -112,6 +114,13 @@ def test_the_command_line_runs_lists_shows_and_refuses(tmp_path, plan_of, chat_d
     assert (described["state"], described["step"]) == ("finished", 2)
     assert described["id"] in trainer(tmp_path, "list").stdout
     assert "loss" in trainer(tmp_path, "show", described["id"]).stdout
+    assert trainer(tmp_path, "export", described["id"]).stdout.startswith("step,epoch,loss,")
+    zipped = tmp_path / "adapter.zip"
+    assert trainer(tmp_path, "export", described["id"], "--zip", zipped).returncode == 0
+    with zipfile.ZipFile(zipped) as archive:
+        assert {"adapter_model.safetensors", "plan.json", "metrics.csv", "README.md"} <= set(archive.namelist())
+    assert "last loss" in trainer(tmp_path, "compare", described["id"], described["id"]).stdout
+    assert "24 rows of layout messages" in trainer(tmp_path, "check", "--data", chat_data.path).stdout
     refused = trainer(tmp_path, "resume", described["id"])
     assert refused.returncode == 2
     assert refused.stderr.startswith(f"run {described['id']}: can be resumed")
@@ -124,30 +133,3 @@ def trainer(tmp_path: Path, *arguments: object) -> subprocess.CompletedProcess[s
     environment = {**os.environ, "LORAFIT_RUNS": str(tmp_path / "runs"), "LORAFIT_CACHE": str(tmp_path / "cache")}
     command = [sys.executable, "-m", "trainer", *map(str, arguments)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
-
-
-def waited(store, run_id, condition):
-    """The run, once a condition holds of it."""
-    until = time.monotonic() + PATIENCE
-    while time.monotonic() < until:
-        run = store.run(run_id)
-        if condition(run):
-            return run
-        assert condition is over or not run.is_over, f"{run.state}: {run.error}"
-        time.sleep(0.05)
-    raise AssertionError(f"{run.state}, {run.phase}, step {run.step} after {PATIENCE} s")
-
-
-def over(run):
-    return run.is_over
-
-
-def losses_of(store, run_id):
-    return [metric.loss for metric in store.metrics(run_id)]
-
-
-def worker_of(run_id) -> psutil.Process:
-    """The process that works on a run; started here, so found among our own children."""
-    found = [child for child in psutil.Process().children() if run_id in child.cmdline()]
-    assert len(found) == 1
-    return found[0]

@@ -1,0 +1,35 @@
+"""Waits for what real workers do."""
+
+import time
+
+import psutil
+
+PATIENCE = 240
+"""Seconds; importing the training stack alone takes up to half a minute on a busy machine of two cores."""
+
+
+def waited(store, run_id, condition):
+    """The run, once a condition holds of it."""
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        run = store.run(run_id)
+        if condition(run):
+            return run
+        assert condition is over or not run.is_over, f"{run.state}: {run.error}"
+        time.sleep(0.05)
+    raise AssertionError(f"{run.state}, {run.phase}, step {run.step} after {PATIENCE} s")
+
+
+def over(run):
+    return run.is_over
+
+
+def losses_of(store, run_id):
+    return [metric.loss for metric in store.metrics(run_id)]
+
+
+def worker_of(run_id) -> psutil.Process:
+    """The process that works on a run; started here, so found among our own children."""
+    found = [child for child in psutil.Process().children() if run_id in child.cmdline()]
+    assert len(found) == 1
+    return found[0]
