@@ -14,15 +14,19 @@ import threading
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from estimator.conditions import Conditions
 from estimator.estimate import MemoryEstimate, estimate
-from estimator.recipe import LIBRARIES, Recipe, recipe
+from estimator.kernels import fallback_warning, kernel_choice
+from estimator.recipe import LIBRARIES, Recipe, is_masked, recipe
+from estimator.sharding import gpus_needed as smallest_number
 from estimator.tape import FORMAT, Tape
 from specs import FinetunePlan, GpuSpec, LorafitError, ModelSpec, PlanError, SpecError, TraceError
+from specs.plan import Sharding
 
 Progress = Callable[[str], None]
 
@@ -69,7 +73,28 @@ def price(model: ModelSpec, plan: FinetunePlan, gpu: GpuSpec, *, progress: Progr
     Raises:
         LorafitError: If the model cannot be built or traced.
     """
-    return estimate(tape_for(model, plan, progress=progress, gpu=gpu), plan, gpu)
+    found = estimate(tape_for(model, plan, progress=progress, gpu=gpu), plan, gpu)
+    choice = kernel_choice(model, plan, gpu, masked=is_masked(plan))
+    fallback = fallback_warning(choice, model, plan)
+    return found if fallback is None else replace(found, warnings=(*found.warnings, fallback))
+
+
+def gpus_needed(model: ModelSpec, plan: FinetunePlan, gpu: GpuSpec, *, progress: Progress | None = None) -> int | None:
+    """Return how many of these cards a plan needs; None if no number of them suffices.
+
+    A plan that names no strategy for several GPUs is divided by FSDP.
+
+    Raises:
+        LorafitError: If the model cannot be built or traced.
+    """
+    tape = tape_for(model, plan, progress=progress, gpu=gpu)
+    several = plan.sharding if plan.sharding != "none" else "fsdp"
+
+    def used_on_each(num_gpus: int) -> int:
+        sharding: Sharding = several if num_gpus > 1 else "none"
+        return estimate(tape, replace(plan, num_gpus=num_gpus, sharding=sharding), gpu).used_bytes
+
+    return smallest_number(used_on_each, gpu.usable_bytes)
 
 
 def shipped_file(wanted: Recipe, folder: Path = _SHIPPED) -> Path:

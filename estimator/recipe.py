@@ -108,7 +108,7 @@ def recipe(model: ModelSpec, plan: FinetunePlan, conditions: Conditions, gpu: Gp
         conditions: The loop around the step; ``auto`` entries are decided here.
         gpu: The card that chooses the attention kernel; None for one that has every kernel.
     """
-    masked = conditions.padding == "mask" or (conditions.padding == "auto" and _masked(plan))
+    masked = conditions.padding == "mask" or (conditions.padding == "auto" and is_masked(plan))
     window = sliding_window(model.config)
     kernel = conditions.attention_kernel
     if kernel == "auto":
@@ -127,6 +127,13 @@ def recipe(model: ModelSpec, plan: FinetunePlan, conditions: Conditions, gpu: Gp
         single=batch == 1,
         beyond_window=beyond,
     )
+
+
+def is_masked(plan: FinetunePlan) -> bool:
+    """Return whether attention needs a mask; the package flash-attn takes padded and packed rows apart itself."""
+    if plan.attn_implementation == "flash_attention_2":
+        return False
+    return plan.packing or plan.per_device_train_batch_size > 1
 
 
 def batch_shape(plan: FinetunePlan) -> tuple[int, int]:
@@ -156,13 +163,6 @@ def _said(chosen: Any, default: Any, names: Sequence[str]) -> dict[str, Any]:
     """Return the fields that differ from their default, so that a new field leaves the names of old tapes alone."""
     values = {name: getattr(chosen, name) for name in names if getattr(chosen, name) != getattr(default, name)}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
-
-
-def _masked(plan: FinetunePlan) -> bool:
-    """Return whether attention needs a mask; the package flash-attn takes padded and packed rows apart itself."""
-    if plan.attn_implementation == "flash_attention_2":
-        return False
-    return plan.packing or plan.per_device_train_batch_size > 1
 
 
 def _canonical(plan: FinetunePlan, *, eager: bool) -> FinetunePlan:

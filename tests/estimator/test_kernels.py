@@ -7,6 +7,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from catalog import gpus, models
+from estimator import library
 from estimator.kernels import WITHOUT_SDPA, fallback_warning, kernel_choice, score_bytes
 from specs import GIB, FinetunePlan
 
@@ -95,3 +96,11 @@ def test_the_architectures_without_sdpa_are_those_of_the_installed_transformers(
         if not MODEL_FOR_CAUSAL_LM_MAPPING[CONFIG_MAPPING[name]]._supports_sdpa
     }
     assert without == WITHOUT_SDPA
+
+
+def test_the_price_of_a_plan_carries_the_warning():
+    model = models.find("Qwen/Qwen2.5-0.5B")
+    half = plan(dtype="float16", max_length=512)
+    found = library.price(model, half, gpus.find("T4"))
+    assert any("math kernel" in text for text in found.warnings)
+    assert not any("math kernel" in text for text in library.price(model, half, gpus.find("L4")).warnings)

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from catalog import gpus, models
+from estimator import library
 from estimator.estimate import estimate
 from estimator.library import tape_for
 from estimator.sharding import NCCL_BYTES, Replica, Unit, gpus_needed, on_each_gpu, replica, share
@@ -182,3 +183,18 @@ def test_the_estimate_of_one_of_several_gpus_sums_to_what_it_uses(sharding):
         assert each.used_bytes > alone.used_bytes
     else:
         assert each.components["optimizer_states"] < alone.components["optimizer_states"]
+
+
+@pytest.mark.parametrize(
+    ("method", "sharding", "needed"),
+    [
+        pytest.param("full", "none", 3, id="a strategy is chosen where the plan names none"),
+        pytest.param("qlora", "none", 1, id="one is enough"),
+        pytest.param("full", "ddp", None, id="plain data parallelism divides nothing"),
+    ],
+)
+def test_a_model_needs_so_many_cards(method, sharding, needed):
+    model, card = models.find("HuggingFaceTB/SmolLM2-135M"), gpus.of_memory(2.2)
+    num_gpus = 1 if sharding == "none" else 2
+    plan = FinetunePlan.for_method(method, model.name, num_gpus=num_gpus, sharding=sharding)
+    assert library.gpus_needed(model, plan, card) == needed
