@@ -24,6 +24,7 @@ from estimator.estimate import MemoryEstimate, estimate
 from estimator.kernels import fallback_warning, kernel_choice
 from estimator.recipe import LIBRARIES, Recipe, is_masked, recipe
 from estimator.sharding import gpus_needed as smallest_number
+from estimator.sharding import on_each_gpu, replica, share
 from estimator.tape import FORMAT, Tape
 from specs import FinetunePlan, GpuSpec, LorafitError, ModelSpec, PlanError, SpecError, TraceError
 from specs.plan import Sharding
@@ -87,12 +88,16 @@ def gpus_needed(model: ModelSpec, plan: FinetunePlan, gpu: GpuSpec, *, progress:
     Raises:
         LorafitError: If the model cannot be built or traced.
     """
-    tape = tape_for(model, plan, progress=progress, gpu=gpu)
-    several = plan.sharding if plan.sharding != "none" else "fsdp"
+    several: Sharding = plan.sharding if plan.sharding != "none" else "fsdp"
+    one = replace(plan, num_gpus=1, sharding="none")
+    tape = tape_for(model, one, progress=progress, gpu=gpu)
+    alone, whole = estimate(tape, one, gpu), replica(tape, one)
 
     def used_on_each(num_gpus: int) -> int:
-        sharding: Sharding = several if num_gpus > 1 else "none"
-        return estimate(tape, replace(plan, num_gpus=num_gpus, sharding=sharding), gpu).used_bytes
+        if num_gpus == 1:
+            return alone.used_bytes
+        held = share(whole, replace(plan, num_gpus=num_gpus, sharding=several))
+        return sum(on_each_gpu(alone.components, whole, held).values())
 
     return smallest_number(used_on_each, gpu.usable_bytes)
 
