@@ -1,13 +1,15 @@
 """The model to trace: built by the trainer's own code, cut to a few layers of each kind, its tensors made fake."""
 
-from collections.abc import Callable, Iterator
+import functools
+import json
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from bitsandbytes.nn import Linear4bit
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from transformers import PretrainedConfig
 from trl.trainer.utils import add_fused_lm_head
 
 from estimator.conditions import Conditions
@@ -39,12 +41,14 @@ def traced_model(
         PlanError: If a target module does not exist.
         TraceError: If the decoder layers cannot be found.
     """
-    base = trainer_model.base_model(plan, config, device=trainer_model.META)
-    num_params = sum(_num_params(base))
+    whole = _whole(json.dumps(config, sort_keys=True))
+    base = trainer_model.base_model(plan, _reduced(config, whole), device=trainer_model.META)
     layers = decoder_layers(base)
-    chosen, kinds = _chosen_layers([_kind(base, layers, number) for number in range(len(layers))])
-    unquantized = _unquantized_params(layers) if plan.quantization != "none" else 0
-    _cut(base, layers, chosen)
+    if [_kind(base, layers, number) for number in range(len(layers))] != list(whole.kinds_kept):
+        base = trainer_model.base_model(plan, config, device=trainer_model.META)
+        layers = decoder_layers(base)
+        _cut(base, layers, whole.chosen)
+    unquantized = _unquantized_params(layers, whole.layers_like) if plan.quantization != "none" else 0
     prepared = trainer_model.with_checkpointing(trainer_model.prepared_base(base, plan), plan)
     if conditions.embeddings_cast_back:
         prepared.get_input_embeddings().to(torch.bfloat16)
@@ -53,7 +57,47 @@ def traced_model(
         add_fused_lm_head(base, outputs=("log_probs", "entropy", "is_top1"))
     module = trainer_model.with_adapter(prepared, plan).train()
     _make_fake(module, mode)
-    return TracedModel(module, layers, kinds, num_params, unquantized)
+    return TracedModel(module, layers, whole.layers_like, whole.num_params, unquantized)
+
+
+@dataclass(frozen=True, slots=True)
+class _Whole:
+    """What the few layers of a traced model stand for."""
+
+    num_params: int
+    chosen: tuple[int, ...]
+    """The layers of the whole model that are traced."""
+    layers_like: tuple[int, ...]
+    """For each layer of the whole model the traced one that it behaves like."""
+    kinds_kept: tuple[tuple[Any, ...], ...]
+    """What the traced layers are made of."""
+
+
+@functools.lru_cache(maxsize=32)
+def _whole(config_json: str) -> _Whole:
+    """Return what there is to know of a whole model; built once without quantization, for it takes its time."""
+    plan = FinetunePlan.for_method("full", "traced")
+    base = trainer_model.base_model(plan, json.loads(config_json), device=trainer_model.META)
+    layers = decoder_layers(base)
+    kinds = [_kind(base, layers, number) for number in range(len(layers))]
+    chosen, layers_like = _chosen_layers(kinds)
+    return _Whole(
+        num_params=sum(parameter.numel() for parameter in base.parameters()),
+        chosen=tuple(chosen),
+        layers_like=layers_like,
+        kinds_kept=tuple(kinds[number] for number in chosen),
+    )
+
+
+def _reduced(config: dict[str, Any], whole: _Whole) -> PretrainedConfig:
+    """Return the configuration of a model of the chosen layers alone."""
+    reduced = trainer_model.model_config(config)
+    total = len(whole.layers_like)
+    for name, value in list(vars(reduced).items()):
+        if isinstance(value, list) and len(value) == total:
+            setattr(reduced, name, [value[number] for number in whole.chosen])
+    reduced.num_hidden_layers = len(whole.chosen)
+    return reduced
 
 
 def decoder_layers(model: nn.Module) -> nn.ModuleList:
@@ -65,24 +109,18 @@ def decoder_layers(model: nn.Module) -> nn.ModuleList:
     return found
 
 
-def _num_params(model: nn.Module) -> Iterator[int]:
-    """Yield the parameters of each distinct tensor, unpacked."""
-    packed = {
-        id(module.weight): module.in_features * module.out_features
-        for module in model.modules()
-        if isinstance(module, Linear4bit)
-    }
-    for parameter in model.parameters():
-        yield packed.get(id(parameter), parameter.numel())
-
-
 def _kind(model: nn.Module, layers: nn.ModuleList, number: int) -> tuple[Any, ...]:
-    """Return what makes one layer behave unlike another: its attention type, its modules and their shapes."""
-    layer = layers[number]
+    """Return what makes one layer behave unlike another: its attention type, the sizes of its modules."""
     layer_types = getattr(model.config, "layer_types", None)
-    shapes = tuple((name, tuple(parameter.shape), parameter.dtype) for name, parameter in layer.named_parameters())
-    modules = tuple(type(module).__name__ for module in layer.modules())
-    return (layer_types[number] if layer_types else None, modules, shapes)
+    sizes = tuple((name, _sizes(module)) for name, module in layers[number].named_modules())
+    return (layer_types[number] if layer_types else None, sizes)
+
+
+def _sizes(module: nn.Module) -> tuple[Any, ...]:
+    """Return the sizes of a module, the same whether it is quantized or not."""
+    if isinstance(module, nn.Linear):
+        return (module.in_features, module.out_features, module.bias is not None)
+    return tuple(tuple(parameter.shape) for parameter in module.parameters(recurse=False))
 
 
 def _chosen_layers(kinds: list[tuple[Any, ...]]) -> tuple[list[int], tuple[int, ...]]:
@@ -101,24 +139,24 @@ def _chosen_layers(kinds: list[tuple[Any, ...]]) -> tuple[list[int], tuple[int, 
     return chosen, (0, *middle, len(chosen) - 1)
 
 
-def _cut(model: nn.Module, layers: nn.ModuleList, chosen: list[int]) -> None:
-    """Keep only the chosen layers, in the module and in the configuration."""
-    config = model.config
-    total = len(layers)
+def _cut(model: nn.Module, layers: nn.ModuleList, chosen: Sequence[int]) -> None:
+    """Keep only the chosen layers of a whole model."""
+    layer_types = getattr(model.config, "layer_types", None)
+    if layer_types:
+        model.config.layer_types = [layer_types[number] for number in chosen]
+    model.config.num_hidden_layers = len(chosen)
     kept = [layers[number] for number in chosen]
     del layers[:]
     layers.extend(kept)
-    for name, value in list(vars(config).items()):
-        if isinstance(value, list) and len(value) == total:
-            setattr(config, name, [value[number] for number in chosen])
-    config.num_hidden_layers = len(chosen)
 
 
-def _unquantized_params(layers: nn.ModuleList) -> int:
+def _unquantized_params(layers: nn.ModuleList, layers_like: Sequence[int]) -> int:
     """Return the weights that are no plain linear layers, such as stacked experts: bitsandbytes leaves them alone."""
-    weights = (parameter for layer in layers for parameter in layer.parameters() if parameter.dim() > 1)
     return sum(
-        weight.numel() for weight in weights if weight.is_floating_point() and not hasattr(weight, "quant_state")
+        weight.numel() * layers_like.count(number)
+        for number, layer in enumerate(layers)
+        for weight in layer.parameters()
+        if weight.dim() > 1 and weight.is_floating_point()
     )
 
 

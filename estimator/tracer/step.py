@@ -9,12 +9,16 @@ import torch
 from accelerate.utils.operations import convert_to_fp32
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd.graph import _engine_run_backward
 
 from estimator.conditions import Conditions
 from estimator.tracer.cuda_facts import cuda_behaviour, replaced, scratch
 from estimator.tracer.model import TracedModel, quantization_constants
 from estimator.tracer.recorder import Recorder, Recording
 from specs import FinetunePlan
+
+# retain_graph and create_graph.
+_PLAIN = (False, False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +53,7 @@ def recorded_step(
         if not conditions.caller_holds_outputs:
             held = None
         recorder.enter_backward()
-        loss.backward()
+        _backward(loss)
         if not conditions.caller_holds_outputs:
             loss = loss.detach()
         for parameter in model.parameters():
@@ -79,6 +83,11 @@ def _forward(model: nn.Module, batch: Batch, plan: FinetunePlan) -> tuple[torch.
     num_items = torch.zeros((), dtype=torch.long)
     loss = -outputs.log_probs
     return loss.sum() / torch.as_tensor(num_items).clamp(min=1), outputs
+
+
+def _backward(loss: torch.Tensor) -> None:
+    """Run the backward pass; ``Tensor.backward`` would suspend the modes in which checkpointing has to recompute."""
+    _engine_run_backward((loss,), (torch.ones_like(loss),), *_PLAIN, (), allow_unreachable=True, accumulate_grad=True)
 
 
 def _autocast(plan: FinetunePlan) -> contextlib.AbstractContextManager[Any]:
