@@ -1,6 +1,7 @@
 """Entry of ``streamlit run app.py``: names the pages, nothing else."""
 
 import streamlit as st
+
 from catalog.paths import assets
 
 st.set_page_config(page_title="LoRAFit", page_icon=str(assets() / "logo-mark.svg"), layout="wide")

@@ -74,7 +74,7 @@ def published(comparisons: Sequence[Comparison]) -> None:
             "Measured": [_bytes(found.row.measured.get("allocated")) for found in comparisons],
             "Predicted": [_bytes(found.predicted.get("allocated")) for found in comparisons],
             "Error": [_error(found) for found in comparisons],
-            "Source": [text.plain(found.row.source) for found in comparisons],
+            "Source": [_source(found.row.source) for found in comparisons],
         },
         border="horizontal",
         hide_index=True,
@@ -118,3 +118,11 @@ def _bytes(size: int | None) -> str:
 def _error(found: Comparison) -> str:
     error = found.error("allocated")
     return text.plain(found.error_text) if found.error_text else "" if error is None else f"{error:+.1%}"
+
+
+def _source(words: str) -> str:
+    """Return where a row was published; what starts with a GitHub repository is linked."""
+    repository = words.split(" ", 1)[0]
+    return (
+        f"[{text.plain(words)}](https://github.com/{repository})" if repository.count("/") == 1 else text.plain(words)
+    )

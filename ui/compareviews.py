@@ -7,7 +7,7 @@ import streamlit as st
 
 from estimator.estimate import MemoryEstimate
 from specs import FinetunePlan, gib
-from ui import charts, comparing, palette, text
+from ui import charts, comparing, links, palette, text
 from ui.comparing import Axis, Cell, Point
 from ui.forms import URL
 from ui.planning import Request
@@ -28,13 +28,11 @@ def pivot(asked: Request, plan: FinetunePlan) -> None:
         cells = comparing.table(point, (axes[rows[0]], rows[1]), (axes[columns[0]], columns[1]))
     if (rows[0], columns[0]) == (_HEAT_ROWS, _HEAT_COLUMNS):
         heat_map(cells, rows[1], columns[1], asked.situation.available_bytes)
-    table = {rows[0]: [f"**{text.plain(comparing.label(rows[0], value))}**" for value in rows[1]]}
+    table = {rows[0]: [row_link(rows[0], value) for value in rows[1]]}
     for index, value in enumerate(columns[1]):
         table[text.plain(comparing.label(columns[0], value))] = [cell(line[index]) for line in cells]
     st.table(table, border="horizontal", hide_index=True, alt=f"Used memory by {rows[0]} and {columns[0]}")
-    st.caption(
-        "Everything else stays as planned. What fits carries a tick, what is tight a mark, what does not a cross."
-    )
+    st.caption("Everything else stays as planned; only the number formats follow the device.")
     file = comparing.as_csv(cells, rows[1], columns[1])
     st.download_button("CSV", file, "comparison.csv", "text/csv", icon=":material/download:", on_click="ignore")
 
@@ -43,16 +41,25 @@ def axis(title: str, names: list[str], axes: Mapping[str, Axis]) -> tuple[str, S
     """Ask which choice stands in the rows or columns, and which of its values."""
     name = st.selectbox(title, list(dict.fromkeys(names)), key=title.lower(), bind=URL, help="What is varied.")
     chosen = axes[name]
-    values = st.multiselect(
+    values = st.pills(
         f"Values of {name}",
         chosen.values,
-        chosen.usual,
+        selection_mode="multi",
+        default=chosen.usual,
         format_func=lambda value: comparing.label(name, value),
         key=f"{title.lower()}_{name}",
-        accept_new_options=chosen.open_ended,
         bind=URL,
+        wrap=True,
     )
     return name, values or chosen.usual
+
+
+def row_link(name: str, value: Any) -> str:
+    """Return a row's head as a link to the plan with this choice."""
+    words = comparing.label(name, value)
+    field = {"device": "gpu"}.get(name, name)
+    chosen = words if name == "method" else str(value) if isinstance(value, str) else text.value(value)
+    return links.to_plan(f"**{text.plain(words)}**", st.query_params.to_dict(), **{field: chosen})
 
 
 def cell(shown: Cell) -> str:

@@ -15,6 +15,33 @@ from estimator.estimate import MemoryEstimate
 from specs import METHODS, FinetunePlan, GpuSpec, LorafitError, ModelSpec
 from ui import planning, text
 
+_SIZES = ("8 GiB", "12 GiB", "16 GiB", "24 GiB", "48 GiB", "80 GiB")
+_CARDS = (
+    "Tesla T4",
+    "GeForce RTX 3060 12 GB",
+    "GeForce RTX 4090",
+    "GeForce RTX 5090",
+    "L40S",
+    "A100 SXM4 80 GB",
+    "H100 SXM5 80 GB",
+    "B200",
+)
+_MODELS = (
+    "meta-llama/Llama-3.2-1B",
+    "meta-llama/Llama-3.2-3B",
+    "meta-llama/Llama-3.1-8B",
+    "Qwen/Qwen2.5-14B",
+    "HuggingFaceTB/SmolLM2-135M",
+    "Qwen/Qwen3-0.6B",
+    "meta-llama/Llama-2-7b-hf",
+    "meta-llama/Llama-2-13b-hf",
+    "mistralai/Mistral-7B-v0.3",
+    "google/gemma-2-9b",
+    "huggyllama/llama-30b",
+    "huggyllama/llama-65b",
+    "meta-llama/Llama-3.1-70B",
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
@@ -35,8 +62,6 @@ class Axis:
     """What is compared at first."""
     moved: Callable[[Point, Any], Point]
     """A point with this choice made differently."""
-    open_ended: bool = False
-    """Whether a person may type a value that is not listed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +76,11 @@ def axes() -> Mapping[str, Axis]:
     """Return every axis by the name of what it varies."""
     return {
         "method": Axis(values=tuple(METHODS), usual=planning.SIDE_BY_SIDE, moved=_with_method),
-        "device": Axis(
-            values=("8 GiB", "12 GiB", "16 GiB", "24 GiB", "40 GiB", "48 GiB", "80 GiB", *gpus.names()),
-            usual=("8 GiB", "12 GiB", "16 GiB", "24 GiB", "48 GiB", "80 GiB"),
-            moved=_on_device,
-            open_ended=True,
-        ),
+        "device": Axis(values=(*_SIZES, *_CARDS), usual=_SIZES, moved=_on_device),
         "model": Axis(
-            values=models.names(),
-            usual=("meta-llama/Llama-3.2-1B", "meta-llama/Llama-3.2-3B", "meta-llama/Llama-3.1-8B", "Qwen/Qwen2.5-14B"),
+            values=_MODELS,
+            usual=_MODELS[:4],
             moved=lambda point, value: dataclasses.replace(point, model=models.find(value)),
-            open_ended=True,
         ),
         "max_length": _field("max_length", (256, 512, 1024, 2048, 4096, 8192, 16_384)),
         "per_device_train_batch_size": _field("per_device_train_batch_size", (1, 2, 4, 8, 16, 32)),

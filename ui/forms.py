@@ -170,10 +170,20 @@ def _pin(name: str, linear_modules: tuple[str, ...]) -> Any:
     """Show one field and return its value, None where it is left empty."""
     shown: dict[str, Any] = {"key": name, "bind": URL, "help": fields.MEANINGS[name], "placeholder": "recommended"}
     if name == "target_modules":
-        picked = st.multiselect(name, ["all-linear", *linear_modules], accept_new_options=True, **shown)
-        return ("all-linear" if "all-linear" in picked else tuple(picked)) if picked else None
+        return _target_modules(linear_modules)
     if options := fields.choices(name):
         return st.selectbox(name, options, index=None, format_func=text.value, **shown)
     if fields.is_whole(name):
         return st.number_input(name, value=None, step=1, **shown)
     return st.text_input(name, value=None, **shown) or None
+
+
+def _target_modules(linear_modules: tuple[str, ...]) -> Any:
+    """Ask for target modules: the model's own where they are known, else by name."""
+    name, meaning = "target_modules", fields.MEANINGS["target_modules"]
+    if not linear_modules:
+        typed = st.text_input(name, value=None, key=name, bind=URL, help=meaning, placeholder="q_proj, v_proj")
+        return tuple(typed.replace(",", " ").split()) if typed else None
+    options = ["all-linear", *linear_modules]
+    picked = st.pills(name, options, selection_mode="multi", key=name, bind=URL, help=meaning, wrap=True)
+    return ("all-linear" if "all-linear" in picked else tuple(picked)) if picked else None

@@ -1,6 +1,6 @@
 """A run on the page: live numbers and curves, answers before and after, comparison, history."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal
 
 import streamlit as st
@@ -9,48 +9,56 @@ from specs import gib
 from trainer.contract import Run
 from ui import charts, curves, running, text
 
+RUN = "run"
+"""The parameter of the address that names runs."""
+
 URL: Literal["query-params"] = "query-params"
 TICK_SECONDS = 1.0
 CHART_SECONDS = 2.0
+COLUMNS = {
+    "Run": st.column_config.TextColumn(pinned=True),
+    "Loss": st.column_config.LineChartColumn("Loss", help="Training loss over steps."),
+    "Last loss": st.column_config.NumberColumn(format="%.3f"),
+}
 RANGES = {"All": None, "Last 50 steps": 50, "Last 500 steps": 500}
 
 
-def choice(ids: list[str]) -> list[str]:
-    """Ask which runs to show; none shows the history, several compare."""
-    return st.multiselect(
-        "Runs",
-        ids,
-        key="run",
-        bind=URL,
-        placeholder="All runs",
-        help="One run shows its details, several are compared. The address of this page leads back to them.",
-    )
+def chosen(known: Collection[str]) -> list[str]:
+    """Return the runs that the page's address names."""
+    return [run_id for run_id in st.query_params.get_all(RUN) if run_id in known]
 
 
 def history(runs: Sequence[Run]) -> None:
-    """Show all runs as a table; a chosen row opens."""
+    """Show all runs as a table; a ticked one opens, several are compared."""
     st.title("Runs")
-    st.dataframe(
+    table = st.dataframe(
         running.history(runs),
         key="history",
         hide_index=True,
-        on_select=_open_selected,
+        on_select="rerun",
         selection_mode="multi-row",
-        column_config={
-            "Run": st.column_config.TextColumn(pinned=True),
-            "Loss": st.column_config.LineChartColumn("Loss", help="Training loss over steps."),
-            "Last loss": st.column_config.NumberColumn(format="%.3f"),
-        },
+        column_config=COLUMNS,
         alt=f"{len(runs)} runs, the newest first",
     )
-    st.caption("Select one row to open a run, several to compare them.")
+    ticked = [runs[row].id for row in table["selection"]["rows"]]
+    left, right = st.columns([1, 2], vertical_alignment="bottom")
+    left.button(
+        f"Compare {len(ticked)} runs" if len(ticked) > 1 else "Open the ticked run",
+        icon=":material/compare_arrows:" if len(ticked) > 1 else ":material/open_in_full:",
+        disabled=not ticked,
+        width="stretch",
+        on_click=_show,
+        args=(ticked,),
+    )
+    right.selectbox("Or open a run by its name", [run.id for run in runs], index=None, key="opened", on_change=_open)
 
 
 def one(run: Run) -> None:
     """Show one run: what it does now, its curves, its answers, and everything it was started with."""
-    head, stop = st.columns([4, 1], vertical_alignment="bottom")
+    back()
+    head, button = st.columns([4, 1], vertical_alignment="bottom")
     head.title(running.title(run))
-    buttons(run, stop)
+    buttons(run, button)
     numbers(run.id)
     view = view_controls()
     chart(run.id, view)
@@ -71,8 +79,7 @@ def buttons(run: Run, place: st.delta_generator.DeltaGenerator) -> None:
         )
     elif run.is_resumable:
         place.button(
-            "Resume",
-            icon=":material/play_arrow:",
+            text.on_accent("Resume"),
             type="primary",
             width="stretch",
             key="resume",
@@ -152,6 +159,7 @@ def predicted_and_measured(run: Run) -> None:
 
 def comparison(runs: Sequence[Run]) -> None:
     """Show curves of several runs in one picture, and where their plans differ."""
+    back()
     st.title("Comparison")
     view = view_controls()
     quantity = st.segmented_control(
@@ -173,7 +181,7 @@ def comparison(runs: Sequence[Run]) -> None:
     st.subheader("Only differences")
     st.table(running.differences(runs), border="horizontal", hide_index=True, alt="Settings in which the runs differ")
     st.subheader("Results")
-    st.dataframe(running.history(runs), hide_index=True, alt="Results of the compared runs")
+    st.dataframe(running.history(runs), hide_index=True, column_config=COLUMNS, alt="Results of the compared runs")
 
 
 def _numbers(run_id: str, *, was_over: bool) -> None:
@@ -210,17 +218,24 @@ def _chart(run_id: str, view: curves.View) -> None:
     )
 
 
+def back() -> None:
+    """Offer the way back to all runs."""
+    st.button("All runs", icon=":material/arrow_back:", type="tertiary", key="back", on_click=st.query_params.clear)
+
+
 def _stop() -> None:
-    for run_id in st.session_state["run"]:
+    for run_id in st.query_params.get_all(RUN):
         running.store().request_stop(run_id)
 
 
 def _resume() -> None:
-    for run_id in st.session_state["run"]:
+    for run_id in st.query_params.get_all(RUN):
         running.resume(run_id)
 
 
-def _open_selected() -> None:
-    rows = st.session_state["history"]["selection"]["rows"]
-    runs = running.store().runs()
-    st.session_state["run"] = [runs[row].id for row in rows]
+def _show(run_ids: list[str]) -> None:
+    st.query_params[RUN] = run_ids
+
+
+def _open() -> None:
+    _show([st.session_state["opened"]])

@@ -4,10 +4,11 @@ import streamlit as st
 
 from advisor import Recommendation
 from advisor.export import FORMATS, exported
+from advisor.levers import Alternative, Lever
 from advisor.speed import Speed
 from estimator.estimate import MemoryEstimate
 from specs import METHODS, gib
-from ui import charts, fields, palette, text
+from ui import charts, fields, links, palette, text
 from ui.forms import URL
 from ui.planning import Request
 
@@ -43,17 +44,15 @@ def plan(result: Recommendation) -> None:
     reasons = st.toggle("Reasons and sources", key="reasons", bind=URL)
     advice = {entry.field: entry for entry in result.advice}
     shown = [name for group in fields.GROUPS.values() for name in group if name in advice]
-    table = {
-        "Setting": [f"`{name}`" for name in shown],
-        "Value": [text.plain(text.value(getattr(result.plan, name))) for name in shown],
-    }
+    values = [text.plain(text.value(getattr(result.plan, name))) for name in shown]
     if reasons:
-        table["Value"] = [
-            text.with_range(value, advice[name]) for name, value in zip(shown, table["Value"], strict=True)
-        ]
-        table["Why, and who says so"] = [text.grounds(advice[name]) for name in shown]
+        table = {
+            "Setting": [f"`{name}`" for name in shown],
+            "Value": [text.with_range(value, advice[name]) for name, value in zip(shown, values, strict=True)],
+            "Why, and who says so": [text.grounds(advice[name]) for name in shown],
+        }
     else:
-        table["What it is"] = [fields.MEANINGS[name] for name in shown]
+        table = {"Setting": [f"`{name}`  \n:gray[{fields.MEANINGS[name]}]" for name in shown], "Value": values}
     st.table(table, border="horizontal", hide_index=True, alt="The recommended plan, one setting a row")
 
 
@@ -71,7 +70,7 @@ def levers(result: Recommendation, estimate: MemoryEstimate) -> None:
         return
     st.table(
         {
-            "Change": [f"`{lever.field}`" for lever in result.levers],
+            "Change": [_lever_link(lever) for lever in result.levers],
             "From": [text.plain(text.value(lever.before)) for lever in result.levers],
             "To": [text.plain(text.value(lever.after)) for lever in result.levers],
             "Frees": [gib(lever.saved_bytes) for lever in result.levers],
@@ -96,7 +95,7 @@ def alternatives(asked: Request, result: Recommendation) -> None:
     )
     st.table(
         {
-            "Method": [f"**{text.plain(e.label)}**" if e.recommended else text.plain(e.label) for e in entries],
+            "Method": [_method_link(entry) for entry in entries],
             "Verdict": [verdict_words("fits" if entry.fits else "does not fit") for entry in entries],
             "Used": [gib(entry.used_bytes) for entry in entries],
             "Batch": [f"{e.plan.per_device_train_batch_size} x {e.plan.gradient_accumulation_steps}" for e in entries],
@@ -121,6 +120,18 @@ def export(asked: Request, result: Recommendation) -> None:
         st.download_button(chosen.filename, file, chosen.filename, icon=":material/download:", on_click="ignore")
         st.markdown(f"Use it: `{chosen.run}`")
     st.code(file, _language(chosen.filename), height=420)
+
+
+def _method_link(entry: Alternative) -> str:
+    """Return a method's name as a link to its plan."""
+    words = f"**{text.plain(entry.label)}**" if entry.recommended else text.plain(entry.label)
+    return links.to_plan(words, st.query_params.to_dict(), method=METHODS[entry.plan.method].label)
+
+
+def _lever_link(lever: Lever) -> str:
+    """Return a change as a link to the plan with it."""
+    after = METHODS[lever.after].label if lever.field == "method" else text.value(lever.after)
+    return links.to_plan(f"`{lever.field}`", st.query_params.to_dict(), **{lever.field: after})
 
 
 def _format_label(name: str) -> str:

@@ -6,7 +6,7 @@ import streamlit as st
 
 from advisor import Recommendation
 from estimator.estimate import MemoryEstimate
-from ui import planning, running, shows
+from ui import planning, running, shows, text
 from ui.planning import Request
 
 
@@ -23,10 +23,10 @@ def start(asked: Request, result: Recommendation, estimate: MemoryEstimate) -> N
     """Offer the start, or say why there is none."""
     obstacle = planning.obstacle(asked, estimate)
     if obstacle:
-        st.button("Start", icon=":material/play_arrow:", key="start", disabled=True, width="stretch", help=obstacle)
+        st.button("Start", key="start", disabled=True, width="stretch", help=obstacle)
         return
     token = st.session_state.setdefault("ticket", secrets.token_hex(8))
-    if st.button("Start", icon=":material/play_arrow:", key="start", type="primary", width="stretch"):
+    if st.button(text.on_accent("Start"), key="start", type="primary", width="stretch"):
         run_id = running.start(result.plan, asked.data.source, asked.place(token), estimate.to_dict())
         del st.session_state["ticket"]
         st.switch_page("ui/pages/runs.py", query_params={"run": run_id})

@@ -67,6 +67,11 @@ def grounds(advice: Advice) -> str:
     return f"{plain(advice.reason)}  \n:gray[{link(advice.source)} ({advice.confidence} confidence)]"
 
 
+def on_accent(words: str) -> str:
+    """Return a filled button's label in the colour that the theme keeps for words on its accent."""
+    return f":violet[{words}]"
+
+
 def plain(text: str) -> str:
     """Return text with Markdown's signs escaped, so that names and logs show as they are."""
     return "".join(f"\\{sign}" if sign in r"\`*_{}[]()#+-.!|<>~$:&" else sign for sign in text)

@@ -4,6 +4,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from ui import charts, text
+from ui.lessons import reference
 
 RANKS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 ALPHAS = (1, 8, 16, 32, 64, 128, 256, 512)
@@ -52,8 +53,8 @@ def show() -> None:
         "scale; rsLoRA divides by the square root of r instead, which keeps high ranks learning. Under Adam, "
         "lora_alpha acts much like the learning rate: choose it once, as 2 · r, and tune the learning rate."
     )
-    st.caption(
-        "Sources: Hu et al. 2021, LoRA, sections 4.1 and 4.2, https://arxiv.org/abs/2106.09685 · Kalajdzievski 2023, "
+    reference.sources(
+        "Hu et al. 2021, LoRA, sections 4.1 and 4.2, https://arxiv.org/abs/2106.09685 · Kalajdzievski 2023, "
         "rsLoRA, https://arxiv.org/abs/2312.03732"
     )
 

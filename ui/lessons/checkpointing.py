@@ -4,6 +4,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from ui import charts
+from ui.lessons import reference
 
 
 def show() -> None:
@@ -40,8 +41,8 @@ def show() -> None:
         "two, so a step takes up to a third longer; measured is 20 to 30 %. It saves nothing of the weights, the "
         "optimizer or the logits."
     )
-    st.caption(
-        "Sources: Chen et al. 2016, Training Deep Nets with Sublinear Memory Cost, https://arxiv.org/abs/1604.06174 · "
+    reference.sources(
+        "Chen et al. 2016, Training Deep Nets with Sublinear Memory Cost, https://arxiv.org/abs/1604.06174 · "
         "Korthikanti et al. 2022, section 4 (34 bytes), https://arxiv.org/abs/2205.05198 · TRL documentation, Reducing "
         "memory usage, https://huggingface.co/docs/trl/reducing_memory_usage"
     )

@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from ui.lessons import reference
 from ui.numbers import FORMATS, bit_text, decode, encode
 
 
@@ -37,4 +38,4 @@ def show() -> None:
         "is finer but ends at 65,504, which is why it needs loss scaling. Type 70000 to see float16 overflow, or "
         "0.00001 to see it lose digits where bfloat16 does not. Cards before NVIDIA's Ampere compute in float16 only."
     )
-    st.caption("Sources: " + " · ".join(dict.fromkeys(kind.source for kind in FORMATS.values())))
+    reference.sources(" · ".join(dict.fromkeys(kind.source for kind in FORMATS.values())))

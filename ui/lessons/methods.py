@@ -99,4 +99,4 @@ def show() -> None:
         "size of the result, and in whether it can be merged back into the model."
     )
     reference.table(("Method", "What is trained", "Share", "When", "Source"), ROWS, "Ways to fine-tune")
-    st.caption("Shares are those of the papers' own experiments; they follow from rank, modules and model.")
+    reference.sources("Shares are those of the papers' own experiments; they follow from rank, modules and model.")

@@ -5,6 +5,7 @@ import streamlit as st
 
 from specs import GIB, gib
 from ui import charts, text
+from ui.lessons import reference
 
 STATES: dict[str, tuple[float, str]] = {
     "adamw_torch": (8.0, "Running means of gradient and squared gradient, 4 bytes each."),
@@ -52,8 +53,8 @@ def show() -> None:
         hide_index=True,
         alt="Optimizer states by optimizer",
     )
-    st.caption(
-        "Sources: Kingma and Ba 2015, Adam, https://arxiv.org/abs/1412.6980 · Dettmers et al. 2022, 8-bit Optimizers, "
+    reference.sources(
+        "Kingma and Ba 2015, Adam, https://arxiv.org/abs/1412.6980 · Dettmers et al. 2022, 8-bit Optimizers, "
         "https://arxiv.org/abs/2110.02861 · Chen et al. 2023, Lion, https://arxiv.org/abs/2302.06675 · bitsandbytes "
         "0.50.2, optim.optimizer"
     )

@@ -57,4 +57,6 @@ def show() -> None:
         "off. RLAIF and RLVR are sometimes taken for the same thing. They are not: RLAIF asks a model for its opinion, "
         "RLVR runs a check that is right or wrong."
     )
-    st.caption("The adapter as reference: TRL documentation, DPO Trainer, https://huggingface.co/docs/trl/dpo_trainer")
+    reference.sources(
+        "The adapter as reference: TRL documentation, DPO Trainer, https://huggingface.co/docs/trl/dpo_trainer"
+    )

@@ -6,7 +6,7 @@ import streamlit as st
 
 from specs import gib
 from ui import charts
-from ui.lessons import weights
+from ui.lessons import reference, weights
 from ui.palette import CURVES
 from ui.quantize import SCHEMES, Array, Quantized, error
 
@@ -72,8 +72,8 @@ def show() -> None:
         "point (Q4_1), and its embeddings to 8 bits (Q8_0). Choose a linear layer and block size 32: INT4 with zero "
         "point then loses almost nothing, because the weights lie on exactly that grid."
     )
-    st.caption(
-        "Sources: Dettmers et al. 2023, QLoRA, sections 2 and 3, https://arxiv.org/abs/2305.14314 · Dettmers et al. "
+    reference.sources(
+        "Dettmers et al. 2023, QLoRA, sections 2 and 3, https://arxiv.org/abs/2305.14314 · Dettmers et al. "
         "2022, 8-bit Optimizers via Block-wise Quantization, https://arxiv.org/abs/2110.02861 · Nagel et al. 2021, A "
         "White Paper on Neural Network Quantization, section 3, https://arxiv.org/abs/2106.08295"
     )

@@ -1,4 +1,4 @@
-"""A lesson that is a table: rows of words, each with its source."""
+"""What lessons share: tables of words, and their sources."""
 
 from collections.abc import Sequence
 
@@ -9,3 +9,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], alt: str) -> No
     """Show rows of Markdown under their headings."""
     cells = {column: [row[index] for row in rows] for index, column in enumerate(columns)}
     st.table(cells, border="horizontal", hide_index=True, alt=alt)
+
+
+def sources(words: str) -> None:
+    """Say where a lesson's claims can be looked up."""
+    st.markdown(f":small[Sources: {words}]")

@@ -57,6 +57,6 @@ def show() -> None:
     reference.table(("Way", "How", "Effort", "What it costs in quality", "Source"), QUANTIZATION, "Ways to quantize")
     st.subheader("Merge")
     reference.table(("What to do", "What you get", "What to know"), MERGING, "Ways to use an adapter")
-    st.caption(
-        "Merging: PEFT documentation, Model merging, https://huggingface.co/docs/peft/developer_guides/model_merging"
+    reference.sources(
+        "PEFT documentation, Model merging, https://huggingface.co/docs/peft/developer_guides/model_merging"
     )

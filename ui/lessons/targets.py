@@ -6,7 +6,7 @@ from collections import Counter
 import streamlit as st
 
 from ui import text
-from ui.lessons import weights
+from ui.lessons import reference, weights
 from ui.lessons.adapter import RANKS, lora_params
 
 _LAYER = re.compile(r"model\.layers\.\d+\.(?:self_attn|mlp)\.(\w+)\.weight")
@@ -20,7 +20,15 @@ def show() -> None:
     )
     matrices = modules(weights.shapes(weights.demo()))
     left, right = st.columns([3, 1])
-    chosen = left.multiselect("target_modules", list(matrices), list(matrices), key="targets", bind="query-params")
+    chosen = left.pills(
+        "target_modules",
+        list(matrices),
+        selection_mode="multi",
+        default=list(matrices),
+        key="targets",
+        bind="query-params",
+        wrap=True,
+    )
     rank = right.select_slider("r", RANKS, 16, key="targets_r", bind="query-params")
     sizes = {name: layers * lora_params(*shape, rank) for name, (shape, layers) in matrices.items()}
     st.table(
@@ -41,8 +49,8 @@ def show() -> None:
         "The output head (`lm_head`) and the embeddings are left out: the embedding of this model is shared with the "
         "head. At equal adapter size, more modules of lower rank beat fewer of higher rank."
     )
-    st.caption(
-        "Sources: shapes from the demo model's model.safetensors · Dettmers et al. 2023, QLoRA, section 4, "
+    reference.sources(
+        "shapes from the demo model's model.safetensors · Dettmers et al. 2023, QLoRA, section 4, "
         "https://arxiv.org/abs/2305.14314 · Biderman et al. 2024, LoRA Learns Less and Forgets Less, "
         "https://arxiv.org/abs/2405.09673"
     )

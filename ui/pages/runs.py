@@ -6,7 +6,7 @@ from ui import notices, running, runviews
 
 with notices.errors():
     runs = {run.id: run for run in running.store().runs()}
-    chosen = [run_id for run_id in runviews.choice(list(runs)) if run_id in runs]
+    chosen = runviews.chosen(runs)
     if not runs:
         st.info("No run yet. Choose a model on the Plan page and start one.", icon=":material/rocket_launch:")
         st.page_link("ui/pages/plan.py", label="Plan a run", icon=":material/tune:")

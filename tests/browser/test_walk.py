@@ -1,0 +1,107 @@
+"""The whole path as a newcomer goes it, and everything that must not disturb a run."""
+
+import re
+import time
+
+import pytest
+from conftest import settled
+from playwright.sync_api import Page, expect
+
+from trainer.contract import State
+from trainer.store import Store
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+SHORT = "?method=QLoRA+%284-bit%29&max_steps=60"
+
+
+@pytest.fixture(scope="module")
+def run_id() -> dict[str, str]:
+    """The run that the first test starts and the others look at."""
+    return {}
+
+
+def steps(page: Page) -> int:
+    found = re.search(r"step ([\d,]+) of", page.locator('[data-testid="stMain"]').inner_text())
+    return int(found[1].replace(",", "")) if found else 0
+
+
+def chart(page: Page):
+    return page.get_by_role("figure", name=re.compile("Training loss"))
+
+
+def wait_for_step(page: Page, wanted: int, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while steps(page) < wanted:
+        assert time.monotonic() < deadline, page.locator('[data-testid="stMain"]').inner_text()
+        page.wait_for_timeout(300)
+
+
+def test_one_click_starts_a_run_with_a_live_chart(tab, run_id):
+    page = tab(SHORT)
+    page.get_by_role("button", name="Start", exact=True).dblclick()
+    page.wait_for_url(re.compile(r"/runs\?run="))
+    run_id["id"] = re.search(r"run=([\w-]+)", page.url)[1]
+    expect(chart(page)).to_be_visible(timeout=60_000)
+    wait_for_step(page, 10)
+    points = page.locator(".scatterlayer .trace .points path")
+    expect(points.nth(9)).to_be_attached(timeout=20_000)
+
+
+def test_a_double_click_started_one_run(server, run_id):
+    assert [run.id for run in Store(server.runs).runs()] == [run_id["id"]]
+
+
+def test_reload_and_a_second_tab_show_the_same_run(tab, run_id):
+    first, second = tab(f"runs?run={run_id['id']}&smoothing=0.9&log=true"), tab(f"runs?run={run_id['id']}")
+    first.reload()
+    settled(first)
+    expect(chart(first)).to_be_visible()
+    expect(chart(second)).to_be_visible()
+    expect(first.get_by_role("slider", name="Smoothing")).to_have_attribute("aria-valuenow", "0.9")
+
+
+def test_a_killed_server_disturbs_neither_run_nor_page(tab, server, run_id):
+    page = tab(f"runs?run={run_id['id']}")
+    before = Store(server.runs).run(run_id["id"]).step
+    server.kill()
+    time.sleep(3)
+    server.start()
+    wait_for_step(page, before + 1)
+    assert Store(server.runs).run(run_id["id"]).state is State.RUNNING
+
+
+def test_stop_saves_and_resume_goes_on(tab, server, run_id):
+    page = tab(f"runs?run={run_id['id']}")
+    page.get_by_role("button", name="Stop and save").click()
+    expect(page.get_by_text("stopped", exact=True)).to_be_visible(timeout=60_000)
+    done = Store(server.runs).run(run_id["id"]).step
+    page.get_by_role("button", name="Resume").click()
+    wait_for_step(page, done + 1)
+    page.get_by_role("button", name="Stop and save").click()
+    expect(page.get_by_text("stopped", exact=True)).to_be_visible(timeout=60_000)
+
+
+def test_a_finished_page_polls_no_more_and_is_still_there_after_a_reload(tab, run_id):
+    page = tab(f"runs?run={run_id['id']}")
+    page.reload()
+    settled(page)
+    expect(page.get_by_text("stopped", exact=True)).to_be_visible()
+    expect(chart(page)).to_be_visible()
+
+
+def test_a_deep_link_restores_the_plan(tab):
+    page = tab("?model=meta-llama%2FLlama-3.1-8B&gpu=24+GiB&method=QLoRA+%284-bit%29&r=64")
+    assert page.get_by_label("Model").first.input_value() == "meta-llama/Llama-3.1-8B"
+    expect(page.get_by_text("with QLoRA")).to_be_visible()
+    expect(page.get_by_role("button", name="Start", exact=True)).to_be_disabled()
+
+
+def test_a_bad_upload_is_refused_in_one_sentence(tab, tmp_path):
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text("{not json\n")
+    page = tab()
+    page.get_by_role("button", name="Use your own file").click()
+    page.locator('input[type="file"]').set_input_files(broken)
+    alert = page.get_by_role("alert").filter(has_text="row")
+    expect(alert.first).to_be_visible()
+    assert "Traceback" not in page.content()
