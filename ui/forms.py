@@ -7,9 +7,10 @@ from typing import Any, Literal
 import streamlit as st
 
 from advisor.situation import GOALS, TASKS
-from specs import METHODS, DataError
+from specs import METHODS
 from ui import fields, text, uploads
 from ui.data import add, labels
+from ui.notices import guarded
 
 URL: Literal["query-params"] = "query-params"
 """Keeps a widget's value in the page's address."""
@@ -103,8 +104,6 @@ def data(names: list[str]) -> str:
             on_change=_keep_upload,
             help="One example in each line or row. The file stays on this machine.",
         )
-        if refusal := st.session_state.get("refusal"):
-            st.error(text.plain(refusal))
     return label or names[0]
 
 
@@ -155,15 +154,12 @@ def pins(linear_modules: tuple[str, ...]) -> dict[str, Any]:
     return {name: value for name, value in chosen.items() if value is not None}
 
 
+@guarded
 def _keep_upload() -> None:
     """Keep a fresh upload and choose it."""
-    upload, st.session_state["refusal"] = st.session_state["upload"], ""
-    if upload is None:
-        return
-    try:
+    upload = st.session_state["upload"]
+    if upload is not None:
         st.session_state["data"] = add(upload, upload.name)
-    except DataError as error:
-        st.session_state["refusal"] = str(error)
 
 
 def _pin(name: str, linear_modules: tuple[str, ...]) -> Any:

@@ -91,7 +91,7 @@ def request(inputs: Inputs, method: Mapping[str, str]) -> Request:
         goal=inputs.goal,
         pins={**method, **{name: _pinned(name, value) for name, value in inputs.pins.items()}},
     )
-    return Request(situation=situation, rules=inputs.rules, data=data, device=_torch_device(here) if here else None)
+    return Request(situation=situation, rules=inputs.rules, data=data, device=torch_device(here) if here else None)
 
 
 def recommendation(asked: Request) -> Recommendation:
@@ -126,7 +126,8 @@ def _here() -> dict[str, machine.Device]:
     return {f"{HERE}{device.gpu.name}": device for device in machine.devices()}
 
 
-def _torch_device(device: machine.Device) -> str:
+def torch_device(device: machine.Device) -> str:
+    """Return what torch calls a device of this machine."""
     return "cpu" if device.gpu.is_cpu else f"{device.gpu.backend.replace('rocm', 'cuda')}:{device.index}"
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, Literal
 
 from catalog import paths
 from specs import METHODS, FinetunePlan, gib
+from trainer import export
 from trainer.contract import DataSource, Metric, Place, Run, State
 from trainer.launcher import LOG, launch, start_waiting
 from trainer.store import Store
@@ -200,3 +202,36 @@ def first_number(run: Run) -> str:
     if run.is_over:
         return "The run ended before its first step."
     return "The first point appears after the first step, usually within half a minute of the start."
+
+
+def extend(run_id: str, steps: int) -> None:
+    """Queue a run that is over for some steps more and start it if its device is free."""
+    store().extend(run_id, steps)
+    launch(store(), run_id)
+
+
+def metrics_file(run: Run) -> str:
+    """Return a run's metrics as CSV."""
+    return export.metrics_csv(metrics(run))
+
+
+def adapter_file(run: Run) -> bytes:
+    """Return the zip of a run's adapter with plan, metrics and model card."""
+    with tempfile.TemporaryFile() as target:
+        export.write_zip(store(), run, target)
+        target.seek(0)
+        return target.read()
+
+
+def has_adapter(run: Run) -> bool:
+    """Return whether a run has saved its result."""
+    return (store().run_folder(run.id) / export.RESULT).is_dir()
+
+
+def happened(run: Run) -> dict[str, list[str]]:
+    """Return what happened to a run as a table, the newest first."""
+    events = store().events(run.id)[::-1]
+    return {
+        "When": [time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event.at)) for event in events],
+        "What": [text.plain(event.text) for event in events],
+    }

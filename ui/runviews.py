@@ -5,9 +5,9 @@ from typing import Literal
 
 import streamlit as st
 
-from specs import gib
+from specs import FinetunePlan, gib
 from trainer.contract import Run
-from ui import charts, curves, running, text
+from ui import charts, curves, mending, notices, running, text
 
 RUN = "run"
 """The parameter of the address that names runs."""
@@ -62,6 +62,8 @@ def one(run: Run) -> None:
     numbers(run.id)
     view = view_controls()
     chart(run.id, view)
+    if run.is_over:
+        next_steps(run)
     details(run)
 
 
@@ -85,6 +87,40 @@ def buttons(run: Run, place: st.delta_generator.DeltaGenerator) -> None:
             key="resume",
             on_click=_resume,
             help="Goes on from the last checkpoint on the same curve.",
+        )
+
+
+def next_steps(run: Run) -> None:
+    """Offer what can be done with a run that is over: take it away, train on, or mend it."""
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        if running.has_adapter(run):
+            st.download_button(
+                "Adapter (zip)",
+                lambda: running.adapter_file(run),
+                f"{run.id}.zip",
+                "application/zip",
+                icon=":material/download:",
+                on_click="ignore",
+                help="Adapter, plan, metrics and model card.",
+            )
+        file = running.metrics_file(run)
+        st.download_button("Metrics (CSV)", file, f"{run.id}.csv", icon=":material/download:", on_click="ignore")
+        steps = st.number_input("More steps", 1, 1_000_000, 50, key="more", width=150)
+        st.button("Train on", icon=":material/forward:", key="extend", on_click=_extend, args=(run.id, steps))
+    if run.error_kind == mending.OUT_OF_MEMORY:
+        mend(run)
+
+
+def mend(run: Run) -> None:
+    """Offer the same run with less memory, one change a button."""
+    st.markdown("**What would need less memory**")
+    for lever in mending.ways_on(run):
+        words, button = st.columns([4, 1], vertical_alignment="center")
+        words.markdown(
+            f"`{lever.field}`: {text.plain(lever.text.removeprefix(lever.field))} ({text.plain(lever.cost)})"
+        )
+        button.button(
+            "Apply and retry", key=f"retry_{lever.field}", on_click=_retry, args=(run.id, lever.plan), width="stretch"
         )
 
 
@@ -121,6 +157,7 @@ def details(run: Run) -> None:
     with memory:
         predicted_and_measured(run)
     with log:
+        st.table(running.happened(run), border="horizontal", hide_index=True, alt="What happened to this run")
         tail = running.log_tail(run)
         st.code(tail or "Nothing yet.", language=None, height=320, wrap_lines=True)
 
@@ -223,14 +260,26 @@ def back() -> None:
     st.button("All runs", icon=":material/arrow_back:", type="tertiary", key="back", on_click=st.query_params.clear)
 
 
+@notices.guarded
 def _stop() -> None:
     for run_id in st.query_params.get_all(RUN):
         running.store().request_stop(run_id)
 
 
+@notices.guarded
 def _resume() -> None:
     for run_id in st.query_params.get_all(RUN):
         running.resume(run_id)
+
+
+@notices.guarded
+def _extend(run_id: str, steps: int) -> None:
+    running.extend(run_id, steps)
+
+
+@notices.guarded
+def _retry(run_id: str, plan: FinetunePlan) -> None:
+    _show([mending.retry(running.store().run(run_id), plan)])
 
 
 def _show(run_ids: list[str]) -> None:

@@ -15,6 +15,7 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from catalog.paths import REPO
+from tests.browser.waiting import settled
 
 CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
 
@@ -108,15 +109,6 @@ def is_error(message) -> bool:
     """
     known = ("404", "ERR_CONNECTION_REFUSED", "WebSocket", "net::ERR")
     return message.type == "error" and not any(words in message.text for words in known)
-
-
-def settled(page: Page) -> None:
-    """Wait until the page shows its results."""
-    page.locator('[data-testid="stMain"] [data-testid="stElementContainer"]').first.wait_for()
-    page.wait_for_function(
-        """() => !document.querySelector('[data-testid="stSkeleton"], [data-testid="stSpinner"]')
-            && document.querySelector('[data-test-script-state="notRunning"]')"""
-    )
 
 
 @pytest.fixture

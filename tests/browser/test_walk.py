@@ -4,14 +4,14 @@ import re
 import time
 
 import pytest
-from conftest import settled
 from playwright.sync_api import Page, expect
 
+from tests.browser.waiting import settled
 from trainer.contract import State
 from trainer.store import Store
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
-SHORT = "?method=QLoRA+%284-bit%29&max_steps=60"
+SHORT = "?method=QLoRA+%284-bit%29&max_steps=60&per_device_train_batch_size=1&max_length=64"
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def chart(page: Page):
     return page.get_by_role("figure", name=re.compile("Training loss"))
 
 
-def wait_for_step(page: Page, wanted: int, seconds: float = 120) -> None:
+def wait_for_step(page: Page, wanted: int, seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while steps(page) < wanted:
         assert time.monotonic() < deadline, page.locator('[data-testid="stMain"]').inner_text()
@@ -41,7 +41,7 @@ def test_one_click_starts_a_run_with_a_live_chart(tab, run_id):
     page.get_by_role("button", name="Start", exact=True).dblclick()
     page.wait_for_url(re.compile(r"/runs\?run="))
     run_id["id"] = re.search(r"run=([\w-]+)", page.url)[1]
-    expect(chart(page)).to_be_visible(timeout=60_000)
+    expect(chart(page)).to_be_visible(timeout=240_000)
     wait_for_step(page, 10)
     points = page.locator(".scatterlayer .trace .points path")
     expect(points.nth(9)).to_be_attached(timeout=20_000)
@@ -73,12 +73,12 @@ def test_a_killed_server_disturbs_neither_run_nor_page(tab, server, run_id):
 def test_stop_saves_and_resume_goes_on(tab, server, run_id):
     page = tab(f"runs?run={run_id['id']}")
     page.get_by_role("button", name="Stop and save").click()
-    expect(page.get_by_text("stopped", exact=True)).to_be_visible(timeout=60_000)
+    expect(page.get_by_text("stopped", exact=True)).to_be_visible(timeout=240_000)
     done = Store(server.runs).run(run_id["id"]).step
     page.get_by_role("button", name="Resume").click()
     wait_for_step(page, done + 1)
     page.get_by_role("button", name="Stop and save").click()
-    expect(page.get_by_text("stopped", exact=True)).to_be_visible(timeout=60_000)
+    expect(page.get_by_text("stopped", exact=True)).to_be_visible(timeout=240_000)
 
 
 def test_a_finished_page_polls_no_more_and_is_still_there_after_a_reload(tab, run_id):

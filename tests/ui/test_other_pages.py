@@ -28,5 +28,5 @@ def test_any_two_choices_are_compared(page, rows, columns):
 def test_every_lesson_shows_something_and_names_a_source(page, lesson):
     app = page("learn", lesson=lesson)
     assert not app.error
-    words = " ".join([*app.caption.values, *(str(table.value.to_dict()) for table in app.table)])
+    words = " ".join([*app.caption.values, *app.markdown.values, *(str(table.value.to_dict()) for table in app.table)])
     assert "http" in words or "papers" in words
