@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import streamlit as st
 
 from estimator.accuracy import KINDS, Comparison, summary
-from specs import gib
 from ui import charts, proof, text
 
 HOW = """
@@ -96,8 +95,8 @@ def own(points: Sequence[tuple[str, str, int, int]]) -> None:
     st.table(
         {
             "Run": [text.plain(label) for _, label, _, _ in points],
-            "Measured": [gib(measured) for _, _, measured, _ in points],
-            "Predicted": [gib(predicted) for _, _, _, predicted in points],
+            "Measured": [text.size(measured) for _, _, measured, _ in points],
+            "Predicted": [text.size(predicted) for _, _, _, predicted in points],
             "Error": [f"{predicted / measured - 1:+.1%}" for _, _, measured, predicted in points],
         },
         border="horizontal",
@@ -112,7 +111,7 @@ def method() -> None:
 
 
 def _bytes(size: int | None) -> str:
-    return gib(size) if size else "not measured"
+    return text.size(size) if size else "not measured"
 
 
 def _error(found: Comparison) -> str:

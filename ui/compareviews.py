@@ -6,7 +6,7 @@ from typing import Any
 import streamlit as st
 
 from estimator.estimate import MemoryEstimate
-from specs import FinetunePlan, gib
+from specs import FinetunePlan
 from ui import charts, comparing, links, palette, text
 from ui.comparing import Axis, Cell, Point
 from ui.forms import URL
@@ -66,7 +66,7 @@ def cell(shown: Cell) -> str:
     """Return one combination as Markdown."""
     if shown.estimate is None:
         return ":gray[not possible]"
-    verdict, used = shown.estimate.verdict, gib(shown.estimate.used_bytes).replace(" ", "\N{NO-BREAK SPACE}")
+    verdict, used = shown.estimate.verdict, text.size(shown.estimate.used_bytes)
     return f":{palette.VERDICT_COLORS[verdict]}[{palette.VERDICT_ICONS[verdict]}\N{NO-BREAK SPACE}{used}]"
 
 
@@ -77,7 +77,7 @@ def heat_map(cells: Sequence[Sequence[Cell]], batches: Sequence[int], lengths: S
         charts.heat_map(used, batches=batches, lengths=lengths, capacity_bytes=capacity),
         key="heat_map",
         config=charts.CONFIG,
-        alt=f"Used memory by batch and length against {gib(capacity)}",
+        alt=f"Used memory by batch and length against {text.size(capacity)}",
     )
 
 
@@ -89,14 +89,17 @@ def step(estimate: MemoryEstimate) -> None:
         charts.timeline(estimate.timeline, capacity_bytes=estimate.capacity_bytes),
         key="timeline",
         config=charts.CONFIG,
-        alt=f"Allocated memory through one training step, at most {gib(estimate.peak_allocated_bytes)}",
+        alt=f"Allocated memory through one training step, at most {text.size(estimate.peak_allocated_bytes)}",
     )
     cells = st.grid(min_column_width=130)
     for name, peak in phases.items():
-        cells.metric(name.capitalize(), gib(peak), border=True, help=f"Most that is allocated in the {name} phase.")
+        cells.metric(
+            name.capitalize(), text.size(peak), border=True, help=f"Most that is allocated in the {name} phase."
+        )
     st.caption(
-        f"Allocated {gib(estimate.peak_allocated_bytes)} by tensors, reserved {gib(estimate.peak_reserved_bytes)} by "
-        f"PyTorch, used {gib(estimate.used_bytes)} with what the device runtime takes."
+        f"Allocated {text.size(estimate.peak_allocated_bytes)} by tensors, "
+        f"reserved {text.size(estimate.peak_reserved_bytes)} by PyTorch, "
+        f"used {text.size(estimate.used_bytes)} with what the device runtime takes."
     )
 
 
@@ -106,13 +109,13 @@ def parts(estimate: MemoryEstimate) -> None:
         charts.treemap(estimate.components),
         key="treemap",
         config=charts.CONFIG,
-        alt=f"Parts of {gib(estimate.used_bytes)}",
+        alt=f"Parts of {text.size(estimate.used_bytes)}",
     )
     shown = [(palette.part(name), size) for name, size in estimate.components.items() if size > 0]
     st.table(
         {
             "Part": [entry.label for entry, _ in shown],
-            "Bytes": [gib(size) for _, size in shown],
+            "Bytes": [text.size(size) for _, size in shown],
             "What it is": [entry.meaning for entry, _ in shown],
         },
         border="horizontal",

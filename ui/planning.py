@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from advisor import Recommendation, Situation, advise
+from advisor import Advice, Recommendation, Situation, advise
 from catalog import gpus, machine, models, paths
 from estimator import library
 from estimator.estimate import MemoryEstimate
@@ -97,6 +97,32 @@ def request(inputs: Inputs, method: Mapping[str, str]) -> Request:
 def recommendation(asked: Request) -> Recommendation:
     """Return the advice for a request."""
     return advise(asked.situation, rules=asked.rules, price=asked.price)
+
+
+@dataclass(frozen=True, slots=True)
+class Insisted:
+    """One setting that the person fixed, beside what would be without it."""
+
+    advice: Advice
+    accepted: bool
+    """Whether the evidence finds the value acceptable."""
+    cost_bytes: int
+    """Used memory more (or less, if negative) than without it."""
+
+
+def insisted(asked: Request, result: Recommendation) -> list[Insisted]:
+    """Return what each fixed setting costs, and whether the evidence agrees with it."""
+    used, found = asked.price(result.plan).used_bytes, []
+    for advice in result.advice:
+        if advice.field not in asked.situation.pins:
+            continue
+        rest = {name: value for name, value in asked.situation.pins.items() if name != advice.field}
+        free = dataclasses.replace(asked, situation=dataclasses.replace(asked.situation, pins=rest))
+        wished = recommendation(free)
+        freed = next((entry for entry in wished.advice if entry.field == advice.field), None)
+        accepted = freed is None or freed.accepts(advice.value)
+        found.append(Insisted(advice, accepted, used - asked.price(wished.plan).used_bytes))
+    return found
 
 
 def is_warm(asked: Request) -> bool:

@@ -20,6 +20,9 @@ from ui.curves import Curve
 LOG_BYTES = 16_000
 """How much of a log's end is shown."""
 
+_UNSETTLED = 20
+"""How many of the last points are read again."""
+
 SERIES: Mapping[str, str] = {
     "loss": "loss",
     "eval_loss": "eval loss",
@@ -62,14 +65,28 @@ def start(plan: FinetunePlan, data: DataSource, place: Place, estimate: Mapping[
     return run.id
 
 
+class _Followed:
+    """The metrics of one run as far as they were read; what is new is added, so that a tick reads a few rows."""
+
+    def __init__(self) -> None:
+        self.points: tuple[Metric, ...] = ()
+
+    def read(self, run: Run) -> tuple[Metric, ...]:
+        """Read on; the last steps again, since an evaluation adds to a step that was already there."""
+        settled = self.points[:-_UNSETTLED]
+        fresh = store().metrics(run.id, after_step=settled[-1].step if settled else 0)
+        self.points = settled + fresh
+        return self.points
+
+
 @functools.lru_cache(maxsize=256)
-def _metrics(folder: Path, run_id: str, _version: tuple[object, ...]) -> tuple[Metric, ...]:
-    return _store(folder).metrics(run_id)
+def _followed(_folder: Path, _run_id: str, _attempt: int) -> _Followed:
+    return _Followed()
 
 
 def metrics(run: Run) -> tuple[Metric, ...]:
-    """Return a run's metrics, read again only when the run has moved on."""
-    return _metrics(paths.runs(), run.id, (run.step, run.state, run.phase, run.attempt))
+    """Return a run's metrics up to now."""
+    return _followed(paths.runs(), run.id, run.attempt).read(run)
 
 
 def curve(points: Iterable[Metric], quantity: str, name: str) -> Curve:

@@ -1,16 +1,19 @@
 """Results on the page: each function shows one thing and computes nothing."""
 
+from collections.abc import Sequence
+
 import streamlit as st
 
-from advisor import Recommendation
+from advisor import Recommendation, cheatsheet
 from advisor.export import FORMATS, exported
 from advisor.levers import Alternative, Lever
 from advisor.speed import Speed
+from advisor.tree import Question
 from estimator.estimate import MemoryEstimate
-from specs import METHODS, gib
+from specs import METHODS
 from ui import charts, fields, links, palette, text
 from ui.forms import URL
-from ui.planning import Request
+from ui.planning import Insisted, Request
 
 
 def verdict(result: Recommendation, estimate: MemoryEstimate) -> None:
@@ -56,6 +59,39 @@ def plan(result: Recommendation) -> None:
     st.table(table, border="horizontal", hide_index=True, alt="The recommended plan, one setting a row")
 
 
+def insisted(found: Sequence[Insisted]) -> None:
+    """Show what the person's own settings cost, and whether the evidence agrees."""
+    if not found:
+        return
+    st.markdown("**Your settings**")
+    st.table(
+        {
+            "Setting": [f"`{entry.advice.field}`" for entry in found],
+            "Yours": [text.plain(text.value(entry.advice.value)) for entry in found],
+            "Costs": [_change(entry.cost_bytes) for entry in found],
+            "Evidence": [_agreement(entry) for entry in found],
+            "Advice": [text.grounds(entry.advice) for entry in found],
+        },
+        border="horizontal",
+        hide_index=True,
+        alt="Your own settings, what they cost and whether the evidence agrees",
+    )
+
+
+def tree(questions: Sequence[Question]) -> None:
+    """Draw the questions that lead to the method, with this situation's numbers."""
+    lines = ["flowchart TD"]
+    for number, question in enumerate(questions):
+        answer = "yes" if question.answer else "no"
+        lines.append(f'q{number}["{_mermaid(question.text)}<br/>{_mermaid(question.detail)}"]')
+        if question.taken:
+            lines.append(f'q{number} -- {answer} --> t{number}(["{_mermaid(question.taken)}"])')
+        if number + 1 < len(questions):
+            lines.append(f"q{number} -- {'otherwise' if question.taken else answer} --> q{number + 1}")
+    taken = next((question.taken for question in questions if question.taken), "")
+    st.mermaid_chart("\n".join(lines), alt=f"The questions that lead to {taken}")
+
+
 def cautions(result: Recommendation, estimate: MemoryEstimate) -> None:
     """Show what a person should know before the start."""
     for caution in (*result.warnings, *estimate.warnings):
@@ -73,13 +109,13 @@ def levers(result: Recommendation, estimate: MemoryEstimate) -> None:
             "Change": [_lever_link(lever) for lever in result.levers],
             "From": [text.plain(text.value(lever.before)) for lever in result.levers],
             "To": [text.plain(text.value(lever.after)) for lever in result.levers],
-            "Frees": [gib(lever.saved_bytes) for lever in result.levers],
+            "Frees": [text.size(lever.saved_bytes) for lever in result.levers],
             "Then": [verdict_words("fits" if lever.fits else "does not fit") for lever in result.levers],
             "Price": [text.plain(lever.cost) for lever in result.levers],
         },
         border="horizontal",
         hide_index=True,
-        alt=f"Changes that free some of {gib(estimate.used_bytes)}",
+        alt=f"Changes that free some of {text.size(estimate.used_bytes)}",
     )
 
 
@@ -91,13 +127,13 @@ def alternatives(asked: Request, result: Recommendation) -> None:
         charts.memory_bars(bars, capacity_bytes=asked.situation.available_bytes),
         key="methods",
         config=charts.STILL,
-        alt="; ".join(f"{entry.label}: {gib(entry.used_bytes)}" for entry in entries),
+        alt="; ".join(f"{entry.label}: {text.size(entry.used_bytes)}" for entry in entries),
     )
     st.table(
         {
             "Method": [_method_link(entry) for entry in entries],
             "Verdict": [verdict_words("fits" if entry.fits else "does not fit") for entry in entries],
-            "Used": [gib(entry.used_bytes) for entry in entries],
+            "Used": [text.size(entry.used_bytes) for entry in entries],
             "Batch": [f"{e.plan.per_device_train_batch_size} x {e.plan.gradient_accumulation_steps}" for e in entries],
             "max_length": [f"{entry.plan.max_length:,}" for entry in entries],
             "What to expect": [text.plain(entry.quality) for entry in entries],
@@ -118,6 +154,8 @@ def export(asked: Request, result: Recommendation) -> None:
     file = exported(result.plan, chosen.name, data=asked.data.path.name)
     with st.container(horizontal=True, vertical_alignment="center"):
         st.download_button(chosen.filename, file, chosen.filename, icon=":material/download:", on_click="ignore")
+        sheet = cheatsheet.markdown(asked.situation, result, rules=asked.rules)
+        st.download_button("Cheat sheet", sheet, "cheat-sheet.md", icon=":material/description:", on_click="ignore")
         st.markdown(f"Use it: `{chosen.run}`")
     st.code(file, _language(chosen.filename), height=420)
 
@@ -134,6 +172,20 @@ def _lever_link(lever: Lever) -> str:
     return links.to_plan(f"`{lever.field}`", st.query_params.to_dict(), **{lever.field: after})
 
 
+def _change(num_bytes: int) -> str:
+    """Return bytes with their sign."""
+    return "nothing" if num_bytes == 0 else f"{'+' if num_bytes > 0 else '-'}{text.size(abs(num_bytes))}"
+
+
+def _agreement(entry: Insisted) -> str:
+    return ":green[:material/check_circle: agrees]" if entry.accepted else ":orange[:material/error: differs]"
+
+
+def _mermaid(words: str) -> str:
+    """Return words without the signs that Mermaid would read."""
+    return "".join(sign for sign in words if sign not in '"<>{}[]()|;#`')
+
+
 def _format_label(name: str) -> str:
     return FORMATS[name].label
 
@@ -144,9 +196,9 @@ def _language(filename: str) -> str:
 
 def _room(estimate: MemoryEstimate) -> str:
     """Return used and spare memory as a phrase."""
-    used, capacity = gib(estimate.used_bytes), gib(estimate.capacity_bytes)
+    used, capacity = text.size(estimate.used_bytes), text.size(estimate.capacity_bytes)
     spare = estimate.spare_bytes
-    rest = f"{gib(spare)} spare" if spare >= 0 else f"{gib(-spare)} too much"
+    rest = f"{text.size(spare)} spare" if spare >= 0 else f"{text.size(-spare)} too much"
     return f"{used} of {capacity} used, {rest}"
 
 

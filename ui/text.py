@@ -3,6 +3,7 @@
 import math
 
 from advisor import Advice, Source
+from specs import gib
 
 _MINUTE = 60
 _HOUR = 3600
@@ -20,6 +21,11 @@ def duration(seconds: float) -> str:
     if seconds < _DAY:
         return f"{seconds // _HOUR:.0f} h {seconds % _HOUR // _MINUTE:.0f} min"
     return f"{seconds // _DAY:.0f} d {seconds % _DAY // _HOUR:.0f} h"
+
+
+def size(num_bytes: int) -> str:
+    """Return bytes as a person reads them, never broken over two lines."""
+    return gib(num_bytes).replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def count(number: float) -> str:

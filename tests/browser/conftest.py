@@ -16,6 +16,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from catalog.paths import REPO
 from tests.browser.waiting import settled
+from trainer.store import Store
 
 CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
 
@@ -55,6 +56,15 @@ class Server:
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
 
+    def end_runs(self) -> None:
+        """Stop what still trains: workers outlive the server, and would outlive the tests."""
+        store = Store(self.runs)
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and (busy := [run for run in store.runs() if not run.is_over]):
+            for run in busy:
+                store.request_stop(run.id)
+            time.sleep(1)
+
     @property
     def log(self) -> str:
         return (self.runs.parent / "server.log").read_text()
@@ -65,6 +75,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     started = Server(tmp_path_factory.mktemp("app") / "runs")
     yield started
     started.kill()
+    started.end_runs()
 
 
 @pytest.fixture(scope="session")

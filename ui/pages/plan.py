@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from advisor.tree import questions
 from ui import dataviews, forms, notices, planning, shows, starting
 
 left, right = st.columns([5, 9], gap="large")
@@ -19,10 +20,12 @@ with right, notices.errors():
     plan, methods, room, data, export = st.tabs(names, key="view", bind=forms.URL, on_change="rerun")
     if plan.open:
         with plan:
+            shows.insisted(planning.insisted(asked, result))
             shows.plan(result)
     if methods.open:
         with methods:
             shows.alternatives(asked, result)
+            shows.tree(questions(asked.situation, result))
     if room.open:
         with room:
             shows.levers(result, estimate)

@@ -1,0 +1,106 @@
+"""Takes the pictures of the README: every page in light and dark and on a phone, into docs/screenshots."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from playwright.sync_api import Browser, sync_playwright
+
+from catalog import paths
+from trainer.store import Store
+
+FOLDER = paths.REPO / "docs" / "screenshots"
+CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
+SETTLED = """() => document.querySelector('[data-test-script-state="notRunning"]')
+    && !document.querySelector('[data-testid="stSkeleton"], [data-testid="stSpinner"]')"""
+LLAMA = "model=meta-llama%2FLlama-3.1-8B&gpu=GeForce+RTX+4090"
+PAGES = {
+    "plan": f"?{LLAMA}",
+    "plan-reasons": f"?{LLAMA}&reasons=true",
+    "compare": f"compare?{LLAMA}",
+    "compare-step": f"compare?{LLAMA}&show=One+training+step",
+    "compare-heat-map": f"compare?{LLAMA}&rows=per_device_train_batch_size&columns=max_length",
+    "runs": "runs",
+    "accuracy": "accuracy",
+    "learn": "learn",
+    "learn-quantization": "learn?lesson=Quantization",
+}
+VIEWS = {
+    "light": (1280, 800, "light"),
+    "dark": (1280, 800, "dark"),
+    "phone": (390, 844, "light"),
+}
+
+
+def main() -> int:
+    """Serve the app on the runs of this machine, take every picture, and return the exit status."""
+    if not Path(CHROMIUM).exists():
+        print(f"Chromium: is needed at {CHROMIUM}. Set CHROMIUM to where it is.", file=sys.stderr)
+        return 2
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    pages = dict(PAGES)
+    runs = Store(paths.runs()).runs()
+    if runs:
+        pages["run"] = f"runs?run={max(runs, key=lambda run: run.step).id}"
+    with served() as url, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        for name, path in pages.items():
+            for view in VIEWS:
+                print(take(browser, f"{url}/{path}", FOLDER / f"{name}-{view}.png", view).relative_to(paths.REPO))
+        browser.close()
+    return 0
+
+
+def take(browser: Browser, url: str, target: Path, view: str) -> Path:
+    """Write the picture of one page in one view and return its path."""
+    width, height, scheme = VIEWS[view]
+    context = browser.new_context(
+        viewport={"width": width, "height": height}, color_scheme="dark" if scheme == "dark" else "light"
+    )
+    page = context.new_page()
+    page.goto(url)
+    page.locator('[data-testid="stMain"] [data-testid="stElementContainer"]').first.wait_for(timeout=60_000)
+    page.wait_for_function(SETTLED, timeout=120_000)
+    page.wait_for_timeout(800)
+    page.screenshot(path=target)
+    context.close()
+    return target
+
+
+@contextmanager
+def served() -> Iterator[str]:
+    """Serve the app on a free port and yield its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "streamlit", "run", "app.py", f"--server.port={port}", "--server.headless=true"]
+    process = subprocess.Popen(command, cwd=paths.REPO, stdout=subprocess.DEVNULL)
+    try:
+        _wait(f"http://127.0.0.1:{port}/_stcore/health")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _wait(address: str) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            urllib.request.urlopen(address, timeout=1)  # noqa: S310 - our own server
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+        else:
+            return
+
+
+if __name__ == "__main__":
+    sys.exit(main())
