@@ -1,10 +1,10 @@
 """What an optimizer keeps for the trainable tensors, and what its step needs for a moment."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from estimator.tape import ALLOCATION_BYTES, Resident
+from estimator.tape import ALLOCATION_BYTES, Resident, rounded_bytes
 from specs import FinetunePlan
 
 # bitsandbytes/optim/optimizer.py (0.50.2): blocks of 8-bit states, and the sizes under which states stay in 32 bit or
@@ -13,6 +13,8 @@ _STATE_BLOCK = 256
 _MIN_8BIT_ELEMENTS = 4096
 _MIN_PAGED_ELEMENTS = 100_000
 _QUANTIZATION_MAP_BYTES = 256 * 4
+
+_FLOAT = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,63 +31,70 @@ class OptimizerMemory:
 
 def optimizer_memory(plan: FinetunePlan, residents: Iterable[Resident]) -> OptimizerMemory:
     """Return what a plan's optimizer takes for the trainable tensors of a tape."""
-    state = paged = 0
-    step: dict[int, int] = {}
-    largest = 0
-    for resident in residents:
-        if not resident.trainable:
-            continue
-        elements = resident.elements(plan.r)
-        largest = max(largest, elements)
-        one_state, one_paged = _states(plan.optim, elements, resident.itemsize)
-        state += one_state * resident.count
-        paged += one_paged * resident.count
-        step[resident.itemsize] = step.get(resident.itemsize, 0) + resident.bytes_each(plan.r) * resident.count
+    trained = [entry for entry in residents if entry.trainable]
+    state = sum(sum(state_sizes(plan.optim, entry, plan.r)) * entry.count for entry in trained)
     if plan.optim.endswith("8bit") and state:
         state += 2 * _QUANTIZATION_MAP_BYTES
     return OptimizerMemory(
-        state_bytes=state, paged_bytes=paged, step_bytes=_step_bytes(plan.optim, largest, max(step.values(), default=0))
+        state_bytes=state,
+        paged_bytes=sum(_paged_bytes(plan.optim, entry.elements(plan.r)) * entry.count for entry in trained),
+        step_bytes=sum(step_sizes(plan.optim, trained, plan.r)),
     )
 
 
-def _step_bytes(optim: str, largest: int, all_of_one_dtype: int) -> int:
-    """Return the temporaries of one step.
+def state_sizes(optim: str, entry: Resident, rank: int) -> tuple[int, ...]:
+    """Return the bytes of each state on the device of one trainable tensor.
 
-    Source: torch/optim/adamw.py, _multi_tensor_adamw: the square roots of all second moments at once; the fused step
-    has none.
-    transformers/optimization.py, Adafactor.step: the gradient, the weight and the update of one tensor in 32 bit, and
-    their square.
+    Source:
+        torch/optim/adamw.py: two moments in the weight's dtype; the fused one counts steps on the device. bitsandbytes
+        optim/optimizer.py: two states, Lion one, in 32 bit, or in 8 bit with a constant for each block.
+        transformers/optimization.py, Adafactor: a row and a column, here as of a square matrix.
     """
-    if optim == "adamw_torch":
-        return all_of_one_dtype
-    return 4 * _rounded(4 * largest) if optim == "adafactor" else 0
-
-
-def _states(optim: str, elements: int, itemsize: int) -> tuple[int, int]:
-    """Return the bytes on the device and in managed memory for one trainable tensor.
-
-    Source: torch/optim/adamw.py (two moments in the weight's dtype; the fused one counts steps on the device),
-    bitsandbytes
-    optim/optimizer.py (two states, Lion one, in 32 bit or in 8 bit with a constant for each block),
-    transformers/optimization.py
-    (Adafactor: one row and one column, here as of a square matrix).
-    """
-    moments = 1 if optim.startswith("lion") else 2
+    elements = entry.elements(rank)
     if optim in {"adamw_torch", "adamw_torch_fused"}:
-        counter = ALLOCATION_BYTES if optim == "adamw_torch_fused" else 0
-        return 2 * _rounded(elements * itemsize) + counter, 0
+        counter = (ALLOCATION_BYTES,) if optim == "adamw_torch_fused" else ()
+        return (*[rounded_bytes(elements * entry.itemsize)] * 2, *counter)
     if optim == "adafactor":
-        return 2 * _rounded(4 * math.isqrt(elements)), 0
+        return (rounded_bytes(_FLOAT * math.isqrt(elements)),) * 2
     if optim == "sgd":
-        return 0, 0
-    small = elements < _MIN_8BIT_ELEMENTS
-    eight_bit = optim.endswith("8bit") and not small
-    values = moments * _rounded(elements * (1 if eight_bit else 4))
-    constants = moments * _rounded(4 * math.ceil(elements / _STATE_BLOCK)) if eight_bit else 0
-    if optim.startswith("paged") and elements >= _MIN_PAGED_ELEMENTS:
-        return constants, values
-    return values + constants, 0
+        return ()
+    constants = (rounded_bytes(_FLOAT * math.ceil(elements / _STATE_BLOCK)),) if _in_8_bit(optim, elements) else ()
+    values = () if _is_paged(optim, elements) else (_value_bytes(optim, elements),)
+    return (*values, *constants) * _moments(optim)
 
 
-def _rounded(num_bytes: int) -> int:
-    return max(1, -(-num_bytes // ALLOCATION_BYTES)) * ALLOCATION_BYTES
+def step_sizes(optim: str, trained: Sequence[Resident], rank: int) -> Iterator[int]:
+    """Yield the bytes of each tensor that a step needs for a moment, all of them alive at once.
+
+    Source:
+        torch/optim/adamw.py, _multi_tensor_adamw: the square roots of all second moments of one dtype; the fused step
+        has none. transformers/optimization.py, Adafactor.step: gradient, weight, update and its square of one tensor
+        in 32 bit.
+    """
+    if optim == "adafactor" and trained:
+        yield from [rounded_bytes(_FLOAT * max(entry.elements(rank) for entry in trained))] * 4
+    if optim == "adamw_torch":
+        by_dtype: dict[int, list[int]] = {}
+        for entry in trained:
+            by_dtype.setdefault(entry.itemsize, []).extend([entry.bytes_each(rank)] * entry.count)
+        yield from max(by_dtype.values(), key=sum, default=[])
+
+
+def _moments(optim: str) -> int:
+    return 1 if optim.startswith("lion") else 2
+
+
+def _in_8_bit(optim: str, elements: int) -> bool:
+    return optim.endswith("8bit") and elements >= _MIN_8BIT_ELEMENTS
+
+
+def _is_paged(optim: str, elements: int) -> bool:
+    return optim.startswith("paged") and elements >= _MIN_PAGED_ELEMENTS
+
+
+def _value_bytes(optim: str, elements: int) -> int:
+    return rounded_bytes(elements * (1 if _in_8_bit(optim, elements) else _FLOAT))
+
+
+def _paged_bytes(optim: str, elements: int) -> int:
+    return _moments(optim) * _value_bytes(optim, elements) if _is_paged(optim, elements) else 0

@@ -6,15 +6,16 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from estimator.allocator import SMALL_BYTES, LargePool, small_reserved_bytes
 from estimator.optimizer import OptimizerMemory, optimizer_memory
-from estimator.overhead import CUBLAS_WORKSPACES, cublas_workspace_bytes
+from estimator.overhead import CUBLAS_WORKSPACES, context_bytes, cublas_workspace_bytes
 from estimator.recipe import batch_shape
+from estimator.reservation import Reservation, Step, reservation
 from estimator.tape import COMPONENTS, Ints, Tape
 from specs import FinetunePlan, GpuSpec
 
 GRADIENTS = COMPONENTS.index("gradients")
 _NORM_BYTES = 512
+_TELLING_LAYERS = 4
 
 
 @dataclass(frozen=True)
@@ -78,14 +79,19 @@ class Replay:
         """Return the event after which most is allocated in the forward and backward pass."""
         return int(self.allocated.argmax())
 
+    @property
+    def peak_bytes(self) -> int:
+        """The peak without what only a replay of the allocator shows."""
+        return max(self.fixed_bytes + int(self.allocated.max(initial=0)), self.load_bytes(), self.optimizer_bytes())
+
     def phases(self) -> dict[str, int]:
         """Return the peak of each phase in bytes."""
         turn = self.tape.program.forward_events
         fixed = self.fixed_bytes
         return {
             "load": self.load_bytes(),
-            "forward": fixed + int(self.allocated[:turn].max(initial=0)),
-            "backward": fixed + int(self.allocated[turn:].max(initial=0)),
+            "forward": fixed + self.rest_bytes + int(self.allocated[:turn].max(initial=0)),
+            "backward": fixed + self.rest_bytes + int(self.allocated[turn:].max(initial=0)),
             "optimizer": self.optimizer_bytes(),
         }
 
@@ -112,35 +118,29 @@ class Replay:
         moved = np.bincount(happened, weights=self.deltas[: event + 1], minlength=len(COMPONENTS))
         return {name: self.fixed[name] + int(moved[index]) for index, name in enumerate(COMPONENTS)}
 
-    def reserved(self) -> int:
-        """Return the peak of what PyTorch's caching allocator reserves."""
-        pool = LargePool()
-        small = 0
-        for resident in self.tape.residents:
-            size = resident.bytes_each(self.plan.r)
-            copies = resident.count * (3 if resident.trainable else 1)
-            if size > SMALL_BYTES:
-                for _ in range(copies):
-                    pool.take(size)
-            else:
-                small += size * copies
-        for _ in range(CUBLAS_WORKSPACES):
-            workspace = cublas_workspace_bytes(self.gpu)
-            if workspace:
-                pool.take(workspace)
-        program = self.tape.program
-        large = self.sizes > SMALL_BYTES
-        small_peak = int(np.cumsum(np.where(large, 0, self.deltas)).max(initial=0))
-        chosen = np.flatnonzero(large)
-        blocks: dict[int, int] = {}
-        signs = program.sign[chosen].tolist()
-        numbers = program.allocation[chosen].tolist()
-        for sign, number, size in zip(signs, numbers, self.sizes[chosen].tolist(), strict=True):
-            if sign > 0:
-                blocks[number] = pool.take(size)
-            else:
-                pool.give(blocks.pop(number))
-        return pool.peak_bytes + small_reserved_bytes(small + small_peak)
+    def _last_telling_event(self) -> int:
+        """Return the event after which an adapter's backward pass repeats itself over ever less memory."""
+        ends = self.tape.program.backward_ends
+        telling = len(ends) if self.plan.method == "full" else min(_TELLING_LAYERS, len(ends))
+        return max(ends[telling - 1], self.peak_event() + 1)
+
+    @property
+    def rest_bytes(self) -> int:
+        """What blocks hold beyond their requests at the peak; PyTorch counts it as allocated."""
+        return 0 if self.gpu.is_cpu else self.reservation.rest_bytes
+
+    @cached_property
+    def reservation(self) -> Reservation:
+        """What the allocator reserves, from loading to the second step."""
+        step = Step(
+            program=self.tape.program,
+            sizes=self.sizes,
+            peak_event=self.peak_event(),
+            last_event=self._last_telling_event(),
+            limit_bytes=self.gpu.usable_bytes - context_bytes(self.gpu),
+            workspaces=[size for size in [cublas_workspace_bytes(self.gpu)] * CUBLAS_WORKSPACES if size],
+        )
+        return reservation(self.tape, self.plan, step)
 
     @property
     def _accumulates(self) -> bool:

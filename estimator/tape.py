@@ -69,6 +69,11 @@ def rounded(num_bytes: Ints) -> Ints:
     return np.maximum(-(-num_bytes // ALLOCATION_BYTES), 1) * ALLOCATION_BYTES
 
 
+def rounded_bytes(num_bytes: int) -> int:
+    """Return what the caching allocator hands out for a request of this size."""
+    return max(1, -(-num_bytes // ALLOCATION_BYTES)) * ALLOCATION_BYTES
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resident:
     """Tensors that live through the whole step: weights, constants, the adapter."""
@@ -96,7 +101,7 @@ class Resident:
 
     def bytes_each(self, rank: int) -> int:
         """Return the bytes that the caching allocator hands out for one tensor."""
-        return max(1, -(-self.elements(rank) * self.itemsize // ALLOCATION_BYTES)) * ALLOCATION_BYTES
+        return rounded_bytes(self.elements(rank) * self.itemsize)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +134,8 @@ class Program:
     """Index into ``COMPONENTS``."""
     forward_events: int
     """Events of the forward pass; the rest belong to the backward pass."""
+    backward_ends: tuple[int, ...]
+    """How many events have passed when each layer's backward pass ends, in the order of the backward pass."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -280,6 +287,9 @@ class _Unroller:
             size=cells[allocation, 0],
             component=cells[allocation, 1].astype(np.int8),
             forward_events=self.backward_from,
+            backward_ends=tuple(
+                int(end) for end in np.cumsum([len(piece) for piece in pieces])[-len(self.tape.layers) :]
+            ),
         )
 
     def _block(self, place: tuple[str, int | None]) -> Block:
