@@ -76,8 +76,8 @@ def worker_environment(run: Run, environment: Mapping[str, str]) -> dict[str, st
         "PYTHONPATH": str(_ROOT),
         "PYTHONUNBUFFERED": "1",
         "TOKENIZERS_PARALLELISM": "false",
-        # Threads that spin while they wait cost a busy machine most of its time. Matrix products of a 256 x 576 batch on
-        # 2 cores beside other work, torch 2.13.0, 2026-11-22: 31 and 62 a second instead of 10 and 18.
+        # Threads that spin while they wait cost a busy machine most of its time. Matrix products of a 256 x 576 batch
+        # on 2 cores beside other work, torch 2.13.0, 2026-11-22: 31 and 62 a second instead of 10 and 18.
         "OMP_WAIT_POLICY": environment.get("OMP_WAIT_POLICY", "PASSIVE"),
         # Sequences of different lengths otherwise fragment the cache of the CUDA allocator:
         # https://docs.pytorch.org/docs/stable/notes/cuda.html#optimizing-memory-usage-with-pytorch-alloc-conf

@@ -89,7 +89,9 @@ def train(session: Session) -> State:
     data, prompts = _data(session, tokenizer)
     checkpoints.require_space(session.folder, (checkpoints.KEPT + 2) * _checkpoint_bytes(model), "keeping the run")
     trainer = _trainer(session, model, tokenizer, data)
-    before = answered(model, tokenizer, prompts) if not isinstance(model, PeftModel) else None
+    # Only an adapter without biases can be switched off afterwards to hear the base model again.
+    separable = isinstance(model, PeftModel) and plan.bias == "none"
+    before = None if separable else answered(model, tokenizer, prompts)
     session.enter(Phase.TRAINING)
     if not store.start_training(run.id):
         raise StopRequestedError
@@ -141,7 +143,7 @@ def _data(session: Session, tokenizer: PreTrainedTokenizerBase) -> tuple[Dataset
                     prompts.extend(turn.content for turn in entry.turns[:1] if turn.role == "user")
                 yield {**tokens, "group": _group(entry)}
 
-    session.store.add_details(session.run.id, data_sha256=_fingerprint(session))
+    session.store.add_details(session.run.id, data_sha256=data_fingerprint(session))
     rows = list(tokenized())
     session.store.add_details(session.run.id, rows=len(rows), skipped=len(findings), findings=findings[:100])
     if not rows:
@@ -151,7 +153,7 @@ def _data(session: Session, tokenizer: PreTrainedTokenizerBase) -> tuple[Dataset
     return Dataset.from_list(rows), source.prompts or tuple(prompts)
 
 
-def _fingerprint(session: Session) -> str:
+def data_fingerprint(session: Session) -> str:
     """Return the SHA-256 of the data file.
 
     Raises:

@@ -1,19 +1,23 @@
 import errno
 import json
 import os
+import re
 import shutil
+import threading
 import zipfile
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from catalog import paths
 from specs import DataError, PlanError, RunError
 from tests.trainer.waiting import over, waited
 from trainer import checkpoints, launcher
 from trainer.contract import DataSource, Place, State
 from trainer.failure import DiskFullError, NotFiniteError, kind_and_sentence
-from trainer.train import held_out_rows
+from trainer.train import Session, data_fingerprint, held_out_rows
 
 
 @pytest.mark.parametrize(
@@ -162,3 +166,28 @@ def test_a_device_that_torch_does_not_know_starts_no_worker(store, plan_of, chat
 def test_an_archive_is_what_a_saved_optimizer_is(tmp_path):
     torch.save({"state": torch.ones(3)}, tmp_path / "optimizer.pt")
     assert zipfile.is_zipfile(tmp_path / "optimizer.pt")
+
+
+def test_every_fault_of_the_table_has_its_test():
+    table = (paths.REPO / "docs" / "faults.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(test_\w+)`", table))
+    written = {
+        name
+        for file in Path(__file__).parent.glob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)", file.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    assert len(named) >= 15
+    assert named <= written
+
+
+def test_data_that_changed_is_not_trained_on_under_the_old_run(store, plan_of, chat_data, place):
+    store.create(plan_of(), chat_data, place=place)
+    run = store.claim_next(place.device)
+    session = Session(run, store, threading.Event())
+    store.add_details(run.id, data_sha256=data_fingerprint(session))
+    again = Session(store.run(run.id), store, threading.Event())
+    assert data_fingerprint(again) == again.run.details["data_sha256"]
+    with Path(chat_data.path).open("a") as stream:
+        stream.write('\n{"messages": []}')
+    with pytest.raises(DataError, match="has changed since the run began"):
+        data_fingerprint(again)

@@ -1,0 +1,94 @@
+import math
+import threading
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from specs import METHODS, PlanError
+from trainer.contract import State
+from trainer.export import RESULT
+from trainer.train import Session, train
+
+# What TRL and transformers warn of in passing is for the log of a run.
+pytestmark = pytest.mark.filterwarnings("default")
+
+
+@pytest.fixture
+def trained(store, chat_data, place):
+    """Trains a plan in this process; returns the run and its metrics."""
+
+    def train_here(plan):
+        store.create(plan, chat_data, place=place)
+        run = store.claim_next(place.device)
+        assert train(Session(run, store, threading.Event())) is State.FINISHED
+        store.enter(run.id, State.FINISHED)
+        return store.run(run.id), store.metrics(run.id)
+
+    return train_here
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        *(pytest.param({"method": method}, id=method) for method in METHODS),
+        pytest.param({"bnb_4bit_quant_type": "fp4"}, id="fp4"),
+        pytest.param({"bnb_4bit_use_double_quant": False}, id="without double quantization"),
+        pytest.param({"use_dora": True}, id="DoRA over 4 bit"),
+        pytest.param({"loraplus_lr_ratio": 16.0}, id="LoRA+"),
+        pytest.param({"method": "lora", "init_lora_weights": "pissa"}, id="PiSSA"),
+        pytest.param({"bias": "all"}, id="biases"),
+        pytest.param({"target_modules": ("q_proj", "v_proj"), "lora_dropout": 0.1}, id="attention alone"),
+        pytest.param({"gradient_checkpointing": True}, id="checkpointing"),
+        pytest.param({"gradient_checkpointing": True, "use_reentrant": True}, id="reentrant checkpointing"),
+        pytest.param({"prepare_kbit": True}, id="prepared for kbit"),
+        pytest.param({"packing": True}, id="packing"),
+        pytest.param({"completion_only_loss": False}, id="loss over the prompt too"),
+        pytest.param({"gradient_accumulation_steps": 3, "max_steps": 4}, id="accumulation"),
+        pytest.param({"lr_scheduler_type": "cosine", "warmup_steps": 0.5}, id="cosine with warm-up"),
+        pytest.param({"optim": "adamw_torch"}, id="adamw_torch"),
+        pytest.param({"optim": "adafactor"}, id="adafactor"),
+        pytest.param({"optim": "sgd", "learning_rate": 0.2}, id="sgd"),
+    ],
+)
+def test_every_way_to_train_learns_and_saves(store, trained, plan_of, values):
+    plan = plan_of(**{"learning_rate": 1e-2, "max_steps": 8, "save_steps": 100, **values})
+    run, metrics = trained(plan)
+    losses = [metric.loss for metric in metrics]
+    assert all(math.isfinite(loss) for loss in losses)
+    assert sum(losses[-3:]) < sum(losses[:3])
+    assert run.total_steps == run.step == plan.max_steps
+    name = "adapter_model.safetensors" if METHODS[plan.method].trains_adapter else "model.safetensors"
+    assert load_file(store.run_folder(run.id) / RESULT / name)
+    assert len(store.answers(run.id)) == 1
+
+
+def test_chunked_and_full_loss_are_the_same_number(trained, plan_of):
+    chunked, full = (trained(plan_of(loss=loss, max_steps=3))[1] for loss in ("chunked", "full"))
+    for one, other in zip(chunked, full, strict=True):
+        assert one.loss == pytest.approx(other.loss, rel=1e-4)
+
+
+def test_accumulation_gives_the_loss_of_one_large_batch(trained, plan_of):
+    large = trained(plan_of(per_device_train_batch_size=4, max_steps=3))[1]
+    accumulated = trained(plan_of(per_device_train_batch_size=2, gradient_accumulation_steps=2, max_steps=3))[1]
+    for one, other in zip(large, accumulated, strict=True):
+        assert one.loss == pytest.approx(other.loss, rel=1e-3)
+
+
+def test_held_out_rows_are_evaluated_and_epochs_decide_the_steps(trained, plan_of):
+    run, metrics = trained(plan_of(max_steps=-1, num_train_epochs=1.0, eval_split=0.25, save_steps=2))
+    assert any(metric.eval_loss is not None and metric.loss is not None for metric in metrics)
+    # Six questions of four rows each: two are held out, and 16 rows make 8 steps of 2.
+    assert run.total_steps == run.step == 8
+
+
+def test_the_saved_adapter_has_the_dtype_of_the_plan(store, trained, plan_of):
+    run, _ = trained(plan_of(adapter_dtype="float32", max_steps=1))
+    weights = load_file(store.run_folder(run.id) / RESULT / "adapter_model.safetensors")
+    assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
+
+
+def test_the_fused_loss_is_refused_with_a_way_out(trained, plan_of):
+    with pytest.raises(PlanError, match="Choose chunked"):
+        trained(plan_of(loss="fused"))
