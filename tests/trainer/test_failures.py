@@ -114,9 +114,7 @@ def test_no_question_is_both_learned_and_evaluated(share):
 
 
 @pytest.mark.slow
-def test_a_loss_that_is_not_a_number_ends_the_run_with_what_was_learned(
-    store, plan_of, chat_data, tiny_model, tmp_path
-):
+def test_a_loss_that_is_not_a_number_ends_the_run_in_a_sentence(store, plan_of, chat_data, tiny_model, tmp_path):
     broken = tmp_path / "broken"
     shutil.copytree(tiny_model, broken)
     weights = load_file(broken / "model.safetensors")
