@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
+from advisor.tree import Cell
 from estimator.estimate import Moment
 from specs import GIB, gib
 from ui.palette import CAPACITY_LINE, NEUTRAL, PARTS, part
@@ -13,6 +14,10 @@ CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["lasso2d", "select2d"
 """What Plotly's tool bar offers; the camera saves a PNG."""
 STILL = {"displayModeBar": False, "scrollZoom": False, "doubleClick": False}
 """For pictures that nobody zooms."""
+
+METHOD_WORDS: Mapping[str | None, str] = {None: "none", "qlora": "QLoRA", "lora": "LoRA", "full": "all"}
+"""How a field of the method map says what fits."""
+_STEPS: tuple[str | None, ...] = (None, "qlora", "lora", "full")
 
 _SEPARATOR = "rgba(255,255,255,0.5)"
 
@@ -117,6 +122,36 @@ def heat_map(
             "zeroline": False,
             "fixedrange": True,
         },
+    )
+    return figure
+
+
+def method_map(cells: Sequence[Cell]) -> go.Figure:
+    """Return which method each model trains with on each device, as a field of colours and words."""
+    models, devices = list(dict.fromkeys(cell.model for cell in cells)), list(dict.fromkeys(cell.gpu for cell in cells))
+    found = {(cell.model, cell.gpu): cell for cell in cells}
+    rows = [[found[model, device] for device in devices] for model in models]
+    figure = go.Figure()
+    figure.add_heatmap(
+        z=[[_STEPS.index("full" if cell.full_fits else cell.method) for cell in row] for row in rows],
+        x=[f"{found[models[0], device].memory_bytes / GIB:.0f} GiB" for device in devices],
+        y=[model.rsplit("/", 1)[-1] for model in models],
+        zmin=0,
+        zmax=3,
+        colorscale=[(0, "#EE6677"), (0.333, "#CCBB44"), (0.667, "#66CCEE"), (1, "#4477AA")],
+        showscale=False,
+        text=[["all" if cell.full_fits else METHOD_WORDS[cell.method] for cell in row] for row in rows],
+        texttemplate="%{text}",
+        customdata=[[gib(cell.used_bytes) for cell in row] for row in rows],
+        hovertemplate="%{y} on %{x}: %{text}, at least %{customdata}<extra></extra>",
+        xgap=2,
+        ygap=2,
+    )
+    figure.update_layout(
+        height=90 + 30 * len(models),
+        margin={"l": 0, "r": 0, "t": 8, "b": 0},
+        xaxis={"side": "top", "type": "category", "fixedrange": True},
+        yaxis={"autorange": "reversed", "fixedrange": True, "automargin": True},
     )
     return figure
 

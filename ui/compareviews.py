@@ -122,3 +122,22 @@ def parts(estimate: MemoryEstimate) -> None:
         hide_index=True,
         alt="The parts of the memory",
     )
+
+
+def method_map() -> None:
+    """Show which method usual models train with on cards of usual sizes."""
+    with st.spinner("Searching the smallest plan of each method ..."):
+        cells = comparing.map_of_methods()
+    if not cells:
+        st.caption("No model is traced yet; choose one on the left first.")
+        return
+    st.plotly_chart(
+        charts.method_map(cells),
+        key="method_map",
+        config=charts.CONFIG,
+        alt="; ".join(f"{cell.model} on {cell.gpu}: {charts.METHOD_WORDS[cell.method]}" for cell in cells[:12]),
+    )
+    st.caption(
+        "The most precise method whose smallest plan leaves a tenth of the memory free; "
+        "all means that every weight can be trained."
+    )

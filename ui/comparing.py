@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import functools
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from typing import Any
 from advisor import Situation
 from advisor.rules import RULE_SETS
 from advisor.search import drafted
+from advisor.tree import Cell as MapCell
+from advisor.tree import method_map
 from catalog import gpus, models
 from estimator.estimate import MemoryEstimate
 from specs import METHODS, FinetunePlan, GpuSpec, LorafitError, ModelSpec
@@ -99,6 +102,15 @@ def axes() -> Mapping[str, Axis]:
 def table(point: Point, rows: tuple[Axis, Sequence[Any]], columns: tuple[Axis, Sequence[Any]]) -> list[list[Cell]]:
     """Return the cell of every row value and column value."""
     return [[_cell(point, (rows[0], row), (columns[0], column)) for column in columns[1]] for row in rows[1]]
+
+
+@functools.lru_cache(maxsize=1)
+def map_of_methods() -> tuple[MapCell, ...]:
+    """Return which method each usual model trains with on cards of usual sizes; models never traced are left out."""
+    specs = [spec for spec in map(models.find, _MODELS) if planning.is_traced(spec)]
+    cards = [gpus.find(size) for size in _SIZES]
+    specs.sort(key=lambda spec: spec.num_params or 0)
+    return method_map(specs, cards, lambda model, plan: planning.priced(model, plan, cards[-1]))
 
 
 def as_csv(cells: Sequence[Sequence[Cell]], rows: Sequence[Any], columns: Sequence[Any]) -> str:

@@ -125,10 +125,9 @@ def insisted(asked: Request, result: Recommendation) -> list[Insisted]:
     return found
 
 
-def is_warm(asked: Request) -> bool:
+def is_traced(model: ModelSpec) -> bool:
     """Return whether the model's usual methods are priced without tracing it first."""
-    plans = (FinetunePlan.for_method(name, asked.situation.model.name) for name in SIDE_BY_SIDE)
-    return all(library.is_warm(asked.situation.model, plan) for plan in plans)
+    return all(library.is_warm(model, FinetunePlan.for_method(name, model.name)) for name in SIDE_BY_SIDE)
 
 
 def obstacle(asked: Request, estimate: MemoryEstimate) -> str | None:

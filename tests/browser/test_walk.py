@@ -57,7 +57,7 @@ def test_reload_and_a_second_tab_show_the_same_run(tab, run_id):
     settled(first)
     expect(chart(first)).to_be_visible()
     expect(chart(second)).to_be_visible()
-    expect(first.get_by_role("slider", name="Smoothing")).to_have_attribute("aria-valuenow", "0.9")
+    expect(first.get_by_role("slider", name="Smoothing")).to_have_value("0.9")
 
 
 def test_a_killed_server_disturbs_neither_run_nor_page(tab, server, run_id):

@@ -7,6 +7,7 @@ def settled(page: Page) -> None:
     """Wait until the page shows its results."""
     page.locator('[data-testid="stMain"] [data-testid="stElementContainer"]').first.wait_for()
     page.wait_for_function(
-        """() => !document.querySelector('[data-testid="stSkeleton"], [data-testid="stSpinner"]')
+        """() => [...document.querySelectorAll('[data-testid="stSkeleton"], [data-testid="stSpinner"]')]
+                .every(element => element.offsetParent === null)
             && document.querySelector('[data-test-script-state="notRunning"]')"""
     )

@@ -9,11 +9,11 @@ with left:
     inputs = forms.inputs(planning.model_names(), planning.device_names(), planning.linear_modules)
 with right, notices.errors():
     asked = planning.request(inputs, forms.method())
-    with notices.waiting(planning.is_warm(asked)):
+    with notices.waiting(planning.is_traced(asked.situation.model)):
         plan = planning.recommendation(asked).plan
         estimate = asked.price(plan)
-    names = ["Side by side", "One training step", "Where the bytes are"]
-    table, step, parts = st.tabs(names, key="show", bind=forms.URL, on_change="rerun")
+    names = ["Side by side", "One training step", "Where the bytes are", "Method map"]
+    table, step, parts, methods = st.tabs(names, key="show", bind=forms.URL, on_change="rerun")
     if table.open:
         with table:
             compareviews.pivot(asked, plan)
@@ -23,3 +23,6 @@ with right, notices.errors():
     if parts.open:
         with parts:
             compareviews.parts(estimate)
+    if methods.open:
+        with methods:
+            compareviews.method_map()
