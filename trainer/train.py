@@ -18,7 +18,7 @@ from peft import PeftModel
 from peft.optimizers import create_loraplus_optimizer
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, Trainer, TrainerCallback, set_seed
-from trl import SFTConfig, SFTTrainer
+from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from specs import MIB, DataError, FinetunePlan, PlanError, SpecError
 from trainer import checkpoints, memory
@@ -28,7 +28,7 @@ from trainer.dataset import Example, Finding, examples
 from trainer.export import RESULT
 from trainer.failure import DiskFullError, NotFiniteError, StopRequestedError
 from trainer.model import build, kept_adapter_dtype
-from trainer.rendering import labelled, rendered
+from trainer.rendering import chat_text, labelled, rendered
 from trainer.store import Store
 
 _DEFAULT_PROMPTS = 3
@@ -89,8 +89,8 @@ def train(session: Session) -> State:
     data, prompts = _data(session, tokenizer)
     checkpoints.require_space(session.folder, (checkpoints.KEPT + 2) * _checkpoint_bytes(model), "keeping the run")
     trainer = _trainer(session, model, tokenizer, data)
-    # Only an adapter without biases can be switched off afterwards to hear the base model again.
-    separable = isinstance(model, PeftModel) and plan.bias == "none"
+    # An adapter that changes biases or, as PiSSA, weights cannot be switched off later to hear the base model again.
+    separable = isinstance(model, PeftModel) and plan.bias == "none" and plan.init_lora_weights != "pissa"
     before = None if separable else answered(model, tokenizer, prompts)
     session.enter(Phase.TRAINING)
     if not store.start_training(run.id):
@@ -133,7 +133,7 @@ def _data(session: Session, tokenizer: PreTrainedTokenizerBase) -> tuple[Dataset
 
     def tokenized() -> Iterator[dict[str, Any]]:
         for entry in examples(source):
-            tokens = None if isinstance(entry, Finding) else _tokens(entry, tokenizer, plan)
+            tokens = None if isinstance(entry, Finding) else _training_row(entry, tokenizer, plan)
             if isinstance(entry, Finding):
                 findings.append(entry.sentence)
             elif tokens is None:
@@ -170,7 +170,12 @@ def data_fingerprint(session: Session) -> str:
     return found
 
 
-def _tokens(example: Example, tokenizer: Any, plan: FinetunePlan) -> dict[str, list[int]] | None:
+def _training_row(example: Example, tokenizer: Any, plan: FinetunePlan) -> dict[str, Any] | None:
+    """Return a row as TRL takes it: tokens with labels, or a preference pair in words."""
+    if example.chosen is not None:
+        prompt = chat_text(example.turns, tokenizer, ask=True)
+        end = tokenizer.eos_token or ""
+        return {"prompt": prompt, "chosen": f"{example.chosen}{end}", "rejected": f"{example.rejected}{end}"}
     text = rendered(example, tokenizer)
     return labelled(text, tokenizer, max_length=plan.max_length, whole=not plan.completion_only_loss)
 
@@ -192,8 +197,8 @@ def held_out_rows(groups: Sequence[str], *, share: float, seed: int) -> list[int
     return [row for row, group in enumerate(groups) if group in chosen]
 
 
-class _PlanTrainer(SFTTrainer):
-    """TRL's trainer, with checkpoints that are whole or not there, and the loss that the plan names."""
+class _WholeCheckpoints(Trainer):
+    """A trainer whose checkpoints are whole or not there."""
 
     def __init__(self, *, session: Session, **kwargs: Any) -> None:
         self._session = session
@@ -212,6 +217,10 @@ class _PlanTrainer(SFTTrainer):
             super()._save_checkpoint(model, trial)
         self._session.store.add_event(run.id, "checkpoint", f"Checkpoint of step {self.state.global_step} saved.")
 
+
+class _PlanTrainer(_WholeCheckpoints, SFTTrainer):
+    """TRL's trainer on answers, with the loss that the plan names."""
+
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Compute the loss over the logits of all positions where the plan asks for it, else TRL's chunked one."""
         if self._session.plan.loss == "full":
@@ -220,8 +229,21 @@ class _PlanTrainer(SFTTrainer):
         return super().compute_loss(model, inputs, *args, **kwargs)
 
 
-def _trainer(session: Session, model: nn.Module, tokenizer: PreTrainedTokenizerBase, data: Dataset) -> _PlanTrainer:
+class _PreferenceTrainer(_WholeCheckpoints, DPOTrainer):
+    """TRL's trainer on preference pairs; the reference is the base model, heard with the adapter off."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        # TRL copies an adapter that it is given, as it may have been trained before: this one is new.
+        self.model.delete_adapter("ref")
+
+
+def _trainer(session: Session, model: nn.Module, tokenizer: PreTrainedTokenizerBase, data: Dataset) -> Any:
     plan = session.plan
+    pairs = "chosen" in data.column_names
+    if pairs and (not isinstance(model, PeftModel) or plan.init_lora_weights == "pissa"):
+        way_out = "Choose lora or qlora, and another init_lora_weights than pissa"
+        raise PlanError("method", "must leave the base model as reference for preference pairs", plan.method, way_out)
     if plan.loss == "fused":
         raise PlanError("loss", "is full or chunked in a run: TRL 1.16 has no fused one", plan.loss, "Choose chunked")
     held_out = set(held_out_rows(data["group"], share=plan.eval_split, seed=plan.seed))
@@ -229,9 +251,10 @@ def _trainer(session: Session, model: nn.Module, tokenizer: PreTrainedTokenizerB
     learned = [row for row in range(len(data)) if row not in held_out]
     if not learned:
         raise DataError("eval_split", "leaves no row to train on", plan.eval_split, "Lower eval_split or add rows")
-    arguments = training_arguments(plan, session.folder, device=session.device)
+    kind: Any = _PreferenceTrainer if pairs else _PlanTrainer
+    arguments = training_arguments(plan, session.folder, device=session.device, pairs=pairs)
     with kept_adapter_dtype(model):
-        trainer = _PlanTrainer(
+        trainer = kind(
             session=session,
             model=model,
             args=arguments,
@@ -241,20 +264,19 @@ def _trainer(session: Session, model: nn.Module, tokenizer: PreTrainedTokenizerB
             callbacks=[_Watch(session)],
         )
     if plan.loraplus_lr_ratio is not None:
-        kind, values = trainer.get_optimizer_cls_and_kwargs(arguments, model)
+        optimizer, values = trainer.get_optimizer_cls_and_kwargs(arguments, model)
         trainer.optimizer = create_loraplus_optimizer(
-            model, optimizer_cls=kind, loraplus_lr_ratio=plan.loraplus_lr_ratio, **values
+            model, optimizer_cls=optimizer, loraplus_lr_ratio=plan.loraplus_lr_ratio, **values
         )
     return trainer
 
 
-def training_arguments(plan: FinetunePlan, folder: Path, *, device: str) -> SFTConfig:
-    """Return TRL's arguments of a plan; what is left out keeps TRL's default."""
+def training_arguments(plan: FinetunePlan, folder: Path, *, device: str, pairs: bool = False) -> SFTConfig | DPOConfig:
+    """Return TRL's arguments of a plan, for answers or for preference pairs; what is left out keeps TRL's default."""
     same_names = (
         "per_device_train_batch_size",
         "gradient_accumulation_steps",
         "max_length",
-        "packing",
         "learning_rate",
         "lr_scheduler_type",
         "warmup_steps",
@@ -269,12 +291,15 @@ def training_arguments(plan: FinetunePlan, folder: Path, *, device: str) -> SFTC
         "bf16",
         "fp16",
     )
-    return SFTConfig(
+    # The labels already say what counts.
+    own: dict[str, Any] = {} if pairs else {"packing": plan.packing, "completion_only_loss": False}
+    kind: Any = DPOConfig if pairs else SFTConfig
+    return kind(
+        **own,
         **{name: getattr(plan, name) for name in same_names},
         output_dir=str(folder),
         activation_checkpointing=plan.gradient_checkpointing,  # transformers 5 renamed it
         activation_checkpointing_kwargs={"use_reentrant": plan.use_reentrant},
-        completion_only_loss=False,  # the labels already say what counts
         per_device_eval_batch_size=plan.per_device_train_batch_size,
         eval_strategy="steps" if plan.eval_split else "no",
         eval_steps=plan.save_steps,

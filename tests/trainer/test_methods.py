@@ -1,3 +1,4 @@
+import json
 import math
 import threading
 
@@ -6,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from specs import METHODS, PlanError
-from trainer.contract import State
+from trainer.contract import DataSource, State
 from trainer.export import RESULT
 from trainer.train import Session, train
 
@@ -92,3 +93,34 @@ def test_the_saved_adapter_has_the_dtype_of_the_plan(store, trained, plan_of):
 def test_the_fused_loss_is_refused_with_a_way_out(trained, plan_of):
     with pytest.raises(PlanError, match="Choose chunked"):
         trained(plan_of(loss="fused"))
+
+
+@pytest.fixture
+def preferences(tmp_path):
+    path = tmp_path / "pairs.jsonl"
+    words = ("one", "two", "three", "four")
+    rows = [
+        {"prompt": f"What comes after {word}?", "chosen": f"{word} and more.", "rejected": "No."} for word in words * 4
+    ]
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    return DataSource(path=str(path))
+
+
+@pytest.mark.parametrize("method", ["lora", "qlora"])
+def test_preference_pairs_are_learned_by_dpo_against_the_base_model(store, preferences, place, plan_of, method):
+    store.create(plan_of(method=method, learning_rate=5e-3, max_steps=8), preferences, place=place)
+    run = store.claim_next(place.device)
+    assert train(Session(run, store, threading.Event())) is State.FINISHED
+    losses = [metric.loss for metric in store.metrics(run.id)]
+    assert losses[0] == pytest.approx(math.log(2), rel=1e-3)  # adapter and reference agree before the first step
+    assert losses[-1] < losses[0]
+    weights = load_file(store.run_folder(run.id) / RESULT / "adapter_model.safetensors")
+    assert weights
+    assert not any("ref" in name for name in weights)
+
+
+def test_preference_pairs_need_a_base_model_that_stays(store, preferences, place, plan_of):
+    store.create(plan_of(method="full"), preferences, place=place)
+    run = store.claim_next(place.device)
+    with pytest.raises(PlanError, match="must leave the base model as reference"):
+        train(Session(run, store, threading.Event()))
