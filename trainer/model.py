@@ -70,6 +70,7 @@ def base_model(plan: FinetunePlan, source: Source, *, device: str) -> PreTrained
         way_out = "Choose a folder with config.json and safetensors weights"
         raise SpecError(str(source), "cannot be loaded as a causal language model", str(error), way_out) from error
     model.config.use_cache = False
+    _keep_trainable_layout(model)
     return model
 
 
@@ -246,10 +247,22 @@ def _meta_base(plan: FinetunePlan, config: PretrainedConfig, attention: str) -> 
         model = replace_with_bnb_linear(model, modules_to_not_convert=kept, quantization_config=quantization)
         for module in model.modules():
             _quantize_on_meta(module, dtype)
+        _keep_trainable_layout(model)
         # transformers' loader leaves these marks, and PEFT and TRL read them.
         model.is_loaded_in_4bit, model.is_loaded_in_8bit = plan.load_in_4bit, plan.load_in_8bit
         model.is_quantized = True
     return model
+
+
+def _keep_trainable_layout(model: nn.Module) -> None:
+    """Forbid 4-bit layers to repack their weights for inference.
+
+    On a CPU with AVX512-BF16, bitsandbytes 0.50 ``Linear4bit.forward`` repacks them at the first call in evaluation
+    mode, and the kernel for that layout has no gradient: training after an evaluation would silently learn nothing.
+    """
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _keep_in_32_bit(model: PreTrainedModel, dtype: torch.dtype) -> None:

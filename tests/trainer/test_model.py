@@ -155,3 +155,23 @@ def test_a_folder_without_weights_is_refused_in_a_sentence(tmp_path, tiny_config
 def test_flash_attention_on_a_cpu_is_refused_with_a_way_out(tiny_model, plan_of):
     with pytest.raises(PlanError, match="Choose sdpa"):
         build(plan_of(attn_implementation="flash_attention_2"), tiny_model, device="cpu")
+
+
+def test_an_evaluation_in_between_does_not_change_the_gradients(tiny_model, plan_of):
+    torch.manual_seed(0)
+    model = build(plan_of(), tiny_model, device="cpu")
+    ids = torch.arange(16).reshape(2, 8)
+
+    def gradients():
+        model.zero_grad()
+        model.train()(input_ids=ids, labels=ids).loss.backward()
+        return {name: value.grad.clone() for name, value in model.named_parameters() if value.grad is not None}
+
+    before = gradients()
+    with torch.no_grad():
+        model.eval()(input_ids=ids[:1, :1])
+        model(input_ids=ids)
+    after = gradients()
+    assert any(gradient.abs().max() > 0 for gradient in before.values())
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
