@@ -3,9 +3,10 @@
 import argparse
 import dataclasses
 import json
+import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from catalog import machine, paths
@@ -41,41 +42,43 @@ def main(arguments: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m trainer", description="Runs: start, watch, stop, resume.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    run = commands.add_parser("run", help="train a plan and watch it")
-    run.add_argument("--plan", type=Path, required=True, metavar="FILE", help="a plan as JSON")
-    run.add_argument("--data", type=Path, required=True, metavar="FILE", help="json, jsonl, csv, parquet or txt")
-    run.add_argument("--max-steps", type=int, metavar="N", help="train N optimizer steps instead of the plan's")
-    run.add_argument("--device", help="such as cuda:0 or cpu; the best one by itself")
-    run.add_argument("--detach", action="store_true", help="return at once, print the run's id")
-    run.set_defaults(command=_run)
-    listed = commands.add_parser("list", help="all runs, the newest first")
-    listed.set_defaults(command=_list)
-    for name, command, text in (
-        ("show", _show, "one run: state, figures, answers"),
-        ("stop", _stop, "save the run and end it"),
-        ("resume", _resume, "go on from the last checkpoint"),
-    ):
+    for name, command, text, options in _commands():
         one = commands.add_parser(name, help=text)
-        one.add_argument("id", metavar="ID")
+        for flag, settings in options.items():
+            one.add_argument(flag, **settings)
+        one.add_argument("--json", action="store_true", help="print JSON")
         one.set_defaults(command=command)
-    extend = commands.add_parser("extend", help="train a run that is over some steps more")
-    extend.add_argument("id", metavar="ID")
-    extend.add_argument("steps", type=int, metavar="STEPS")
-    extend.set_defaults(command=_extend)
-    compare = commands.add_parser("compare", help="where the plans of runs differ, and what came of it")
-    compare.add_argument("ids", nargs="+", metavar="ID")
-    compare.set_defaults(command=_compare)
-    exported = commands.add_parser("export", help="the metrics of a run as CSV")
-    exported.add_argument("id", metavar="ID")
-    exported.add_argument("--zip", type=Path, metavar="FILE", help="write the adapter with plan and metrics instead")
-    exported.set_defaults(command=_export)
-    check = commands.add_parser("check", help="examine a data set before training")
-    check.add_argument("--data", type=Path, required=True, metavar="FILE")
-    check.add_argument("--model", type=Path, metavar="FOLDER", help="also count tokens and show what is learned")
-    check.set_defaults(command=_check)
-    for command_parser in commands.choices.values():
-        command_parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
+
+
+def _commands() -> Iterator[tuple[str, Callable[[Store, argparse.Namespace], int], str, dict[str, dict[str, Any]]]]:
+    """Yield each command with what it does, in words and in code, and its options."""
+    run_id: dict[str, dict[str, Any]] = {"id": {"metavar": "ID"}}
+    data: dict[str, dict[str, Any]] = {
+        "--data": {"type": Path, "required": True, "metavar": "FILE", "help": "json, jsonl, csv, parquet or txt"}
+    }
+    run_options: dict[str, dict[str, Any]] = {
+        "--plan": {"type": Path, "required": True, "metavar": "FILE", "help": "a plan as JSON"},
+        **data,
+        "--max-steps": {"type": int, "metavar": "N", "help": "train N optimizer steps instead of the plan's"},
+        "--device": {"help": "such as cuda:0 or cpu; the best one by itself"},
+        "--detach": {"action": "store_true", "help": "return at once, print the run's id"},
+    }
+    yield "run", _run, "train a plan and watch it", run_options
+    yield "list", _list, "all runs, the newest first", {}
+    yield "show", _show, "one run: state, figures, answers", run_id
+    yield "stop", _stop, "save the run and end it", run_id
+    yield "resume", _resume, "go on from the last checkpoint", run_id
+    steps = {"steps": {"type": int, "metavar": "STEPS"}}
+    yield "extend", _extend, "train a run that is over some steps more", {**run_id, **steps}
+    ids = {"ids": {"nargs": "+", "metavar": "ID"}}
+    yield "compare", _compare, "where the plans of runs differ, and what came of it", ids
+    zipped = {"--zip": {"type": Path, "metavar": "FILE", "help": "write the adapter with plan and metrics instead"}}
+    yield "export", _export, "the metrics of a run as CSV", {**run_id, **zipped}
+    target = {"target": {"type": Path, "metavar": "FOLDER"}}
+    yield "merge", _merge, "put the adapter into the base model, in 16 bit", {**run_id, **target}
+    model = {"--model": {"type": Path, "metavar": "FOLDER", "help": "also count tokens"}}
+    yield "check", _check, "examine a data set before training", {**data, **model}
 
 
 def _run(store: Store, given: argparse.Namespace) -> int:
@@ -148,6 +151,14 @@ def _export(store: Store, given: argparse.Namespace) -> int:
     else:
         print(export.metrics_csv(store.metrics(run.id)), end="")
     return 0
+
+
+def _merge(store: Store, given: argparse.Namespace) -> int:
+    command = [sys.executable, "-m", "trainer.merge", str(store.folder), given.id, str(given.target.resolve())]
+    status = subprocess.run(command, check=False).returncode
+    if status == 0:
+        print(given.target)
+    return status
 
 
 def _check(_: Store, given: argparse.Namespace) -> int:

@@ -17,7 +17,9 @@ from datasets import Dataset
 from peft import PeftModel
 from peft.optimizers import create_loraplus_optimizer
 from torch import nn
+from torch.utils.tensorboard import SummaryWriter
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, Trainer, TrainerCallback, set_seed
+from transformers.integrations import TensorBoardCallback
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from specs import MIB, DataError, FinetunePlan, PlanError, SpecError
@@ -30,6 +32,9 @@ from trainer.failure import DiskFullError, NotFiniteError, StopRequestedError
 from trainer.model import build, kept_adapter_dtype
 from trainer.rendering import chat_text, labelled, rendered
 from trainer.store import Store
+
+TENSORBOARD = "tensorboard"
+"""Folder of TensorBoard's event files within the run's folder."""
 
 _DEFAULT_PROMPTS = 3
 _ETA_STEPS = 20
@@ -79,6 +84,8 @@ class Session:
 def train(session: Session) -> State:
     """Carry out a run; return whether it finished or was stopped."""
     run, store, plan = session.run, session.store, session.plan
+    if plan.num_gpus > 1:
+        raise PlanError("num_gpus", "of a run started here is 1", plan.num_gpus, "Set it to 1 and sharding to none")
     store.add_details(run.id, libraries={name: version(name) for name in _LIBRARIES}, python=platform.python_version())
     store.add_measured(run.id, baseline_bytes=memory.used_bytes(session.device))
     set_seed(plan.seed)
@@ -92,23 +99,28 @@ def train(session: Session) -> State:
     # An adapter that changes biases or, as PiSSA, weights cannot be switched off later to hear the base model again.
     separable = isinstance(model, PeftModel) and plan.bias == "none" and plan.init_lora_weights != "pissa"
     before = None if separable else answered(model, tokenizer, prompts)
+    state = _train_steps(session, trainer)
+    store.set_phase(run.id, Phase.SAVING)
+    _save(session, trainer.model, tokenizer)
+    if state is State.FINISHED:
+        store.set_phase(run.id, Phase.EVALUATING)
+        store.set_answers(run.id, _answers(trainer.model, tokenizer, prompts, before))
+    return state
+
+
+def _train_steps(session: Session, trainer: Any) -> State:
+    """Train from the newest checkpoint, or from the start; return whether all steps were done."""
     session.enter(Phase.TRAINING)
-    if not store.start_training(run.id):
+    if not session.store.start_training(session.run.id):
         raise StopRequestedError
     resumed = checkpoints.newest(session.folder)
     try:
         trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
     finally:
         # Also of a run that ran out of memory: the peak tells by how much.
-        store.add_measured(run.id, **memory.peaks(session.device))
+        session.store.add_measured(session.run.id, **memory.peaks(session.device))
     stopped = session.stop.is_set() and trainer.state.global_step < trainer.state.max_steps
-    store.set_phase(run.id, Phase.SAVING)
-    _save(session, trainer.model, tokenizer)
-    if stopped:
-        return State.STOPPED
-    store.set_phase(run.id, Phase.EVALUATING)
-    store.set_answers(run.id, _answers(trainer.model, tokenizer, prompts, before))
-    return State.FINISHED
+    return State.STOPPED if stopped else State.FINISHED
 
 
 def _tokenizer(source: str) -> PreTrainedTokenizerBase:
@@ -261,7 +273,7 @@ def _trainer(session: Session, model: nn.Module, tokenizer: PreTrainedTokenizerB
             train_dataset=data.select(learned),
             eval_dataset=data.select(sorted(held_out)) if held_out else None,
             processing_class=tokenizer,
-            callbacks=[_Watch(session)],
+            callbacks=[_Watch(session), TensorBoardCallback(SummaryWriter(session.folder / TENSORBOARD))],
         )
     if plan.loraplus_lr_ratio is not None:
         optimizer, values = trainer.get_optimizer_cls_and_kwargs(arguments, model)

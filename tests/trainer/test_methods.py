@@ -4,12 +4,15 @@ import threading
 
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
-from specs import METHODS, PlanError
+from specs import METHODS, PlanError, RunError
 from trainer.contract import DataSource, State
 from trainer.export import RESULT
-from trainer.train import Session, train
+from trainer.merge import merge
+from trainer.train import TENSORBOARD, Session, train
 
 # What TRL and transformers warn of in passing is for the log of a run.
 pytestmark = pytest.mark.filterwarnings("default")
@@ -124,3 +127,35 @@ def test_preference_pairs_need_a_base_model_that_stays(store, preferences, place
     run = store.claim_next(place.device)
     with pytest.raises(PlanError, match="must leave the base model as reference"):
         train(Session(run, store, threading.Event()))
+
+
+@pytest.mark.parametrize("method", ["lora", "qlora", "dora"])
+def test_a_merged_model_says_what_the_adapter_says(store, trained, plan_of, tmp_path, method):
+    run, _ = trained(plan_of(method=method, learning_rate=1e-2))
+    merge(store, run, tmp_path / "merged")
+    base = AutoModelForCausalLM.from_pretrained(run.model, dtype=torch.float32)
+    tuned = PeftModel.from_pretrained(base, store.run_folder(run.id) / RESULT)
+    alone = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    ids = torch.arange(3, 19).reshape(1, 16)
+    assert alone.dtype == torch.bfloat16
+    with torch.no_grad():
+        expected, found = tuned(ids).logits, alone.float()(ids).logits
+    assert torch.nn.functional.cosine_similarity(expected, found, dim=-1).min() > 0.999
+
+
+def test_a_folder_that_is_taken_is_not_merged_into(store, trained, plan_of, tmp_path):
+    run, _ = trained(plan_of(max_steps=1))
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    with pytest.raises(RunError, match="must be a new or empty folder"):
+        merge(store, run, tmp_path / "full")
+
+
+def test_what_is_trained_is_written_for_tensorboard_too(store, trained, plan_of):
+    run, _ = trained(plan_of(max_steps=1))
+    assert list((store.run_folder(run.id) / TENSORBOARD).glob("events.out.tfevents.*"))
+
+
+def test_several_gpus_are_refused_with_a_way_out(trained, plan_of):
+    with pytest.raises(PlanError, match="num_gpus: of a run started here is 1, got 2"):
+        trained(plan_of(num_gpus=2, sharding="ddp"))
