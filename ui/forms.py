@@ -32,6 +32,8 @@ class Inputs:
     task: str
     goal: str
     rules: str
+    price_per_hour: float | None = None
+    """What the devices cost together, in any currency."""
     pins: dict[str, Any]
     """Plan fields that the person insists on; of fractional numbers the text."""
 
@@ -52,6 +54,7 @@ def inputs(models: list[str], devices: list[str], modules: Callable[[str], tuple
         num_gpus=count,
         data=data(labels()),
         **wishes(),
+        price_per_hour=price(),
         pins=pins(modules(chosen)),
     )
 
@@ -122,6 +125,20 @@ def wishes() -> dict[str, str]:
         help="Evidence: from measurements and published recipes. Textbook: the classic table by model size.",
     )
     return {"task": _TASKS[task], "goal": _GOALS[goal], "rules": _RULES[rules]}
+
+
+def price() -> float | None:
+    """Ask what the devices cost, for those who rent them."""
+    return st.number_input(
+        "Price per hour",
+        0.0,
+        1e6,
+        None,
+        key="price",
+        bind=URL,
+        placeholder="if you rent the device",
+        help="Of all devices together, in any currency; the page then says what the run costs, about.",
+    )
 
 
 def method() -> dict[str, str]:

@@ -34,6 +34,7 @@ class Request:
     data: Data
     device: str | None
     """What torch calls the device, where this machine has it; a run can start from the page only then."""
+    price_per_hour: float | None = None
 
     @property
     def gpu(self) -> GpuSpec:
@@ -91,7 +92,13 @@ def request(inputs: Inputs, method: Mapping[str, str]) -> Request:
         goal=inputs.goal,
         pins={**method, **{name: _pinned(name, value) for name, value in inputs.pins.items()}},
     )
-    return Request(situation=situation, rules=inputs.rules, data=data, device=torch_device(here) if here else None)
+    return Request(
+        situation=situation,
+        rules=inputs.rules,
+        data=data,
+        device=torch_device(here) if here else None,
+        price_per_hour=inputs.price_per_hour,
+    )
 
 
 def recommendation(asked: Request) -> Recommendation:

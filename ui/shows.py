@@ -16,12 +16,12 @@ from ui.forms import URL
 from ui.planning import Insisted, Request
 
 
-def verdict(result: Recommendation, estimate: MemoryEstimate) -> None:
+def verdict(asked: Request, result: Recommendation, estimate: MemoryEstimate) -> None:
     """Show in one line whether it fits and what is left."""
     color = palette.VERDICT_COLORS[estimate.verdict]
     icon = palette.VERDICT_ICONS[estimate.verdict]
     st.markdown(f"### :{color}[{icon} {estimate.verdict.capitalize()}] with {METHODS[result.plan.method].label}")
-    st.markdown(f"{_room(estimate)}{_time(result.speed)}.")
+    st.markdown(f"{_room(estimate)}{_time(result.speed, asked.price_per_hour)}.")
 
 
 def memory(estimate: MemoryEstimate) -> None:
@@ -202,9 +202,11 @@ def _room(estimate: MemoryEstimate) -> str:
     return f"{used} of {capacity} used, {rest}"
 
 
-def _time(speed: Speed | None) -> str:
-    """Return how long the run takes as a phrase, with its band."""
+def _time(speed: Speed | None, price_per_hour: float | None) -> str:
+    """Return how long the run takes and what it costs as a phrase, with the band of the time."""
     if speed is None or speed.total_seconds is None:
         return ""
     low, high = (text.duration(speed.total_seconds * factor) for factor in speed.band)
-    return f"; about {text.duration(speed.total_seconds)} for {speed.steps:,} steps ({low} to {high})"
+    cost = speed.cost(price_per_hour) if price_per_hour else None
+    paid = f", {cost:,.2f} to pay" if cost is not None else ""
+    return f"; about {text.duration(speed.total_seconds)}{paid} for {speed.steps:,} steps ({low} to {high})"

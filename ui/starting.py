@@ -14,7 +14,7 @@ def headline(asked: Request, result: Recommendation, estimate: MemoryEstimate) -
     """Show the verdict, and the start beside it."""
     words, button = st.columns([3, 1], vertical_alignment="center")
     with words:
-        shows.verdict(result, estimate)
+        shows.verdict(asked, result, estimate)
     with button:
         start(asked, result, estimate)
 

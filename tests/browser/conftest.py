@@ -118,7 +118,7 @@ def is_error(message) -> bool:
     Streamlit looks for its health endpoint below a page's own address first and gets a 404; while a server is down, its
     page notices failed connections.
     """
-    known = ("404", "ERR_CONNECTION_REFUSED", "WebSocket", "net::ERR")
+    known = ("404", "WebSocket", "net::ERR", "disconnected from server")
     return message.type == "error" and not any(words in message.text for words in known)
 
 
