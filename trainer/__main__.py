@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from catalog import machine, paths
 from specs import FinetunePlan, LorafitError, PlanError, gib
