@@ -5,23 +5,18 @@ import dataclasses
 import json
 import sys
 import time
-import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from catalog import gpus, machine, models
-from estimator import accuracy, library
-from estimator.conditions import Conditions
+from estimator import accuracy, library, shipping
 from estimator.estimate import MemoryEstimate
 from estimator.recipe import Recipe, recipe
 from specs import METHODS, CatalogError, FinetunePlan, GpuSpec, LorafitError, ModelSpec, gib
 
 _MEASURED = Path(__file__).resolve().parent.parent / "assets" / "measured"
 _TABLE_BATCHES = (1, 2, 4, 8, 16)
-
-# Of these sizes on, training without dropout is what the advisor proposes.
-_WITHOUT_DROPOUT_PARAMS = 13.5e9
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -174,13 +169,18 @@ def comparisons(file: Path) -> tuple[accuracy.Comparison, ...]:
         raise CatalogError(str(file), "cannot be read as a CSV of measured runs", str(error)) from error
 
     def model(name: str) -> ModelSpec:
-        beside = file.parent / name
-        return models.find(str(beside) if beside.is_file() else name)
+        return _model_beside(file, name)
 
     def tape(spec: ModelSpec, row: accuracy.MeasuredRow, gpu: GpuSpec) -> Any:
         return library.tape_for(spec, row.plan, gpu=gpu, conditions=row.conditions)
 
     return tuple(accuracy.compared(row, model=model, gpu=gpus.find, tape=tape) for row in accuracy.rows(text))
+
+
+def _model_beside(file: Path, name: str) -> ModelSpec:
+    """Return the model of a measured row: a configuration beside the file, or a name of the catalog."""
+    beside = file.parent / name
+    return models.find(str(beside) if beside.is_file() else name)
 
 
 def _accuracy_lines(found: Sequence[accuracy.Comparison]) -> Iterator[str]:
@@ -218,63 +218,26 @@ def _measure(arguments: Sequence[str]) -> None:
 
 
 def _tapes(arguments: Sequence[str]) -> None:
+    """Trace what is shipped: the measured rows' tapes, and each model's main ones."""
     parser = argparse.ArgumentParser(prog="python -m estimator tapes", description="Traces the tapes that are shipped.")
-    parser.add_argument("names", nargs="*", help="models; default: the whole catalog")
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after so long")
+    parser.add_argument("names", nargs="*", help="models; default: the measured rows and the whole catalog")
     asked = parser.parse_args(arguments)
-    until = time.monotonic() + asked.seconds
+    if not asked.names:
+        _tell("measured rows", shipping.write(_measured_recipes()))
     for name in asked.names or models.names():
-        if time.monotonic() > until:
-            break
-        written = _shipped(name)
-        print(f"{name}: {written} tapes written", flush=True)
+        _tell(name, shipping.write(shipping.main_recipes(models.find(name))))
 
 
-def _shipped(name: str) -> int:
-    """Write the tapes of one model that are not there yet; return how many."""
-    model = models.find(name)
-    wanted = {one.key: one for one in _recipes(model)}
-    file = library.shipped_file(next(iter(wanted.values())))
-    there = set(_members(file))
-    made: dict[str, str] = {}
-    for key, one in wanted.items():
-        if f"{key}.json" in there:
-            continue
-        try:
-            made[f"{key}.json"] = library.traced(one).to_json()
-        except LorafitError as error:
-            print(f"{name}: {error}", file=sys.stderr)
-    if made:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with zipfile.ZipFile(file, "a", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
-            for member, text in made.items():
-                archive.writestr(zipfile.ZipInfo(member), text, zipfile.ZIP_DEFLATED, 9)
-    return len(made)
+def _tell(name: str, outcome: tuple[int, list[str]]) -> None:
+    print(f"{name}: {outcome[0]} tapes written", flush=True)
+    for problem in outcome[1]:
+        print(f"{name}: {problem}", file=sys.stderr)
 
 
-def _members(file: Path) -> Iterable[str]:
-    if not file.is_file():
-        return ()
-    with zipfile.ZipFile(file) as archive:
-        return archive.namelist()
-
-
-def _recipes(model: ModelSpec) -> Iterator[Recipe]:
-    """Yield what is shipped of a model: its main methods, checkpointing on and off, one sequence and several."""
-    dropout = 0.0 if (model.num_params or 0) > _WITHOUT_DROPOUT_PARAMS else 0.05
-    for method in ("qlora", "lora", "full"):
-        for checkpointing in (True, False):
-            for batch in (1, 2):
-                plan = FinetunePlan.for_method(
-                    method,
-                    model.name,
-                    bf16=True,
-                    lora_dropout=dropout if METHODS[method].trains_adapter else 0.0,
-                    gradient_checkpointing=checkpointing,
-                    per_device_train_batch_size=batch,
-                    max_length=8,
-                )
-                yield recipe(model, plan, Conditions())
+def _measured_recipes() -> Iterator[Recipe]:
+    for file in sorted(_MEASURED.glob("*.csv")):
+        for row in accuracy.rows(file.read_text(encoding="utf-8")):
+            yield recipe(_model_beside(file, row.model), row.plan, row.conditions, gpus.find(row.gpu))
 
 
 if __name__ == "__main__":

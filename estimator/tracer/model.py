@@ -32,16 +32,28 @@ class TracedModel:
 
 
 def traced_model(
-    plan: FinetunePlan, config: dict[str, Any], conditions: Conditions, mode: FakeTensorMode
+    plan: FinetunePlan,
+    config: dict[str, Any],
+    conditions: Conditions,
+    mode: FakeTensorMode,
+    *,
+    every_layer: bool = False,
 ) -> TracedModel:
     """Return the model of a plan with its tensors fake and its layers cut to those that differ.
+
+    Args:
+        plan: What to build.
+        config: The model's configuration.
+        conditions: What older libraries did otherwise.
+        mode: What the fake tensors belong to.
+        every_layer: Keep all layers, to compare with.
 
     Raises:
         SpecError: If transformers does not know the architecture.
         PlanError: If a target module does not exist.
         TraceError: If the decoder layers cannot be found.
     """
-    whole = _whole(json.dumps(config, sort_keys=True))
+    whole = _whole(json.dumps(config, sort_keys=True), every_layer=every_layer)
     base = trainer_model.base_model(plan, _reduced(config, whole), device=trainer_model.META)
     layers = decoder_layers(base)
     if [_kind(base, layers, number) for number in range(len(layers))] != list(whole.kinds_kept):
@@ -74,17 +86,17 @@ class _Whole:
 
 
 @functools.lru_cache(maxsize=32)
-def _whole(config_json: str) -> _Whole:
+def _whole(config_json: str, *, every_layer: bool) -> _Whole:
     """Return what there is to know of a whole model; built once without quantization, for it takes its time."""
     plan = FinetunePlan.for_method("full", "traced")
     base = trainer_model.base_model(plan, json.loads(config_json), device=trainer_model.META)
     layers = decoder_layers(base)
     kinds = [_kind(base, layers, number) for number in range(len(layers))]
-    chosen, layers_like = _chosen_layers(kinds)
+    chosen, layers_like = (list(range(len(kinds))),) * 2 if every_layer else _chosen_layers(kinds)
     return _Whole(
         num_params=sum(parameter.numel() for parameter in base.parameters()),
         chosen=tuple(chosen),
-        layers_like=layers_like,
+        layers_like=tuple(layers_like),
         kinds_kept=tuple(kinds[number] for number in chosen),
     )
 
@@ -123,20 +135,20 @@ def _sizes(module: nn.Module) -> tuple[Any, ...]:
     return tuple(tuple(parameter.shape) for parameter in module.parameters(recurse=False))
 
 
-def _chosen_layers(kinds: list[tuple[Any, ...]]) -> tuple[list[int], tuple[int, ...]]:
+def _chosen_layers(kinds: list[tuple[Any, ...]]) -> tuple[list[int], list[int]]:
     """Return the layers to trace, and for each layer which of them it behaves like.
 
     First and last behave unlike the others of their kind; of each kind in between, the first stands for all.
     """
     if len(kinds) <= 3:
-        return list(range(len(kinds))), tuple(range(len(kinds)))
+        return list(range(len(kinds))), list(range(len(kinds)))
     first_of: dict[tuple[Any, ...], int] = {}
     for number, kind in enumerate(kinds[1:-1], start=1):
         first_of.setdefault(kind, number)
     chosen = [0, *sorted(first_of.values()), len(kinds) - 1]
     position = {number: index for index, number in enumerate(chosen)}
     middle = [position[first_of[kind]] for kind in kinds[1:-1]]
-    return chosen, (0, *middle, len(chosen) - 1)
+    return chosen, [0, *middle, len(chosen) - 1]
 
 
 def _cut(model: nn.Module, layers: nn.ModuleList, chosen: Sequence[int]) -> None:

@@ -1,6 +1,7 @@
 """One training step as LoRAFit's trainer runs it, on fake tensors, recorded."""
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from accelerate.utils.operations import convert_to_fp32
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import _engine_run_backward
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from estimator.conditions import Conditions
 from estimator.tracer.cuda_facts import cuda_behaviour, replaced, scratch
@@ -107,26 +109,41 @@ def _tensors(model: nn.Module) -> Iterator[torch.Tensor]:
 @contextlib.contextmanager
 def _marked_layers(layers: nn.ModuleList, recorder: Recorder) -> Iterator[None]:
     """Tell the recorder which layer runs, forward and backward, for the time of the block."""
-    last = len(layers) - 1
-    handles = []
-
-    def starts(number: int) -> None:
-        recorder.enter(("B" if recorder.backward else "F", number))
-
-    def ends(number: int, output: Any) -> None:
-        if recorder.backward:
-            return
-        hidden = output[0] if isinstance(output, tuple) else output
-        if hidden.requires_grad:
-            hidden.register_hook(lambda _: recorder.enter(("B", number)))
-        if number == last:
-            recorder.enter(("head", None))
-
+    marks = _LayerMarks(recorder, last=len(layers) - 1)
+    handles = [register_module_forward_pre_hook(marks.follows)]
     for number, layer in enumerate(layers):
-        handles.append(layer.register_forward_pre_hook(lambda *_, number=number: starts(number)))
-        handles.append(layer.register_forward_hook(lambda _, __, output, number=number: ends(number, output)))
+        handles.append(layer.register_forward_pre_hook(functools.partial(marks.starts, number)))
+        handles.append(layer.register_forward_hook(functools.partial(marks.ends, number)))
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+class _LayerMarks:
+    """Hooks that say where in the step it is."""
+
+    def __init__(self, recorder: Recorder, *, last: int) -> None:
+        self._recorder = recorder
+        self._last = last
+        self._done = False
+
+    def starts(self, number: int, *_: Any) -> None:
+        """Note that a layer's forward pass starts, in the backward pass as recomputation."""
+        self._recorder.enter(("B" if self._recorder.backward else "F", number))
+
+    def ends(self, number: int, _module: nn.Module, _inputs: Any, output: Any) -> None:
+        """Note that a layer's forward pass ends; its backward pass starts when its output has a gradient."""
+        if self._recorder.backward:
+            return
+        hidden = output[0] if isinstance(output, tuple) else output
+        if hidden.requires_grad:
+            hidden.register_hook(lambda _: self._recorder.enter(("B", number)))
+        self._done = number == self._last
+
+    def follows(self, *_: Any) -> None:
+        """Note that the head begins: not when the last layer returns, for its caller then drops its input yet."""
+        if self._done:
+            self._recorder.enter(("head", None))
+            self._done = False

@@ -39,14 +39,14 @@ def trace(recipe: Recipe, progress: Progress) -> Tape:
         "versions": {name: version(name) for name in LIBRARIES},
         "warnings": [],
     }
-    recorded: list[tuple[Probe, Recording, TracedModel]] = []
+    seen: list[tuple[Probe, Recording, TracedModel]] = []
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             for probe in probes(recipe):
                 progress(f"tracing one step, {probe.batch} x {probe.length} tokens")
-                recorded.append((probe, *_recorded(recipe, probe)))
-                tape = _fitted(recorded, facts)
+                seen.append((probe, *recorded(recipe, probe)))
+                tape = _fitted(seen, facts)
                 if tape is not None:
                     facts["seconds"] = round(time.monotonic() - started, 2)
                     return tape
@@ -68,25 +68,26 @@ def probes(recipe: Recipe) -> Iterator[Probe]:
         yield Probe(batch=1 if recipe.single else batch, length=tokens, rank=rank)
 
 
-def _recorded(recipe: Recipe, probe: Probe) -> tuple[Recording, TracedModel]:
+def recorded(recipe: Recipe, probe: Probe, *, every_layer: bool = False) -> tuple[Recording, TracedModel]:
+    """Return one step of a recipe's model at one size, of a few layers or of all."""
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     plan = dataclasses.replace(recipe.plan, r=probe.rank)
-    model = traced_model(plan, _config(recipe), recipe.conditions, mode)
+    model = traced_model(plan, _config(recipe), recipe.conditions, mode, every_layer=every_layer)
     batch = Batch(size=probe.batch, length=probe.length, masked=recipe.conditions.padding == "mask")
     recording = recorded_step(model, batch, plan=plan, conditions=recipe.conditions, mode=mode)
     return recording, model
 
 
-def _fitted(recorded: list[tuple[Probe, Recording, TracedModel]], facts: dict[str, Any]) -> Tape | None:
+def _fitted(seen: list[tuple[Probe, Recording, TracedModel]], facts: dict[str, Any]) -> Tape | None:
     """Return the tape of what was recorded so far, or None if another size is needed to settle it."""
-    if len(recorded) < 2:
+    if len(seen) < 2:
         return None
-    seen, recordings, models = zip(*recorded, strict=True)
+    points, recordings, models = zip(*seen, strict=True)
     facts["unquantized_params"] = models[0].unquantized_params
     try:
-        return fit.tape(seen, recordings, models, facts)
+        return fit.tape(points, recordings, models, facts)
     except TraceError:
-        if len(recorded) < len(_BATCHES):
+        if len(seen) < len(_BATCHES):
             return None
         raise
 

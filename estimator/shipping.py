@@ -1,0 +1,60 @@
+"""Writes the tapes that come with the project: one archive for each model, in assets/tapes."""
+
+import zipfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from estimator import library
+from estimator.conditions import Conditions
+from estimator.recipe import Recipe, recipe
+from specs import METHODS, FinetunePlan, LorafitError, ModelSpec
+
+SHIPPED_METHODS = ("qlora", "lora", "full")
+
+# Up to this size the advisor proposes dropout.
+_DROPOUT_UP_TO_PARAMS = 13.5e9
+
+
+def main_recipes(model: ModelSpec) -> Iterator[Recipe]:
+    """Yield what is shipped of a model: its main methods, checkpointing on and off, one sequence and several."""
+    dropout = 0.0 if (model.num_params or 0) > _DROPOUT_UP_TO_PARAMS or model.is_moe else 0.05
+    for method in SHIPPED_METHODS:
+        for checkpointing in (True, False):
+            for batch in (1, 2):
+                plan = FinetunePlan.for_method(
+                    method,
+                    model.name,
+                    bf16=True,
+                    lora_dropout=dropout if METHODS[method].trains_adapter else 0.0,
+                    gradient_checkpointing=checkpointing,
+                    per_device_train_batch_size=batch,
+                    max_length=8,
+                )
+                yield recipe(model, plan, Conditions())
+
+
+def write(wanted: Iterable[Recipe]) -> tuple[int, list[str]]:
+    """Trace and write the tapes that are not there yet; return how many, and why some cannot be."""
+    written, problems = 0, []
+    for one in {entry.key: entry for entry in wanted}.values():
+        file = library.shipped_file(one)
+        if f"{one.key}.json" in _members(file):
+            continue
+        try:
+            text = library.traced(one).to_json()
+        except LorafitError as error:
+            problems.append(str(error))
+            continue
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(file, "a") as archive:
+            # Without a date, so that the same tapes make the same file.
+            archive.writestr(zipfile.ZipInfo(f"{one.key}.json"), text, zipfile.ZIP_DEFLATED, 9)
+        written += 1
+    return written, problems
+
+
+def _members(file: Path) -> frozenset[str]:
+    if not file.is_file():
+        return frozenset()
+    with zipfile.ZipFile(file) as archive:
+        return frozenset(archive.namelist())
