@@ -58,8 +58,8 @@ def memory_bars(
     figure.update_layout(
         barmode="stack",
         bargap=0.3,
-        height=130 + 42 * len(bars),
-        margin={"l": 0, "r": 8, "t": 26, "b": 84},
+        height=150 + 42 * len(bars),
+        margin={"l": 0, "r": 8, "t": 26, "b": 100},
         legend={"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0, "traceorder": "normal"},
         xaxis={"range": [0, reach / GIB * 1.04], "ticksuffix": " GiB", "fixedrange": True, "nticks": 7},
         yaxis={"autorange": "reversed", "fixedrange": True, "showticklabels": len(bars) > 1, "automargin": True},

@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import functools
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -104,11 +103,11 @@ def table(point: Point, rows: tuple[Axis, Sequence[Any]], columns: tuple[Axis, S
     return [[_cell(point, (rows[0], row), (columns[0], column)) for column in columns[1]] for row in rows[1]]
 
 
-@functools.lru_cache(maxsize=1)
 def map_of_methods() -> tuple[MapCell, ...]:
     """Return which method each usual model trains with on cards of usual sizes; models never traced are left out."""
-    specs = [spec for spec in map(models.find, _MODELS) if planning.is_traced(spec)]
     cards = [gpus.find(size) for size in _SIZES]
+    usual = [Situation(model=models.find(name), gpu=cards[-1], goal="memory") for name in _MODELS]
+    specs = [situation.model for situation in usual if planning.is_traced(situation)]
     specs.sort(key=lambda spec: spec.num_params or 0)
     return method_map(specs, cards, lambda model, plan: planning.priced(model, plan, cards[-1]))
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from advisor import Advice, Recommendation, Situation, advise
+from advisor.rules import RULE_SETS
+from advisor.search import drafted
 from catalog import gpus, machine, models, paths
 from estimator import library
 from estimator.estimate import MemoryEstimate
@@ -132,9 +134,11 @@ def insisted(asked: Request, result: Recommendation) -> list[Insisted]:
     return found
 
 
-def is_traced(model: ModelSpec) -> bool:
-    """Return whether the model's usual methods are priced without tracing it first."""
-    return all(library.is_warm(model, FinetunePlan.for_method(name, model.name)) for name in SIDE_BY_SIDE)
+def is_traced(situation: Situation) -> bool:
+    """Return whether the usual methods are priced without tracing the model's step first."""
+    plain = dataclasses.replace(situation, pins={})
+    plans = [drafted(plain, name, RULE_SETS["evidence"]) for name in SIDE_BY_SIDE]
+    return all(library.is_warm(situation.model, plan, gpu=situation.gpu) for plan in plans)
 
 
 def obstacle(asked: Request, estimate: MemoryEstimate) -> str | None:

@@ -11,22 +11,22 @@ from ui.planning import Request
 
 
 def headline(asked: Request, result: Recommendation, estimate: MemoryEstimate) -> None:
-    """Show the verdict, and the start beside it."""
+    """Show the verdict, and the start beside it or why there is none."""
+    obstacle = planning.obstacle(asked, estimate)
     words, button = st.columns([3, 1], vertical_alignment="center")
     with words:
         shows.verdict(asked, result, estimate)
     with button:
-        start(asked, result, estimate)
-
-
-def start(asked: Request, result: Recommendation, estimate: MemoryEstimate) -> None:
-    """Offer the start, or say why there is none."""
-    obstacle = planning.obstacle(asked, estimate)
+        start(asked, result, estimate, disabled=obstacle is not None)
     if obstacle:
-        st.button("Start", key="start", disabled=True, width="stretch", help=obstacle)
-        return
+        st.caption(text.plain(obstacle))
+
+
+def start(asked: Request, result: Recommendation, estimate: MemoryEstimate, *, disabled: bool) -> None:
+    """Offer the start; a click queues the run and opens its page."""
     token = st.session_state.setdefault("ticket", secrets.token_hex(8))
-    if st.button(text.on_accent("Start"), key="start", type="primary", width="stretch"):
+    label = "Start" if disabled else text.on_accent("Start")
+    if st.button(label, key="start", type="primary", width="stretch", disabled=disabled):
         run_id = running.start(result.plan, asked.data.source, asked.place(token), estimate.to_dict())
         del st.session_state["ticket"]
         st.switch_page("ui/pages/runs.py", query_params={"run": run_id})

@@ -9,7 +9,7 @@ with left:
     inputs = forms.inputs(planning.model_names(), planning.device_names(), planning.linear_modules)
 with right, notices.errors():
     asked = planning.request(inputs, forms.method())
-    with notices.waiting(planning.is_traced(asked.situation.model)):
+    with notices.waiting(planning.is_traced(asked.situation)):
         plan = planning.recommendation(asked).plan
         estimate = asked.price(plan)
     names = ["Side by side", "One training step", "Where the bytes are", "Method map"]

@@ -10,7 +10,7 @@ with left:
     inputs = forms.inputs(planning.model_names(), planning.device_names(), planning.linear_modules)
 with right, notices.errors():
     asked = planning.request(inputs, forms.method())
-    with notices.waiting(planning.is_traced(asked.situation.model)):
+    with notices.waiting(planning.is_traced(asked.situation)):
         result = planning.recommendation(asked)
         estimate = asked.price(result.plan)
     starting.headline(asked, result, estimate)
