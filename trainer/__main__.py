@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from catalog import machine, paths
 from specs import FinetunePlan, LorafitError, PlanError, gib
@@ -40,8 +40,16 @@ def main(arguments: Sequence[str]) -> int:
     return status
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says in one sentence what is wrong with the arguments."""
+
+    def error(self, message: str) -> NoReturn:
+        """Leave with the sentence instead of the whole usage."""
+        self.exit(2, f"{self.prog}: {message}. See {self.prog} --help.\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m trainer", description="Runs: start, watch, stop, resume.")
+    parser = _Parser(prog="python -m trainer", description="Runs: start, watch, stop, resume.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, command, text, options in _commands():
         one = commands.add_parser(name, help=text)
