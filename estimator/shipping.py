@@ -2,11 +2,12 @@
 
 import zipfile
 from collections.abc import Iterable, Iterator
+from itertools import product
 from pathlib import Path
 
 from estimator import library
 from estimator.conditions import Conditions
-from estimator.recipe import Recipe, recipe
+from estimator.recipe import Recipe, recipe, sliding_window
 from specs import METHODS, FinetunePlan, LorafitError, ModelSpec
 
 SHIPPED_METHODS = ("qlora", "lora", "full")
@@ -16,21 +17,24 @@ _DROPOUT_UP_TO_PARAMS = 13.5e9
 
 
 def main_recipes(model: ModelSpec) -> Iterator[Recipe]:
-    """Yield what is shipped of a model: its main methods, checkpointing on and off, one sequence and several."""
+    """Yield what is shipped of a model: its main methods, checkpointing on and off, one sequence and several.
+
+    Of a model with a sliding window, both what stays within it and what goes beyond.
+    """
+    window = sliding_window(model.config)
     dropout = 0.0 if (model.num_params or 0) > _DROPOUT_UP_TO_PARAMS or model.is_moe else 0.05
-    for method in SHIPPED_METHODS:
-        for checkpointing in (True, False):
-            for batch in (1, 2):
-                plan = FinetunePlan.for_method(
-                    method,
-                    model.name,
-                    bf16=True,
-                    lora_dropout=dropout if METHODS[method].trains_adapter else 0.0,
-                    gradient_checkpointing=checkpointing,
-                    per_device_train_batch_size=batch,
-                    max_length=8,
-                )
-                yield recipe(model, plan, Conditions())
+    lengths = (8,) if window is None else (8, max(8, window))
+    for method, checkpointing, batch, length in product(SHIPPED_METHODS, (True, False), (1, 2), lengths):
+        plan = FinetunePlan.for_method(
+            method,
+            model.name,
+            bf16=True,
+            lora_dropout=dropout if METHODS[method].trains_adapter else 0.0,
+            gradient_checkpointing=checkpointing,
+            per_device_train_batch_size=batch,
+            max_length=length,
+        )
+        yield recipe(model, plan, Conditions())
 
 
 def write(wanted: Iterable[Recipe]) -> tuple[int, list[str]]:

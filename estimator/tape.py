@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, Self
 
@@ -163,23 +163,6 @@ class Tape:
     def bytes_by_size(self, batch: int, length: int, rank: int) -> Ints:
         """Return the bytes that the allocator hands out for each row of ``sizes`` at one point."""
         return rounded(self.sizes @ basis(batch, length, rank))
-
-    def with_layers(self, num_hidden_layers: int) -> Self:
-        """Return the tape of the same model with another number of like layers.
-
-        Raises:
-            TraceError: If the layers are not all alike, so that more of them is not one model but many.
-        """
-        kinds = set(self.layers[1:-1])
-        if len(kinds) > 1 or num_hidden_layers < len(self.layers[:2]) or len(self.layers) < 3:
-            raise TraceError("num_hidden_layers", "can be varied for models of like layers only", num_hidden_layers)
-        middle = self.layers[1]
-        layers = (self.layers[0], *[middle] * (num_hidden_layers - 2), self.layers[-1])
-        residents = tuple(
-            entry if entry.layer is None else replace(entry, count=entry.count * num_hidden_layers // len(self.layers))
-            for entry in self.residents
-        )
-        return replace(self, layers=layers, residents=residents)
 
     def to_json(self) -> str:
         """Return the tape as JSON, which ``from_json`` reads back."""

@@ -94,7 +94,8 @@ def _fitted(seen: list[tuple[Probe, Recording, TracedModel]], facts: dict[str, A
 
 def _config(recipe: Recipe) -> dict[str, Any]:
     config: dict[str, Any] = json.loads(recipe.config_json)
-    return config
+    # A token to pad with costs no memory, and an architecture's own default may lie beyond a small vocabulary.
+    return {**config, "pad_token_id": None}
 
 
 def _name(recipe: Recipe) -> str:
