@@ -1,5 +1,6 @@
 """What else there is: other methods as a table, and single changes with the bytes each saves."""
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from typing import Any
 
 from advisor import speed
 from advisor.search import PAGED, SHORTEST_LENGTH, SMALLEST_RANK, Fit, Search
-from specs import METHODS, FinetunePlan, gib
+from specs import METHODS, FinetunePlan, TraceError, gib
 
 _QUALITY = {
     "full": "every weight learns; forgets most",
@@ -67,12 +68,14 @@ def alternatives(search: Search, fit: Fit) -> tuple[Alternative, ...]:
     """Return the chosen plan beside the best of every common method and the smallest of all."""
     entries = [_alternative(search, fit, fit, METHODS[fit.plan.method].label)]
     for method in _others(search, fit):
-        other = search.best_of(method)
-        entries.append(_alternative(search, other, fit, METHODS[method].label))
+        with contextlib.suppress(TraceError):  # what cannot be priced cannot be offered
+            other = search.best_of(method)
+            entries.append(_alternative(search, other, fit, METHODS[method].label))
     if search.allows("method") and search.allows("gradient_checkpointing"):
-        smallest = search.smallest_of("qlora")
-        if smallest.plan not in [entry.plan for entry in entries]:
-            entries.append(_alternative(search, smallest, fit, "Smallest QLoRA"))
+        with contextlib.suppress(TraceError):
+            smallest = search.smallest_of("qlora")
+            if smallest.plan not in [entry.plan for entry in entries]:
+                entries.append(_alternative(search, smallest, fit, "Smallest QLoRA"))
     return tuple(entries)
 
 
@@ -81,7 +84,10 @@ def levers(search: Search, fit: Fit) -> tuple[Lever, ...]:
     used = fit.estimate.used_bytes
     found = []
     for name, plan, cost in _changes(search, fit.plan):
-        after = search.estimate(plan).used_bytes
+        try:
+            after = search.estimate(plan).used_bytes
+        except TraceError:  # what cannot be priced cannot be offered
+            continue
         if after < used:
             found.append(
                 Lever(
@@ -127,13 +133,21 @@ def _changes(search: Search, plan: FinetunePlan) -> Iterator[tuple[str, Finetune
     if plan.loss == "full":
         yield "loss", dataclasses.replace(plan, loss="chunked"), "nothing"
     if plan.max_length // 2 >= SHORTEST_LENGTH:
-        yield "max_length", dataclasses.replace(plan, max_length=plan.max_length // 2), "longer rows are cut"
+        yield "max_length", _shorter(search, plan), "longer rows are cut"
     if plan.method in {"full", "lora", "lora-8bit"}:
         smaller = "lora" if plan.method == "full" else "qlora"
         if search.agrees(smaller):
             cost = "only an adapter learns" if smaller == "lora" else "19 % to 105 % slower, a small loss at most"
             yield "method", search.moved(plan, smaller), cost
     yield from _late_changes(search, plan)
+
+
+def _shorter(search: Search, plan: FinetunePlan) -> FinetunePlan:
+    """Return a plan of half the length, halved on until it fits; the last of them where none does."""
+    halved = dataclasses.replace(plan, max_length=plan.max_length // 2)
+    while search.headroom(halved) < 0 and halved.max_length // 2 >= SHORTEST_LENGTH:
+        halved = dataclasses.replace(halved, max_length=halved.max_length // 2)
+    return halved
 
 
 def _late_changes(search: Search, plan: FinetunePlan) -> Iterator[tuple[str, FinetunePlan, str]]:

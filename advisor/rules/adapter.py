@@ -21,7 +21,7 @@ TASK_RANKS = {
 SMALL_DATA_ROWS = 1_000
 LARGEST_RANK = 256
 RSLORA_ABOVE = 64
-DROPOUT_UP_TO = 13_500_000_000
+DROPOUT_UP_TO = 14_000_000_000
 """The 13B class; QLoRA found dropout useful up to it and useless from 33B on."""
 
 ROUTERS = frozenset({"gate", "router", "shared_expert_gate"})
@@ -56,16 +56,17 @@ def r(situation: Situation, _plan: FinetunePlan) -> Advice:
 
 def use_rslora(_situation: Situation, plan: FinetunePlan) -> Advice:
     """Scale by sqrt(r) above rank 64."""
-    value = plan.r > RSLORA_ABOVE
+    fixed = plan.method == "rslora"
+    value = fixed or plan.r > RSLORA_ABOVE
     reason = (
-        f"At r = {plan.r} the scale alpha / r fades; alpha / sqrt(r) keeps it."
+        f"At r = {plan.r} alpha / sqrt(r) keeps the scale that alpha / r would let fade."
         if value
         else f"At r = {plan.r} the plain scale alpha / r is stable."
     )
     return Advice(
         field="use_rslora",
         value=value,
-        range=(True,) if plan.method == "rslora" else (False, True) if plan.r >= RSLORA_ABOVE else (False,),
+        range=(True,) if fixed else (False, True) if plan.r >= RSLORA_ABOVE else (False,),
         reason=reason,
         source=sources.RSLORA.at("abstract; PEFT's comparison: 51.3 % against 47.4 % at r 64, with more forgetting"),
     )

@@ -139,12 +139,13 @@ def prepare_kbit(situation: Situation, plan: FinetunePlan) -> Advice:
 
 def _follows_method(plan: FinetunePlan, field: str, *, value: bool) -> Advice:
     entry = METHODS[plan.method]
+    title, _, url = entry.source.rpartition(", ")
     return Advice(
         field=field,
         value=value,
         range=(value,),
         reason=f"Method {plan.method} keeps the base model in {_KEPT[entry.quantization]}.",
-        source=Source(entry.label, entry.source),
+        source=Source(title or entry.label, url),
         confidence=Confidence.HIGH,
     )
 

@@ -7,8 +7,10 @@ from advisor.advice import Advice, Confidence, Source
 from advisor.situation import Situation
 from specs import FinetunePlan
 
-SMALL_MODEL = 14_500_000_000
+SMALL_MODEL = 16_000_000_000
+"""Above the 14B class."""
 LARGE_MODEL = 30_000_000_000
+"""From the 30B class on."""
 FEW_STEPS = 100
 EVALUATE_FROM_ROWS = 1_000
 

@@ -43,7 +43,9 @@ def test_the_script_and_the_snippet_are_python(plan):
 def test_the_script_needs_nothing_of_lorafit(plan):
     tree = ast.parse(exported(plan, "script"))
     imported = {node.module.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    imported |= {alias.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {
+        alias.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names
+    }
     assert imported <= {"argparse", "json", "torch", "datasets", "peft", "transformers", "trl"}
 
 
@@ -123,7 +125,9 @@ def test_axolotls_own_schema_accepts_its_yaml(plan):
 def test_any_name_of_a_data_set_survives_every_format(name, data):
     text = exported(FinetunePlan.for_method("lora", 'x"""\nimport os\n"""'), name, data=data)
     if name in {"script", "snippet"}:
-        imported = {alias.name for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Import) for alias in node.names}
+        imported = {
+            alias.name for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Import) for alias in node.names
+        }
         assert "os" not in imported
     elif name != "plan":
         yaml.safe_load(text)

@@ -1,0 +1,24 @@
+"""The real price of plans, for the tests."""
+
+import functools
+
+from advisor import Situation
+from catalog import gpus, models
+from estimator import library
+
+LLAMA = "meta-llama/Llama-3.1-8B"
+
+
+def situation(model=LLAMA, gpu="RTX 4090", **values):
+    """Return a situation of catalog names."""
+    return Situation(model=models.find(model), gpu=gpus.find(gpu), **values)
+
+
+def price_of(asked):
+    """Return the estimator's price of plans in a situation."""
+    return lambda plan: _priced(asked.model, plan, asked.gpu)
+
+
+@functools.lru_cache(maxsize=4096)
+def _priced(model, plan, gpu):
+    return library.price(model, plan, gpu)

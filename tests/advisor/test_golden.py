@@ -1,0 +1,75 @@
+"""Published recipes against the advice: method and feasibility exact, targets a superset, rate and batch near."""
+
+import csv
+import re
+from pathlib import Path
+
+import pytest
+
+from advisor import advise
+from advisor.speed import BAND, micro_step_seconds
+from specs import FinetunePlan
+from tests.advisor.pricing import price_of, situation
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+LEARNING_RATE_FACTOR = 2.5
+BATCH_FACTOR = 2
+
+
+def rows(name):
+    with (GOLDEN / name).open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def ends(text):
+    """Return the two ends of a range such as 8-16 or 1e-4-5e-4; one number is both."""
+    found = re.fullmatch(r"([\d.]+(?:e-\d+)?)(?:-([\d.]+(?:e-\d+)?))?", text)
+    return float(found[1]), float(found[2] or found[1])
+
+
+def named(row):
+    return f"{row['id']} {row['source']}" + (f" -- overruled: {row['overruled']}" if row["overruled"] else "")
+
+
+@pytest.mark.parametrize("row", [pytest.param(row, id=named(row)) for row in rows("recipes.csv")])
+def test_advice_agrees_with_the_recipe(row):
+    asked = situation(
+        model=row["model"],
+        gpu=row["gpu"],
+        num_gpus=int(row["num_gpus"]),
+        dataset_rows=int(row["rows"]) if row["rows"] else None,
+        task=row["task"],
+        pins={"method": row["pinned_method"]} if row["pinned_method"] else {},
+    )
+    result = advise(asked, price=price_of(asked))
+    left_out = row["not_compared"].split(";")
+    assert result.plan.method == row["method"]
+    assert result.fits == (row["fits"] == "yes")
+    if row["targets"]:
+        assert set(row["targets"].split(";")) <= set(asked.modules)
+        assert result.plan.target_modules == "all-linear"
+    if row["r"] and "r" not in left_out:
+        least, most = ends(row["r"])
+        assert least <= result.plan.r <= most
+    if row["learning_rate"] and "learning_rate" not in left_out:
+        least, most = ends(row["learning_rate"])
+        assert least / LEARNING_RATE_FACTOR <= result.plan.learning_rate <= most * LEARNING_RATE_FACTOR
+    if row["effective_batch"] and "effective_batch" not in left_out:
+        wanted = int(row["effective_batch"])
+        assert wanted / BATCH_FACTOR <= result.plan.effective_batch_size <= wanted * BATCH_FACTOR
+
+
+@pytest.mark.parametrize("row", [pytest.param(row, id=row["source"]) for row in rows("speed.csv")])
+def test_measured_speed_lies_within_the_band_of_the_estimate(row):
+    """Qwen-7B and -14B of 2023 are priced by the shapes of their successors, which differ by under 5 %."""
+    asked = situation(model=row["model"], gpu=row["gpu"])
+    plan = FinetunePlan.for_method(
+        row["method"],
+        row["model"],
+        bf16=True,
+        per_device_train_batch_size=int(row["per_device_train_batch_size"]),
+        max_length=int(row["max_length"]),
+        gradient_checkpointing=row["gradient_checkpointing"] == "true",
+    )
+    estimated = micro_step_seconds(asked, plan)
+    assert BAND[0] * estimated <= float(row["seconds_per_micro_step"]) <= BAND[1] * estimated

@@ -1,0 +1,219 @@
+"""Contracts of every rule: it names its inputs, its source, and a value that a plan can hold."""
+
+import dataclasses
+
+import pytest
+
+from advisor import GOALS, TASKS
+from advisor.advise import spelled
+from advisor.rules import RULE_SETS, batch, classic, evidence
+from advisor.search import drafted
+from specs import METHODS, FinetunePlan, PlanError, SpecError
+from tests.advisor.pricing import situation
+
+GIVEN = {"model_name_or_path", "num_gpus", "method"}
+SITUATIONS = [
+    pytest.param({}, id="8B on a 4090"),
+    pytest.param({"model": "openai-community/gpt2", "gpu": "Tesla T4", "dataset_rows": 300}, id="GPT-2, 300 rows, T4"),
+    pytest.param({"model": "meta-llama/Llama-3.1-70B", "num_gpus": 8, "gpu": "H100 SXM5 80 GB"}, id="70B on 8 cards"),
+    pytest.param(
+        {"model": "Qwen/Qwen3-30B-A3B", "dataset_rows": 50_000, "dataset_tokens": (300, 900, 4000), "task": "code"},
+        id="mixture of experts, code",
+    ),
+    pytest.param({"model": "google/gemma-2-9b", "goal": "memory", "task": "domain"}, id="Gemma 2, text, least memory"),
+    pytest.param({"goal": "speed", "task": "preference", "dataset_rows": 90}, id="preferences, 90 rows, fast"),
+]
+
+
+def plans(asked, rules):
+    return [(method, drafted(asked, method, RULE_SETS[rules])) for method in METHODS]
+
+
+def test_evidence_has_a_rule_for_every_field_that_is_not_given():
+    assert {rule.field for rule in evidence.RULES} == {entry.name for entry in dataclasses.fields(FinetunePlan)} - GIVEN
+
+
+@pytest.mark.parametrize("rules", list(RULE_SETS))
+@pytest.mark.parametrize("values", SITUATIONS)
+def test_every_reason_names_its_inputs_and_every_value_is_in_its_range(values, rules):
+    asked = situation(**values)
+    for _, plan in plans(asked, rules):
+        for rule in RULE_SETS[rules]:
+            if not rule.applies(plan):
+                continue
+            advice = rule.decide(asked, plan)
+            assert advice.field == rule.field
+            assert advice.accepts(advice.value), advice
+            assert advice.reason.endswith(".")
+            assert advice.source.title
+            for name in rule.uses:
+                phrase = spelled(getattr(plan, name)) if hasattr(plan, name) else asked.phrase(name)
+                assert phrase.casefold() in advice.reason.casefold(), (name, advice.reason)
+
+
+@pytest.mark.parametrize("rules", list(RULE_SETS))
+@pytest.mark.parametrize("values", SITUATIONS)
+def test_every_method_has_a_plan_by_the_rules(values, rules):
+    for method, plan in plans(situation(**values), rules):
+        assert plan.method == method
+
+
+@pytest.mark.parametrize("rules", list(RULE_SETS))
+def test_every_source_can_be_looked_up(rules):
+    asked = situation()
+    plan = drafted(asked, "qlora", RULE_SETS[rules])
+    for rule in RULE_SETS[rules]:
+        source = rule.decide(asked, plan).source
+        assert source.url.startswith("https://") or source.title.startswith(("LoRAFit", "The textbook"))
+
+
+@pytest.mark.parametrize("task", list(TASKS))
+@pytest.mark.parametrize("goal", list(GOALS))
+def test_every_task_and_goal_has_a_rank_and_a_rate(task, goal):
+    plan = drafted(situation(task=task, goal=goal), "lora", evidence.RULES)
+    assert 8 <= plan.r <= 256
+    assert plan.lora_alpha / (plan.r**0.5 if plan.use_rslora else plan.r) == pytest.approx(2, rel=0.02)
+    assert 1e-6 <= plan.learning_rate <= 5e-4
+
+
+@pytest.mark.parametrize(
+    ("values", "field", "expected"),
+    [
+        pytest.param({"gpu": "Tesla T4"}, "fp16", True, id="a T4 has no bfloat16"),
+        pytest.param({"gpu": "Tesla T4"}, "dtype", "float16", id="a T4 loads in float16"),
+        pytest.param({}, "bf16", True, id="a 4090 computes in bfloat16"),
+        pytest.param({"model": "meta-llama/Llama-3.1-70B"}, "learning_rate", 1e-4, id="70B trains at 1e-4"),
+        pytest.param({"model": "meta-llama/Llama-3.1-70B"}, "lora_dropout", 0.0, id="70B without dropout"),
+        pytest.param({"task": "preference"}, "learning_rate", 5e-6, id="DPO at 5e-6"),
+        pytest.param({"task": "domain"}, "completion_only_loss", False, id="text is learned whole"),
+        pytest.param({"dataset_rows": 800}, "gradient_accumulation_steps", 1, id="800 rows take a batch of 8"),
+        pytest.param({"dataset_rows": 800}, "r", 8, id="800 rows take rank 8"),
+        pytest.param({"dataset_rows": 3_000}, "num_train_epochs", 3.0, id="3,000 rows, three passes"),
+        pytest.param({"dataset_rows": 52_000}, "num_train_epochs", 1.0, id="52,000 rows, one pass"),
+        pytest.param(
+            {"dataset_rows": 10, "dataset_tokens": (100, 700, 9000)}, "max_length", 704, id="95 % of rows fit whole"
+        ),
+        pytest.param({"model": "google/gemma-2-2b"}, "attn_implementation", "eager", id="Gemma 2 has no SDPA"),
+        pytest.param({"model": "openai-community/gpt2"}, "max_length", 1024, id="GPT-2 ends at 1,024 tokens"),
+        pytest.param({"goal": "speed"}, "lora_dropout", 0.0, id="speed goes without dropout"),
+        pytest.param({"dataset_rows": 16}, "warmup_steps", 1.0, id="six steps warm up for one"),
+    ],
+)
+def test_a_rule_decides_as_the_evidence_says(values, field, expected):
+    assert getattr(drafted(situation(**values), "lora", evidence.RULES), field) == expected
+
+
+def test_the_learning_rate_is_the_same_for_lora_and_qlora():
+    asked = situation()
+    assert drafted(asked, "lora", evidence.RULES).learning_rate == drafted(asked, "qlora", evidence.RULES).learning_rate
+
+
+def test_rank_grows_with_data_that_outgrows_the_adapter():
+    small = situation(model="HuggingFaceTB/SmolLM2-135M", dataset_rows=10_000, dataset_tokens=(200, 400, 900))
+    large = dataclasses.replace(small, dataset_rows=2_000_000)
+    ranks = [drafted(asked, "lora", evidence.RULES).r for asked in (small, large)]
+    assert ranks == [16, 256]
+
+
+def test_routers_are_never_adapted():
+    asked = situation(model="meta-llama/Llama-4-Scout-17B-16E-Instruct")
+    targets = drafted(asked, "lora", evidence.RULES).target_modules
+    assert "router" in asked.modules
+    assert "router" not in targets
+    assert set(targets) == set(asked.modules) - {"router"}
+
+
+def test_advice_for_a_model_of_unknown_modules_is_refused_with_a_question():
+    model = dataclasses.replace(situation().model, linear_modules=(), model_type="mystery")
+    with pytest.raises(SpecError, match=r"linear modules: are unknown for model_type mystery.*Give target_modules"):
+        dataclasses.replace(situation(), model=model)
+    named = dataclasses.replace(situation(), model=model, pins={"target_modules": ("q_proj",)})
+    assert drafted(named, "lora", evidence.RULES).target_modules == ("q_proj",)
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        pytest.param({"task": "poetry"}, "task: must be one of classification", id="unknown task"),
+        pytest.param({"goal": "luck"}, "goal: must be one of quality", id="unknown goal"),
+        pytest.param({"dataset_rows": 0}, "dataset_rows: must be at least 1, got 0", id="no rows"),
+        pytest.param({"dataset_tokens": (9, 3, 4)}, "dataset_tokens: are three rising lengths", id="lengths that fall"),
+        pytest.param({"free_bytes": 0}, "free_bytes: must be more than 0", id="a full card"),
+        pytest.param({"num_gpus": 0}, "num_gpus: must lie between 1", id="no card"),
+        pytest.param({"pins": {"rank": 8}}, "pins: rank: is not a field of a plan", id="unknown field"),
+        pytest.param({"pins": {"num_gpus": 2}}, "pins: num_gpus: is given beside the pins", id="devices pinned"),
+    ],
+)
+def test_an_impossible_situation_is_refused_with_one_sentence(values, sentence):
+    with pytest.raises(PlanError) as caught:
+        situation(**values)
+    assert str(caught.value).startswith(sentence)
+    assert "\n" not in str(caught.value)
+
+
+def test_textbook_rows_are_the_nine_of_the_table():
+    shown = [
+        (row.size, row.memory_gib[0], row.method, row.r, row.lora_alpha, row.learning_rate) for row in classic.TABLE
+    ]
+    assert shown == [
+        ("1B-3B", 12, "lora", (8, 16), (16, 32), (2e-4, 2e-3)),
+        ("7B", 24, "lora", (8, 16), (16, 32), (2e-4, 1e-3)),
+        ("7B", 12, "qlora", (4, 8), (16, 16), (1e-4, 5e-4)),
+        ("13B", 32, "lora", (16, 32), (32, 64), (2e-4, 8e-4)),
+        ("13B", 16, "qlora", (8, 16), (16, 32), (1e-4, 3e-4)),
+        ("33B", 64, "lora", (16, 32), (32, 64), (1e-4, 5e-4)),
+        ("33B", 24, "qlora", (8, 16), (16, 32), (1e-4, 3e-4)),
+        ("65B", 128, "lora", (32, 64), (64, 128), (1e-4, 2e-4)),
+        ("65B", 40, "qlora", (8, 16), (32, 64), (5e-5, 2e-4)),
+    ]
+
+
+@pytest.mark.parametrize("row", classic.TABLE, ids=lambda row: f"{row.size} {row.method}")
+def test_classic_reproduces_its_row(row):
+    model = {"1B-3B": "Llama-3.2-3B", "7B": "Llama-2-7b-hf", "13B": "Llama-2-13b-hf"}
+    model |= {"33B": "huggyllama/llama-30b", "65B": "huggyllama/llama-65b"}
+    asked = situation(model=model[row.size], gpu=f"{row.memory_gib[0]:g} GiB")
+    plan = drafted(asked, classic.method(asked), RULE_SETS["classic"])
+    assert classic.row(asked) is row
+    assert plan.method == row.method
+    assert row.r[0] <= plan.r <= row.r[1]
+    assert row.lora_alpha[0] <= plan.lora_alpha <= row.lora_alpha[1]
+    assert row.lora_dropout[0] <= plan.lora_dropout <= row.lora_dropout[1]
+    assert row.learning_rate[0] <= plan.learning_rate <= row.learning_rate[1]
+    assert plan.target_modules == classic.named(row.targets, asked.modules)
+    assert plan.bnb_4bit_use_double_quant == (row.double_quant if row.method == "qlora" else True)
+    assert plan.effective_batch_size == 16
+
+
+@pytest.mark.parametrize(
+    ("rows", "task", "rank", "dropout"),
+    [
+        pytest.param(200, "instruction", 8, 0.1, id="small data: low rank, more dropout"),
+        pytest.param(200_000, "instruction", 16, 0.0, id="large data: high rank, no dropout"),
+        pytest.param(5_000, "classification", 8, 0.05, id="an easy task takes the low end"),
+        pytest.param(5_000, "code", 16, 0.05, id="a hard task takes the high end"),
+    ],
+)
+def test_classic_moves_within_its_row_by_data_and_task(rows, task, rank, dropout):
+    asked = situation(model="Llama-2-7b-hf", gpu="24 GiB", dataset_rows=rows, task=task)
+    plan = drafted(asked, "lora", RULE_SETS["classic"])
+    assert (plan.r, plan.lora_dropout) == (rank, dropout)
+
+
+@pytest.mark.parametrize(
+    ("model", "roles", "expected"),
+    [
+        pytest.param("Llama-3.1-8B", "qv", ("q_proj", "v_proj"), id="split"),
+        pytest.param("microsoft/phi-4", "qv", ("qkv_proj",), id="fused qkv"),
+        pytest.param("tiiuae/falcon-7b", "qkvo", ("query_key_value", "dense"), id="Falcon"),
+        pytest.param("openai-community/gpt2", "qv", ("c_attn",), id="Conv1D"),
+        pytest.param("facebook/opt-1.3b", "qv", ("v_proj", "q_proj"), id="OPT is not query_key_value"),
+        pytest.param("microsoft/phi-2", "qkvom", ("q_proj", "k_proj", "v_proj", "dense", "fc1", "fc2"), id="with MLP"),
+    ],
+)
+def test_the_textbooks_letters_become_the_models_names(model, roles, expected):
+    assert classic.named(roles, situation(model=model).modules) == expected
+
+
+def test_every_type_named_as_without_sdpa_is_spelled_as_transformers_spells_it():
+    assert {"gemma2", "gpt_oss", "bloom"} <= batch.WITHOUT_SDPA

@@ -1,0 +1,256 @@
+"""What is recommended fits, what does not fit says what would, and the textbook is contradicted where it is wrong."""
+
+import dataclasses
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from advisor import advise
+from advisor.warnings import cautions
+from catalog import gpus
+from specs import METHODS, FinetunePlan, PlanError
+from tests.advisor.pricing import price_of, situation
+
+PRECISION = {"full": 3, "lora": 2, "lora-8bit": 1, "qlora": 0}
+
+
+def advised(rules="evidence", **values):
+    asked = situation(**values)
+    return advise(asked, rules=rules, price=price_of(asked))
+
+
+def spoken(cautions):
+    return " ".join(str(caution) for caution in cautions)
+
+
+@pytest.mark.parametrize(
+    ("values", "method"),
+    [
+        pytest.param({"gpu": "24 GiB"}, "lora", id="8B on 24 GiB: LoRA"),
+        pytest.param({"gpu": "16 GiB"}, "qlora", id="8B on 16 GiB: QLoRA"),
+        pytest.param({"gpu": "24 GiB", "goal": "memory"}, "qlora", id="least memory: QLoRA"),
+        pytest.param({"gpu": "80 GiB", "pins": {"load_in_4bit": True}}, "qlora", id="4 bit pinned: QLoRA"),
+        pytest.param({"gpu": "80 GiB", "pins": {"use_dora": True}}, "lora", id="DoRA pinned over LoRA"),
+        pytest.param({"gpu": "80 GiB", "pins": {"method": "lora-8bit"}}, "lora-8bit", id="8 bit pinned"),
+    ],
+)
+def test_the_search_takes_the_highest_precision_that_fits(values, method):
+    result = advised(**values)
+    assert result.plan.method == method
+    assert result.fits
+    assert result.advised("method").value == method
+
+
+@settings(max_examples=12, deadline=None)
+@given(memory=st.lists(st.integers(6, 96), min_size=2, max_size=2, unique=True))
+def test_more_memory_never_gives_a_worse_method(memory):
+    small, large = (advised(gpu=f"{gib} GiB") for gib in sorted(memory))
+    assert PRECISION[large.plan.method] >= PRECISION[small.plan.method]
+    assert large.fits >= small.fits
+    assert large.estimate.used_bytes >= small.estimate.used_bytes * 0.2
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    memory=st.integers(4, 96),
+    task=st.sampled_from(["instruction", "classification", "code", "domain"]),
+    goal=st.sampled_from(["quality", "balanced", "speed", "memory"]),
+)
+def test_what_is_recommended_fits_or_says_so(memory, task, goal):
+    asked = situation(gpu=f"{memory} GiB", task=task, goal=goal)
+    result = advise(asked, price=price_of(asked))
+    again = price_of(asked)(result.plan)
+    assert again.used_bytes == result.estimate.used_bytes
+    assert result.fits == (again.used_bytes <= asked.available_bytes)
+    assert FinetunePlan.from_json(result.plan.to_json()) == result.plan
+    json.dumps(result.to_dict())
+
+
+def test_free_memory_counts_not_the_size_of_the_card():
+    whole = advised(gpu="24 GiB")
+    busy = advised(gpu="24 GiB", free_bytes=10 * 2**30)
+    assert (whole.plan.method, busy.plan.method) == ("lora", "qlora")
+    assert busy.estimate.used_bytes <= 10 * 2**30
+
+
+def test_the_effective_batch_is_kept_while_the_micro_batch_shrinks():
+    for gib in (12, 24, 80):
+        assert advised(gpu=f"{gib} GiB").plan.effective_batch_size == 16
+
+
+def test_every_field_of_the_plan_equals_its_advice():
+    result = advised(gpu="16 GiB", dataset_rows=2_000)
+    for advice in result.advice:
+        assert getattr(result.plan, advice.field) == advice.value
+        assert advice.accepts(advice.value)
+
+
+def test_what_the_search_changed_is_explained_with_the_room_it_leaves():
+    result = advised(gpu="80 GiB", goal="quality")
+    advice = result.advised("gradient_checkpointing")
+    assert advice.value is False
+    assert "stays free" in advice.reason
+
+
+def test_a_pin_holds_and_the_advice_says_what_it_would_be():
+    result = advised(pins={"r": 64, "lora_alpha": 128, "max_length": 512})
+    assert (result.plan.r, result.plan.lora_alpha, result.plan.max_length) == (64, 128, 512)
+    assert result.advised("r").reason.startswith("You fixed it; the advice would be 16.")
+
+
+@pytest.mark.parametrize(
+    ("pins", "sentence"),
+    [
+        pytest.param({"method": "lora", "load_in_4bit": True}, "load_in_4bit: method lora keeps", id="4-bit LoRA"),
+        pytest.param({"bf16": True, "fp16": True}, "fp16: mixed precision is bf16 or fp16", id="two precisions"),
+        pytest.param({"r": 0}, "r: must lie between 1 and", id="rank 0"),
+        pytest.param({"method": "magic"}, "method: must be one of full, lora", id="unknown method"),
+        pytest.param({"method": "full", "use_dora": True}, "method: full fine-tuning has no adapter", id="DoRA on all"),
+    ],
+)
+def test_pins_that_contradict_each_other_are_refused_with_one_sentence(pins, sentence):
+    with pytest.raises(PlanError) as caught:
+        advised(pins=pins)
+    assert str(caught.value).startswith(sentence)
+
+
+def test_an_unknown_rule_set_is_refused():
+    with pytest.raises(PlanError, match="rules: must be one of evidence, classic, got tarot"):
+        advised(rules="tarot")
+
+
+def test_levers_save_what_they_say_and_the_least_harmful_comes_first():
+    asked = situation(gpu="24 GiB")
+    result = advise(asked, price=price_of(asked))
+    assert result.levers
+    assert result.levers[0].field in {"per_device_train_batch_size", "gradient_checkpointing", "max_length"}
+    for lever in result.levers:
+        used = price_of(asked)(lever.plan).used_bytes
+        assert used == lever.used_bytes
+        assert lever.saved_bytes == result.estimate.used_bytes - used > 0
+        changed = {
+            entry.name
+            for entry in dataclasses.fields(FinetunePlan)
+            if getattr(lever.plan, entry.name) != getattr(result.plan, entry.name)
+        }
+        assert lever.field in changed
+
+
+def test_what_cannot_fit_says_so_and_names_levers():
+    result = advised(model="meta-llama/Llama-3.1-70B", gpu="12 GiB")
+    assert not result.fits
+    assert "Nothing fits" in result.advised("method").reason
+    assert all(not entry.fits for entry in result.alternatives)
+
+
+def test_a_fixed_length_that_does_not_fit_names_the_length_that_does():
+    result = advised(model="meta-llama/Llama-3.1-8B", gpu="10 GiB", pins={"max_length": 16_384})
+    lengths = [lever for lever in result.levers if lever.field == "max_length"]
+    assert lengths
+    assert result.plan.max_length == 16_384
+    if not result.fits:
+        assert lengths[0].fits
+        assert lengths[0].after < 16_384
+
+
+def test_rows_are_cut_only_if_the_person_allows_it():
+    values = {"gpu": "20 GiB", "dataset_rows": 5_000, "dataset_tokens": (900, 3_900, 8_000)}
+    strict, lenient = advised(**values), advised(may_shorten=True, **values)
+    assert strict.plan.max_length == 3_904
+    assert (strict.plan.method, lenient.plan.method) == ("qlora", "lora")
+    assert lenient.plan.max_length < 3_904
+
+
+def test_alternatives_hold_the_recommended_plan_and_the_other_methods():
+    result = advised(gpu="24 GiB")
+    assert [entry.plan for entry in result.alternatives if entry.recommended] == [result.plan]
+    assert {entry.plan.method for entry in result.alternatives} == {"full", "lora", "qlora"}
+    assert all(entry.quality for entry in result.alternatives)
+
+
+def test_several_cards_copy_the_model_while_it_fits_and_split_it_when_it_does_not():
+    copies = advised(gpu="A100 SXM4 80 GB", num_gpus=8)
+    split = advised(model="meta-llama/Llama-3.1-70B", gpu="A100 SXM4 80 GB", num_gpus=8)
+    assert (copies.plan.sharding, split.plan.sharding) == ("ddp", "fsdp")
+    assert (copies.plan.method, split.plan.method) == ("lora", "lora")
+    assert copies.plan.effective_batch_size == 16
+
+
+def test_a_cpu_computes_in_float32_with_small_batches():
+    asked = dataclasses.replace(
+        situation(model="HuggingFaceTB/SmolLM2-135M-Instruct", dataset_rows=300),
+        gpu=dataclasses.replace(gpus.find("16 GiB"), name="a CPU", backend="cpu", bf16=False, compute_capability=None),
+    )
+    result = advise(asked, price=price_of(asked))
+    plan = result.plan
+    assert (plan.dtype, plan.bf16, plan.fp16, plan.optim) == ("float32", False, False, "adamw_torch_fused")
+    assert (plan.effective_batch_size, plan.max_length, plan.logging_steps) == (2, 256, 1)
+    assert result.speed is None
+
+
+def test_the_textbook_row_that_does_not_fit_says_so_with_the_numbers():
+    result = advised(rules="classic", model="huggyllama/llama-30b", gpu="64 GiB")
+    assert result.plan.method == "lora"
+    assert not result.fits
+    assert "The row 33B with LoRA does not fit: it uses" in spoken(result.warnings)
+    assert "the evidence all-linear" in spoken(result.warnings)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        pytest.param({"pins": {"lora_alpha": 1, "r": 16}}, "scales the update by 0.0625", id="alpha far below r"),
+        pytest.param({"pins": {"learning_rate": 0.02}}, "learning_rate 0.02 lies outside", id="rate far too high"),
+        pytest.param({"pins": {"r": 256}, "dataset_rows": 300}, "r 256 on 300 rows", id="r 256 on 300 rows"),
+        pytest.param(
+            {"pins": {"target_modules": ("q_proj", "v_proj")}}, "Only q_proj, v_proj learn", id="q and v only"
+        ),
+        pytest.param({"pins": {"fp16": True}}, "fp16 on GeForce RTX 4090", id="fp16 where bfloat16 is"),
+        pytest.param({"gpu": "Tesla T4"}, "Tesla T4 has no bfloat16 units", id="fp16 where it must be"),
+        pytest.param({"dataset_rows": 120}, "under 100 a result is mostly luck", id="few steps"),
+        pytest.param({"dataset_rows": 120}, "try prompting with examples first", id="prompting first"),
+        pytest.param({"task": "preference"}, "The values are those of DPO", id="preferences"),
+        pytest.param({"pins": {"gradient_accumulation_steps": 200}}, "An effective batch of", id="huge batch"),
+        pytest.param(
+            {"pins": {"use_rslora": True, "r": 64, "lora_alpha": 128}},
+            "alpha / sqrt(r)",
+            id="rsLoRA with alpha of LoRA",
+        ),
+        pytest.param(
+            {"pins": {"method": "qlora"}, "model": "Qwen/Qwen3-30B-A3B", "gpu": "80 GiB"},
+            "bitsandbytes leaves them in 16 bit",
+            id="experts stay in 16 bit",
+        ),
+        pytest.param(
+            {"pins": {"loss": "full", "max_length": 4096, "method": "qlora"}, "model": "google/gemma-2-2b"},
+            "The logits over 256,000 words take",
+            id="logits dominate",
+        ),
+        pytest.param(
+            {"pins": {"max_length": 8192}, "model": "meta-llama/Llama-2-7b-hf"},
+            "was made for",
+            id="longer than the model",
+        ),
+    ],
+)
+def test_what_a_person_should_know_is_said(values, said):
+    assert said in spoken(advised(**values).warnings)
+
+
+def test_targeted_embeddings_are_named_as_a_mistake():
+    asked = situation()
+    result = advise(asked, price=price_of(asked))
+    plan = dataclasses.replace(result.plan, target_modules=("q_proj", "embed_tokens"))
+    assert "Embeddings or the head are targeted" in spoken(cautions(asked, plan, result.estimate))
+
+
+def test_a_sound_plan_brings_no_warning():
+    assert advised(dataset_rows=5_000).warnings == ()
+
+
+def test_every_method_can_be_pinned():
+    for method in METHODS:
+        result = advised(gpu="80 GiB", pins={"method": method})
+        assert result.plan.method == method
