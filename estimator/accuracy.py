@@ -166,7 +166,7 @@ def _plan(entry: Mapping[str, str]) -> FinetunePlan:
     values: dict[str, Any] = {}
     for name, read in _NUMBERS.items():
         if entry.get(name):
-            values[name] = read(float(entry[name]))
+            values[name] = _number(name, entry[name], read)
     values.update({name: entry[name] for name in _WORDS if entry.get(name)})
     values.update({name: _switch(name, entry[name]) for name in _SWITCHES if entry.get(name)})
     targets = entry.get("target_modules", "")
@@ -181,6 +181,13 @@ def _plan(entry: Mapping[str, str]) -> FinetunePlan:
     # A plan's own default loss is TRL's of 2026; rows that do not say were measured with plain cross-entropy.
     values.setdefault("loss", "full")
     return FinetunePlan.for_method(entry["method"], entry["model"], **_without_adapter(entry["method"], values))
+
+
+def _number(name: str, text: str, read: Callable[[float], float]) -> float:
+    try:
+        return read(float(text))
+    except ValueError as error:
+        raise PlanError(name, "must be a number", text) from error
 
 
 def _without_adapter(method: str, values: dict[str, Any]) -> dict[str, Any]:

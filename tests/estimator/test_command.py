@@ -1,0 +1,57 @@
+import json
+
+import pytest
+
+from estimator.__main__ import main
+from specs import METHODS
+
+MODEL = ["--model", "HuggingFaceTB/SmolLM2-135M", "--method", "lora", "--gpu", "RTX 4090", "--lora-dropout", "0.05"]
+
+
+def run(capsys, *arguments):
+    status = main(list(arguments))
+    return status, capsys.readouterr()
+
+
+def test_one_estimate_as_json(capsys):
+    status, printed = run(capsys, *MODEL, "--autocast", "--json")
+    found = json.loads(printed.out)
+    assert status == 0
+    assert found["num_params"] == 134_515_008
+    assert found["trainable_params"] == 4_884_480
+    assert found["verdict"] == "fits"
+    assert found["seconds"] < 60
+    assert sum(found["components"].values()) == found["used_bytes"]
+
+
+def test_one_estimate_for_a_person(capsys):
+    status, printed = run(capsys, *MODEL, "--autocast", "--gradient-checkpointing")
+    assert status == 0
+    assert "GeForce RTX 4090" in printed.out
+    assert "used" in printed.out
+
+
+@pytest.mark.slow
+def test_a_table_has_every_method(capsys):
+    status, printed = run(capsys, *MODEL, "--max-length", "512", "--autocast", "--table")
+    assert status == 0
+    assert all(METHODS[name].label in printed.out for name in METHODS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        pytest.param(["--per-device-train-batch-size", "0"], "per_device_train_batch_size", id="batch 0"),
+        pytest.param(["--max-length", "100000"], "8,192 tokens", id="longer than the model's positions"),
+        pytest.param(["--gpu", "Voodoo 2"], "Voodoo", id="unknown card"),
+        pytest.param(["--method", "magic"], "must be one of", id="unknown method"),
+        pytest.param(["--model", "no/such model"], "model", id="unknown model"),
+        pytest.param(["--optim", "magic"], "optim", id="unknown optimizer"),
+    ],
+)
+def test_bad_input_gets_one_sentence_and_status_two(capsys, arguments, words):
+    status, printed = run(capsys, *MODEL, *arguments)
+    assert status == 2
+    assert words in printed.err
+    assert "Traceback" not in printed.err
+    assert printed.out == ""
