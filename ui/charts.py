@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 
 import plotly.graph_objects as go
 
 from advisor.tree import Cell
 from estimator.estimate import Moment
 from specs import GIB, gib
-from ui.palette import CAPACITY_LINE, NEUTRAL, PARTS, part
+from ui.palette import CAPACITY_LINE, CURVES, NEUTRAL, PARTS, part
 
 CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["lasso2d", "select2d", "autoScale2d"]}
 """What Plotly's tool bar offers; the camera saves a PNG."""
@@ -225,13 +226,13 @@ def predicted_against_measured(rows: Sequence[tuple[str, str, int, int]]) -> go.
     figure.add_scatter(
         x=[0, reach], y=[0, reach], mode="lines", line={"color": NEUTRAL, "dash": "dot"}, name="exact", hoverinfo="skip"
     )
-    for group in dict.fromkeys(row[0] for row in rows):
+    for group, color in zip(dict.fromkeys(row[0] for row in rows), cycle(CURVES), strict=False):
         members = [row for row in rows if row[0] == group]
         figure.add_scatter(
             x=[measured / GIB for _, _, measured, _ in members],
             y=[predicted / GIB for _, _, _, predicted in members],
             mode="markers",
-            marker={"size": 9, "opacity": 0.85},
+            marker={"size": 9, "opacity": 0.85, "color": color},
             name=group,
             customdata=[
                 (label, gib(measured), gib(predicted), f"{predicted / measured - 1:+.1%}")
