@@ -14,6 +14,7 @@ from catalog import machine, paths
 from specs import FinetunePlan, LorafitError, PlanError, gib
 from trainer import export, launcher
 from trainer.contract import DataSource, Metric, Place, Run, State
+from trainer.dataset import first_example
 from trainer.doctor import examined
 from trainer.export import compared, run_dict
 from trainer.store import Store
@@ -94,8 +95,10 @@ def _run(store: Store, given: argparse.Namespace) -> int:
     plan = _read_plan(given.plan)
     if given.max_steps is not None:
         plan = dataclasses.replace(plan, max_steps=given.max_steps)
+    data = DataSource(path=str(given.data.resolve()))
+    first_example(data)
     place = Place(device=given.device or _device(), model_path=_model_path(plan))
-    run = store.create(plan, DataSource(path=str(given.data.resolve())), place=place)
+    run = store.create(plan, data, place=place)
     launcher.launch(store, run.id)
     if given.detach:
         show(store.run(run.id), store, as_json=given.json)

@@ -86,6 +86,20 @@ def examples(source: DataSource) -> Iterator[Example | Finding]:
         raise DataError(Path(source.path).name, "must have at least one row", 0, "Choose a file with data")
 
 
+def first_example(source: DataSource) -> Example:
+    """Return the first row that can be trained on, without reading further.
+
+    Raises:
+        DataError: If the file cannot be read, or has no such row.
+    """
+    finding: Finding | None = None
+    for entry in examples(source):
+        if isinstance(entry, Example):
+            return entry
+        finding = finding or entry
+    raise DataError(Path(source.path).name, "has no row to train on", None, finding.sentence if finding else "")
+
+
 def recognised_layout(row: Row, path: str) -> Layout:
     """Return the layout whose columns a row has.
 

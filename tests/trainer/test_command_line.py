@@ -1,0 +1,56 @@
+"""The command line refuses what it cannot do in one sentence, with exit status 2, before a worker is started."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from specs import FinetunePlan
+from trainer.store import Store
+
+PLAN = FinetunePlan.for_method("qlora", "no/model", dtype="float32", max_steps=1).to_json()
+ROW = '{"prompt": "a", "completion": "b"}\n'
+
+
+def call(runs: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "LORAFIT_RUNS": str(runs)}
+    return subprocess.run(
+        [sys.executable, "-m", "trainer", *arguments], capture_output=True, text=True, env=environment, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("plan", "data", "said"),
+    [
+        pytest.param(PLAN, "", "at least one row", id="an empty file"),
+        pytest.param(PLAN, '{"prompt":', "no row to train on", id="a torn file"),
+        pytest.param(PLAN, '{"colour": "red"}\n', "layout", id="unknown columns"),
+        pytest.param(PLAN, None, "file", id="no file"),
+        pytest.param(
+            PLAN.replace('"load_in_8bit": false', '"load_in_8bit": true'), ROW, "not both", id="contradiction"
+        ),
+        pytest.param("{", ROW, "valid JSON", id="a torn plan"),
+        pytest.param(None, ROW, "cannot be read", id="no plan"),
+    ],
+)
+def test_a_run_that_cannot_start_is_refused_and_leaves_nothing(
+    tmp_path: Path, plan: str | None, data: str | None, said: str
+) -> None:
+    plan_file, data_file = tmp_path / "plan.json", tmp_path / "data.jsonl"
+    if plan is not None:
+        plan_file.write_text(plan)
+    if data is not None:
+        data_file.write_text(data)
+    result = call(tmp_path / "runs", "run", "--plan", str(plan_file), "--data", str(data_file))
+    assert result.returncode == 2
+    assert said in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert not Store(tmp_path / "runs").runs()
+
+
+def test_an_unknown_run_is_refused(tmp_path: Path) -> None:
+    for command in ("show", "stop", "resume", "export"):
+        result = call(tmp_path, command, "../../etc")
+        assert (result.returncode, len(result.stderr.splitlines())) == (2, 1)
