@@ -6,13 +6,20 @@ import importlib.util
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import yaml
+from accelerate.commands.config.config_args import load_config_from_file
+from trl import DatasetMixtureConfig, ModelConfig, ScriptArguments, SFTConfig, TrlParser
 
 from advisor.export import FORMATS, exported
+from catalog import paths
 from specs import FinetunePlan
+from trainer import launcher
+from trainer.contract import DataSource, Place
+from trainer.store import Store
 
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 KEYS = json.loads((Path(__file__).parents[1] / "golden" / "export_keys.json").read_text(encoding="utf-8"))
@@ -72,8 +79,6 @@ def test_the_snippet_builds_the_objects_with_the_plans_values(plan, tmp_path):
 
 @pytest.mark.parametrize("plan", PLANS)
 def test_trl_parses_its_yaml_into_the_plans_values(plan, tmp_path):
-    from trl import DatasetMixtureConfig, ModelConfig, ScriptArguments, SFTConfig, TrlParser  # noqa: PLC0415
-
     path = tmp_path / "trl.yaml"
     path.write_text(exported(plan, "trl", data="data.jsonl"), encoding="utf-8")
     parser = TrlParser((ScriptArguments, SFTConfig, ModelConfig, DatasetMixtureConfig))
@@ -89,8 +94,6 @@ def test_trl_parses_its_yaml_into_the_plans_values(plan, tmp_path):
 
 @pytest.mark.parametrize("plan", PLANS)
 def test_accelerate_loads_its_configuration(plan, tmp_path):
-    from accelerate.commands.config.config_args import load_config_from_file  # noqa: PLC0415
-
     path = tmp_path / "accelerate.yaml"
     path.write_text(exported(plan, "accelerate"), encoding="utf-8")
     config = load_config_from_file(str(path))
@@ -151,10 +154,6 @@ def test_every_field_that_a_run_uses_reaches_the_script():
 
 @pytest.mark.slow
 def test_the_script_trains_the_demo_model_and_reaches_the_first_loss_of_a_run(tmp_path):
-    from catalog import paths  # noqa: PLC0415
-    from trainer.contract import DataSource, Place  # noqa: PLC0415
-    from trainer.store import Store  # noqa: PLC0415
-
     if not paths.demo_model().is_dir():
         pytest.skip("the demo model is not in the cache")
     plan = FinetunePlan.for_method(
@@ -176,11 +175,13 @@ def test_the_script_trains_the_demo_model_and_reaches_the_first_loss_of_a_run(tm
 
     store = Store(tmp_path / "runs")
     run = store.create(
-        plan, DataSource(path=str(paths.demo_data())), place=Place(device="cpu", model_path=str(paths.demo_model()))
+        plan,
+        DataSource(path=str(paths.demo_data()), prompts=("Hi",)),
+        place=Place(device="cpu", model_path=str(paths.demo_model())),
     )
-    subprocess.run(
-        [sys.executable, "-m", "trainer.worker", str(store.folder), run.id],
-        check=True, capture_output=True, cwd=Path(__file__).parents[2],
-    )  # fmt: skip
+    launcher.launch(store, run.id)
+    deadline = time.monotonic() + 240
+    while store.run(run.id).finished_at is None and time.monotonic() < deadline:
+        time.sleep(0.5)
     own = [metric.loss for metric in store.metrics(run.id)]
     assert losses[0] == pytest.approx(own[0], rel=1e-4)
