@@ -23,7 +23,6 @@ def main(arguments: Sequence[str]) -> int:
     """Run one command and return the exit status: 2 for a request that cannot be met."""
     commands: dict[str, Callable[[Sequence[str]], None]] = {
         "accuracy": _accuracy,
-        "measure": _measure,
         "tapes": _tapes,
     }
     command = commands.get(arguments[0] if arguments else "")
@@ -58,7 +57,7 @@ def _estimate(arguments: Sequence[str]) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m estimator", description="GPU memory of fine-tuning. Commands: accuracy, measure, tapes."
+        prog="python -m estimator", description="GPU memory of fine-tuning. Commands: accuracy, tapes."
     )
     switch = argparse.BooleanOptionalAction
     parser.add_argument("--model", required=True, help="catalog name, config.json, Hub id, or a size such as 7B")
@@ -210,11 +209,6 @@ def _cell(comparison: accuracy.Comparison, kind: accuracy.Kind) -> str:
         return f"{'':30}"
     pair = f"{gib(comparison.predicted[kind])} / {gib(comparison.row.measured[kind])}"
     return f"{pair:>22} {error:+7.2%}"
-
-
-def _measure(arguments: Sequence[str]) -> None:
-    del arguments
-    raise CatalogError("measure", "needs a machine with a CUDA card", None, "Run it on the card to be measured")
 
 
 def _tapes(arguments: Sequence[str]) -> None:
