@@ -1,0 +1,75 @@
+"""What the advice looks like: the page, the decision tree, the map, and the command line."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from advisor import advise, cheatsheet, tree
+from catalog import gpus, models
+from estimator import library
+from tests.advisor.pricing import LLAMA, price_of, situation
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "advisor", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+
+def test_the_cheat_sheet_names_verdict_settings_memory_and_sources():
+    asked = situation(dataset_rows=5_000)
+    page = cheatsheet.markdown(asked, advise(asked, price=price_of(asked)))
+    assert "**LoRA fits:" in page
+    for heading in ("## Settings", "## Memory by part", "## Other methods", "## If it goes wrong", "## Sources"):
+        assert heading in page
+    assert "| `learning_rate` | 0.0002 |" in page
+    assert "https://github.com/artidoro/qlora" in page
+    assert "tokens/s" in page
+
+
+def test_the_tree_asks_until_a_method_fits():
+    asked = situation(gpu="16 GiB")
+    asked_of = tree.questions(asked, advise(asked, price=price_of(asked)))
+    assert [question.answer for question in asked_of] == [False, False, False, True]
+    assert asked_of[-1].taken == "QLoRA (4-bit)"
+    assert "of 15" in asked_of[-1].detail
+
+
+def test_the_map_turns_to_qlora_and_then_to_nothing_as_memory_shrinks():
+    cards = [gpus.find(f"{gib} GiB") for gib in (80, 24, 12, 4)]
+    cells = tree.method_map([models.find(LLAMA)], cards, lambda model, plan: library.price(model, plan, cards[0]))
+    assert [cell.method for cell in cells] == ["lora", "lora", "qlora", None]
+    assert all(cell.used_bytes > 0 for cell in cells)
+
+
+def test_the_command_line_answers_in_json():
+    done = run("--model", LLAMA, "--vram-gib", "24", "--dataset-rows", "5000", "--pin", "r=32", "--json")
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert {"plan", "advice", "estimate", "fits", "alternatives", "levers", "warnings"} <= set(answer)
+    assert answer["plan"]["r"] == 32
+    assert {"field", "value", "range", "reason", "source", "confidence"} == set(answer["advice"][0])
+    assert answer["estimate"]["used_bytes"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        pytest.param(["--model", "7B", "--vram-gib", "-3"], "GPU memory: must lie between", id="impossible memory"),
+        pytest.param(["--model", LLAMA, "--task", "poetry"], "task: must be one of", id="unknown task"),
+        pytest.param(["--model", LLAMA, "--dataset-rows", "0"], "dataset_rows: must be at least 1", id="no rows"),
+        pytest.param(["--model", LLAMA, "--vram-gib", "x"], "Argument --vram-gib: invalid", id="no number"),
+        pytest.param(["--model", LLAMA, "--pin", "r"], "--pin: is written field=value", id="half a pin"),
+        pytest.param(["--vram-gib", "24"], "The following arguments are required: --model", id="no model"),
+    ],
+)
+def test_bad_arguments_get_one_sentence_and_status_2(arguments, sentence):
+    done = run(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(sentence)
+    assert done.stderr.count("\n") == 1
