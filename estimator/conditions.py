@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-AttentionKernel = Literal["auto", "flash", "mem_efficient", "math", "eager"]
+AttentionKernel = Literal["auto", "flash", "mem_efficient", "math", "eager", "cpu"]
 BnbForward = Literal["auto", "dequantize"]
 Padding = Literal["auto", "none", "mask"]
 
@@ -19,7 +19,7 @@ class Conditions:
     bnb_forward: BnbForward = "auto"
     """``dequantize``: bitsandbytes before 0.50 expands the whole 4-bit weight in every forward pass."""
     attention_kernel: AttentionKernel = "auto"
-    """The kernel that ran; ``auto`` lets the card, the dtype and the shapes decide."""
+    """The kernel that ran; ``auto`` lets the card, the dtype and the shapes decide. ``cpu``: all runs on the CPU."""
     shifted_logits: bool = False
     """The loss copies the logits shifted by one position, as transformers did before it shifted the labels instead."""
     embeddings_cast_back: bool = False

@@ -9,6 +9,7 @@ import numpy as np
 
 from estimator.overhead import context_bytes, worker_bytes
 from estimator.replay import Replay
+from estimator.reservation import unpacked_bytes
 from estimator.sharding import Replica, Share, on_each_gpu, replica, share
 from estimator.tape import COMPONENTS, Tape
 from specs import FinetunePlan, GpuSpec, gib
@@ -93,7 +94,7 @@ def estimate(tape: Tape, plan: FinetunePlan, gpu: GpuSpec) -> MemoryEstimate:
     replay = Replay(tape, plan, gpu)
     phases = replay.phases()
     peak = max(phases.values())
-    reserved = peak if gpu.is_cpu else max(replay.reservation.reserved_bytes, peak)
+    reserved = peak + unpacked_bytes(tape, plan) if gpu.is_cpu else max(replay.reservation.reserved_bytes, peak)
     host = worker_bytes() + replay.optimizer.paged_bytes
     used = reserved + worker_bytes() if gpu.is_cpu else reserved + context_bytes(gpu)
     components = {

@@ -3,6 +3,7 @@
 Imports no torch: the tracer is a process of its own, started when first needed, restarted when it died.
 """
 
+import atexit
 import contextlib
 import gzip
 import hashlib
@@ -237,6 +238,7 @@ class TapeLibrary:
 
 
 _LIBRARY = TapeLibrary()
+atexit.register(_LIBRARY.tracer.stop)
 
 
 def _silent(_: str) -> None:

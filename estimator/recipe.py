@@ -112,7 +112,8 @@ def recipe(model: ModelSpec, plan: FinetunePlan, conditions: Conditions, gpu: Gp
     window = sliding_window(model.config)
     kernel = conditions.attention_kernel
     if kernel == "auto":
-        kernel = kernel_choice(model, plan, gpu, masked=masked).tape_kernel
+        on_cpu = gpu is not None and gpu.is_cpu and plan.attn_implementation != "eager"
+        kernel = "cpu" if on_cpu else kernel_choice(model, plan, gpu, masked=masked).tape_kernel
     # The package flash-attn knows windows itself; all others need a mask for them.
     windowed = plan.attn_implementation != "flash_attention_2" and conditions.attention_kernel != "flash"
     batch, length = batch_shape(plan)

@@ -71,6 +71,21 @@ def reservation(tape: Tape, plan: FinetunePlan, step: Step) -> Reservation:
     return Reservation(reserved_bytes=max(seen, lifted), rest_bytes=rest)
 
 
+def unpacked_bytes(tape: Tape, plan: FinetunePlan) -> int:
+    """Return the bytes of all quantized weights before they were; on a CPU the C library keeps them when freed.
+
+    Source:
+        SmolLM2-135M in 4 bit on a CPU: 1,669 MiB resident at the peak, 1,719 MiB with these and 1,314 MiB without
+        (torch 2.13.0, bitsandbytes 0.50.2, glibc, 2026-11-22).
+    """
+    itemsize = _FLOAT if plan.dtype == "float32" else _HALF
+    return sum(
+        _unpacked_bytes(entry, plan) // _HALF * itemsize * entry.count
+        for entry in tape.residents
+        if _is_packed(entry, plan)
+    )
+
+
 def _load(allocator: Allocator, tape: Tape, plan: FinetunePlan) -> None:
     """Replay loading: one block for the whole model first, then each weight, quantized where the plan says so.
 

@@ -8,9 +8,13 @@ from pathlib import Path
 from estimator import library
 from estimator.conditions import Conditions
 from estimator.recipe import Recipe, recipe, sliding_window
-from specs import METHODS, FinetunePlan, LorafitError, ModelSpec
+from specs import GIB, METHODS, FinetunePlan, GpuSpec, LorafitError, ModelSpec
 
 SHIPPED_METHODS = ("qlora", "lora", "full")
+
+_CPU = GpuSpec(name="CPU", backend="cpu", memory_bytes=GIB, usable_bytes=GIB)
+_CPU_UP_TO_PARAMS = 4e8
+"""Larger models are hardly trained on a CPU."""
 
 # Up to this size the advisor proposes dropout.
 _DROPOUT_UP_TO_PARAMS = 13.5e9
@@ -35,6 +39,23 @@ def main_recipes(model: ModelSpec) -> Iterator[Recipe]:
             max_length=length,
         )
         yield recipe(model, plan, Conditions())
+    if (model.num_params or _CPU_UP_TO_PARAMS + 1) <= _CPU_UP_TO_PARAMS:
+        yield from _cpu_recipes(model)
+
+
+def _cpu_recipes(model: ModelSpec) -> Iterator[Recipe]:
+    """Yield what a run on a CPU needs, such as the demo's."""
+    for method, checkpointing, batch in product(SHIPPED_METHODS, (True, False), (1, 2)):
+        plan = FinetunePlan.for_method(
+            method,
+            model.name,
+            dtype="float32",
+            lora_dropout=0.05 if METHODS[method].trains_adapter else 0.0,
+            gradient_checkpointing=checkpointing,
+            per_device_train_batch_size=batch,
+            max_length=8,
+        )
+        yield recipe(model, plan, Conditions(), _CPU)
 
 
 def write(wanted: Iterable[Recipe]) -> tuple[int, list[str]]:

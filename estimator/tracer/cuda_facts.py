@@ -59,7 +59,8 @@ def cuda_behaviour(conditions: Conditions) -> Iterator[None]:
         conditions: With the attention kernel of the card, and what older libraries did otherwise.
     """
     with contextlib.ExitStack() as stack:
-        for target, name, value in _PATCHES:
+        on_cpu = conditions.attention_kernel == "cpu"
+        for target, name, value in _PATCHES_FOR_ANY if on_cpu else (*_PATCHES_FOR_ANY, *_PATCHES_FOR_CUDA):
             stack.enter_context(mock.patch.object(target, name, value))
         if conditions.kv_repeated or conditions.attention_kernel == "mem_efficient":
             stack.enter_context(mock.patch.object(sdpa_attention, "use_gqa_in_sdpa", _never))
@@ -67,7 +68,8 @@ def cuda_behaviour(conditions: Conditions) -> Iterator[None]:
             stack.enter_context(mock.patch.dict(loss_utils.LOSS_MAPPING, {"ForCausalLM": _shifted_loss}))
         if conditions.attention_kernel == "math":
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        stack.enter_context(_CudaAutocast())
+        if not on_cpu:
+            stack.enter_context(_CudaAutocast())
         yield
 
 
@@ -131,10 +133,15 @@ def _matmul_8bit(
     return product
 
 
-_PATCHES: tuple[tuple[Any, str, Any], ...] = (
-    (functional, "dropout", _cuda_dropout),
+_PATCHES_FOR_ANY: tuple[tuple[Any, str, Any], ...] = (
     # Reading values decides whether a batch is packed; a batch without position_ids is not.
     (masking, "find_packed_sequence_indices", _nothing),
+    # One tile for all positions: the tape caps its size afterwards.
+    (chunked_logprob, "TOKEN_CHUNK_SIZE", sys.maxsize),
+)
+
+_PATCHES_FOR_CUDA: tuple[tuple[Any, str, Any], ...] = (
+    (functional, "dropout", _cuda_dropout),
     (bitsandbytes, "matmul", _matmul_8bit),
     # TRL's loss on CUDA runs as Triton kernels, which work in place on one tile and select the scored positions.
     (trl_utils, "_use_triton", _always),
@@ -142,8 +149,6 @@ _PATCHES: tuple[tuple[Any, str, Any], ...] = (
     (chunked_logprob, "_forward_tile", _nothing),
     (chunked_logprob, "_backward_tile", _nothing),
     (chunked_logprob, "_addmm_fp32", _nothing),
-    # One tile for all positions: the tape caps its size afterwards.
-    (chunked_logprob, "TOKEN_CHUNK_SIZE", sys.maxsize),
 )
 
 
@@ -204,6 +209,8 @@ def scratch(kernel: str) -> Callable[[Any, Sequence[Any]], Sizes]:
         _FLASH_BACKWARD: attention_backward,
         _ATEN.embedding_dense_backward.default: _embedding_backward,
     }
+    if kernel == "cpu":
+        rules = {torch.ops.bitsandbytes.gemm_4bit.default: _gemm_4bit}
 
     def sizes(func: Any, args: Sequence[Any]) -> Sizes:
         rule = rules.get(func)
