@@ -1,6 +1,8 @@
 # LoRAFit: `make run` sets up and opens the app; `make test` sets up and passes the tests.
 PYTHON ?= python3
 BIN := .venv/bin
+# Threads of torch that spin while they wait take the time of what runs beside them.
+export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: run demo setup setup-test check test accuracy screenshots readme clean
 

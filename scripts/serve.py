@@ -8,6 +8,8 @@ from pathlib import Path
 
 from streamlit.web.cli import main as streamlit
 
+import ui.planning  # noqa: F401  (imported here so that the first visitor does not wait for it)
+
 REPO = Path(__file__).resolve().parent.parent
 FIRST_PORT = 8501  # Streamlit's own default
 TRIES = 100

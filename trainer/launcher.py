@@ -89,5 +89,10 @@ def worker_environment(run: Run, environment: Mapping[str, str]) -> dict[str, st
     if kind == "cuda":
         values |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": index}
     elif kind == "cpu":
-        values["CUDA_VISIBLE_DEVICES"] = ""
+        # glibc raises this limit by itself with each large block freed, and then keeps freed tensors. Peak of QLoRA on
+        # SmolLM2-135M with 2 x 128 tokens: 2,409 MiB by itself, 1,833 MiB so, and no slower; torch 2.13.0, 2026-11-22.
+        values |= {
+            "CUDA_VISIBLE_DEVICES": "",
+            "MALLOC_MMAP_THRESHOLD_": environment.get("MALLOC_MMAP_THRESHOLD_", "65536"),
+        }
     return values
