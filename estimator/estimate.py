@@ -218,6 +218,7 @@ def _timeline(replay: Replay) -> tuple[Moment, ...]:
     edges = np.unique(np.linspace(0, total, TIMELINE_POINTS + 1).astype(int))
     moved = np.zeros((total, len(COMPONENTS)), dtype=np.int64)
     moved[np.arange(total), replay.tape.program.component] = replay.deltas
+    moved[:, COMPONENTS.index("gradients")] -= replay.merged
     course = np.cumsum(moved, axis=0)
     moments = []
     for start, stop in pairwise(edges):

@@ -52,18 +52,21 @@ class Replay:
     @cached_property
     def deltas(self) -> Ints:
         """What each event adds to the allocated bytes."""
-        deltas = self.tape.program.sign * self.sizes
+        return self.tape.program.sign * self.sizes
+
+    @cached_property
+    def merged(self) -> Ints:
+        """Bytes of new gradients that were added to old ones and freed before each event, under accumulation."""
+        merged = np.zeros(len(self.sizes), dtype=np.int64)
         if self._accumulates:
-            # The gradients are there already: a new one is added to the old one at once, and freed.
             made = np.flatnonzero(self._gradient_events)
-            following = np.minimum(made + 1, len(deltas) - 1)
-            np.subtract.at(deltas, following, self.sizes[made])
-        return deltas
+            np.add.at(merged, np.minimum(made + 1, len(merged) - 1), self.sizes[made])
+        return merged
 
     @cached_property
     def allocated(self) -> Ints:
         """Bytes allocated after each event, without what is fixed."""
-        return np.cumsum(self.deltas)
+        return np.cumsum(self.deltas - self.merged)
 
     @cached_property
     def gradient_bytes(self) -> int:
@@ -108,7 +111,7 @@ class Replay:
 
     def optimizer_bytes(self) -> int:
         """Return the peak of the optimizer's step: gradients, states, temporaries, and the gradients' norms."""
-        left = 0 if self._accumulates else int(self.allocated[-1])
+        left = int(self.allocated[-1])
         trainable = sum(entry.count for entry in self.tape.residents if entry.trainable)
         return self.fixed_bytes + left + max(self.optimizer.step_bytes, trainable * _NORM_BYTES)
 
@@ -116,6 +119,7 @@ class Replay:
         """Return what the allocated bytes after one event are for."""
         happened = self.tape.program.component[: event + 1]
         moved = np.bincount(happened, weights=self.deltas[: event + 1], minlength=len(COMPONENTS))
+        moved[GRADIENTS] -= self.merged[: event + 1].sum()
         return {name: self.fixed[name] + int(moved[index]) for index, name in enumerate(COMPONENTS)}
 
     def _last_telling_event(self) -> int:

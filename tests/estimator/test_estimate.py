@@ -193,10 +193,10 @@ def test_what_does_not_shape_the_step_shares_a_tape():
 
 def test_a_cpu_run_counts_the_worker_and_no_context():
     asked = plan("lora", dtype="bfloat16")
-    on_cpu, on_card = price(asked, gpus.find("CPU") if "CPU" in gpus.names() else _cpu()), price(asked)
+    on_cpu = price(asked, _cpu())
     assert on_cpu.components["cache"] == 0
     assert on_cpu.host_bytes == on_cpu.used_bytes
-    assert on_cpu.peak_allocated_bytes < on_card.peak_allocated_bytes
+    assert on_cpu.components["overhead"] >= 400 * 2**20
 
 
 def _cpu():
