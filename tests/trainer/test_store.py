@@ -96,7 +96,7 @@ def test_stop_ends_a_waiting_run_at_once_and_asks_a_working_one(store, plan_of):
     assert store.request_stop(working.id).state is State.STOPPING
 
 
-@pytest.mark.parametrize("state", [State.QUEUED, *ACTIVE])
+@pytest.mark.parametrize("state", [State.QUEUED, *sorted(ACTIVE)])
 def test_a_run_that_is_not_over_cannot_be_resumed_or_deleted(store, plan_of, state):
     run = in_state(store, plan_of(), state)
     with pytest.raises(RunError, match="can be resumed"):
