@@ -25,7 +25,7 @@ check: setup-test
 	$(BIN)/lint-imports
 
 test: setup-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 accuracy: setup
 	@$(BIN)/python -m estimator accuracy

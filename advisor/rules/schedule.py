@@ -7,6 +7,8 @@ from advisor.advice import Advice, Confidence, Source
 from advisor.situation import Situation
 from specs import FinetunePlan
 
+TINY_MODEL = 300_000_000
+"""Below it a model is so narrow that it wants a higher rate; the smallest published recipe is of 0.5B."""
 SMALL_MODEL = 16_000_000_000
 """Above the 14B class."""
 LARGE_MODEL = 30_000_000_000
@@ -43,10 +45,11 @@ def optim(situation: Situation, plan: FinetunePlan) -> Advice:
 
 
 def learning_rate(situation: Situation, plan: FinetunePlan) -> Advice:
-    """Take 2e-4 up to 14B, 1e-4 from 30B; less for text, preferences and full fine-tuning; more in short runs."""
+    """Take 1e-3 under 0.3B, 2e-4 up to 14B, 1e-4 from 30B; less for text, preferences and full fine-tuning."""
     value, (least, most), why, source, confidence = _base_rate(situation, plan)
     steps = total_steps(situation, plan)
-    if steps is not None and steps < FEW_STEPS and situation.task not in {"preference", "domain"}:
+    usual = situation.task not in {"preference", "domain"} and situation.num_params >= TINY_MODEL
+    if usual and steps is not None and steps < FEW_STEPS:
         value, most = 1.5 * value, max(most, 1.5 * value)
         why += f"; {steps} steps in all are few and stand half as much again"
     return Advice(
@@ -76,6 +79,10 @@ def _base_rate(situation: Situation, plan: FinetunePlan) -> tuple[float, tuple[f
     if situation.num_params >= SMALL_MODEL:
         where = sources.QLORA_CODE.at("between 2e-4 at 13B and 1e-4 at 33B")
         return 1.5e-4, (1e-4, 3e-4), "between Guanaco's 2e-4 at 13B and 1e-4 at 33B", where, Confidence.LOW
+    if situation.num_params < TINY_MODEL:
+        where = sources.TINKER.at("hyperparam_utils.py: 5e-4 * (2000 / hidden_size) ** 0.781 for Llama shapes")
+        why = "rates that suit large models hardly move one so narrow; Tinker's formula gives 1.3e-3 at a width of 576"
+        return 1e-3, (3e-4, 2e-3), why, where, Confidence.MEDIUM
     where = sources.QLORA_CODE.at("scripts/finetune_guanaco_7b.sh; Axolotl, LitGPT, Unsloth and Zephyr agree")
     return 2e-4, (1e-4, 5e-4), "most recipes train at 2e-4, LoRA and QLoRA alike", where, Confidence.HIGH
 
