@@ -1,0 +1,54 @@
+"""The set-up fetches nothing without a hash, knows when it has nothing to do, and fails in one sentence."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from scripts import demo_model, setup
+
+
+def requirements(name: str) -> list[str]:
+    text = (setup.LISTS / name).read_text()
+    return [line for line in re.split(r"\n(?=[a-z])", re.sub(r"^#.*\n", "", text)) if line.strip()]
+
+
+@pytest.mark.parametrize("name", [*setup.APP_LISTS, "cuda.txt", "test.txt", "demo-model.txt"])
+def test_every_package_is_pinned_exactly_and_by_hash(name: str) -> None:
+    entries = requirements(name)
+    assert entries
+    assert [entry for entry in entries if "==" not in entry or "--hash=sha256:" not in entry] == []
+
+
+def test_the_hashed_lists_hold_the_pins_that_people_read() -> None:
+    hashed = {
+        entry.split("==")[0].lower().replace("_", "-"): entry.split("==")[1].split()[0]
+        for name in (*setup.APP_LISTS, "test.txt")
+        for entry in requirements(name)
+    }
+    for name in ("requirements.txt", "requirements-test.txt"):
+        pins = [line.split("==") for line in (setup.REPO / name).read_text().splitlines() if "==" in line]
+        assert pins
+        assert {package: hashed[package.replace("_", "-")] for package, _ in pins} == dict(pins)
+
+
+def test_the_demo_model_has_one_hash() -> None:
+    assert demo_model.WHEEL_SHA256 in (setup.LISTS / "demo-model.txt").read_text()
+
+
+def test_chromium_missing_is_an_error_in_ci_and_a_visible_line_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(setup.SetupError, match="Chromium"):
+        setup.chromium()
+    monkeypatch.setenv("CI", "false")
+    setup.chromium()
+    assert "SKIPPED" in capsys.readouterr().out
+
+
+def test_what_pip_says_went_wrong_is_told_in_one_line() -> None:
+    result = subprocess.CompletedProcess([], 1, "", "WARNING: slow\nERROR: No matching distribution found for x==1\n")
+    assert setup.last_error(result) == "No matching distribution found for x==1"
