@@ -97,13 +97,11 @@ def check_python() -> None:
 
 
 def make_environment() -> None:
-    """Create the virtual environment, unless a stamp says that it was created whole."""
-    stamp = VENV / ".lorafit-venv"
-    if stamp.exists() and PYTHON.exists():
+    """Create the virtual environment, unless there is one whose pip works; one that broke off is made anew."""
+    if (VENV / "pyvenv.cfg").exists() and PYTHON.exists() and pip("--version").returncode == 0:
         return
     say(f"Creating the virtual environment {VENV}")
-    venv.create(VENV, with_pip=True)
-    stamp.touch()
+    venv.create(VENV, with_pip=True, clear=True)
 
 
 def torch_needs_cuda() -> bool:
