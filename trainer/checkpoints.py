@@ -8,15 +8,19 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from specs import gib
+from specs import MIB, gib
 from trainer.failure import DiskFullError
 
 CHECKPOINTS = "checkpoints"
 KEPT = 2
 """How many checkpoints are kept: the newest, and the one before it should the newest be damaged."""
+
+_SMALL_FILES_BYTES = 32 * MIB
+"""Tokenizer, states of generators and scheduler, configurations."""
 
 _NAME = re.compile(r"checkpoint-(\d+)")
 _STATE = "trainer_state.json"
@@ -60,6 +64,12 @@ def require_space(folder: Path, num_bytes: int, purpose: str) -> None:
     if free < num_bytes:
         rule = f"{purpose} needs {gib(num_bytes)}"
         raise DiskFullError("disk", rule, f"{gib(free)} free", "Free some space and resume the run")
+
+
+def trained_bytes(model: Any) -> int:
+    """Return about what a checkpoint takes: trained weights, two 32-bit optimizer states for each, and small files."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return sum(parameter.numel() * (parameter.element_size() + 8) for parameter in trained) + _SMALL_FILES_BYTES
 
 
 def _move(folder: Path, target: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Self
 from trainer import launcher
 from trainer.contract import HEARTBEAT_SECONDS, Phase, Run, State
 from trainer.failure import StopRequestedError, kind_and_sentence
+from trainer.session import Session
 from trainer.store import Store
 
 _LOOK_SECONDS = 0.5
@@ -78,7 +79,7 @@ def main(arguments: list[str]) -> int:
         signal.signal(signal.SIGTERM, lambda *_: ours.stop.set())
         # Importing the training stack takes seconds, in which the run must already be known to live.
         training = importlib.import_module("trainer.train")
-        ours.finish(training.train(training.Session(run, store, ours.stop)))
+        ours.finish(training.train(Session(run, store, ours.stop)))
     launcher.start_next(store, run.place.device)
     return 0
 

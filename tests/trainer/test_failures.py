@@ -17,7 +17,8 @@ from tests.trainer.waiting import over, waited
 from trainer import checkpoints, launcher
 from trainer.contract import DataSource, Place, State
 from trainer.failure import DiskFullError, NotFiniteError, kind_and_sentence
-from trainer.train import Session, data_fingerprint, held_out_rows
+from trainer.material import data_fingerprint, held_out_rows
+from trainer.session import Session
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,9 @@ from specs import METHODS, PlanError, RunError
 from trainer.contract import DataSource, State
 from trainer.export import RESULT
 from trainer.merge import merge
-from trainer.train import TENSORBOARD, Session, train
+from trainer.session import Session
+from trainer.train import train
+from trainer.trainers import TENSORBOARD
 
 pytestmark = [
     # PEFT 0.21 reads a property that transformers 5.23 has renamed.
