@@ -42,7 +42,10 @@ def _answer(chosen: argparse.Namespace) -> str:
     def price(plan: FinetunePlan) -> MemoryEstimate:
         return library.price(situation.model, plan, situation.gpu)
 
-    result = advise(situation, rules=chosen.rules, price=price)
+    def at_least(plan: FinetunePlan) -> int:
+        return library.least_used_bytes(situation.model, plan, situation.gpu)
+
+    result = advise(situation, rules=chosen.rules, price=price, at_least=at_least)
     if chosen.export:
         model_type = situation.model.model_type
         return exported(result.plan, chosen.export, data=chosen.data, uses_conv1d=model_type == "gpt2")

@@ -132,6 +132,14 @@ class Estimate(Protocol):
 Price = Callable[[FinetunePlan], Estimate]
 """What a plan costs in memory on the situation's device."""
 
+AtLeast = Callable[[FinetunePlan], int]
+"""Bytes that a plan uses at the very least: much cheaper to say than its price."""
+
+
+def unbounded(_plan: FinetunePlan) -> int:
+    """Return 0: nothing is known of a plan before it is priced."""
+    return 0
+
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)

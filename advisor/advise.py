@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from advisor import levers, sources, speed, warnings
-from advisor.advice import Advice, Caution, Confidence, Estimate, Price, Rule
+from advisor.advice import Advice, AtLeast, Caution, Confidence, Estimate, Price, Rule, unbounded
 from advisor.levers import Alternative, Lever
 from advisor.rules import RULE_SETS, classic
 from advisor.search import HEADROOM, Fit, Search
@@ -57,13 +57,16 @@ class Recommendation:
         }
 
 
-def advise(situation: Situation, *, rules: str = "evidence", price: Price) -> Recommendation:
+def advise(
+    situation: Situation, *, rules: str = "evidence", price: Price, at_least: AtLeast = unbounded
+) -> Recommendation:
     """Recommend a plan for a situation.
 
     Args:
         situation: Model, device, data, task, goal and fixed choices.
         rules: ``evidence``, or ``classic`` for the textbook table as it stands.
-        price: What a plan costs in memory; asked about 20 times.
+        price: What a plan costs in memory; asked about 10 times.
+        at_least: What a plan certainly uses; what it rules out is not priced.
 
     Raises:
         PlanError: If the rule set is unknown or the fixed choices contradict each other.
@@ -71,7 +74,7 @@ def advise(situation: Situation, *, rules: str = "evidence", price: Price) -> Re
     if rules not in RULE_SETS:
         raise PlanError("rules", f"must be one of {', '.join(RULE_SETS)}", rules)
     rule_set = RULE_SETS[rules]
-    search = Search(situation, rule_set, price)
+    search = Search(situation, rule_set, price, at_least)
     if rules == "classic":
         plan = search.drafted(classic.method(situation))
         fit = search.as_it_is(plan)

@@ -145,7 +145,7 @@ def _changes(search: Search, plan: FinetunePlan) -> Iterator[tuple[str, Finetune
 def _shorter(search: Search, plan: FinetunePlan) -> FinetunePlan:
     """Return a plan of half the length, halved on until it fits; the last of them where none does."""
     halved = dataclasses.replace(plan, max_length=plan.max_length // 2)
-    while search.headroom(halved) < 0 and halved.max_length // 2 >= SHORTEST_LENGTH:
+    while not search.leaves(halved, 0.0) and halved.max_length // 2 >= SHORTEST_LENGTH:
         halved = dataclasses.replace(halved, max_length=halved.max_length // 2)
     return halved
 

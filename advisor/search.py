@@ -1,4 +1,8 @@
-"""The best plan that fits: the levers are pulled in order of harm until the estimate fits with headroom."""
+"""The best plan that fits: the levers are pulled in order of harm until the estimate fits with headroom.
+
+A replay of the allocator costs up to 40 ms, its lower bound under 1 ms: what the bound rules out is never replayed, and
+the largest candidate is tried first, for where it fits the smaller ones need no answer.
+"""
 
 import dataclasses
 import math
@@ -6,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from advisor.advice import Estimate, Price, Rule
+from advisor.advice import AtLeast, Estimate, Price, Rule, unbounded
 from advisor.rules.batch import effective_batch
 from advisor.situation import Situation
 from specs import METHODS, FinetunePlan, PlanError
@@ -23,6 +27,24 @@ PAGED: Optimizer = "paged_adamw_8bit"
 _PREFERRED = ("lora", "qlora")
 _SMALLEST = ("qlora",)
 _NOTHING: tuple[str, ...] = ()
+_WITHOUT_MEMORY: Mapping[str, Any] = {
+    entry.name: entry.default
+    for entry in dataclasses.fields(FinetunePlan)
+    if entry.name
+    in {
+        "lora_alpha",
+        "learning_rate",
+        "lr_scheduler_type",
+        "warmup_steps",
+        "weight_decay",
+        "num_train_epochs",
+        "max_steps",
+        "logging_steps",
+        "save_steps",
+        "seed",
+    }
+}
+"""Fields that change no tensor's size, with their defaults."""
 _LAST_RESORTS = frozenset({"r"})
 """Given up only when nothing else fits at all, not for headroom: rank costs quality and saves little."""
 
@@ -45,22 +67,32 @@ class Fit:
 class Search:
     """Prices plans of one situation, each once, and finds the best that fits."""
 
-    def __init__(self, situation: Situation, rules: Sequence[Rule], price: Price) -> None:
+    def __init__(
+        self, situation: Situation, rules: Sequence[Rule], price: Price, at_least: AtLeast = unbounded
+    ) -> None:
         """Remember the inputs; nothing is priced yet."""
         self.situation = situation
         self.rules = rules
         self._price = price
+        self._at_least = at_least
         self._priced: dict[FinetunePlan, Estimate] = {}
 
     def estimate(self, plan: FinetunePlan) -> Estimate:
         """Return a plan's estimate."""
-        if plan not in self._priced:
-            self._priced[plan] = self._price(plan)
-        return self._priced[plan]
+        asked = alike_in_memory(plan)
+        if asked not in self._priced:
+            self._priced[asked] = self._price(asked)
+        return self._priced[asked]
 
     def headroom(self, plan: FinetunePlan) -> float:
         """Return the share of the memory that a plan leaves free."""
         return 1 - self.estimate(plan).used_bytes / self.situation.available_bytes
+
+    def leaves(self, plan: FinetunePlan, headroom: float) -> bool:
+        """Return whether a plan leaves so much of the memory free."""
+        if self._at_least(plan) > (1 - headroom) * self.situation.available_bytes:
+            return False
+        return self.headroom(plan) >= headroom
 
     def drafted(self, method: str) -> FinetunePlan:
         """Return the plan that the rules wish for under a method, before memory is looked at."""
@@ -70,23 +102,22 @@ class Search:
         """Return the best plan that fits with headroom; failing that, without; failing that, the smallest."""
         stages = list(self._stages())
         for headroom in (HEADROOM, 0.0):
-            refused: dict[str, int] = {}
+            refused: dict[str, FinetunePlan] = {}
             for plan, pulled in stages:
                 if headroom and _LAST_RESORTS & set(pulled):
                     continue
-                smallest = self._smallest(plan)
-                if self.headroom(smallest) >= headroom:
-                    return self._fit(self._refined(plan, headroom), pulled, refused)
-                refused.setdefault(plan.method, self.estimate(smallest).used_bytes)
+                refined = self._refined(plan, headroom)
+                if refined is not None:
+                    return self._fit(refined, pulled, refused)
+                refused.setdefault(plan.method, self._smallest(plan))
         plan, pulled = stages[-1]
         return self._fit(self._smallest(plan), pulled, refused)
 
     def best_of(self, method: str) -> Fit:
         """Return the best plan of one method that fits, or its smallest form."""
         wished = self.drafted(method)
-        if self.headroom(self._smallest(wished)) < 0:
-            return self._fit(self._smallest(wished), (), {})
-        return self._fit(self._refined(wished, min(HEADROOM, self.headroom(self._smallest(wished)))), (), {})
+        refined = self._refined(wished, HEADROOM) or self._refined(wished, 0.0)
+        return self._fit(refined or self._smallest(wished), (), {})
 
     def smallest_of(self, method: str) -> Fit:
         """Return the form of a method that needs least: one sequence, recomputed, paged 8-bit optimizer."""
@@ -120,9 +151,10 @@ class Search:
             values["gradient_accumulation_steps"] = max(1, math.ceil(wished / (micro * plan.num_gpus)))
         return dataclasses.replace(plan, **values)
 
-    def _fit(self, plan: FinetunePlan, pulled: tuple[str, ...], refused: Mapping[str, int]) -> Fit:
+    def _fit(self, plan: FinetunePlan, pulled: tuple[str, ...], refused: Mapping[str, FinetunePlan]) -> Fit:
         headroom = self.headroom(plan)
-        return Fit(plan, self.estimate(plan), headroom >= 0, headroom, pulled, dict(refused))
+        needed = {name: self.estimate(smallest).used_bytes for name, smallest in refused.items()}
+        return Fit(plan, self.estimate(plan), headroom >= 0, headroom, pulled, needed)
 
     def _stages(self) -> Iterator[tuple[FinetunePlan, tuple[str, ...]]]:
         """Yield wished plans from the best to the smallest, each with the levers pulled so far."""
@@ -191,17 +223,16 @@ class Search:
         one = self.rebatched(plan, 1)
         return dataclasses.replace(one, gradient_checkpointing=True) if self.allows("gradient_checkpointing") else one
 
-    def _refined(self, plan: FinetunePlan, headroom: float) -> FinetunePlan:
-        """Return the fastest form of a plan that leaves the headroom; its smallest form is known to."""
-        on = self._largest(self._smallest(plan), plan.per_device_train_batch_size, headroom)
-        if not self._may_keep_activations(plan):
+    def _refined(self, plan: FinetunePlan, headroom: float) -> FinetunePlan | None:
+        """Return the fastest form of a plan that leaves the headroom; None if not even the smallest does."""
+        wished = plan.per_device_train_batch_size
+        on = self._largest(self._smallest(plan), range_of_powers(1, wished), headroom)
+        if on is None or not self._may_keep_activations(plan):
             return on
         spare = headroom if self.situation.goal == "speed" or self.situation.gpu.is_cpu else SPARE_WITHOUT_CHECKPOINTING
         one = dataclasses.replace(self.rebatched(plan, 1), gradient_checkpointing=False)
-        if self.headroom(one) < spare:
-            return on
-        off = self._largest(one, on.per_device_train_batch_size, spare)
-        return off if 2 * off.per_device_train_batch_size >= on.per_device_train_batch_size else on
+        reached = on.per_device_train_batch_size
+        return self._largest(one, range_of_powers(max(1, reached // 2), reached), spare) or on
 
     def _may_keep_activations(self, plan: FinetunePlan) -> bool:
         """Return whether checkpointing may be switched off: QLoRA keeps it unless speed is the goal."""
@@ -209,18 +240,22 @@ class Search:
             return False
         return plan.quantization == "none" or self.situation.goal == "speed" or self.situation.gpu.is_cpu
 
-    def _largest(self, plan: FinetunePlan, most: int, headroom: float) -> FinetunePlan:
-        """Return a plan with the largest micro-batch, a power of two up to ``most``, that leaves the headroom."""
-        if not self.allows("per_device_train_batch_size"):
-            return plan
-        low, high = 0, int(math.log2(max(1, most)))
-        while low < high:
-            middle = (low + high + 1) // 2
-            if self.headroom(self.rebatched(plan, 2**middle)) >= headroom:
-                low = middle
-            else:
-                high = middle - 1
-        return self.rebatched(plan, 2**low)
+    def _largest(self, plan: FinetunePlan, batches: Sequence[int], headroom: float) -> FinetunePlan | None:
+        """Return a plan with the largest of some rising micro-batches that leaves the headroom; None if none does."""
+        tried = batches if self.allows("per_device_train_batch_size") else batches[-1:]
+        candidates = (self.rebatched(plan, micro) for micro in reversed(tried))
+        return next((candidate for candidate in candidates if self.leaves(candidate, headroom)), None)
+
+
+def range_of_powers(least: int, most: int) -> tuple[int, ...]:
+    """Return the powers of two from one to the other."""
+    return tuple(2**power for power in range(least.bit_length() - 1, most.bit_length()))
+
+
+def alike_in_memory(plan: FinetunePlan) -> FinetunePlan:
+    """Return a plan that costs the same memory and stands for all that do, whatever rate or schedule they have."""
+    several = min(plan.gradient_accumulation_steps, 2)
+    return dataclasses.replace(plan, gradient_accumulation_steps=several, **_WITHOUT_MEMORY)
 
 
 def drafted(situation: Situation, method: str, rules: Sequence[Rule]) -> FinetunePlan:

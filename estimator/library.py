@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from estimator.conditions import Conditions
-from estimator.estimate import MemoryEstimate, estimate
+from estimator.estimate import MemoryEstimate, estimate, peak_allocated_bytes
 from estimator.kernels import fallback_warning, kernel_choice
+from estimator.overhead import context_bytes, worker_bytes
 from estimator.recipe import LIBRARIES, Recipe, is_masked, recipe
 from estimator.sharding import gpus_needed as smallest_number
 from estimator.sharding import on_each_gpu, replica, share
@@ -79,6 +80,20 @@ def price(model: ModelSpec, plan: FinetunePlan, gpu: GpuSpec, *, progress: Progr
     choice = kernel_choice(model, plan, gpu, masked=is_masked(plan))
     fallback = fallback_warning(choice, model, plan)
     return found if fallback is None else replace(found, warnings=(*found.warnings, fallback))
+
+
+def least_used_bytes(model: ModelSpec, plan: FinetunePlan, gpu: GpuSpec, *, progress: Progress | None = None) -> int:
+    """Return bytes that a plan certainly uses, without the allocator's replay that makes ``price`` slow.
+
+    Leaves out the allocator's cache and what strategies that divide the model change: of those it knows nothing.
+
+    Raises:
+        LorafitError: If the model cannot be built or traced.
+    """
+    if plan.sharding not in {"none", "ddp"}:
+        return 0
+    allocated = peak_allocated_bytes(tape_for(model, plan, progress=progress, gpu=gpu), plan, gpu)
+    return allocated + (worker_bytes() if gpu.is_cpu else context_bytes(gpu))
 
 
 def gpus_needed(model: ModelSpec, plan: FinetunePlan, gpu: GpuSpec, *, progress: Progress | None = None) -> int | None:

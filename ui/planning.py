@@ -47,6 +47,10 @@ class Request:
         """Return what a plan needs on the device."""
         return priced(self.situation.model, plan, self.gpu)
 
+    def at_least(self, plan: FinetunePlan) -> int:
+        """Return what a plan certainly needs on the device."""
+        return library.least_used_bytes(self.situation.model, plan, self.gpu)
+
     def place(self, token: str) -> Place:
         """Return where a run of this request takes place; the token makes a double click one run."""
         folder = str(paths.demo_model()) if self.situation.model.name == DEMO_MODEL else ""
@@ -105,7 +109,7 @@ def request(inputs: Inputs, method: Mapping[str, str]) -> Request:
 
 def recommendation(asked: Request) -> Recommendation:
     """Return the advice for a request."""
-    return advise(asked.situation, rules=asked.rules, price=asked.price)
+    return advise(asked.situation, rules=asked.rules, price=asked.price, at_least=asked.at_least)
 
 
 @dataclass(frozen=True, slots=True)

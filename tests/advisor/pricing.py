@@ -22,3 +22,8 @@ def price_of(asked):
 @functools.lru_cache(maxsize=4096)
 def _priced(model, plan, gpu):
     return library.price(model, plan, gpu)
+
+
+def at_least_of(asked):
+    """Return the estimator's lower bound of plans in a situation."""
+    return lambda plan: library.least_used_bytes(asked.model, plan, asked.gpu)

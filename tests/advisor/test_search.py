@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -10,15 +11,16 @@ from hypothesis import strategies as st
 from advisor import advise
 from advisor.warnings import cautions
 from catalog import gpus
+from estimator import library
 from specs import METHODS, FinetunePlan, PlanError
-from tests.advisor.pricing import price_of, situation
+from tests.advisor.pricing import at_least_of, price_of, situation
 
 PRECISION = {"full": 3, "lora": 2, "lora-8bit": 1, "qlora": 0}
 
 
 def advised(rules="evidence", **values):
     asked = situation(**values)
-    return advise(asked, rules=rules, price=price_of(asked))
+    return advise(asked, rules=rules, price=price_of(asked), at_least=at_least_of(asked))
 
 
 def spoken(cautions):
@@ -66,6 +68,43 @@ def test_what_is_recommended_fits_or_says_so(memory, task, goal):
     assert result.fits == (again.used_bytes <= asked.available_bytes)
     assert FinetunePlan.from_json(result.plan.to_json()) == result.plan
     json.dumps(result.to_dict())
+
+
+SITUATIONS = [
+    pytest.param({"model": "meta-llama/Llama-2-7b-hf", "gpu": "24 GiB"}, id="7B on 24 GiB"),
+    pytest.param({"model": "meta-llama/Llama-3.1-70B", "gpu": "80 GiB"}, id="70B on 80 GiB"),
+    pytest.param({"model": "meta-llama/Llama-3.1-70B", "gpu": "12 GiB"}, id="70B on 12 GiB, nothing fits"),
+    pytest.param({"model": "meta-llama/Llama-3.2-1B", "gpu": "8 GiB"}, id="1B on 8 GiB"),
+    pytest.param({"model": "Qwen/Qwen3-30B-A3B", "gpu": "80 GiB"}, id="a mixture of 30B on 80 GiB"),
+    pytest.param({"gpu": "A100 SXM4 80 GB", "num_gpus": 8}, id="8B on eight cards"),
+]
+
+
+@pytest.mark.parametrize("values", SITUATIONS)
+def test_the_lower_bound_saves_replays_and_changes_nothing(values):
+    asked, prices = situation(**values), []
+
+    def price(plan):
+        prices.append(plan)
+        return price_of(asked)(plan)
+
+    bounded = advise(asked, price=price, at_least=at_least_of(asked))
+    num_priced = len(prices)
+    assert bounded == advise(asked, price=price)
+    assert num_priced <= 13
+    for plan in prices:
+        assert at_least_of(asked)(plan) <= price_of(asked)(plan).used_bytes
+
+
+@pytest.mark.parametrize("values", SITUATIONS)
+def test_advice_is_there_at_once_when_its_tapes_are_warm(values):
+    """0.3 s is promised on a quiet machine; a loaded one gets four times as much."""
+    asked, taken = situation(**values), []
+    for _ in range(3):
+        start = time.perf_counter()
+        advise(asked, price=lambda plan: library.price(asked.model, plan, asked.gpu), at_least=at_least_of(asked))
+        taken.append(time.perf_counter() - start)
+    assert min(taken) < 1.2
 
 
 def test_free_memory_counts_not_the_size_of_the_card():
