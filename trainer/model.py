@@ -70,6 +70,7 @@ def base_model(plan: FinetunePlan, source: Source, *, device: str) -> PreTrained
         way_out = "Choose a folder with config.json and safetensors weights"
         raise SpecError(str(source), "cannot be loaded as a causal language model", str(error), way_out) from error
     model.config.use_cache = False
+    _name_backbone(model)
     _keep_trainable_layout(model)
     return model
 
@@ -166,6 +167,7 @@ def adapter_config(plan: FinetunePlan, model: nn.Module) -> PeftConfig:
         lora_alpha=plan.lora_alpha,
         lora_dropout=plan.lora_dropout,
         target_modules=_targets(plan, model),
+        exclude_modules=_routers(model) or None,
         bias=plan.bias,
         use_rslora=plan.use_rslora,
         use_dora=plan.use_dora,
@@ -176,14 +178,26 @@ def adapter_config(plan: FinetunePlan, model: nn.Module) -> PeftConfig:
 
 
 def linear_modules(model: nn.Module) -> tuple[str, ...]:
-    """Return the last names of the linear modules that an adapter may target: all but the output head."""
+    """Return the last names of the linear modules that an adapter may target: all but output head and routers."""
     head = model.get_output_embeddings() if isinstance(model, PreTrainedModel) else None
     found = {
         name.rpartition(".")[2]: None
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | Conv1D) and module is not head
+        if isinstance(module, nn.Linear | Conv1D) and module is not head and not _is_router(module)
     }
     return tuple(found)
+
+
+def _routers(model: nn.Module) -> list[str]:
+    return sorted({name.rpartition(".")[2] for name, module in model.named_modules() if _is_router(module)})
+
+
+def _is_router(module: nn.Module) -> bool:
+    """Return whether a linear module picks experts: those of Llama 4 and Phi-MoE return several tensors.
+
+    PEFT 0.21 ``all-linear`` counts them as linear layers, and its wrapper fails on what they return.
+    """
+    return isinstance(module, nn.Linear) and type(module).__name__.endswith("Router")
 
 
 @contextmanager
@@ -239,6 +253,7 @@ def _meta_base(plan: FinetunePlan, config: PretrainedConfig, attention: str) -> 
             config.model_type, "is no causal language model that transformers can build", str(error)
         ) from error
     model.config.use_cache = False
+    _name_backbone(model)
     _keep_in_32_bit(model, dtype)
     quantization = bnb_config(plan)
     if quantization is not None:
@@ -252,6 +267,12 @@ def _meta_base(plan: FinetunePlan, config: PretrainedConfig, attention: str) -> 
         model.is_loaded_in_4bit, model.is_loaded_in_8bit = plan.load_in_4bit, plan.load_in_8bit
         model.is_quantized = True
     return model
+
+
+def _name_backbone(model: PreTrainedModel) -> None:
+    """Let TRL's chunked loss find the layers: transformers 5.23 gives Llama 4 a prefix that its text model lacks."""
+    if model.base_model is model and isinstance(getattr(model, "model", None), nn.Module):
+        model.base_model_prefix = "model"
 
 
 def _keep_trainable_layout(model: nn.Module) -> None:
