@@ -160,6 +160,16 @@ class Metric:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """The course of a run's training loss, for a small picture."""
+
+    losses: tuple[float, ...]
+    """Means of successive stretches of steps."""
+    last: float
+    """Loss of the last step that has one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     """Something that happened to a run, in one sentence."""
 

@@ -58,6 +58,11 @@ def _store(folder: Path) -> Store:
     return opened
 
 
+def known(run_ids: Iterable[str]) -> list[Run]:
+    """Return the runs of the given ids, each once, those that there are."""
+    return [run for run_id in dict.fromkeys(run_ids) if (run := store().find(run_id)) is not None]
+
+
 def start(plan: FinetunePlan, data: DataSource, place: Place, estimate: Mapping[str, Any]) -> str:
     """Queue a run, start it if its device is free, and return its id; one token of a place starts one run."""
     run = store().create(plan, data, estimate, place=place)
@@ -139,15 +144,14 @@ def doing(run: Run) -> str:
 
 def history(runs: Sequence[Run]) -> dict[str, list[Any]]:
     """Return the table of runs, one list a column."""
-    points = {run.id: metrics(run) for run in runs}
-    losses = {run.id: curve(points[run.id], "loss", "").values for run in runs}
+    lines = store().lines()
     return {
         "Run": [run.id for run in runs],
         "State": [str(run.state) for run in runs],
         "Model": [run.plan.model_name_or_path.rsplit("/", 1)[-1] for run in runs],
         "Method": [METHODS[run.plan.method].label for run in runs],
-        "Loss": [list(losses[run.id]) for run in runs],
-        "Last loss": [losses[run.id][-1] if losses[run.id] else None for run in runs],
+        "Loss": [list(lines[run.id].losses) if run.id in lines else [] for run in runs],
+        "Last loss": [lines[run.id].last if run.id in lines else None for run in runs],
         "Steps": [run.step for run in runs],
         "Peak": [gib(peak) if (peak := measured_peak(run)) else "" for run in runs],
         "Time": [text.duration(seconds) if (seconds := seconds_taken(run)) else "" for run in runs],

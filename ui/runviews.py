@@ -1,6 +1,6 @@
 """A run on the page: live numbers and curves, answers before and after, comparison, history."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import streamlit as st
@@ -21,11 +21,6 @@ COLUMNS = {
     "Last loss": st.column_config.NumberColumn(format="%.3f"),
 }
 RANGES = {"All": None, "Last 50 steps": 50, "Last 500 steps": 500}
-
-
-def chosen(known: Collection[str]) -> list[str]:
-    """Return the runs that the page's address names."""
-    return [run_id for run_id in st.query_params.get_all(RUN) if run_id in known]
 
 
 def history(runs: Sequence[Run]) -> None:

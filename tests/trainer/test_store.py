@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from specs import RunError
-from trainer import contract
+from trainer import contract, database
 from trainer import store as storing
-from trainer.contract import ACTIVE, TRANSITIONS, Answer, DataSource, Metric, Phase, Place, State
+from trainer.contract import ACTIVE, TRANSITIONS, Answer, DataSource, Line, Metric, Phase, Place, State
 from trainer.store import Store
 
 CLICK = "one click"
@@ -200,7 +200,7 @@ def test_no_id_leads_out_of_the_runs_folder(store, hostile):
 
 
 def test_a_store_of_a_newer_version_is_left_alone(store):
-    with sqlite3.connect(store.folder / storing.DATABASE) as db:
+    with sqlite3.connect(store.folder / database.FILE) as db:
         db.execute("PRAGMA user_version = 99")
     db.close()
     with pytest.raises(RunError, match="Update LoRAFit"):
@@ -228,19 +228,16 @@ def test_every_state_is_reachable_and_every_active_one_can_be_lost():
     assert all(State.LOST in TRANSITIONS[state] for state in ACTIVE)
 
 
-def test_a_thousand_runs_with_a_hundred_thousand_points_open_within_a_second(store, plan_of):
-    plan = plan_of().to_json()
-    with sqlite3.connect(store.folder / storing.DATABASE) as db:
-        runs = [(f"20260101-{n:06d}-abcd", plan) for n in range(1000)]
-        db.executemany(
-            "INSERT INTO runs (id, state, phase, device, model_path, plan, data, created_at, queued_at) VALUES"
-            """ (?, 'finished', 'done', 'cpu', '', ?, '{"path": "", "columns": {}, "prompts": []}', 0, 0)""",
-            runs,
-        )
-        points = [(run_id, step, 1.0) for run_id, _ in runs for step in range(1, 101)]
-        db.executemany("INSERT INTO metrics (run_id, step, loss) VALUES (?, ?, ?)", points)
-    db.close()
-    begun = time.perf_counter()
-    assert len(store.runs()) == 1000
-    assert len(store.metrics("20260101-000500-abcd")) == 100
-    assert time.perf_counter() - begun < 1
+def test_the_course_of_every_run_comes_in_one_query(store, plan_of):
+    short, long, none = (store.create(plan_of(), DATA) for _ in range(3))
+    for step, loss in enumerate([3.0, 2.0, 1.0], 1):
+        store.add_metric(short.id, Metric(step=step, loss=loss))
+    for step in range(1, 61):
+        store.add_metric(long.id, Metric(step=step, loss=float(step)))
+    store.add_metric(long.id, Metric(step=61, eval_loss=9.0))
+    lines = store.lines(points=10)
+    assert lines[short.id] == Line(losses=(3.0, 2.0, 1.0), last=1.0)
+    assert lines[long.id].last == 60.0
+    assert 10 <= len(lines[long.id].losses) <= 11
+    assert list(lines[long.id].losses) == sorted(lines[long.id].losses)
+    assert none.id not in lines

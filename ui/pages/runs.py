@@ -5,14 +5,14 @@ import streamlit as st
 from ui import notices, running, runviews
 
 with notices.errors():
-    runs = {run.id: run for run in running.store().runs()}
-    chosen = runviews.chosen(runs)
-    if not runs:
+    chosen = running.known(st.query_params.get_all(runviews.RUN))
+    runs = () if chosen else running.store().runs()
+    if len(chosen) == 1:
+        runviews.one(chosen[0])
+    elif chosen:
+        runviews.comparison(chosen)
+    elif runs:
+        runviews.history(runs)
+    else:
         st.info("No run yet. Choose a model on the Plan page and start one.", icon=":material/rocket_launch:")
         st.page_link("ui/pages/plan.py", label="Plan a run", icon=":material/tune:")
-    elif not chosen:
-        runviews.history(list(runs.values()))
-    elif len(chosen) == 1:
-        runviews.one(runs[chosen[0]])
-    else:
-        runviews.comparison([runs[run_id] for run_id in chosen])
