@@ -13,10 +13,10 @@ from huggingface_hub.errors import StrictDataclassClassValidationError
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-from transformers.pytorch_utils import Conv1D
 
 from catalog.paths import assets
 from catalog.shapes import SHAPE_FIELDS
+from trainer import model as trainer_model
 
 # Some default configurations cannot be built because they leave these out; the module names do not depend on them.
 _FILLED: tuple[dict[str, int], ...] = ({}, {"head_dim": 128})
@@ -42,11 +42,8 @@ def built(config: PretrainedConfig) -> PreTrainedModel:
 
 
 def linear_modules(model: PreTrainedModel) -> list[str]:
-    """Return the last names of what PEFT's ``all-linear`` targets: every Linear and Conv1D but the output head."""
-    head = model.get_output_embeddings()
-    linear = (torch.nn.Linear, Conv1D)
-    named = model.named_modules()
-    return list(dict.fromkeys(n.rpartition(".")[2] for n, m in named if isinstance(m, linear) and m is not head))
+    """Return the last names of what an adapter may target: every Linear and Conv1D but output head and routers."""
+    return list(trainer_model.linear_modules(model))
 
 
 def expert_parameters(model: PreTrainedModel) -> list[str]:
