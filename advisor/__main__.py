@@ -12,6 +12,7 @@ from advisor.rules import RULE_SETS
 from estimator import library
 from estimator.estimate import MemoryEstimate
 from specs import FinetunePlan, GpuSpec, LorafitError, PlanError
+from specs.door import leave, setting
 
 # Only this door joins the advisor to the catalog: by name, so that the package itself stays free of it.
 gpus, machine, models = (importlib.import_module(f"catalog.{name}") for name in ("gpus", "machine", "models"))
@@ -89,19 +90,9 @@ def _device(chosen: argparse.Namespace) -> tuple[GpuSpec, int | None]:
 
 
 def _pins(texts: list[str]) -> dict[str, Any]:
-    """Return ``field=value`` pairs with their values read as JSON, or as text."""
-    pins: dict[str, Any] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise PlanError("--pin", "is written field=value", text)
-        try:
-            pins[name] = json.loads(value)
-        except ValueError:
-            pins[name] = value
-        if name == "target_modules" and value != "all-linear":
-            pins[name] = tuple(pins[name]) if isinstance(pins[name], list) else tuple(value.split(","))
-    return pins
+    """Return ``field=value`` pairs as the fields of a plan hold them."""
+    pins = dict(setting("--pin", text) for text in texts)
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in pins.items()}
 
 
 def _cost(chosen: argparse.Namespace, speed: Any) -> dict[str, Any]:
@@ -136,4 +127,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

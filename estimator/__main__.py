@@ -14,6 +14,7 @@ from estimator import accuracy, library, shipping
 from estimator.estimate import MemoryEstimate
 from estimator.recipe import Recipe, recipe
 from specs import METHODS, CatalogError, FinetunePlan, GpuSpec, LorafitError, ModelSpec, gib
+from specs.door import leave
 
 _MEASURED = Path(__file__).resolve().parent.parent / "assets" / "measured"
 _TABLE_BATCHES = (1, 2, 4, 8, 16)
@@ -235,4 +236,4 @@ def _measured_recipes() -> Iterator[Recipe]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    leave(main)

@@ -12,9 +12,12 @@ from typing import Any, NoReturn
 
 from catalog import machine, paths
 from specs import FinetunePlan, LorafitError, PlanError, gib
+from specs.door import leave
 from trainer import export, launcher
+from trainer import retry as retrying
 from trainer.contract import DataSource, Metric, Place, Run, State
 from trainer.dataset import first_example
+from trainer.diagnosis import Diagnosis, diagnoses, perplexity
 from trainer.doctor import examined
 from trainer.export import compared, run_dict
 from trainer.store import Store
@@ -67,12 +70,13 @@ def _commands() -> Iterator[tuple[str, Callable[[Store, argparse.Namespace], int
     data: dict[str, dict[str, Any]] = {
         "--data": {"type": Path, "required": True, "metavar": "FILE", "help": "json, jsonl, csv, parquet or txt"}
     }
+    detached = {"--detach": {"action": "store_true", "help": "return at once, print the run's id"}}
     run_options: dict[str, dict[str, Any]] = {
         "--plan": {"type": Path, "required": True, "metavar": "FILE", "help": "a plan as JSON"},
         **data,
         "--max-steps": {"type": int, "metavar": "N", "help": "train N optimizer steps instead of the plan's"},
         "--device": {"help": "such as cuda:0 or cpu; the best one by itself"},
-        "--detach": {"action": "store_true", "help": "return at once, print the run's id"},
+        **detached,
     }
     yield "run", _run, "train a plan and watch it", run_options
     yield "list", _list, "all runs, the newest first", {}
@@ -81,6 +85,8 @@ def _commands() -> Iterator[tuple[str, Callable[[Store, argparse.Namespace], int
     yield "resume", _resume, "go on from the last checkpoint", run_id
     steps = {"steps": {"type": int, "metavar": "STEPS"}}
     yield "extend", _extend, "train a run that is over some steps more", {**run_id, **steps}
+    pairs = {"nargs": "+", "required": True, "metavar": "FIELD=VALUE", "help": "fields of the plan to change"}
+    yield "retry", _retry, "run the same data again with some settings changed", {**run_id, "--set": pairs, **detached}
     ids = {"ids": {"nargs": "+", "metavar": "ID"}}
     yield "compare", _compare, "where the plans of runs differ, and what came of it", ids
     zipped = {"--zip": {"type": Path, "metavar": "FILE", "help": "write the adapter with plan and metrics instead"}}
@@ -100,10 +106,20 @@ def _run(store: Store, given: argparse.Namespace) -> int:
     place = Place(device=given.device or _device(), model_path=_model_path(plan))
     run = store.create(plan, data, place=place)
     launcher.launch(store, run.id)
+    return _followed(store, run, given)
+
+
+def _followed(store: Store, run: Run, given: argparse.Namespace) -> int:
+    """Watch a run to its end, or only show it where the person wants to go on."""
     if given.detach:
         show(store.run(run.id), store, as_json=given.json)
         return 0
     return watch(store, run.id, as_json=given.json)
+
+
+def _retry(store: Store, given: argparse.Namespace) -> int:
+    run = store.run(given.id)
+    return _followed(store, retrying.retry(store, run, retrying.changed(run.plan, given.set)), given)
 
 
 def _list(store: Store, given: argparse.Namespace) -> int:
@@ -191,20 +207,37 @@ def _check(_: Store, given: argparse.Namespace) -> int:
 
 def watch(store: Store, run_id: str, *, as_json: bool = False) -> int:
     """Print what a run does until it is over; return 0, or 1 if it did not finish or stop as asked."""
-    seen, phase = 0, None
+    told = _Told()
     while True:
         run = store.run(run_id)
-        for metric in store.metrics(run_id, after_step=seen):
-            seen = metric.step
-            if not as_json:
-                print(_line(metric, run), flush=True)
-        if not as_json and (run.state, run.phase) != phase:
-            phase = (run.state, run.phase)
-            print(f"{run.id}: {run.state}, {run.phase}", flush=True)
+        if not as_json:
+            for line in told.news(run, store.metrics(run_id, after_step=told.step)):
+                print(line, flush=True)
         if run.is_over:
             show(run, store, as_json=as_json)
             return 0 if run.state in {State.FINISHED, State.STOPPED} else 1
         time.sleep(_LOOK_SECONDS)
+
+
+class _Told:
+    """What a watcher has seen of a run, so that each step, phase and diagnosis is told once."""
+
+    def __init__(self) -> None:
+        self._points: tuple[Metric, ...] = ()
+        self._seen: set[object] = set()
+
+    @property
+    def step(self) -> int:
+        return self._points[-1].step if self._points else 0
+
+    def news(self, run: Run, points: tuple[Metric, ...]) -> Iterator[str]:
+        self._points += points
+        yield from (_line(metric, run) for metric in points)
+        facts: dict[object, str] = {(run.state, run.phase): f"{run.id}: {run.state}, {run.phase}"}
+        if points:
+            facts |= {found.name: f"{run.id}: {_told(found, run)}" for found in diagnoses(self._points)}
+        yield from (line for fact, line in facts.items() if fact not in self._seen)
+        self._seen |= facts.keys()
 
 
 def _line(metric: Metric, run: Run) -> str:
@@ -229,22 +262,34 @@ def show(run: Run, store: Store, *, as_json: bool = False) -> None:
     if as_json:
         described = run_dict(run)
         described["metrics"] = [dataclasses.asdict(metric) for metric in metrics]
+        described["diagnoses"] = [dataclasses.asdict(found) for found in diagnoses(metrics)]
         described["answers"] = [dataclasses.asdict(answer) for answer in store.answers(run.id)]
         print(json.dumps(described, indent=2))
         return
     losses = [metric.loss for metric in metrics if metric.loss is not None]
     print(f"{run.id}: {run.state}, step {run.step}/{run.total_steps or '?'}")
     if losses:
-        print(f"  loss {losses[0]:.4f} -> {losses[-1]:.4f}")
+        print(f"  loss {losses[0]:.4f} -> {losses[-1]:.4f}, perplexity {perplexity(losses[-1]):.4g}")
     if "peak_used_bytes" in run.measured:
         predicted = (run.estimate or {}).get("used_bytes")
         told = f", predicted {gib(predicted)}" if predicted else ""
         print(f"  memory: measured peak {gib(run.measured['peak_used_bytes'])}{told}")
     if run.error:
         print(f"  {run.error}")
+    if run.place.parent_id:
+        print(f"  repeats {run.place.parent_id} with other settings")
+    for found in diagnoses(metrics):
+        print(f"  {_told(found, run)}")
     for answer in store.answers(run.id):
         print(f"  {answer.prompt}\n    before: {answer.base}\n    after:  {answer.tuned}")
     print(f"  files: {store.run_folder(run.id)}")
+
+
+def _told(found: Diagnosis, run: Run) -> str:
+    """Return a diagnosis in one line: what is seen, by which rule, what to change."""
+    remedy = found.remedy(run.plan)
+    change = f" ({remedy})" if remedy else ""
+    return f"{found.name}: {found.sentence} {found.advice.rstrip('.')}{change}. Rule: {found.rule}"
 
 
 def _read_plan(path: Path) -> FinetunePlan:
@@ -270,4 +315,4 @@ def _model_path(plan: FinetunePlan) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    leave(main)

@@ -1,0 +1,26 @@
+"""A command line whose reader has gone ends without complaint."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+ASKED = ["--model", "HuggingFaceTB/SmolLM2-135M-Instruct", "--vram-gib", "8"]
+COMMANDS = {"trainer": ["list"], "estimator": [*ASKED, "--method", "qlora"], "advisor": ASKED}
+
+
+@pytest.mark.parametrize(("module", "arguments"), COMMANDS.items(), ids=COMMANDS)
+def test_a_command_line_ends_quietly_when_nobody_reads_on(tmp_path, module, arguments):
+    reading, writing = os.pipe()
+    os.close(reading)
+    ended = subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "LORAFIT_RUNS": str(tmp_path)},
+        check=False,
+    )
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (141, "")
