@@ -11,7 +11,7 @@ from typing import Any
 
 from catalog import local, sizes
 from catalog.paths import assets
-from catalog.shapes import architectures, shape, with_defaults
+from catalog.shapes import architectures, shape, tower_with_defaults, with_defaults
 from specs import CatalogError, ModelSpec
 
 # Owner and repository as the Hub allows them: huggingface_hub.utils.validate_repo_id.
@@ -69,8 +69,8 @@ def described(config: Mapping[str, Any], *, name: str, source: str) -> ModelSpec
     """
     text = config.get("text_config")
     if isinstance(text, Mapping):
-        outer = {name: config[name] for name in ("tie_word_embeddings",) if name in config}
-        config = {**config, "text_config": with_defaults({**outer, **text})}
+        config = {**config, "text_config": tower_with_defaults(text, config)}
+    _refuse_without_attention(config, name)
     spec = ModelSpec.from_config(with_defaults(config), name=name, source=source)
     local.refuse_unloadable(config, name)
     if spec.model_type not in architectures():
@@ -94,6 +94,9 @@ def nearest(text: str) -> str:
     return f" (nearest: {', '.join(found)})" if found else ""
 
 
+# State-space and recurrent models: PEFT puts no adapter on them, and their steps follow the length token by token.
+_WITHOUT_ATTENTION = ("falcon_mamba", "mamba", "rwkv", "xlstm")
+
 _WAY_OUT = "Give a shipped name, the path of a config.json, a size such as 7B, or a Hub id such as Qwen/Qwen3-8B"
 
 
@@ -116,6 +119,14 @@ def _meant(text: str) -> str | None:
 def _words(text: str) -> frozenset[str]:
     """Return the words and numbers of a name: ``Qwen2.5-7B`` has qwen, 2.5 and 7b."""
     return frozenset(re.findall(r"[a-z]+|\d+(?:\.\d+)?[a-z]*", text[:200].lower()))
+
+
+def _refuse_without_attention(config: Mapping[str, Any], name: str) -> None:
+    """Refuse state-space and recurrent models by what they are: their files name no attention heads."""
+    model_type = str(config.get("model_type"))
+    if model_type in architectures() and model_type.startswith(_WITHOUT_ATTENTION):
+        way_out = "Choose a model with attention layers"
+        raise CatalogError(f"{name}: model_type", "must be of a model with attention layers", model_type, way_out)
 
 
 def _unknown_type(model_type: str) -> str:

@@ -40,6 +40,19 @@ SHAPE_FIELDS = (
 )
 """Fields besides ModelSpec's own that decide which tensors there are and how large."""
 
+SIZE_FIELDS = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "max_position_embeddings",
+    "sliding_window",
+)
+"""Sizes that the text tower of a multimodal file leaves out where they are its type's own, as Gemma 3's do."""
+
 # These keep one trained vector for each position.
 _LEARNED_POSITIONS = frozenset({"gpt2", "opt"})
 
@@ -57,6 +70,14 @@ def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     defaults = architectures().get(str(config.get("model_type")), {}).get("defaults", {})
     tied = {"tie_word_embeddings": defaults["tie_word_embeddings"]} if "tie_word_embeddings" in defaults else {}
     return {**tied, **config}
+
+
+def tower_with_defaults(text: Mapping[str, Any], outer: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a text tower's configuration with what its file leaves to the type's defaults, or says outside of it."""
+    defaults = architectures().get(str(text.get("model_type")), {}).get("defaults", {})
+    sizes = {name: defaults[name] for name in SIZE_FIELDS if name in defaults}
+    said = {name: outer[name] for name in ("tie_word_embeddings",) if name in outer}
+    return with_defaults({**sizes, **said, **text})
 
 
 def shape(spec: ModelSpec) -> tuple[Any, ...]:

@@ -15,8 +15,8 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from catalog.paths import assets
-from catalog.shapes import SHAPE_FIELDS
-from trainer import model as trainer_model
+from catalog.shapes import SHAPE_FIELDS, SIZE_FIELDS
+from trainer import adapters
 
 # Some default configurations cannot be built because they leave these out; the module names do not depend on them.
 _FILLED: tuple[dict[str, int], ...] = ({}, {"head_dim": 128})
@@ -43,7 +43,7 @@ def built(config: PretrainedConfig) -> PreTrainedModel:
 
 def linear_modules(model: PreTrainedModel) -> list[str]:
     """Return the last names of what an adapter may target: every Linear and Conv1D but output head and routers."""
-    return list(trainer_model.linear_modules(model))
+    return list(adapters.linear_modules(model))
 
 
 def expert_parameters(model: PreTrainedModel) -> list[str]:
@@ -74,7 +74,7 @@ def architecture(model_type: str) -> dict[str, Any]:
     return {
         "linear_modules": linear_modules(model),
         "expert_parameters": expert_parameters(model),
-        "defaults": {name: values[name] for name in SHAPE_FIELDS if values.get(name) is not None},
+        "defaults": {name: values[name] for name in (*SIZE_FIELDS, *SHAPE_FIELDS) if values.get(name) is not None},
     }
 
 

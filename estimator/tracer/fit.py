@@ -46,7 +46,8 @@ def tape(
     first = recordings[0]
     for other in recordings[1:]:
         if other.events != first.events or other.places != first.places:
-            raise TraceError("trace", "the step does the same at every size of one regime", None, "Report this model")
+            rule = "does other operations at other lengths, as recurrent layers do, and cannot be estimated"
+            raise TraceError(models[0].module.config.model_type, rule, None, "Choose a model of attention layers alone")
     rows = [_row(probes, [recording.allocations[n] for recording in recordings]) for n in range(len(first.allocations))]
     distinct = sorted(set(rows))
     number = {row: index for index, row in enumerate(distinct)}

@@ -219,6 +219,13 @@ def test_of_a_multimodal_config_the_text_tower_counts(written):
     assert (spec.model_type, spec.num_params) == ("gemma3_text", 3_880_263_168)
 
 
+def test_a_text_tower_may_leave_out_what_is_its_types_default(written):
+    text = {"model_type": "gemma3_text", "hidden_size": 2560, "intermediate_size": 10240, "num_hidden_layers": 34}
+    spec = models.find(written({"model_type": "gemma3", "text_config": {**text, "sliding_window": 1024}}))
+    assert (spec.num_params, spec.num_attention_heads, spec.vocab_size) == (3_880_263_168, 8, 262_208)
+    assert spec.config["sliding_window"] == 1024
+
+
 BROKEN = [
     pytest.param(b"{", "is not valid JSON", id="torn file"),
     pytest.param(b"\xff\xfe\x00", "is not valid JSON", id="no text"),
@@ -233,6 +240,7 @@ BROKEN = [
     pytest.param({"model_type": "llama"}, "is missing", id="missing fields"),
     pytest.param({**LLAMA, "model_type": "lama"}, "nearest: ", id="unknown type"),
     pytest.param({**LLAMA, "model_type": ["llama"]}, "names the architecture", id="a list as type"),
+    pytest.param({"model_type": "mamba", "hidden_size": 64}, "attention layers", id="no attention"),
     pytest.param({**LLAMA, "text_config": 7}, "must be a JSON object", id="text_config no object"),
     pytest.param({**LLAMA, "auto_map": {"AutoModel": "x.Y"}}, "needs its own code", id="its own code"),
     pytest.param(
