@@ -1,7 +1,6 @@
 """Pictures of memory: values in, Plotly figures out. Pure; fonts and page colours come from the app's theme."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import cycle
 
 import plotly.graph_objects as go
@@ -9,7 +8,8 @@ import plotly.graph_objects as go
 from advisor.tree import Cell
 from estimator.estimate import Moment
 from specs import GIB, gib
-from ui.palette import CAPACITY_LINE, CURVES, NEUTRAL, PARTS, part
+from ui.bars import shown_parts
+from ui.palette import CAPACITY_LINE, CURVES, NEUTRAL, part
 
 CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["lasso2d", "select2d", "autoScale2d"]}
 """What Plotly's tool bar offers; the camera saves a PNG."""
@@ -19,57 +19,6 @@ STILL = {"displayModeBar": False, "scrollZoom": False, "doubleClick": False}
 METHOD_WORDS: Mapping[str | None, str] = {None: "none", "qlora": "QLoRA", "lora": "LoRA", "full": "all"}
 """How a field of the method map says what fits."""
 _STEPS: tuple[str | None, ...] = (None, "qlora", "lora", "full")
-
-_SEPARATOR = "rgba(255,255,255,0.5)"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bar:
-    """One stacked bar: what it stands for, and the bytes of its parts."""
-
-    label: str
-    parts: Mapping[str, int]
-
-
-def memory_bars(
-    bars: Sequence[Bar], *, capacity_bytes: int | None, band: tuple[float, float] | None = None
-) -> go.Figure:
-    """Return stacked bars of memory by part, each part in its own colour, with a line at what the device can hold.
-
-    Args:
-        bars: From top to bottom.
-        capacity_bytes: Where the line stands; None draws none.
-        band: Fractions below and above the first bar's total between which a real run may end.
-    """
-    figure = go.Figure()
-    labels = [bar.label for bar in bars]
-    for name in _shown_parts(bars):
-        sizes = [bar.parts.get(name, 0) for bar in bars]
-        figure.add_bar(
-            x=[size / GIB for size in sizes],
-            y=labels,
-            name=f"{part(name).label} {gib(sizes[0])}" if len(bars) == 1 else part(name).label,
-            orientation="h",
-            marker={"color": part(name).color, "line": {"color": _SEPARATOR, "width": 1}},
-            customdata=[gib(size) for size in sizes],
-            hovertemplate=f"{part(name).label}: %{{customdata}}<extra></extra>",
-        )
-    totals = [sum(bar.parts.values()) for bar in bars]
-    reach = max([*(total * (1 + band[1] if band else 1) for total in totals), capacity_bytes or 0])
-    figure.update_layout(
-        barmode="stack",
-        bargap=0.3,
-        height=150 + 42 * len(bars),
-        margin={"l": 0, "r": 8, "t": 26, "b": 100},
-        legend={"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0, "traceorder": "normal"},
-        xaxis={"range": [0, reach / GIB * 1.04], "ticksuffix": " GiB", "fixedrange": True, "nticks": 7},
-        yaxis={"autorange": "reversed", "fixedrange": True, "showticklabels": len(bars) > 1, "automargin": True},
-    )
-    if capacity_bytes:
-        _add_capacity(figure, capacity_bytes)
-    if band:
-        _add_band(figure, totals[0], band, labels[0])
-    return figure
 
 
 def heat_map(
@@ -161,7 +110,7 @@ def timeline(moments: Sequence[Moment], *, capacity_bytes: int) -> go.Figure:
     """Return what is allocated through one training step as stacked areas, phase by phase, with the highest moment."""
     figure = go.Figure()
     at = list(range(len(moments)))
-    for name in _shown_parts([Bar(label="", parts=moment.components) for moment in moments]):
+    for name in shown_parts([moment.components for moment in moments]):
         figure.add_scatter(
             x=at,
             y=[moment.components.get(name, 0) / GIB for moment in moments],
@@ -249,47 +198,6 @@ def predicted_against_measured(rows: Sequence[tuple[str, str, int, int]]) -> go.
         legend={"orientation": "h", "y": -0.2},
     )
     return figure
-
-
-def _shown_parts(bars: Sequence[Bar]) -> list[str]:
-    """Return the parts that some bar has, in the palette's order, unknown ones last."""
-    present = [name for bar in bars for name, size in bar.parts.items() if size > 0]
-    order = list(PARTS)
-    return sorted(dict.fromkeys(present), key=lambda name: order.index(name) if name in order else len(order))
-
-
-def _add_capacity(figure: go.Figure, capacity_bytes: int) -> None:
-    figure.add_vline(
-        x=capacity_bytes / GIB,
-        line={"color": CAPACITY_LINE, "width": 2, "dash": "dash"},
-        annotation={
-            "text": f"{gib(capacity_bytes)} available",
-            "yref": "paper",
-            "y": 1.0,
-            "yanchor": "bottom",
-            "xanchor": "right",
-        },
-    )
-
-
-def _add_band(figure: go.Figure, total: int, band: tuple[float, float], label: str) -> None:
-    figure.add_scatter(
-        x=[total / GIB],
-        y=[label],
-        error_x={
-            "type": "data",
-            "symmetric": False,
-            "array": [total * band[1] / GIB],
-            "arrayminus": [-total * band[0] / GIB],
-            "thickness": 2,
-            "width": 7,
-            "color": NEUTRAL,
-        },
-        mode="markers",
-        marker={"size": 1, "color": NEUTRAL},
-        showlegend=False,
-        hovertemplate=f"between {gib(int(total * (1 + band[0])))} and {gib(int(total * (1 + band[1])))}<extra></extra>",
-    )
 
 
 def _fitting_edge(shares: Sequence[Sequence[float]]) -> dict[str, list[float | None]]:

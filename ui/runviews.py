@@ -8,6 +8,7 @@ import streamlit as st
 from specs import FinetunePlan, gib
 from trainer.contract import Run
 from ui import charts, curves, mending, notices, running, text
+from ui.bars import Bar, memory_bars
 
 RUN = "run"
 """The parameter of the address that names runs."""
@@ -184,9 +185,9 @@ def predicted_and_measured(run: Run) -> None:
         border=True,
     )
     if run.estimate and run.estimate.get("components"):
-        bar = charts.Bar(label="predicted", parts=run.estimate["components"])
-        figure = charts.memory_bars([bar], capacity_bytes=run.estimate.get("capacity_bytes"))
-        st.plotly_chart(figure, key="run_memory", config=charts.STILL, alt="Predicted memory by part")
+        bar = Bar(label="predicted", parts=run.estimate["components"])
+        capacity = run.estimate.get("capacity_bytes")
+        st.html(memory_bars([bar], alt="Predicted memory by part", capacity_bytes=capacity))
 
 
 def comparison(runs: Sequence[Run]) -> None:

@@ -11,7 +11,8 @@ from advisor.speed import Speed
 from advisor.tree import Question
 from estimator.estimate import MemoryEstimate
 from specs import METHODS
-from ui import charts, fields, links, palette, text
+from ui import fields, links, palette, text
+from ui.bars import Bar, memory_bars
 from ui.forms import URL
 from ui.planning import Insisted, Request
 
@@ -26,9 +27,9 @@ def verdict(asked: Request, result: Recommendation, estimate: MemoryEstimate) ->
 
 def memory(estimate: MemoryEstimate) -> None:
     """Show the parts of the memory as one bar against the device's line."""
-    bar = charts.Bar(label="this plan", parts=estimate.components)
-    figure = charts.memory_bars([bar], capacity_bytes=estimate.capacity_bytes, band=estimate.error_band)
-    st.plotly_chart(figure, key="memory", config=charts.STILL, alt=memory_alt(estimate))
+    bar = Bar(label="this plan", parts=estimate.components)
+    alt, capacity = memory_alt(estimate), estimate.capacity_bytes
+    st.html(memory_bars([bar], alt=alt, capacity_bytes=capacity, band=estimate.error_band))
 
 
 def memory_alt(estimate: MemoryEstimate) -> str:
@@ -122,13 +123,9 @@ def levers(result: Recommendation, estimate: MemoryEstimate) -> None:
 def alternatives(asked: Request, result: Recommendation) -> None:
     """Show the best plan of each method side by side."""
     entries = result.alternatives
-    bars = [charts.Bar(label=entry.label, parts=asked.price(entry.plan).components) for entry in entries]
-    st.plotly_chart(
-        charts.memory_bars(bars, capacity_bytes=asked.situation.available_bytes),
-        key="methods",
-        config=charts.STILL,
-        alt="; ".join(f"{entry.label}: {text.size(entry.used_bytes)}" for entry in entries),
-    )
+    bars = [Bar(label=entry.label, parts=asked.price(entry.plan).components) for entry in entries]
+    alt = "; ".join(f"{entry.label}: {text.size(entry.used_bytes)}" for entry in entries)
+    st.html(memory_bars(bars, alt=alt, capacity_bytes=asked.situation.available_bytes))
     st.table(
         {
             "Method": [_method_link(entry) for entry in entries],
