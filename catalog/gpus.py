@@ -3,8 +3,9 @@
 import difflib
 import functools
 import json
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from catalog.paths import assets
@@ -55,6 +56,8 @@ def of_memory(gib: float) -> GpuSpec:
     """
     if not 1 <= gib <= 4096:
         raise CatalogError("GPU memory", "must lie between 1 and 4,096 GiB", gib)
+    like = _of_about(gib)
+    rates = [spec.half_tflops for spec in like if spec.half_tflops]
     return GpuSpec(
         name=f"any card with {gib:g} GiB",
         backend="cuda",
@@ -62,8 +65,13 @@ def of_memory(gib: float) -> GpuSpec:
         usable_bytes=round(gib * GIB * _USABLE_SHARE),
         compute_capability=(8, 0),
         bf16=True,
+        half_tflops=_middle(rates),
+        float32_tflops=_middle([spec.float32_tflops for spec in like if spec.float32_tflops]),
+        throughput_spread=math.sqrt(max(rates) / min(rates)),
+        memory_bandwidth_gb_s=_middle([spec.memory_bandwidth_gb_s for spec in like if spec.memory_bandwidth_gb_s]),
         form="other",
-        source="memory as given, 3.5 % kept by the driver; taken for an NVIDIA card of the Ampere generation or later",
+        source="memory as given, 3.5 % kept by the driver; taken for an NVIDIA card of the Ampere generation or later; "
+        f"speed in the middle of {', '.join(spec.name for spec in like)}",
     )
 
 
@@ -75,6 +83,22 @@ def of_driver(name: str, total_bytes: int) -> GpuSpec | None:
     plain = _plain(name)
     found = [spec for spec in _gpus().values() if plain in _driver_names()[spec.name]]
     return min(found, key=lambda spec: abs(spec.memory_bytes - total_bytes), default=None)
+
+
+def _of_about(gib: float) -> tuple[GpuSpec, ...]:
+    """Return the NVIDIA cards with bfloat16 whose memory is nearest to so much."""
+    able = [
+        spec
+        for spec in _gpus().values()
+        if spec.backend == "cuda" and spec.bf16 and spec.form != "other" and spec.half_tflops
+    ]
+    nearest = min((spec.memory_bytes / GIB for spec in able), key=lambda size: abs(math.log(size / gib)))
+    return tuple(spec for spec in able if spec.memory_bytes / GIB == nearest)
+
+
+def _middle(rates: Sequence[float]) -> float:
+    """Return the geometric middle between the slowest and the fastest."""
+    return math.sqrt(min(rates) * max(rates))
 
 
 def _matching(wanted: str) -> list[GpuSpec]:
@@ -130,6 +154,7 @@ def _spec(entry: Mapping[str, Any]) -> GpuSpec:
         architecture=entry["architecture"],
         bf16=entry["bf16"],
         half_tflops=entry.get("half_tflops"),
+        float32_tflops=entry.get("float32_tflops"),
         memory_bandwidth_gb_s=entry.get("memory_bandwidth_gb_s"),
         form=entry["form"],
         source=source,

@@ -1,5 +1,7 @@
 """The devices of this machine: its NVIDIA cards through NVML, or else its processor and RAM. Makes no CUDA context."""
 
+import functools
+import os
 import platform
 import re
 from collections.abc import Iterator
@@ -15,6 +17,13 @@ from specs import GpuSpec
 
 # Processors with one of these units multiply in bfloat16; the others emulate it, slower than float32.
 _BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
+
+# 32-bit operations of one core and cycle, from the widest unit: two multiply-adds of 16, 8 or 4 numbers.
+# https://en.wikichip.org/wiki/flops
+_FLOPS_PER_CYCLE = (("avx512f", 64), ("avx2", 32))
+_FLOPS_PER_CYCLE_AT_LEAST = 16
+# Some of those cores have one such unit, and the clock moves by as much under load.
+_CPU_SPREAD = 2.0
 
 # What NVML lists includes what the driver keeps: T4 15,360 MiB listed and 15,095 usable, RTX 4090 24,564 and 24,080.
 _SHARE_OF_NVML_TOTAL = 0.98
@@ -90,8 +99,10 @@ def _processor() -> Device:
         memory_bytes=total,
         usable_bytes=total,
         bf16=bool(flags & _BF16_FLAGS),
+        float32_tflops=_processor_tflops(flags),
+        throughput_spread=_CPU_SPREAD,
         form="other",
-        source="the operating system of this machine",
+        source="the operating system of this machine; throughput: cores x clock x operations of a cycle",
     )
     return Device(gpu=gpu, index=0, total_bytes=total, free_bytes=min(memory.available, total))
 
@@ -103,6 +114,19 @@ def _container_limit(path: Path) -> int | None:
     except (OSError, UnicodeDecodeError):
         return None
     return int(text) if text.isdigit() and int(text) > 0 else None
+
+
+@functools.cache
+def _processor_tflops(flags: frozenset[str]) -> float | None:
+    """Return the most 32-bit TFLOP/s of the cores that this process may use; None where the clock is unknown."""
+    clock = psutil.cpu_freq()
+    if clock is None or not (clock.max or clock.current):
+        return None
+    cores = psutil.cpu_count(logical=False) or 1
+    if hasattr(os, "sched_getaffinity"):
+        cores = min(cores, len(os.sched_getaffinity(0)))
+    each = next((flops for flag, flops in _FLOPS_PER_CYCLE if flag in flags), _FLOPS_PER_CYCLE_AT_LEAST)
+    return cores * each * (clock.max or clock.current) * 1e6 / 1e12
 
 
 def _cpuinfo(path: Path) -> tuple[str, frozenset[str]]:

@@ -28,6 +28,10 @@ class GpuSpec:
     """Whether matrix units compute in bfloat16 natively."""
     half_tflops: float | None = None
     """Dense 16-bit matrix throughput in TFLOP/s, without sparsity."""
+    float32_tflops: float | None = None
+    """32-bit throughput in TFLOP/s, without TF32."""
+    throughput_spread: float = 1.0
+    """Factor to either side by which the devices that this entry stands for differ in speed; 1 for a single card."""
     memory_bandwidth_gb_s: float | None = None
     """Memory bandwidth in GB/s (10^9)."""
     form: str = ""

@@ -157,3 +157,18 @@ def test_folders_follow_the_environment(monkeypatch, tmp_path):
     monkeypatch.delenv("LORAFIT_RUNS")
     assert runs().name == "runs"
     assert runs().parent == assets().parent
+
+
+def test_any_card_of_a_size_is_as_fast_as_the_middle_of_the_cards_that_have_it():
+    spec = gpus.find("24 GiB")
+    slowest, fastest = gpus.find("RTX 5090 Laptop"), gpus.find("RTX 4090")
+    assert spec.half_tflops == pytest.approx((slowest.half_tflops * fastest.half_tflops) ** 0.5)
+    assert spec.half_tflops * spec.throughput_spread == pytest.approx(fastest.half_tflops)
+    assert "L4" in spec.source
+    assert gpus.find("RTX 4090").throughput_spread == 1
+
+
+def test_this_machines_processor_knows_its_throughput_or_says_nothing():
+    spec = machine._processor().gpu
+    assert spec.float32_tflops is None or 0.001 < spec.float32_tflops < 100
+    assert spec.half_tflops is None
