@@ -1,9 +1,11 @@
 """Asks a model prompts and returns what it says."""
 
 from collections.abc import Sequence
+from threading import Event
 from typing import Any
 
 import torch
+from transformers import StoppingCriteria, StoppingCriteriaList
 
 from trainer.dataset import Turn
 from trainer.rendering import chat_text
@@ -11,17 +13,31 @@ from trainer.rendering import chat_text
 MAX_NEW_TOKENS = 64
 
 
-def answered(model: Any, tokenizer: Any, prompts: Sequence[str]) -> list[str]:
-    """Return the model's most likely answer to each prompt, without sampling, so that answers can be compared."""
+class _Until(StoppingCriteria):
+    """Ends an answer as soon as nobody waits for it."""
+
+    def __init__(self, over: Event) -> None:
+        self._over = over
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:  # noqa: ARG002 - transformers' signature
+        """Return for each sequence whether it ends here."""
+        return torch.full((input_ids.shape[0],), self._over.is_set(), device=input_ids.device)
+
+
+def answered(model: Any, tokenizer: Any, prompts: Sequence[str], *, until: Event) -> list[str]:
+    """Return the model's most likely answer to each prompt, without sampling, so that answers can be compared.
+
+    Once ``until`` is set, answers break off, and prompts that were not asked yet get none.
+    """
     was_training = model.training
     model.eval()
     try:
-        return [_answer(model, tokenizer, prompt) for prompt in prompts]
+        return ["" if until.is_set() else _answer(model, tokenizer, prompt, until) for prompt in prompts]
     finally:
         model.train(was_training)
 
 
-def _answer(model: Any, tokenizer: Any, prompt: str) -> str:
+def _answer(model: Any, tokenizer: Any, prompt: str, until: Event) -> str:
     text = chat_text((Turn(role="user", content=prompt),), tokenizer, ask=True)
     asked = tokenizer(text, add_special_tokens=False, return_tensors="pt").to(model.device)
     with torch.no_grad():
@@ -32,6 +48,7 @@ def _answer(model: Any, tokenizer: Any, prompt: str) -> str:
             use_cache=True,
             pad_token_id=tokenizer.pad_token_id,
             eos_token_id=tokenizer.eos_token_id,
+            stopping_criteria=StoppingCriteriaList([_Until(until)]),
         )
     answer: str = tokenizer.decode(said[0][asked["input_ids"].shape[1] :], skip_special_tokens=True)
     return answer.strip()

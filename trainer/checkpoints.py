@@ -23,7 +23,7 @@ _SMALL_FILES_BYTES = 32 * MIB
 """Tokenizer, states of generators and scheduler, configurations."""
 
 _NAME = re.compile(r"checkpoint-(\d+)")
-_STATE = "trainer_state.json"
+STATE = "trainer_state.json"
 
 
 def newest(run_folder: Path) -> Path | None:
@@ -31,9 +31,14 @@ def newest(run_folder: Path) -> Path | None:
     return next(iter(_checkpoints(run_folder)), None)
 
 
+def folder_of(run_folder: Path, step: int) -> Path:
+    """Return where the checkpoint of a step lies, if it was kept."""
+    return run_folder / CHECKPOINTS / f"checkpoint-{step}"
+
+
 @contextmanager
-def written(run_folder: Path) -> Iterator[Path]:
-    """Yield a folder to write ``checkpoint-N`` into; then move that into place and drop the older ones."""
+def written(run_folder: Path, *, keep: Path | None = None) -> Iterator[Path]:
+    """Yield a folder to write ``checkpoint-N`` into; then move that into place and drop the older ones but ``keep``."""
     home = run_folder / CHECKPOINTS
     home.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=run_folder, prefix=".writing-") as scratch:
@@ -41,7 +46,8 @@ def written(run_folder: Path) -> Iterator[Path]:
         for folder in Path(scratch).glob("checkpoint-*"):
             _move(folder, home / folder.name)
     for old in _checkpoints(run_folder)[KEPT:]:
-        shutil.rmtree(old)
+        if old != keep:
+            shutil.rmtree(old)
 
 
 @contextmanager
@@ -92,7 +98,7 @@ def _checkpoints(run_folder: Path) -> list[Path]:
 def is_whole(folder: Path) -> bool:
     """Return whether every file of a checkpoint is complete; a crash of the machine can tear files after the rename."""
     try:
-        json.loads((folder / _STATE).read_text(encoding="utf-8"))
+        json.loads((folder / STATE).read_text(encoding="utf-8"))
         for weights in folder.glob("*.safetensors"):
             with safe_open(weights, "numpy"):
                 pass

@@ -61,6 +61,20 @@ TRANSITIONS: Mapping[State, frozenset[State]] = MappingProxyType(
 """Every change of state that there is. A finished run is queued again when it is extended."""
 
 
+def cards(device: str) -> frozenset[str]:
+    """Return the single devices of a place such as ``cuda:0,2``."""
+    kind, _, numbers = device.partition(":")
+    return frozenset(f"{kind}:{number}" for number in numbers.split(",")) if numbers else frozenset({kind})
+
+
+def spread(device: str, num_gpus: int) -> str:
+    """Return the devices of a run, where the first one or all are named: ``cuda:1`` for two is ``cuda:1,2``."""
+    kind, _, number = device.partition(":")
+    if num_gpus == 1 or not number.isdecimal():
+        return device
+    return f"{kind}:{','.join(str(int(number) + index) for index in range(num_gpus))}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataSource:
     """The data of a run: one file, and what to ask the model before and after."""
@@ -78,7 +92,8 @@ class Place:
     """Where a run takes place and where it comes from."""
 
     device: str = "cpu"
-    """A torch device such as ``cpu`` or ``cuda:0``; runs on one device wait for each other."""
+    """A torch device such as ``cpu`` or ``cuda:0``, or several cards as ``cuda:0,1``; runs on one device wait for each
+    other."""
     model_path: str = ""
     """Folder or Hub id of the base model; empty takes the plan's ``model_name_or_path``."""
     token: str | None = None
@@ -112,7 +127,7 @@ class Run:
     error: str | None
     """The sentence that says why it failed."""
     error_kind: str | None
-    """``out_of_memory``, ``not_finite``, ``disk_full``, ``data``, ``plan`` or ``unexpected``."""
+    """``out_of_memory``, ``not_finite``, ``disk_full``, ``data``, ``plan``, ``process_gone`` or ``unexpected``."""
     created_at: float
     started_at: float | None
     finished_at: float | None

@@ -8,6 +8,19 @@ from specs import DataError, LorafitError, PlanError, RunError, SpecError
 _MEMORY_SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory")
 
 
+# What gloo and NCCL say in torch 2.13 when the process at the other end is gone, in lower case.
+_GONE_SIGNS = (
+    "connection closed by peer",
+    "connection reset by peer",
+    "broken pipe",
+    "nccl error",
+    "connection refused",
+)
+
+GONE = "process_gone"
+"""The ``error_kind`` of a process that lost another process of the same run."""
+
+
 class StopRequestedError(Exception):
     """Somebody asked the run to end before it began to train."""
 
@@ -43,6 +56,8 @@ def error_kind(error: BaseException) -> str:
         return next((kind for known, kind in _KINDS if isinstance(error, known)), "run")
     if _is_memory(error):
         return "out_of_memory"
+    if isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _GONE_SIGNS):
+        return GONE
     full = isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
     return "disk_full" if full or "no space left" in str(error).lower() else "unexpected"
 
@@ -60,5 +75,7 @@ def _wording(kind: str, error: BaseException) -> tuple[str, str, str | None, str
         return "memory", "the device has less than the run needs", None, way_out
     if kind == "disk_full":
         return "disk", "no space is left where the runs are kept", None, "Free some space and resume the run"
+    if kind == GONE:
+        return "run", "one of its processes was killed or crashed", None, "Resume the run from its last checkpoint"
     first_line = (str(error).splitlines() or [""])[0]
     return "run", f"ended with {type(error).__name__}", first_line, "The whole message is in the run's log"

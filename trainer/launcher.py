@@ -9,12 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from specs import RunError
+from specs.launch import torchrun_arguments
+from trainer import lastwords
 from trainer.contract import Run, State
 from trainer.store import Store
 
 LOG = "worker.log"
 _ROOT = Path(__file__).resolve().parent.parent
-_DEVICE = re.compile(r"cpu|mps|(?:cuda|xpu):\d+")
+_DEVICE = re.compile(r"cpu|mps|(?:cuda|xpu):\d+(?:,\d+)*")
 
 
 def launch(store: Store, run_id: str) -> None:
@@ -46,7 +48,8 @@ def start_next(store: Store, device: str) -> None:
 
 
 def _start_worker(store: Store, run: Run) -> None:
-    command = [sys.executable, "-u", "-m", "trainer.worker", str(store.folder), run.id, str(run.attempt)]
+    lastwords.forget(store.run_folder(run.id))
+    command = [sys.executable, "-u", *worker_arguments(store, run)]
     with (store.run_folder(run.id) / LOG).open("ab") as log:
         process = subprocess.Popen(
             command,
@@ -62,6 +65,14 @@ def _start_worker(store: Store, run: Run) -> None:
     threading.Thread(target=process.wait, daemon=True).start()
 
 
+def worker_arguments(store: Store, run: Run) -> list[str]:
+    """Return what Python runs: the worker's module, under torchrun where the plan wants several processes."""
+    worker = ["trainer.worker", str(store.folder), run.id, str(run.attempt)]
+    if run.plan.num_gpus == 1:
+        return ["-m", *worker]
+    return ["-m", *torchrun_arguments(run.plan.num_gpus), "-m", *worker]
+
+
 def worker_environment(run: Run, environment: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of a run's worker.
 
@@ -70,7 +81,7 @@ def worker_environment(run: Run, environment: Mapping[str, str]) -> dict[str, st
     """
     device = run.place.device
     if not _DEVICE.fullmatch(device):
-        raise RunError("device", "must be cpu, mps, cuda:N or xpu:N", device)
+        raise RunError("device", "must be cpu, mps, cuda:N or xpu:N, or cuda:N,M for several", device)
     values = {
         **environment,
         "PYTHONPATH": str(_ROOT),

@@ -27,6 +27,8 @@ from trainer.contract import (
     Place,
     Run,
     State,
+    cards,
+    spread,
 )
 from trainer.database import Database, insert, update
 
@@ -59,7 +61,7 @@ class Store:
             "parent_id": where.parent_id,
             "state": State.QUEUED,
             "phase": Phase.WAITING,
-            "device": where.device,
+            "device": spread(where.device, plan.num_gpus),
             "model_path": where.model_path,
             "plan": json.dumps(plan.to_dict()),
             "data": json.dumps(dataclasses.asdict(data)),
@@ -154,7 +156,9 @@ class Store:
             if state is State.QUEUED:
                 _move(db, run_id, State.STOPPED)
             elif state in ACTIVE:
-                db.execute("UPDATE runs SET stop_requested = 1 WHERE id = ?", (run_id,))
+                # While the prompts are asked, nothing is left to save: who asks then does not want to wait.
+                wanted = "UPDATE runs SET stop_requested = CASE phase WHEN ? THEN 2 ELSE 1 END WHERE id = ?"
+                db.execute(wanted, (Phase.EVALUATING, run_id))
                 if state is not State.STOPPING:
                     _move(db, run_id, State.STOPPING)
         return self.run(run_id)
@@ -211,12 +215,7 @@ class Store:
         """Hand the oldest queued run of a free device to the caller, who must start its worker; None without one."""
         self._sweep()
         with self._database.transaction() as db:
-            active = ", ".join("?" for _ in ACTIVE)
-            busy = f"SELECT 1 FROM runs WHERE device = ? AND state IN ({active})"  # noqa: S608 - placeholders only
-            if db.execute(busy, (device, *ACTIVE)).fetchone():
-                return None
-            oldest = "SELECT id FROM runs WHERE device = ? AND state = ? ORDER BY queued_at, id LIMIT 1"
-            row = db.execute(oldest, (device, State.QUEUED)).fetchone()
+            row = _next_of(db, device)
             if row is None:
                 return None
             _move(db, row["id"], State.PREPARING)
@@ -284,6 +283,12 @@ class Store:
             row = db.execute("SELECT stop_requested FROM runs WHERE id = ?", (run_id,)).fetchone()
             return bool(row and row["stop_requested"])
 
+    def hurry_requested(self, run_id: str) -> bool:
+        """Return whether somebody asked the run to end while it asked the prompts."""
+        with self._database.connection() as db:
+            row = db.execute("SELECT stop_requested FROM runs WHERE id = ?", (run_id,)).fetchone()
+            return row is not None and row["stop_requested"] > 1
+
     def _sweep(self) -> None:
         """Mark the runs whose workers fell silent as lost."""
         active = ", ".join("?" for _ in ACTIVE)
@@ -300,6 +305,17 @@ class Store:
 
 def _unknown(run_id: str) -> RunError:
     return RunError("run", "must be the id of a stored run", run_id, "See the list of runs")
+
+
+def _next_of(db: sqlite3.Connection, device: str) -> sqlite3.Row | None:
+    """Return the queued run whose turn it is on a device; None while it is busy or another place's run is before."""
+    marks = ", ".join("?" for _ in (*ACTIVE, State.QUEUED))
+    query = f"SELECT id, device, state FROM runs WHERE state IN ({marks}) ORDER BY queued_at, id"  # noqa: S608 - marks
+    rows = db.execute(query, (*ACTIVE, State.QUEUED)).fetchall()
+    near = [row for row in rows if cards(row["device"]) & cards(device)]
+    if not near or any(row["state"] in ACTIVE for row in near) or near[0]["device"] != device:
+        return None
+    return near[0]
 
 
 def _state(db: sqlite3.Connection, run_id: str) -> State:

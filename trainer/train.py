@@ -10,8 +10,8 @@ from typing import Any
 from peft import PeftModel
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, set_seed
 
-from specs import PlanError, SpecError
-from trainer import checkpoints, memory
+from specs import FinetunePlan, SpecError
+from trainer import checkpoints, memory, ranks
 from trainer.answers import answered
 from trainer.contract import Answer, Phase, State
 from trainer.export import RESULT
@@ -19,6 +19,7 @@ from trainer.failure import DiskFullError, StopRequestedError
 from trainer.material import tokenized_rows
 from trainer.model import build
 from trainer.session import Session
+from trainer.sharding import require_trainable
 from trainer.trainers import trainer_of
 
 _SPACE_SECONDS = 10.0
@@ -28,45 +29,54 @@ _LIBRARIES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "datasets"
 
 def train(session: Session) -> State:
     """Carry out a run; return whether it finished or was stopped."""
-    run, store, plan = session.run, session.store, session.plan
+    run, plan = session.run, session.plan
+    require_trainable(plan, session.device)
     if plan.num_gpus > 1:
-        raise PlanError("num_gpus", "of a run started here is 1", plan.num_gpus, "Set it to 1 and sharding to none")
-    store.add_details(run.id, libraries={name: version(name) for name in _LIBRARIES}, python=platform.python_version())
-    store.add_measured(run.id, baseline_bytes=memory.used_bytes(session.device))
+        ranks.join(session.device)
+    session.details(libraries={name: version(name) for name in _LIBRARIES}, python=platform.python_version())
+    session.measured(baseline_bytes=memory.used_bytes(session.device))
     set_seed(plan.seed)
-    session.enter(Phase.LOADING)
+    _enter(session, Phase.LOADING)
     tokenizer = _tokenizer(run.model)
     model = build(plan, run.model, device=session.device)
-    session.enter(Phase.TOKENIZING)
-    data, prompts = tokenized_rows(session, tokenizer)
-    checkpoints.require_space(
-        session.folder, (checkpoints.KEPT + 2) * checkpoints.trained_bytes(model), "keeping the run"
-    )
-    trainer = trainer_of(session, model, tokenizer, data)
-    # An adapter that changes biases or, as PiSSA, weights cannot be switched off later to hear the base model again.
-    separable = isinstance(model, PeftModel) and plan.bias == "none" and plan.init_lora_weights != "pissa"
-    before = None if separable else answered(model, tokenizer, prompts)
-    state = _train_steps(session, trainer)
-    store.set_phase(run.id, Phase.SAVING)
-    _save(session, trainer.model, tokenizer)
-    if state is State.FINISHED:
-        store.set_phase(run.id, Phase.EVALUATING)
-        store.set_answers(run.id, _answers(trainer.model, tokenizer, prompts, before))
+    _enter(session, Phase.TOKENIZING)
+    with tokenized_rows(session, tokenizer) as (data, prompts):
+        needed = (checkpoints.KEPT + 2) * checkpoints.trained_bytes(model)
+        checkpoints.require_space(session.folder, needed, "keeping the run")
+        trainer = trainer_of(session, model, tokenizer, data)
+        before = None if _is_separable(model, plan) else _asked(session, model, tokenizer, prompts)
+        state = _train_steps(session, trainer)
+    ranks.leave()
+    if session.leads:
+        session.enter(Phase.SAVING)
+        _save(session, trainer.model, tokenizer)
+        _answer(session, trainer.model, tokenizer, prompts, before)
     return state
+
+
+def _enter(session: Session, phase: Phase) -> None:
+    """Note the phase, or leave if the run shall end before it begins to train.
+
+    Raises:
+        StopRequestedError: If somebody asked the run to end.
+    """
+    if ranks.any_of(session.stop_wanted()):
+        raise StopRequestedError
+    session.enter(phase)
 
 
 def _train_steps(session: Session, trainer: Any) -> State:
     """Train from the newest checkpoint, or from the start; return whether all steps were done."""
-    session.enter(Phase.TRAINING)
-    if not session.store.start_training(session.run.id):
+    _enter(session, Phase.TRAINING)
+    if not ranks.from_leader(not session.leads or session.store.start_training(session.run.id)):
         raise StopRequestedError
-    resumed = checkpoints.newest(session.folder)
+    resumed = ranks.from_leader(checkpoints.newest(session.folder))
     try:
         trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
     finally:
         # Also of a run that ran out of memory: the peak tells by how much.
-        session.store.add_measured(session.run.id, **memory.peaks(session.device))
-    stopped = session.stop.is_set() and trainer.state.global_step < trainer.state.max_steps
+        session.measured(**memory.peaks(session.device))
+    stopped = ranks.any_of(session.stop.is_set()) and trainer.state.global_step < trainer.state.max_steps
     return State.STOPPED if stopped else State.FINISHED
 
 
@@ -91,18 +101,39 @@ def _save(session: Session, model: Any, tokenizer: PreTrainedTokenizerBase) -> N
             checkpoints.require_space(session.folder, checkpoints.trained_bytes(model), "saving the result")
             break
         except DiskFullError as error:
-            session.store.add_event(session.run.id, "warning", str(error))
+            session.event("warning", str(error))
             time.sleep(_SPACE_SECONDS)
     with checkpoints.replaced(session.folder / RESULT) as target:
         model.save_pretrained(target)
         tokenizer.save_pretrained(target)
 
 
-def _answers(
-    model: Any, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], before: Sequence[str] | None
-) -> list[Answer]:
-    tuned = answered(model, tokenizer, prompts)
-    if before is None:
-        with model.disable_adapter():
-            before = answered(model, tokenizer, prompts)
-    return [Answer(prompt=p, base=b, tuned=t) for p, b, t in zip(prompts, before, tuned, strict=True)]
+def _is_separable(model: Any, plan: FinetunePlan) -> bool:
+    """Return whether the adapter can be switched off after the training to hear the base model again.
+
+    One that changes biases or, as PiSSA, weights cannot.
+    """
+    return isinstance(model, PeftModel) and plan.bias == "none" and plan.init_lora_weights != "pissa"
+
+
+def _asked(session: Session, model: Any, tokenizer: Any, prompts: Sequence[str]) -> list[str]:
+    """Return the base model's answers before a training that cannot be undone; none where the run shall end."""
+    return answered(model, tokenizer, prompts, until=session.stop) if session.leads else []
+
+
+def _answer(session: Session, model: Any, tokenizer: Any, prompts: Sequence[str], before: Sequence[str] | None) -> None:
+    """Ask the base model and the tuned one, unless nobody waits for it; the run is saved, and nothing may undo that."""
+    if session.hurry.is_set():
+        return
+    session.enter(Phase.EVALUATING)
+    try:
+        tuned = answered(model, tokenizer, prompts, until=session.hurry)
+        if before is None:
+            with model.disable_adapter():
+                before = answered(model, tokenizer, prompts, until=session.hurry)
+    except (RuntimeError, MemoryError, ValueError, TypeError) as error:
+        session.event("warning", f"The prompts could not be answered: {type(error).__name__}: {error}")
+        return
+    if not session.hurry.is_set():
+        pairs = zip(prompts, before, tuned, strict=True)
+        session.store.set_answers(session.run.id, [Answer(prompt=p, base=b, tuned=t) for p, b, t in pairs])

@@ -1,21 +1,25 @@
 """TRL's trainers as a plan sets them up: arguments, callbacks, optimizer, and checkpoints that are whole."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
 from peft import PeftModel
 from peft.optimizers import create_loraplus_optimizer
-from torch import nn
+from torch import Generator, nn
+from torch.utils.data import Sampler
 from torch.utils.tensorboard import SummaryWriter
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback
 from transformers.integrations import TensorBoardCallback
+from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
-from specs import DataError, FinetunePlan, PlanError
-from trainer import checkpoints
+from specs import FinetunePlan, PlanError
+from trainer import checkpoints, ranks
+from trainer.budget import BudgetedTrainer, RankBudget
 from trainer.failure import DiskFullError
-from trainer.material import held_out_rows
+from trainer.material import split_rows
 from trainer.model import kept_adapter_dtype
 from trainer.session import Session
 from trainer.watch import Watch
@@ -24,28 +28,70 @@ TENSORBOARD = "tensorboard"
 """Folder of TensorBoard's event files within the run's folder."""
 
 
-class _WholeCheckpoints(Trainer):
-    """A trainer whose checkpoints are whole or not there."""
+class _LengthOrder(LengthGroupedSampler):
+    """Rows of about one length side by side, in an order that the seed and the epoch alone decide.
+
+    A run that is resumed so sees the same rows; transformers' own order takes what the random numbers have come to.
+    """
+
+    def __init__(self, batch_size: int, lengths: list[int], seed: int) -> None:
+        super().__init__(batch_size, lengths=lengths, generator=Generator().manual_seed(seed))
+        self._seed = seed
+
+    def set_epoch(self, epoch: int) -> None:
+        """Begin an epoch; accelerate calls this."""
+        self.generator.manual_seed(self._seed + epoch)
+
+
+class _SafeTrainer(BudgetedTrainer):
+    """A trainer whose checkpoints are whole or not there, and whose order of rows can be resumed."""
 
     def __init__(self, *, session: Session, **kwargs: Any) -> None:
         self._session = session
         super().__init__(**kwargs)
 
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        rows = self.train_dataset
+        if self.args.train_sampling_strategy != "group_by_length" or "length" not in rows.column_names:
+            return super()._get_train_sampler(train_dataset)
+        batch_size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        return _LengthOrder(batch_size, list(rows["length"]), self.args.data_seed)
+
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        folder, run = self._session.folder, self._session.run
-        try:
-            checkpoints.require_space(folder, checkpoints.trained_bytes(model), "a checkpoint")
-        except DiskFullError as error:
+        session, step = self._session, self.state.global_step
+        shortage = ranks.from_leader(_shortage(session.folder, model) if session.leads else None)
+        if shortage:
             # What was learned so far is still in memory: go on, and try again at the next checkpoint.
-            self._session.store.add_event(run.id, "warning", str(error))
+            session.event("warning", shortage)
             return
-        with checkpoints.written(folder) as target:
-            self.args.output_dir = str(target)
+        kept = checkpoints.folder_of(session.folder, self.state.best_global_step or 0)
+        with ExitStack() as writing:
+            made = writing.enter_context(checkpoints.written(session.folder, keep=kept)) if session.leads else None
+            self.args.output_dir = str(ranks.from_leader(made))
             super()._save_checkpoint(model, trial)
-        self._session.store.add_event(run.id, "checkpoint", f"Checkpoint of step {self.state.global_step} saved.")
+            ranks.meet()  # all have written before the folder is moved
+            if self.state.best_global_step == step:
+                self._note_best(made)
+        session.event("checkpoint", f"Checkpoint of step {step} saved.")
+
+    def _note_best(self, made: Path | None) -> None:
+        """Name the checkpoint that is best so far by the place that it is moved to."""
+        step = self.state.global_step
+        self.state.best_model_checkpoint = str(checkpoints.folder_of(self._session.folder, step))
+        if made is not None:
+            self.state.save_to_json(str(made / f"checkpoint-{step}" / checkpoints.STATE))
 
 
-class _PlanTrainer(_WholeCheckpoints, SFTTrainer):
+def _shortage(folder: Path, model: nn.Module) -> str | None:
+    """Return in a sentence that the disk cannot hold a checkpoint, or None."""
+    try:
+        checkpoints.require_space(folder, checkpoints.trained_bytes(model), "a checkpoint")
+    except DiskFullError as error:
+        return str(error)
+    return None
+
+
+class _PlanTrainer(_SafeTrainer, SFTTrainer):
     """TRL's trainer on answers, with the loss that the plan names."""
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
@@ -53,10 +99,10 @@ class _PlanTrainer(_WholeCheckpoints, SFTTrainer):
         if self._session.plan.loss == "full":
             inputs["use_cache"] = False
             return Trainer.compute_loss(self, model, inputs, *args, **kwargs)
-        return super().compute_loss(model, inputs, *args, **kwargs)
+        return self.with_orthogonality(super().compute_loss(model, inputs, *args, **kwargs))
 
 
-class _PreferenceTrainer(_WholeCheckpoints, DPOTrainer):
+class _PreferenceTrainer(_SafeTrainer, DPOTrainer):
     """TRL's trainer on preference pairs; the reference is the base model, heard with the adapter off."""
 
     def __init__(self, **kwargs: Any) -> None:
@@ -79,11 +125,7 @@ def trainer_of(session: Session, model: nn.Module, tokenizer: PreTrainedTokenize
         raise PlanError("method", "must leave the base model as reference for preference pairs", plan.method, way_out)
     if plan.loss == "fused":
         raise PlanError("loss", "is full or chunked in a run: TRL 1.16 has no fused one", plan.loss, "Choose chunked")
-    held_out = set(held_out_rows(data["group"], share=plan.eval_split, seed=plan.seed))
-    data = data.remove_columns("group")
-    learned = [row for row in range(len(data)) if row not in held_out]
-    if not learned:
-        raise DataError("eval_split", "leaves no row to train on", plan.eval_split, "Lower eval_split or add rows")
+    learned, held_out = split_rows(data, plan)
     kind: Any = _PreferenceTrainer if pairs else _PlanTrainer
     arguments = training_arguments(plan, session.folder, device=session.device, pairs=pairs)
     with kept_adapter_dtype(model):
@@ -91,8 +133,8 @@ def trainer_of(session: Session, model: nn.Module, tokenizer: PreTrainedTokenize
             session=session,
             model=model,
             args=arguments,
-            train_dataset=data.select(learned),
-            eval_dataset=data.select(sorted(held_out)) if held_out else None,
+            train_dataset=learned,
+            eval_dataset=held_out,
             processing_class=tokenizer,
             callbacks=callbacks(session),
         )
@@ -142,10 +184,17 @@ def training_arguments(plan: FinetunePlan, folder: Path, *, device: str, pairs: 
         report_to="none",
         disable_tqdm=True,
         use_cpu=device == "cpu",
+        # Every trained weight takes part in each step; a search for those that do not breaks under checkpointing.
+        ddp_find_unused_parameters=False if plan.num_gpus > 1 else None,
         dataloader_pin_memory=device.startswith("cuda"),
     )
 
 
 def callbacks(session: Session) -> list[TrainerCallback]:
     """Return what looks at the training as it goes on."""
-    return [Watch(session), TensorBoardCallback(SummaryWriter(session.folder / TENSORBOARD))]
+    found: list[TrainerCallback] = [Watch(session)]
+    if session.plan.method == "adalora":
+        found.append(RankBudget(session.folder, session.plan))
+    if session.leads:
+        found.append(TensorBoardCallback(SummaryWriter(session.folder / TENSORBOARD)))
+    return found

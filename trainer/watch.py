@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from trainer import memory
+from trainer import memory, ranks
 from trainer.contract import Metric
 from trainer.failure import NotFiniteError
 from trainer.session import Session
@@ -24,13 +24,14 @@ class Watch(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002 - transformers' signature
         """Note how many steps there are."""
-        self._session.store.set_total_steps(self._session.run.id, state.max_steps)
+        if self._session.leads:
+            self._session.store.set_total_steps(self._session.run.id, state.max_steps)
         self._times.append(time.monotonic())
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         """Save and end if somebody asked for it."""
         self._times.append(time.monotonic())
-        if self._session.stop.is_set():
+        if ranks.any_of(self._session.stop.is_set()):
             control.should_save = True
             control.should_training_stop = True
 
@@ -42,7 +43,7 @@ class Watch(TrainerCallback):
         """
         if not {"loss", "eval_loss"} & logs.keys():
             return
-        self._session.store.add_metric(self._session.run.id, self._metric(state, logs))
+        self._session.metric(self._metric(state, logs))
         for name in ("loss", "eval_loss"):
             value = logs.get(name)
             if value is not None and not math.isfinite(value):

@@ -162,6 +162,7 @@ def test_what_is_trained_is_written_for_tensorboard_too(store, trained, plan_of)
     assert list((store.run_folder(run.id) / TENSORBOARD).glob("events.out.tfevents.*"))
 
 
-def test_several_gpus_are_refused_with_a_way_out(trained, plan_of):
-    with pytest.raises(PlanError, match="num_gpus: of a run started here is 1, got 2"):
-        trained(plan_of(num_gpus=2, sharding="ddp"))
+@pytest.mark.parametrize("sharding", ["zero1", "zero2", "zero3", "fsdp"])
+def test_sharding_that_a_cpu_would_ignore_is_refused_with_a_way_out(trained, plan_of, sharding):
+    with pytest.raises(PlanError, match=f"sharding: on a CPU is none or ddp, got {sharding}. Choose ddp"):
+        trained(plan_of(num_gpus=2, sharding=sharding))

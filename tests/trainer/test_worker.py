@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import signal
@@ -12,8 +13,9 @@ from safetensors import safe_open
 
 from tests.trainer.waiting import PATIENCE, losses_of, over, waited, worker_of
 from trainer import checkpoints, launcher
-from trainer.contract import LOST_SECONDS, State
+from trainer.contract import LOST_SECONDS, Phase, State
 from trainer.export import RESULT
+from trainer.material import ROWS
 
 pytestmark = pytest.mark.slow
 
@@ -82,12 +84,30 @@ def test_a_stopped_run_saves_and_goes_on(store, plan_of, chat_data, place):
     assert 3 <= stopped.step < 400
     assert (store.run_folder(run.id) / RESULT / "adapter_model.safetensors").is_file()
     assert checkpoints.newest(store.run_folder(run.id)).name == f"checkpoint-{stopped.step}"
+    assert [answer.prompt for answer in store.answers(run.id)] == list(chat_data.prompts)
+    assert not (store.run_folder(run.id) / ROWS).exists()
     store.request_resume(run.id)
     launcher.launch(store, run.id)
     waited(store, run.id, lambda now: now.step > stopped.step)
     assert len(losses_of(store, run.id)) == store.run(run.id).step
     store.request_stop(run.id)
     waited(store, run.id, over)
+
+
+def test_who_asks_once_more_while_the_prompts_are_asked_does_not_wait_for_them(store, plan_of, chat_data, place):
+    many = dataclasses.replace(chat_data, prompts=tuple(f"What comes after {number}?" for number in range(2_000)))
+    run = store.create(plan_of(max_steps=400), many, place=place)
+    launcher.launch(store, run.id)
+    waited(store, run.id, lambda run: run.step >= 2)
+    store.request_stop(run.id)
+    store.request_stop(run.id)  # a double click: the answers are still wanted
+    waited(store, run.id, lambda run: run.phase is Phase.EVALUATING)
+    begun = time.monotonic()
+    store.request_stop(run.id)
+    stopped = waited(store, run.id, over)
+    assert time.monotonic() - begun < 10
+    assert (stopped.state, store.answers(run.id)) == (State.STOPPED, ())
+    assert (store.run_folder(run.id) / RESULT / "adapter_model.safetensors").is_file()
 
 
 def test_the_end_of_a_session_saves_and_a_run_that_is_over_trains_some_more_steps(store, plan_of, chat_data, place):
@@ -97,6 +117,7 @@ def test_the_end_of_a_session_saves_and_a_run_that_is_over_trains_some_more_step
     worker_of(run.id).terminate()
     stopped = waited(store, run.id, over)
     assert stopped.state is State.STOPPED
+    assert store.answers(run.id) == ()  # a machine that goes down does not wait for them
     store.extend(run.id, 3)
     launcher.launch(store, run.id)
     done = waited(store, run.id, over)
