@@ -30,6 +30,8 @@ class Recommendation:
     warnings: tuple[Caution, ...]
     speed: Speed | None
     """Time of a step; None where the device's throughput is unknown."""
+    speed_unknown: str
+    """Why there is no speed; empty where there is one."""
 
     def advised(self, field: str) -> Advice:
         """Return the advice on one field.
@@ -54,6 +56,7 @@ class Recommendation:
             "levers": [lever.to_dict() for lever in self.levers],
             "warnings": [caution.to_dict() for caution in self.warnings],
             "speed": None if self.speed is None else self.speed.to_dict(),
+            "speed_unknown": self.speed_unknown,
         }
 
 
@@ -97,6 +100,7 @@ def advise(
         levers=levers.levers(search, fit),
         warnings=cautions,
         speed=speed.step_speed(situation, fit.plan),
+        speed_unknown=speed.unknown_because(situation, fit.plan),
     )
 
 

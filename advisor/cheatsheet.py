@@ -105,7 +105,7 @@ def _situation_line(situation: Situation, rules: str) -> str:
 def _time(recommendation: Recommendation) -> list[str]:
     speed = recommendation.speed
     if speed is None:
-        return []
+        return [recommendation.speed_unknown, ""]
     least, most = speed.band
     text = f"About {speed.seconds_per_step:.2g} s a step, {speed.tokens_per_second:,.0f} tokens/s"
     if speed.total_seconds is not None:
@@ -113,7 +113,7 @@ def _time(recommendation: Recommendation) -> list[str]:
             f"; {speed.steps:,} steps take {duration(least * speed.total_seconds)} to "
             f"{duration(most * speed.total_seconds)}"
         )
-    return [f"{text} (an estimate from arithmetic, good to a factor of {most:g}).", ""]
+    return [f"{text} (an estimate from arithmetic, good to a factor of {most:.2g}).", ""]
 
 
 def _settings(recommendation: Recommendation) -> Iterator[tuple[str, ...]]:

@@ -8,7 +8,7 @@ from advisor.situation import Situation
 from specs import METHODS, FinetunePlan, ModelSpec
 
 BAND = (0.5, 2.0)
-"""Factors to either side; every published row of tests/golden/speed.csv lies within them."""
+"""Factors to either side on one known card; every published row of tests/golden/speed.csv lies within them."""
 
 EFFICIENCY = 0.5
 """Share of the printed 16-bit throughput that dense layers reach. Fitted to 18 published A100 rows, where it is 0.41 to
@@ -24,6 +24,17 @@ BANDWIDTH_SHARE = 0.5
 _SLOWER = {"dora": 1191 / 942}
 """Measured beside LoRA: PEFT method comparison, MetaMathQA, lora/llama-3.2-3B-rank32-dora 1191 s, rank32 942 s."""
 
+EIGHT_BIT_SLOWER = 2.5
+"""LLM.int8() beside 16 bit: 2 to 3 times in LoRA training on an RTX A5000 (github bitsandbytes-foundation/bitsandbytes
+issue 465), 2.5 times on a T4 (https://earino.github.io/applied-deep-learning/site/blog/11_int8_is_slower.html)."""
+
+EIGHT_BIT_SPREAD = 1.5
+"""Factor by which those figures differ among themselves."""
+
+_CPU_SLOWER = {"4bit": 1.1, "8bit": 1.3}
+_CPU_HALF_SLOWER = 1.7
+"""Beside LoRA in float32 on the same processor; ``sources.CPU_MEASURED``."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Speed:
@@ -35,6 +46,7 @@ class Speed:
     steps: int | None
     """Optimizer steps of the whole run; None while the data is unknown."""
     band: tuple[float, float] = BAND
+    """Factors between which the real time lies; wide where the device or the arithmetic is known less well."""
 
     @property
     def total_seconds(self) -> float | None:
@@ -64,7 +76,23 @@ def step_speed(situation: Situation, plan: FinetunePlan) -> Speed | None:
         return None
     per_step = seconds * plan.gradient_accumulation_steps
     tokens = _padded_length(situation, plan) * plan.effective_batch_size
-    return Speed(seconds_per_step=per_step, tokens_per_second=tokens / per_step, steps=total_steps(situation, plan))
+    spread = situation.gpu.throughput_spread * (EIGHT_BIT_SPREAD if plan.load_in_8bit else 1)
+    return Speed(
+        seconds_per_step=per_step,
+        tokens_per_second=tokens / per_step,
+        steps=total_steps(situation, plan),
+        band=(BAND[0] / spread, BAND[1] * spread),
+    )
+
+
+def unknown_because(situation: Situation, plan: FinetunePlan) -> str:
+    """Return why there is no speed for a plan, in one sentence; empty where there is one."""
+    if micro_step_seconds(situation, plan) is not None:
+        return ""
+    return (
+        f"No time is given: no throughput in {plan.compute_dtype} is published for {situation.gpu.name}. "
+        "The first steps of a run tell it."
+    )
 
 
 def relative_time(situation: Situation, plan: FinetunePlan, other: FinetunePlan) -> float | None:
@@ -76,20 +104,38 @@ def relative_time(situation: Situation, plan: FinetunePlan, other: FinetunePlan)
 
 
 def micro_step_seconds(situation: Situation, plan: FinetunePlan) -> float | None:
-    """Return the time of one forward and backward pass on one device: arithmetic, launches, 4-bit expansion."""
-    gpu = situation.gpu
-    if gpu.half_tflops is None or plan.compute_dtype == "float32" or plan.load_in_8bit:
+    """Return the time of one forward and backward pass on one device: arithmetic, launches, expansion of weights."""
+    tflops, expansion = throughput(situation, plan), _expansion_seconds(situation, plan)
+    if tflops is None or expansion is None:
         return None
-    arithmetic = step_flops(situation, plan) / (gpu.half_tflops * 1e12 * EFFICIENCY)
-    passes = 3 if plan.gradient_checkpointing else 2
-    launches = passes * situation.model.num_hidden_layers * SECONDS_PER_LAYER
-    expansion = 0.0
-    if plan.load_in_4bit:
-        if gpu.memory_bandwidth_gb_s is None:
-            return None
-        # Each pass reads half a byte of every weight and writes two.
-        expansion = passes * 2.5 * matmul_params(situation) / (gpu.memory_bandwidth_gb_s * 1e9 * BANDWIDTH_SHARE)
+    arithmetic = step_flops(situation, plan) / (tflops * 1e12 * EFFICIENCY)
+    launches = _passes(plan) * situation.model.num_hidden_layers * SECONDS_PER_LAYER
     return (arithmetic + launches + expansion) * _SLOWER.get(plan.method, 1.0)
+
+
+def throughput(situation: Situation, plan: FinetunePlan) -> float | None:
+    """Return the TFLOP/s that a device reaches at most in a plan's arithmetic; None where that is unknown."""
+    gpu, in_float32 = situation.gpu, plan.compute_dtype == "float32"
+    rate = gpu.float32_tflops if in_float32 or gpu.is_cpu else gpu.half_tflops
+    if rate is None:
+        return None
+    if gpu.is_cpu:
+        return rate / _CPU_SLOWER.get(plan.quantization, 1.0) / (1.0 if in_float32 else _CPU_HALF_SLOWER)
+    return rate / EIGHT_BIT_SLOWER if plan.load_in_8bit else rate
+
+
+def _expansion_seconds(situation: Situation, plan: FinetunePlan) -> float | None:
+    """Return the time to expand 4-bit weights on a card: each pass reads half a byte of every weight and writes two."""
+    if not plan.load_in_4bit or situation.gpu.is_cpu:
+        return 0.0
+    bandwidth = situation.gpu.memory_bandwidth_gb_s
+    if bandwidth is None:
+        return None
+    return _passes(plan) * 2.5 * matmul_params(situation) / (bandwidth * 1e9 * BANDWIDTH_SHARE)
+
+
+def _passes(plan: FinetunePlan) -> int:
+    return 3 if plan.gradient_checkpointing else 2
 
 
 def step_flops(situation: Situation, plan: FinetunePlan) -> float:

@@ -1,5 +1,6 @@
 """The real price of plans, for the tests."""
 
+import dataclasses
 import functools
 
 from advisor import Situation
@@ -12,6 +13,13 @@ LLAMA = "meta-llama/Llama-3.1-8B"
 def situation(model=LLAMA, gpu="RTX 4090", **values):
     """Return a situation of catalog names."""
     return Situation(model=models.find(model), gpu=gpus.find(gpu), **values)
+
+
+def processor(**values):
+    """Return a processor as this machine's catalog describes one: two cores with AVX-512 at 2.3 GHz, 16 GiB."""
+    facts = {"bf16": False, "compute_capability": None, "half_tflops": None, "memory_bandwidth_gb_s": None}
+    facts |= {"float32_tflops": 0.2944, "throughput_spread": 2.0}
+    return dataclasses.replace(gpus.find("16 GiB"), name="a CPU", backend="cpu", **{**facts, **values})
 
 
 def price_of(asked):

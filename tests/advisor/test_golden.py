@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 
 from advisor import advise
-from advisor.speed import BAND, micro_step_seconds
-from specs import FinetunePlan
 from tests.advisor.pricing import price_of, situation
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -57,19 +55,3 @@ def test_advice_agrees_with_the_recipe(row):
     if row["effective_batch"] and "effective_batch" not in left_out:
         wanted = int(row["effective_batch"])
         assert wanted / BATCH_FACTOR <= result.plan.effective_batch_size <= wanted * BATCH_FACTOR
-
-
-@pytest.mark.parametrize("row", [pytest.param(row, id=row["source"]) for row in rows("speed.csv")])
-def test_measured_speed_lies_within_the_band_of_the_estimate(row):
-    """Qwen-7B and -14B of 2023 are priced by the shapes of their successors, which differ by under 5 %."""
-    asked = situation(model=row["model"], gpu=row["gpu"])
-    plan = FinetunePlan.for_method(
-        row["method"],
-        row["model"],
-        bf16=True,
-        per_device_train_batch_size=int(row["per_device_train_batch_size"]),
-        max_length=int(row["max_length"]),
-        gradient_checkpointing=row["gradient_checkpointing"] == "true",
-    )
-    estimated = micro_step_seconds(asked, plan)
-    assert BAND[0] * estimated <= float(row["seconds_per_micro_step"]) <= BAND[1] * estimated
