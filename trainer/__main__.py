@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +12,7 @@ from typing import Any, NoReturn
 from catalog import machine, paths
 from specs import FinetunePlan, LorafitError, PlanError, gib
 from specs.door import leave
-from trainer import export, launcher
+from trainer import aside, export, launcher
 from trainer import retry as retrying
 from trainer.contract import DataSource, Metric, Place, Run, State
 from trainer.dataset import first_example
@@ -93,6 +92,11 @@ def _commands() -> Iterator[tuple[str, Callable[[Store, argparse.Namespace], int
     yield "export", _export, "the metrics of a run as CSV", {**run_id, **zipped}
     target = {"target": {"type": Path, "metavar": "FOLDER"}}
     yield "merge", _merge, "put the adapter into the base model, in 16 bit", {**run_id, **target}
+    sums: dict[str, dict[str, Any]] = {
+        "--weights": {"type": _numbers, "metavar": "W,W", "help": "how much of each; equal shares by itself"},
+        "--combination-type": {"default": "cat", "choices": [*aside.COMBINATION_TYPES], "help": "PEFT's word"},
+    }
+    yield "combine", _combine, "add adapters of one base model up", {**ids, **sums}
     model = {"--model": {"type": Path, "metavar": "FOLDER", "help": "also count tokens"}}
     yield "check", _check, "examine a data set before training", {**data, **model}
 
@@ -171,8 +175,9 @@ def _compare(store: Store, given: argparse.Namespace) -> int:
 def _export(store: Store, given: argparse.Namespace) -> int:
     run = store.run(given.id)
     if given.zip:
+        parcel = export.parcel(store, run)
         with given.zip.open("wb") as stream:
-            export.write_zip(store, run, stream)
+            export.write_zip(parcel, stream)
         print(given.zip)
     elif given.json:
         show(run, store, as_json=True)
@@ -182,11 +187,22 @@ def _export(store: Store, given: argparse.Namespace) -> int:
 
 
 def _merge(store: Store, given: argparse.Namespace) -> int:
-    command = [sys.executable, "-m", "trainer.merge", str(store.folder), given.id, str(given.target.resolve())]
-    status = subprocess.run(command, check=False).returncode
-    if status == 0:
-        print(given.target)
-    return status
+    print(aside.merge(store, given.id, given.target.resolve()))
+    return 0
+
+
+def _combine(store: Store, given: argparse.Namespace) -> int:
+    weights = given.weights or [1 / len(given.ids)] * len(given.ids)
+    print(aside.combine(store, given.ids, weights, given.combination_type))
+    return 0
+
+
+def _numbers(text: str) -> list[float]:
+    """Return the numbers of a text such as ``0.5,0.5``."""
+    try:
+        return [float(number) for number in text.split(",")]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be numbers with commas between, got {text!r}") from error
 
 
 def _check(_: Store, given: argparse.Namespace) -> int:

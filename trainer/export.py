@@ -5,7 +5,8 @@ import dataclasses
 import io
 import json
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import IO, Any
 
 from specs import METHODS, RunError, gib
@@ -53,36 +54,72 @@ def compared(runs: Sequence[Run], store: Store) -> dict[str, list[Any]]:
     return table
 
 
-def write_zip(store: Store, run: Run, target: IO[bytes]) -> None:
-    """Write the run's result with its plan, metrics and model card as a zip file.
+def result_folder(store: Store, run: Run) -> Path:
+    """Return the folder of a run's result.
 
     Raises:
-        RunError: If the run has saved no result yet.
+        RunError: If the run has saved none yet.
     """
     result = store.run_folder(run.id) / RESULT
     if not result.is_dir():
         raise RunError(
             f"run {run.id}", "has saved no adapter yet", str(run.state), "Stop it, or wait until it finishes"
         )
+    return result
+
+
+def parcel(store: Store, run: Run) -> dict[str, Path | bytes]:
+    """Return a run's result with its plan, metrics and model card: content, or the file with it, by name.
+
+    Raises:
+        RunError: If the run has saved no result yet.
+    """
+    result = result_folder(store, run)
     metrics = store.metrics(run.id)
+    # PEFT and TRL write a card of their own, which knows neither data nor metrics: ours takes its place.
+    return {
+        **files_of(result),
+        "plan.json": run.plan.to_json().encode(),
+        "metrics.csv": metrics_csv(metrics).encode(),
+        "README.md": model_card(run, metrics).encode(),
+    }
+
+
+def files_of(folder: Path) -> dict[str, Path | bytes]:
+    """Return the files below a folder by their names in it."""
+    return {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def write_zip(files: Mapping[str, Path | bytes], target: IO[bytes]) -> None:
+    """Write files, or their content, as a zip file."""
     with zipfile.ZipFile(target, "w") as archive:
-        for path in sorted(result.rglob("*")):
-            # PEFT and TRL write a card of their own, which knows neither data nor metrics.
-            if path.is_file() and path.name != "README.md":
-                archive.write(path, path.relative_to(result))
-        archive.writestr("plan.json", run.plan.to_json())
-        archive.writestr("metrics.csv", metrics_csv(metrics))
-        archive.writestr("README.md", model_card(run, metrics))
+        for name, content in files.items():
+            if isinstance(content, Path):
+                archive.write(content, name)
+            else:
+                archive.writestr(name, content)
+
+
+def combined_card(runs: Sequence[Run], weights: Sequence[float], combination_type: str) -> str:
+    """Return the card of a sum of adapters."""
+    lines = [
+        *_front_matter(runs[0]),
+        f"# {len(runs)} adapters of {runs[0].plan.model_name_or_path}, added up",
+        "",
+        f"Made with LoRAFit by PEFT's `add_weighted_adapter`, `combination_type={combination_type}`:",
+        "",
+        *(f"- {weight:g} x run {run.id}" for run, weight in zip(runs, weights, strict=True)),
+    ]
+    for run in runs:
+        lines += ["", f"## Plan of run {run.id}", "```json", run.plan.to_json(), "```"]
+    return "\n".join([*lines, ""])
 
 
 def model_card(run: Run, metrics: Sequence[Metric]) -> str:
     """Return the card of a run's result: what it was made from, with what, and how it went."""
     losses = [metric.loss for metric in metrics if metric.loss is not None]
     lines = [
-        "---",
-        f"base_model: {json.dumps(run.plan.model_name_or_path)}",
-        f"library_name: {'peft' if METHODS[run.plan.method].trains_adapter else 'transformers'}",
-        "---",
+        *_front_matter(run),
         f"# {METHODS[run.plan.method].label} of {run.plan.model_name_or_path}",
         "",
         f"Trained with LoRAFit, run {run.id}: {run.step:,} steps of {run.plan.effective_batch_size:,} sequences.",
@@ -96,3 +133,13 @@ def model_card(run: Run, metrics: Sequence[Metric]) -> str:
     lines += ["", "## Plan", "```json", run.plan.to_json(), "```", "", "## Libraries"]
     lines += [f"- {name} {number}" for name, number in run.details.get("libraries", {}).items()]
     return "\n".join([*lines, ""])
+
+
+def _front_matter(run: Run) -> list[str]:
+    """Return what the Hub reads of a card: https://huggingface.co/docs/hub/model-cards."""
+    return [
+        "---",
+        f"base_model: {json.dumps(run.plan.model_name_or_path)}",
+        f"library_name: {'peft' if METHODS[run.plan.method].trains_adapter else 'transformers'}",
+        "---",
+    ]

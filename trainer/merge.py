@@ -4,13 +4,13 @@ import sys
 from pathlib import Path
 
 import torch
-from peft import PeftModel
+from peft import PeftConfig, PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from specs import METHODS, LorafitError, PlanError, RunError
 from trainer import checkpoints
 from trainer.contract import Run
-from trainer.export import RESULT
+from trainer.export import result_folder
 from trainer.store import Store
 
 
@@ -23,13 +23,13 @@ def merge(store: Store, run: Run, target: Path) -> None:
         PlanError: If the run trained no adapter.
         RunError: If the run has saved none yet, or the target folder is not empty.
     """
-    adapter = store.run_folder(run.id) / RESULT
+    adapter = result_folder(store, run)
     if not METHODS[run.plan.method].trains_adapter:
         raise PlanError(
             "method", "of a run to merge must train an adapter", run.plan.method, f"The model is in {adapter}"
         )
-    if not (adapter / "adapter_config.json").is_file():
-        raise RunError(f"run {run.id}", "has saved no adapter yet", str(run.state), "Stop it or wait for its end")
+    if PeftConfig.from_pretrained(adapter).is_prompt_learning:
+        raise PlanError("method", "changes no weights: there is nothing to merge", run.plan.method, "Use the adapter")
     if target.exists() and any(target.iterdir()):
         raise RunError(str(target), "must be a new or empty folder", None, "Name another one")
     dtype = torch.float16 if run.plan.dtype == "float16" else torch.bfloat16

@@ -239,7 +239,7 @@ def metrics_file(run: Run) -> str:
 def adapter_file(run: Run) -> bytes:
     """Return the zip of a run's adapter with plan, metrics and model card."""
     with tempfile.TemporaryFile() as target:
-        export.write_zip(store(), run, target)
+        export.write_zip(export.parcel(store(), run), target)
         target.seek(0)
         return target.read()
 

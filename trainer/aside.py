@@ -1,0 +1,79 @@
+"""Short tasks of the training stack, each a process of its own: merging an adapter, adding adapters up."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from specs import LorafitError, RunError
+from trainer.store import Store
+
+_ROOT = Path(__file__).resolve().parent.parent
+
+COMBINATION_TYPES = {
+    "cat": "exact; the rank is the sum of all ranks",
+    "svd": "the nearest sum of the highest rank",
+    "linear": "adds the factors up: quick and rough; needs equal ranks",
+}
+"""Ways to add adapters up, in PEFT's words: https://huggingface.co/docs/peft/developer_guides/model_merging."""
+
+
+class AsideError(LorafitError):
+    """What such a process refused, in its own sentence."""
+
+    def __init__(self, sentence: str) -> None:
+        """Take the sentence as it is."""
+        Exception.__init__(self, sentence)
+
+
+def merge(store: Store, run_id: str, target: Path) -> Path:
+    """Write the base model with a run's adapter merged in, and return its folder.
+
+    Raises:
+        AsideError: If that run cannot be merged.
+    """
+    _carry_out("trainer.merge", str(store.folder), run_id, str(target))
+    return target
+
+
+def combine(store: Store, run_ids: Sequence[str], weights: Sequence[float], combination_type: str) -> Path:
+    """Write the weighted sum of adapters into the runs folder, and return its folder.
+
+    Raises:
+        RunError: If runs and weights are no pairs.
+        AsideError: If these adapters cannot be added up.
+    """
+    if len(set(run_ids)) < 2:
+        raise RunError("combine", "needs at least two different runs", len(set(run_ids)))
+    if len(weights) != len(run_ids):
+        raise RunError("weights", f"must be as many as the runs, {len(run_ids)}", list(weights))
+    if combination_type not in COMBINATION_TYPES:
+        raise RunError("combination_type", f"must be one of {', '.join(COMBINATION_TYPES)}", combination_type)
+    # Ids of the store alone may become part of a path.
+    ids = [store.run(run_id).id for run_id in run_ids]
+    target = store.folder / "combined" / f"{'+'.join(ids)}-{combination_type}"
+    pairs = [f"{run_id}={weight!r}" for run_id, weight in zip(ids, weights, strict=True)]
+    _carry_out("trainer.combine", str(store.folder), str(target), combination_type, *pairs)
+    return target
+
+
+def _carry_out(module: str, *arguments: str) -> None:
+    """Run a module of the training stack to its end, away from every card.
+
+    Raises:
+        AsideError: With the sentence that it wrote last, if it ended with an error.
+    """
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(_ROOT),
+        "CUDA_VISIBLE_DEVICES": "",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    command = [sys.executable, "-m", module, *arguments]
+    done = subprocess.run(
+        command, cwd=_ROOT, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or [str(RunError(module, "ended without a word", done.returncode))]
+        raise AsideError(said[-1])
