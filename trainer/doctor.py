@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from specs import DataError
 from trainer.contract import DataSource
 from trainer.dataset import Example, Finding, examples
@@ -92,7 +94,7 @@ def examined(source: DataSource, tokenizer: Any = None, *, progress: Callable[[i
     """
     findings: list[Finding] = []
     previews: list[Rendered] = []
-    sample, seen = _Sample(SAMPLE), set[int]()
+    sample, hashes = _Sample(SAMPLE), array("q")  # 8 bytes a row; a set takes 70
     rows = skipped = 0
     layout = ""
     for entry in _counted(examples(source), progress):
@@ -101,7 +103,7 @@ def examined(source: DataSource, tokenizer: Any = None, *, progress: Callable[[i
             findings += [entry] if len(findings) < FINDINGS else []
             continue
         layout = layout or entry.layout
-        seen.add(hash((entry.turns, entry.chosen, entry.rejected)))
+        hashes.append(hash((entry.turns, entry.chosen, entry.rejected)))
         if tokenizer is not None and sample.wants(rows):
             text = rendered(entry, tokenizer)
             sample.add(len(tokenizer(text.text, add_special_tokens=False)["input_ids"]))
@@ -115,7 +117,7 @@ def examined(source: DataSource, tokenizer: Any = None, *, progress: Callable[[i
         rows=rows,
         skipped=skipped,
         findings=tuple(findings),
-        duplicates=rows - len(seen),
+        duplicates=rows - len(np.unique(np.frombuffer(hashes, dtype=np.int64))),
         lengths=tuple(sorted(sample.values)),
         previews=tuple(previews),
     )
