@@ -11,7 +11,7 @@ from specs import DataError
 from trainer.contract import DataSource
 from trainer.doctor import Report, examined
 from trainer.tokens import FolderTokenizer
-from ui import uploads
+from ui import notices, uploads
 
 DEMO = "Demo: house-style instructions"
 
@@ -76,7 +76,12 @@ def _folder() -> Path:
 @functools.lru_cache(maxsize=16)
 def _report(path: Path, tokenizer_folder: Path) -> Report:
     tokenizer = FolderTokenizer(tokenizer_folder) if (tokenizer_folder / "tokenizer.json").exists() else None
-    return examined(DataSource(path=str(path)), tokenizer)
+    return examined(DataSource(path=str(path)), tokenizer, progress=_tell_rows)
+
+
+def _tell_rows(number: int) -> None:
+    if number:
+        notices.tell(f"examining the data, {number:,} rows read")
 
 
 def _label(path: Path, name: str) -> str:

@@ -158,14 +158,21 @@ def method() -> dict[str, str]:
 
 
 def pins(linear_modules: tuple[str, ...]) -> dict[str, Any]:
-    """Ask for plan fields that the person insists on; an empty one is left to the advice."""
+    """Ask for plan fields that the person insists on; an empty one is left to the advice.
+
+    While they are folded away, only fields with a value are drawn: the browser lays out each drawn field anew on every
+    change of the page, but only a drawn one stays in the address.
+    """
     chosen: dict[str, Any] = {}
-    with st.expander("Settings you insist on", icon=":material/push_pin:", key="pins"):
+    box = st.expander("Settings you insist on", icon=":material/push_pin:", key="pins", on_change="rerun")
+    with box:
         st.caption("Empty fields follow the recommendation.")
         for group, names in fields.GROUPS.items():
-            st.markdown(f"**{group}**")
-            columns = st.columns(2)
-            for index, name in enumerate(names):
+            shown = [name for name in names if box.open or _has_value(name)]
+            if shown:
+                st.markdown(f"**{group}**")
+            columns = st.columns(2) if shown else []
+            for index, name in enumerate(shown):
                 with columns[index % 2]:
                     chosen[name] = _pin(name, linear_modules)
     return {name: value for name, value in chosen.items() if value is not None}
@@ -177,6 +184,11 @@ def _keep_upload() -> None:
     upload = st.session_state["upload"]
     if upload is not None:
         st.session_state["data"] = add(upload, upload.name)
+
+
+def _has_value(name: str) -> bool:
+    """Return whether a field was set, here or in the address that opened the page."""
+    return bool(st.query_params.get(name) or st.session_state.get(name) not in (None, [], ""))
 
 
 def _pin(name: str, linear_modules: tuple[str, ...]) -> Any:

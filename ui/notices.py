@@ -2,7 +2,8 @@
 
 import functools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import streamlit as st
@@ -42,10 +43,28 @@ def _show(sentence: str) -> None:
 
 
 @contextmanager
-def waiting(is_warm: bool) -> Iterator[None]:  # noqa: FBT001 - reads as a sentence where it is used
-    """Say what is being waited for while a model is traced for the first time."""
-    if is_warm:
-        yield
-        return
-    with st.spinner("Tracing the model's training step, once for each architecture and method (up to 15 s) ..."):
-        yield
+def waiting() -> Iterator[None]:
+    """Say what is being waited for, from the moment on when something that takes long tells of itself."""
+    with ExitStack() as spinner:
+
+        def show(words: str) -> None:
+            spinner.close()
+            spinner.enter_context(st.spinner(f"{words[:1].upper()}{words[1:]} ...", show_time=True))
+
+        listening = _LISTENER.set(show)
+        try:
+            yield
+        finally:
+            _LISTENER.reset(listening)
+
+
+def tell(words: str) -> None:
+    """Tell the person who waits what is being done; outside of ``waiting`` nobody listens."""
+    _LISTENER.get()(words)
+
+
+def _nobody(_: str) -> None:
+    return None
+
+
+_LISTENER: ContextVar[Callable[[str], None]] = ContextVar("listener", default=_nobody)

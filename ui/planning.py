@@ -14,7 +14,7 @@ from estimator import library
 from estimator.estimate import MemoryEstimate
 from specs import MIB, FinetunePlan, GpuSpec, LorafitError, ModelSpec, PlanError
 from trainer.contract import Place
-from ui import fields
+from ui import fields, notices
 from ui.data import Data, find
 from ui.forms import Inputs
 
@@ -156,10 +156,10 @@ def obstacle(asked: Request, estimate: MemoryEstimate) -> str | None:
     return None
 
 
-@functools.lru_cache(maxsize=8192)
+@functools.lru_cache(maxsize=4096)
 def priced(model: ModelSpec, plan: FinetunePlan, gpu: GpuSpec) -> MemoryEstimate:
     """Return what a plan of a model needs on a device; what was asked lately is remembered."""
-    return library.price(model, plan, gpu)
+    return library.price(model, plan, gpu, progress=notices.tell)
 
 
 def _here() -> dict[str, machine.Device]:

@@ -18,11 +18,12 @@ from ui.planning import Insisted, Request
 
 
 def verdict(asked: Request, result: Recommendation, estimate: MemoryEstimate) -> None:
-    """Show in one line whether it fits and what is left."""
+    """Show in one line whether it fits, what is left and how long it takes; below it what stands behind the line."""
     color = palette.VERDICT_COLORS[estimate.verdict]
     icon = palette.VERDICT_ICONS[estimate.verdict]
-    st.markdown(f"### :{color}[{icon} {estimate.verdict.capitalize()}] with {METHODS[result.plan.method].label}")
-    st.markdown(f"{_room(estimate)}{_time(result.speed, asked.price_per_hour)}.")
+    fits = f":{color}[{icon} {estimate.verdict.capitalize()}] with {METHODS[result.plan.method].label}"
+    time = _time(result.speed, asked.price_per_hour)
+    st.markdown(f"### {fits}: {_room(estimate)}{time}  \n:small[:gray[{_behind(result, estimate)}]]")
 
 
 def memory(estimate: MemoryEstimate) -> None:
@@ -199,11 +200,22 @@ def _room(estimate: MemoryEstimate) -> str:
     return f"{used} of {capacity} used, {rest}"
 
 
+def _behind(result: Recommendation, estimate: MemoryEstimate) -> str:
+    """Return the kinds of memory, the band of the prediction, and the steps with the band of their time."""
+    low, high = (text.size(int(estimate.used_bytes * (1 + share))) for share in estimate.error_band)
+    allocated, reserved = text.size(estimate.peak_allocated_bytes), text.size(estimate.peak_reserved_bytes)
+    memory = f"{allocated} allocated, {reserved} reserved; used {low} to {high} with the error of the prediction."
+    speed = result.speed
+    if speed is None or speed.total_seconds is None:
+        return memory
+    shortest, longest = (text.duration(speed.total_seconds * factor) for factor in speed.band)
+    return f"{memory} {speed.steps:,} steps in {shortest} to {longest}."
+
+
 def _time(speed: Speed | None, price_per_hour: float | None) -> str:
-    """Return how long the run takes and what it costs as a phrase, with the band of the time."""
+    """Return how long the run takes and what it costs as a phrase."""
     if speed is None or speed.total_seconds is None:
         return ""
-    low, high = (text.duration(speed.total_seconds * factor) for factor in speed.band)
     cost = speed.cost(price_per_hour) if price_per_hour else None
     paid = f", {cost:,.2f} to pay" if cost is not None else ""
-    return f"; about {text.duration(speed.total_seconds)}{paid} for {speed.steps:,} steps ({low} to {high})"
+    return f"; about {text.duration(speed.total_seconds)}{paid}"

@@ -7,11 +7,10 @@ from ui import compareviews, forms, notices, planning
 left, right = st.columns([5, 9], gap="large")
 with left:
     inputs = forms.inputs(planning.model_names(), planning.device_names(), planning.linear_modules)
-with right, notices.errors():
+with right, notices.errors(), notices.waiting():
     asked = planning.request(inputs, forms.method())
-    with notices.waiting(planning.is_traced(asked.situation)):
-        plan = planning.recommendation(asked).plan
-        estimate = asked.price(plan)
+    plan = planning.recommendation(asked).plan
+    estimate = asked.price(plan)
     names = ["Side by side", "One training step", "Where the bytes are", "Method map"]
     table, step, parts, methods = st.tabs(names, key="show", bind=forms.URL, on_change="rerun")
     if table.open:

@@ -5,19 +5,22 @@ import streamlit as st
 from advisor.tree import questions
 from ui import dataviews, forms, notices, planning, shows, starting
 
+head = st.container()
 left, right = st.columns([5, 9], gap="large")
 with left:
     inputs = forms.inputs(planning.model_names(), planning.device_names(), planning.linear_modules)
-with right, notices.errors():
-    asked = planning.request(inputs, forms.method())
-    with notices.waiting(planning.is_traced(asked.situation)):
-        result = planning.recommendation(asked)
-        estimate = asked.price(result.plan)
+with right:
+    method = forms.method()
+with head, notices.errors(), notices.waiting():
+    asked = planning.request(inputs, method)
+    result = planning.recommendation(asked)
+    estimate = asked.price(result.plan)
     starting.headline(asked, result, estimate)
-    shows.memory(estimate)
-    shows.cautions(result, estimate)
-    names = ["Plan", "Methods", "Room", "Data", "Export"]
-    plan, methods, room, data, export = st.tabs(names, key="view", bind=forms.URL, on_change="rerun")
+    with right:
+        shows.memory(estimate)
+        shows.cautions(result, estimate)
+        names = ["Plan", "Methods", "Room", "Data", "Export"]
+        plan, methods, room, data, export = st.tabs(names, key="view", bind=forms.URL, on_change="rerun")
     if plan.open:
         with plan:
             shows.insisted(planning.insisted(asked, result))
