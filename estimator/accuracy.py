@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from estimator.conditions import Conditions
-from estimator.estimate import MemoryEstimate, estimate
+from estimator.estimate import MemoryEstimate, Verdict, estimate
+from estimator.reservation import Circumstances
 from estimator.tape import Tape
 from specs import METHODS, FinetunePlan, GpuSpec, LorafitError, ModelSpec, PlanError
 
@@ -28,6 +29,28 @@ _LABELS_SHIFTED_SINCE = (4, 50)
 # The version of TRL that no longer calls prepare_model_for_kbit_training; github huggingface/trl #4457.
 _EMBEDDINGS_LEFT_SINCE = (0, 26)
 
+# transformers warms the allocator up since https://github.com/huggingface/transformers/pull/36428, and had threads load
+# what it quantized from its version 5 until https://github.com/huggingface/transformers/pull/44576.
+_WARMED_UP_SINCE = (4, 50)
+_LOADED_BY_THREADS_SINCE = (5, 0)
+_LOADED_BY_THREADS_UNTIL = (5, 4)
+
+# peft empties the cache after prepare_model_for_kbit_training; https://github.com/huggingface/peft/pull/3293.
+_CACHE_EMPTIED_SINCE = (0, 20)
+
+COLUMNS = (
+    *("source", "gpu", "model", "method", "bnb_4bit_quant_type", "bnb_4bit_use_double_quant", "r", "target_modules"),
+    *("lora_dropout", "adapter_dtype", "dtype", "autocast", "prepare_kbit", "gradient_checkpointing"),
+    *("use_reentrant", "loss", "caller_holds_outputs", "kv_repeated", "bnb_forward", "attention_kernel", "padding"),
+    *("optim", "per_device_train_batch_size", "max_length", "num_gpus", "sharding"),
+    *(_MEASURED[kind] for kind in KINDS),
+    *("versions", "notes"),
+)
+"""The columns of a measured row, in the order in which they are written."""
+
+RAN_OUT = "ran out"
+"""How the notes of a row begin whose run had too little memory."""
+
 # Column of a row, field of a plan, and how its text is read.
 _NUMBERS = {"r": int, "lora_dropout": float, "per_device_train_batch_size": int, "max_length": int, "num_gpus": int}
 _WORDS = ("bnb_4bit_quant_type", "adapter_dtype", "dtype", "loss", "sharding")
@@ -44,8 +67,14 @@ class MeasuredRow:
     """Path of a configuration relative to the file, or a catalog name."""
     plan: FinetunePlan
     conditions: Conditions
+    circumstances: Circumstances
     measured: Mapping[Kind, int]
     notes: str
+
+    @property
+    def ran_out(self) -> bool:
+        """Whether the run had too little memory."""
+        return self.notes.startswith(RAN_OUT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +83,8 @@ class Comparison:
 
     row: MeasuredRow
     predicted: Mapping[Kind, int]
+    verdict: Verdict | None = None
+    """Whether the run was predicted to fit; None if there is no prediction."""
     error_text: str = ""
     """Why there is no prediction; empty if there is one."""
 
@@ -78,6 +109,7 @@ class Comparison:
             values[f"measured_{kind}_bytes"] = self.row.measured.get(kind)
             values[f"error_{kind}"] = self.error(kind)
         values["error"] = self.error("allocated")
+        values |= {"ran_out": self.row.ran_out, "verdict": self.verdict}
         if self.error_text:
             values["problem"] = self.error_text
         return values
@@ -114,7 +146,7 @@ def compared(
     """Return the prediction of one row; what cannot be predicted says why."""
     try:
         spec, card = model(row.model), gpu(row.gpu)
-        found: MemoryEstimate = estimate(tape(spec, row, card), row.plan, card)
+        found: MemoryEstimate = estimate(tape(spec, row, card), row.plan, card, row.circumstances)
     except LorafitError as error:
         return Comparison(row=row, predicted={}, error_text=str(error))
     predicted: dict[Kind, int] = {
@@ -122,7 +154,7 @@ def compared(
         "reserved": found.peak_reserved_bytes,
         "used": found.used_bytes,
     }
-    return Comparison(row=row, predicted=predicted)
+    return Comparison(row=row, predicted=predicted, verdict=found.verdict)
 
 
 def summary(comparisons: Sequence[Comparison], kind: Kind) -> Summary:
@@ -146,6 +178,22 @@ def report(comparisons: Sequence[Comparison]) -> dict[str, Any]:
     }
 
 
+def settings(plan: FinetunePlan) -> dict[str, str]:
+    """Return a plan as the columns of a measured row, which ``rows`` reads back; what does not concern it is left out.
+
+    The schema has no column for what other runs never varied, such as fp16 over 32-bit weights.
+    """
+    values = {name: getattr(plan, name) for name in ("method", *_NUMBERS, *_WORDS, *_SWITCHES, "optim")}
+    targets = plan.target_modules
+    values["target_modules"] = targets if isinstance(targets, str) else " ".join(targets)
+    values["autocast"] = plan.autocast_dtype is not None
+    values["attention_kernel"] = {"eager": "eager", "flash_attention_2": "flash"}.get(plan.attn_implementation, "auto")
+    dropped = [] if METHODS[plan.method].trains_adapter else ["r", "lora_dropout", "target_modules", "adapter_dtype"]
+    dropped += [] if plan.load_in_4bit else ["bnb_4bit_quant_type", "bnb_4bit_use_double_quant"]
+    cells = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in values.items()}
+    return {name: cells[name] for name in COLUMNS if name in cells and name not in dropped}
+
+
 def _row(entry: Mapping[str, str]) -> MeasuredRow:
     if "model" not in entry or "method" not in entry:
         raise PlanError("measured rows", "need the columns model and method", None, "Use the schema of the README")
@@ -156,6 +204,7 @@ def _row(entry: Mapping[str, str]) -> MeasuredRow:
         model=entry["model"],
         plan=_plan(entry),
         conditions=_conditions(entry),
+        circumstances=_circumstances(entry),
         measured=measured,
         notes=entry.get("notes", ""),
     )
@@ -210,6 +259,26 @@ def _conditions(entry: Mapping[str, str]) -> Conditions:
         and _before(versions, "trl", _EMBEDDINGS_LEFT_SINCE)
     )
     return Conditions(**values)
+
+
+def _circumstances(entry: Mapping[str, str]) -> Circumstances:
+    """Return how the libraries of a row load and reserve; older bitsandbytes means older transformers."""
+    versions = entry.get("versions", "")
+    named = re.search(r"\btransformers\b", versions) is not None
+    older = _before(versions, "transformers", _LOADED_BY_THREADS_UNTIL) if named else _is_older(entry)
+    by_threads = older and not _before(versions, "transformers", _LOADED_BY_THREADS_SINCE)
+    return Circumstances(
+        expandable_segments=_switch("expandable_segments", entry.get("expandable_segments") or "false"),
+        loaded_by_threads=by_threads,
+        # What threads filled in a hurry is no part of a figure that agrees with a training step's.
+        reset_after_loading=by_threads,
+        cache_emptied=not _before(versions, "peft", _CACHE_EMPTIED_SINCE),
+        warmed_up=not _before(versions, "transformers", _WARMED_UP_SINCE),
+    )
+
+
+def _is_older(entry: Mapping[str, str]) -> bool:
+    return entry.get("bnb_forward") == "dequantize"
 
 
 def _before(versions: str, library: str, since: tuple[int, int]) -> bool:

@@ -1,178 +1,382 @@
 """PyTorch's CUDA caching allocator, replayed: how much it reserves for a sequence of allocations and frees.
 
-Rules and constants: pytorch c10/core/AllocatorConfig.h and c10/cuda/CUDACachingAllocator.cpp (torch 2.13).
+Rules and constants: pytorch c10/core/AllocatorConfig.h and c10/cuda/CUDACachingAllocator.cpp (torch 2.13). Compiled by
+numba: a step of a large model is some ten thousand allocations, and a page prices many plans at once.
 """
 
-from bisect import bisect_left, insort
-from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
 
 from specs import MIB
+
+Ints = NDArray[np.int64]
 
 SMALL_BYTES = MIB
 """Requests up to this come from the small pool."""
 SMALL_SEGMENT_BYTES = 2 * MIB
 LARGE_SEGMENT_BYTES = 20 * MIB
-"""What requests under ``LARGE_REQUEST_BYTES`` are cut from."""
+"""What requests under ``LARGE_REQUEST_BYTES`` are cut from, and by what an expandable segment grows."""
 LARGE_REQUEST_BYTES = 10 * MIB
 """Larger requests get a segment of their own, rounded up to 2 MiB."""
 SEGMENT_ROUNDING_BYTES = 2 * MIB
 SPLIT_BYTES = MIB
-"""A rest of a large block up to this is not split off."""
+"""A rest of a large block up to this is not split off; of an expandable segment every rest is."""
 
-# Free blocks are kept sorted by size, then by number, as one integer each: integers compare faster than tuples.
-_NUMBER_BITS = 24
-_NUMBERS = 1 << _NUMBER_BITS
-_NUMBER_MASK = _NUMBERS - 1
+EMPTY_CACHE = -1
+"""The slot of an event that gives everything unused back to the driver, ``torch.cuda.empty_cache``."""
+
+_ADDRESS_SPACE = 1 << 46
+"""Bytes that an expandable segment may grow to, and the distance of segments."""
+
+_SIZE, _ADDRESS, _REST, _BEFORE, _AFTER, _STATE = range(6)
+_USED, _FREE, _UNMAPPED = range(3)
+_NUM_FREE, _NUM_SPARE, _NUM_BLOCKS, _NUM_SEGMENTS, _RESERVED, _PEAK, _RESTS, _LIMIT, _EXPANDABLE = range(9)
 
 
-class LargePool:
+@dataclass(frozen=True, slots=True)
+class Events:
+    """Allocations and frees in order."""
+
+    slots: Ints
+    """Where the block of an event is kept: allocated into it, or freed from it. ``EMPTY_CACHE`` frees the cache."""
+    sizes: Ints
+    """Bytes in multiples of 512: positive allocates, negative frees."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """What the allocator holds."""
+
+    peak_bytes: int
+    """Most that was reserved at once."""
+    rest_bytes: int
+    """What blocks held beyond their requests at the marked event; PyTorch counts it as allocated."""
+
+
+class _Pool(NamedTuple):
     """Blocks above 1 MiB: best fit among free blocks, split, merged with free neighbours when freed."""
 
-    def __init__(self, limit_bytes: int | None = None) -> None:
-        """Take the bytes that the driver has; beyond them wholly free segments go back first."""
-        self._limit = limit_bytes
-        self.reserved_bytes = 0
-        self.peak_bytes = 0
-        self.rest_bytes = 0
-        """What living blocks hold beyond their requests; PyTorch counts it as allocated."""
-        self._size: list[int] = []
-        self._rest: list[int] = []
-        self._before: list[int] = []
-        self._after: list[int] = []
-        self._is_free: list[bool] = []
-        self._free: list[int] = []
-        self._spare: list[int] = []
+    blocks: Ints
+    """Of each block: size, address, rest, the numbers of its neighbours in its segment (-1: none), state."""
+    free: Ints
+    """Numbers of the free blocks, by size, then by address."""
+    spare: Ints
+    """Numbers that can be given to new blocks."""
+    totals: Ints
+    """Running figures, by the numbers above."""
 
-    def take(self, num_bytes: int) -> int:
-        """Return the number of a block of at least so many bytes."""
-        free = self._free
-        position = bisect_left(free, num_bytes * _NUMBERS)
-        if position < len(free):
-            entry = free.pop(position)
-            size, block = entry >> _NUMBER_BITS, entry & _NUMBER_MASK
+
+def reserved(events: Events, *, limit_bytes: int, mark: int, expandable: bool, since: int = 0) -> Reserved:
+    """Replay events on an empty device.
+
+    Args:
+        events: What is allocated and freed.
+        limit_bytes: What the driver has; beyond it what is unused goes back first.
+        mark: The event before which the rests of blocks are taken.
+        expandable: Whether segments grow, PyTorch's ``expandable_segments``.
+        since: The event from which on the peak counts, ``torch.cuda.reset_peak_memory_stats``.
+    """
+    sizes = events.sizes
+    large = (np.abs(sizes) > SMALL_BYTES) | (events.slots == EMPTY_CACHE)
+    small = np.cumsum(np.where(large, 0, sizes))
+    small_bytes = -(-int(small.max(initial=0)) // SMALL_SEGMENT_BYTES) * SMALL_SEGMENT_BYTES
+    chosen = np.flatnonzero(large)
+    peak, rest = _replayed(
+        events.slots[chosen],
+        sizes[chosen],
+        np.searchsorted(chosen, np.array([mark, since])),
+        int(events.slots.max(initial=0)) + 1,
+        np.array([0, 0, 0, 0, 0, 0, 0, limit_bytes - small_bytes, int(expandable)], dtype=np.int64),
+    )
+    return Reserved(peak_bytes=int(peak) + small_bytes, rest_bytes=int(rest))
+
+
+@njit(cache=True)
+def _replayed(slots: Ints, sizes: Ints, places: Ints, num_slots: int, totals: Ints) -> tuple[int, int]:
+    """Return the peak of the large pool's bytes and the rests at the mark."""
+    capacity = 4 * len(sizes) + 64
+    pool = _Pool(
+        np.empty((capacity, 6), dtype=np.int64),
+        np.empty(capacity, dtype=np.int64),
+        np.empty(capacity, dtype=np.int64),
+        totals,
+    )
+    if totals[_EXPANDABLE]:
+        pool.blocks[_segment_of(pool, _ADDRESS_SPACE), _STATE] = _UNMAPPED
+    block_of = np.empty(num_slots, dtype=np.int64)
+    rest, mark, since = 0, places[0], places[1]
+    for event in range(len(sizes)):
+        if event == mark:
+            rest = totals[_RESTS]
+        if event == since:
+            totals[_PEAK] = totals[_RESERVED]
+        slot = slots[event]
+        if slot < 0:
+            _release(pool)
+        elif sizes[event] > 0:
+            block_of[slot] = _take(pool, sizes[event])
         else:
-            size, block = self._segment(num_bytes)
-        self._is_free[block] = False
-        rest = size - num_bytes
-        if rest > SPLIT_BYTES:
-            self._split(block, num_bytes, rest)
+            _give(pool, block_of[slot])
+    return totals[_PEAK], rest if mark < len(sizes) else totals[_RESTS]
+
+
+@njit(cache=True)
+def _take(pool: _Pool, num_bytes: int) -> int:
+    """Return the number of a block of at least so many bytes."""
+    blocks, totals = pool.blocks, pool.totals
+    position = _position(pool, num_bytes, 0)
+    if totals[_EXPANDABLE]:
+        block = _grown(pool, num_bytes) if position == totals[_NUM_FREE] else _least_growing(pool, position)
+    elif position == totals[_NUM_FREE]:
+        block = _segment(pool, num_bytes)
+    else:
+        block = pool.free[position]
+    _remove(pool, block)
+    blocks[block, _STATE] = _USED
+    rest = blocks[block, _SIZE] - num_bytes
+    if rest > (0 if totals[_EXPANDABLE] else SPLIT_BYTES):
+        split = _cut(pool, block, num_bytes)
+        blocks[split, _STATE] = _FREE
+        _insert(pool, split)
+        rest = 0
+    blocks[block, _REST] = rest
+    totals[_RESTS] += rest
+    return block
+
+
+@njit(cache=True)
+def _give(pool: _Pool, block: int) -> int:
+    """Take a block back and merge it with free neighbours; return the number of the whole."""
+    blocks = pool.blocks
+    pool.totals[_RESTS] -= blocks[block, _REST]
+    blocks[block, _REST] = 0
+    blocks[block, _STATE] = _FREE
+    following = blocks[block, _AFTER]
+    if following >= 0 and blocks[following, _STATE] == _FREE:
+        _remove(pool, following)
+        _merge(pool, block, following)
+    previous = blocks[block, _BEFORE]
+    if previous >= 0 and blocks[previous, _STATE] == _FREE:
+        _remove(pool, previous)
+        _merge(pool, previous, block)
+        block = previous
+    _insert(pool, block)
+    return block
+
+
+@njit(cache=True)
+def _segment(pool: _Pool, num_bytes: int) -> int:
+    """Return a free block that is a new segment."""
+    size = LARGE_SEGMENT_BYTES
+    if num_bytes >= LARGE_REQUEST_BYTES:
+        size = -(-num_bytes // SEGMENT_ROUNDING_BYTES) * SEGMENT_ROUNDING_BYTES
+    if pool.totals[_RESERVED] + size > pool.totals[_LIMIT]:
+        _release(pool)
+    _reserve(pool, size)
+    block = _segment_of(pool, size)
+    pool.blocks[block, _STATE] = _FREE
+    _insert(pool, block)
+    return block
+
+
+@njit(cache=True)
+def _segment_of(pool: _Pool, num_bytes: int) -> int:
+    """Return a block at an address of its own."""
+    block = _new(pool)
+    pool.blocks[block, _SIZE], pool.blocks[block, _REST] = num_bytes, 0
+    pool.blocks[block, _BEFORE], pool.blocks[block, _AFTER] = -1, -1
+    pool.blocks[block, _ADDRESS] = pool.totals[_NUM_SEGMENTS] * _ADDRESS_SPACE
+    pool.totals[_NUM_SEGMENTS] += 1
+    return block
+
+
+@njit(cache=True)
+def _least_growing(pool: _Pool, position: int) -> int:
+    """Return the free block of an expandable segment to take: one with no room to grow rather than the last one."""
+    block = int(pool.free[position])
+    for other in range(position + 1, pool.totals[_NUM_FREE]):
+        candidate = int(pool.free[other])
+        if _growing(pool, candidate) >= _growing(pool, block):
+            break
+        block = candidate
+    return block
+
+
+@njit(cache=True)
+def _growing(pool: _Pool, block: int) -> int:
+    """Return the bytes that a free block has and could grow by."""
+    after = pool.blocks[block, _AFTER]
+    room = pool.blocks[after, _SIZE] if after >= 0 and pool.blocks[after, _STATE] == _UNMAPPED else 0
+    return int(pool.blocks[block, _SIZE] + room)
+
+
+@njit(cache=True)
+def _grown(pool: _Pool, num_bytes: int) -> int:
+    """Return a free block made by mapping unmapped room, together with the free block before it."""
+    blocks, totals = pool.blocks, pool.totals
+    if totals[_RESERVED] + num_bytes > totals[_LIMIT]:
+        _release(pool)
+    block = 0  # the lowest address: it is never merged into another block
+    while _room(pool, block) < num_bytes:
+        block = blocks[block, _AFTER]
+    if blocks[block, _STATE] == _UNMAPPED:
+        block = _mapped(pool, block, min(num_bytes, blocks[block, _SIZE]))
+    while blocks[block, _SIZE] < num_bytes:
+        following = blocks[block, _AFTER]
+        block = _mapped(pool, following, min(num_bytes - blocks[block, _SIZE], blocks[following, _SIZE]))
+    return block
+
+
+@njit(cache=True)
+def _room(pool: _Pool, block: int) -> int:
+    """Return the bytes from a block on that are not in use, mapped or not."""
+    room = 0
+    while block >= 0 and pool.blocks[block, _STATE] != _USED:
+        room += pool.blocks[block, _SIZE]
+        block = pool.blocks[block, _AFTER]
+    return room
+
+
+@njit(cache=True)
+def _mapped(pool: _Pool, block: int, num_bytes: int) -> int:
+    """Map the beginning of an unmapped block, in whole pages; return the free block that it becomes part of."""
+    size = -(-num_bytes // LARGE_SEGMENT_BYTES) * LARGE_SEGMENT_BYTES
+    _reserve(pool, size)
+    if size < pool.blocks[block, _SIZE]:
+        pool.blocks[_cut(pool, block, size), _STATE] = _UNMAPPED
+    pool.blocks[block, _REST] = 0
+    return _give(pool, block)
+
+
+@njit(cache=True)
+def _reserve(pool: _Pool, num_bytes: int) -> None:
+    """Take bytes from the driver."""
+    totals = pool.totals
+    totals[_RESERVED] += num_bytes
+    totals[_PEAK] = max(totals[_PEAK], totals[_RESERVED])
+
+
+@njit(cache=True)
+def _release(pool: _Pool) -> None:
+    """Give every wholly free segment, or every free page of an expandable one, back to the driver."""
+    blocks, totals = pool.blocks, pool.totals
+    for block in pool.free[: totals[_NUM_FREE]].copy():
+        if totals[_EXPANDABLE]:
+            _unmap(pool, block)
+        elif blocks[block, _BEFORE] < 0 and blocks[block, _AFTER] < 0:
+            _remove(pool, block)
+            totals[_RESERVED] -= blocks[block, _SIZE]
+            _drop(pool, block)
+
+
+@njit(cache=True)
+def _unmap(pool: _Pool, block: int) -> None:
+    """Unmap the whole pages within a free block of an expandable segment."""
+    blocks, totals = pool.blocks, pool.totals
+    start = blocks[block, _ADDRESS]
+    first = -(-start // LARGE_SEGMENT_BYTES) * LARGE_SEGMENT_BYTES
+    end = (start + blocks[block, _SIZE]) // LARGE_SEGMENT_BYTES * LARGE_SEGMENT_BYTES
+    if end <= first:
+        return
+    _remove(pool, block)
+    if first > start:
+        inner = _cut(pool, block, first - start)
+        _insert(pool, block)
+        block = inner
+    if blocks[block, _SIZE] > end - first:
+        rest = _cut(pool, block, end - first)
+        blocks[rest, _STATE] = _FREE
+        _insert(pool, rest)
+    blocks[block, _STATE] = _UNMAPPED
+    totals[_RESERVED] -= end - first
+    following = blocks[block, _AFTER]
+    if following >= 0 and blocks[following, _STATE] == _UNMAPPED:
+        _merge(pool, block, following)
+    previous = blocks[block, _BEFORE]
+    if previous >= 0 and blocks[previous, _STATE] == _UNMAPPED:
+        _merge(pool, previous, block)
+
+
+@njit(cache=True)
+def _cut(pool: _Pool, block: int, num_bytes: int) -> int:
+    """Make what lies behind the first bytes of a block a block of its own; return its number."""
+    blocks = pool.blocks
+    cut = _new(pool)
+    following = blocks[block, _AFTER]
+    blocks[cut, _SIZE], blocks[cut, _REST] = blocks[block, _SIZE] - num_bytes, 0
+    blocks[cut, _ADDRESS] = blocks[block, _ADDRESS] + num_bytes
+    blocks[cut, _BEFORE], blocks[cut, _AFTER] = block, following
+    blocks[block, _SIZE], blocks[block, _AFTER] = num_bytes, cut
+    if following >= 0:
+        blocks[following, _BEFORE] = cut
+    return cut
+
+
+@njit(cache=True)
+def _merge(pool: _Pool, block: int, following: int) -> None:
+    """Add the neighbour behind a block to it."""
+    blocks = pool.blocks
+    beyond = blocks[following, _AFTER]
+    blocks[block, _SIZE] += blocks[following, _SIZE]
+    blocks[block, _AFTER] = beyond
+    if beyond >= 0:
+        blocks[beyond, _BEFORE] = block
+    _drop(pool, following)
+
+
+@njit(cache=True)
+def _position(pool: _Pool, num_bytes: int, address: int) -> int:
+    """Return where a block of a size and an address stands among the free ones."""
+    blocks, free = pool.blocks, pool.free
+    low, high = 0, pool.totals[_NUM_FREE]
+    while low < high:
+        middle = (low + high) // 2
+        size = blocks[free[middle], _SIZE]
+        if size < num_bytes or (size == num_bytes and blocks[free[middle], _ADDRESS] < address):
+            low = middle + 1
         else:
-            self._rest[block] = rest
-            self.rest_bytes += rest
-        return block
-
-    def give(self, block: int) -> None:
-        """Take a block back."""
-        size, after, before, is_free, free = self._size, self._after, self._before, self._is_free, self._free
-        rest = self._rest[block]
-        if rest:
-            self.rest_bytes -= rest
-            self._rest[block] = 0
-        following = after[block]
-        if following >= 0 and is_free[following]:
-            del free[bisect_left(free, size[following] * _NUMBERS + following)]
-            size[block] += size[following]
-            after[block] = beyond = after[following]
-            if beyond >= 0:
-                before[beyond] = block
-            self._spare.append(following)
-        previous = before[block]
-        if previous >= 0 and is_free[previous]:
-            del free[bisect_left(free, size[previous] * _NUMBERS + previous)]
-            size[previous] += size[block]
-            after[previous] = beyond = after[block]
-            if beyond >= 0:
-                before[beyond] = previous
-            self._spare.append(block)
-            block = previous
-        is_free[block] = True
-        insort(free, size[block] * _NUMBERS + block)
-
-    def release(self) -> None:
-        """Give every wholly free segment back to the driver."""
-        kept = []
-        for entry in self._free:
-            size, block = entry >> _NUMBER_BITS, entry & _NUMBER_MASK
-            if self._before[block] < 0 and self._after[block] < 0:
-                self.reserved_bytes -= size
-                self._is_free[block] = False
-            else:
-                kept.append(entry)
-        self._free[:] = kept
-
-    def _segment(self, num_bytes: int) -> tuple[int, int]:
-        """Return the size and the number of a block that is a new segment."""
-        size = segment_bytes(num_bytes)
-        if self._limit is not None and self.reserved_bytes + size > self._limit:
-            self.release()
-        self.reserved_bytes += size
-        self.peak_bytes = max(self.peak_bytes, self.reserved_bytes)
-        block = self._new()
-        self._size[block], self._before[block], self._after[block] = size, -1, -1
-        return size, block
-
-    def _split(self, block: int, num_bytes: int, rest: int) -> None:
-        """Make the end of a block a free block of its own."""
-        after = self._after
-        split, following = self._new(), after[block]
-        self._size[block], self._size[split] = num_bytes, rest
-        self._before[split], after[split], after[block] = block, following, split
-        self._is_free[split] = True
-        if following >= 0:
-            self._before[following] = split
-        insort(self._free, rest * _NUMBERS + split)
-
-    def _new(self) -> int:
-        """Return an unused number."""
-        if self._spare:
-            return self._spare.pop()
-        for column in (self._size, self._rest, self._before, self._after):
-            column.append(0)
-        self._is_free.append(False)
-        return len(self._size) - 1
+            high = middle
+    return low
 
 
-class Allocator:
-    """Both pools; of the small one only the sum is followed, for its blocks hardly fragment."""
-
-    def __init__(self, limit_bytes: int | None = None) -> None:
-        """Take the bytes that the driver has."""
-        self.large = LargePool(limit_bytes)
-        self._small = 0
-        self._small_peak = 0
-
-    @property
-    def peak_reserved_bytes(self) -> int:
-        """Most that was reserved so far."""
-        return self.large.peak_bytes + small_reserved_bytes(self._small_peak)
-
-    def keep(self, num_bytes: int, count: int = 1) -> None:
-        """Allocate tensors for good."""
-        if num_bytes > SMALL_BYTES:
-            for _ in range(count):
-                self.large.take(num_bytes)
-        else:
-            self.grow_small(num_bytes * count)
-
-    def grow_small(self, num_bytes: int, peak_bytes: int = 0) -> None:
-        """Let the small blocks grow by so many bytes, with so many more for a moment."""
-        self._small_peak = max(self._small_peak, self._small + max(num_bytes, peak_bytes))
-        self._small += num_bytes
-
-    def passing(self, sizes: Iterable[int]) -> None:
-        """Allocate tensors, all of them alive at once, and free them."""
-        taken = [self.large.take(size) for size in sizes if size > SMALL_BYTES]
-        for block in taken:
-            self.large.give(block)
+@njit(cache=True)
+def _insert(pool: _Pool, block: int) -> None:
+    """Add a block to the free ones."""
+    free, num_free = pool.free, pool.totals[_NUM_FREE]
+    position = _position(pool, pool.blocks[block, _SIZE], pool.blocks[block, _ADDRESS])
+    for index in range(num_free, position, -1):
+        free[index] = free[index - 1]
+    free[position] = block
+    pool.totals[_NUM_FREE] = num_free + 1
 
 
-def segment_bytes(num_bytes: int) -> int:
-    """Return the segment that the allocator asks the driver for to serve a large request."""
-    if num_bytes < LARGE_REQUEST_BYTES:
-        return LARGE_SEGMENT_BYTES
-    return -(-num_bytes // SEGMENT_ROUNDING_BYTES) * SEGMENT_ROUNDING_BYTES
+@njit(cache=True)
+def _remove(pool: _Pool, block: int) -> None:
+    """Take a block out of the free ones."""
+    free, num_free = pool.free, pool.totals[_NUM_FREE]
+    position = _position(pool, pool.blocks[block, _SIZE], pool.blocks[block, _ADDRESS])
+    for index in range(position, num_free - 1):
+        free[index] = free[index + 1]
+    pool.totals[_NUM_FREE] = num_free - 1
 
 
-def small_reserved_bytes(num_bytes: int) -> int:
-    """Return the segments that hold so many bytes of small blocks."""
-    return -(-num_bytes // SMALL_SEGMENT_BYTES) * SMALL_SEGMENT_BYTES
+@njit(cache=True)
+def _new(pool: _Pool) -> int:
+    """Return an unused number."""
+    totals = pool.totals
+    if totals[_NUM_SPARE]:
+        totals[_NUM_SPARE] -= 1
+        return int(pool.spare[totals[_NUM_SPARE]])
+    totals[_NUM_BLOCKS] += 1
+    return int(totals[_NUM_BLOCKS] - 1)
+
+
+@njit(cache=True)
+def _drop(pool: _Pool, block: int) -> None:
+    """Let a number be used again."""
+    pool.spare[pool.totals[_NUM_SPARE]] = block
+    pool.totals[_NUM_SPARE] += 1

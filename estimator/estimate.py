@@ -8,15 +8,15 @@ from typing import Any, Literal
 import numpy as np
 
 from estimator.overhead import context_bytes, worker_bytes
-from estimator.replay import Replay
-from estimator.reservation import unpacked_bytes
+from estimator.replay import GRADIENTS, Replay
+from estimator.reservation import Circumstances, unpacked_bytes
 from estimator.sharding import Replica, Share, on_each_gpu, replica, share
 from estimator.tape import COMPONENTS, Tape
 from specs import FinetunePlan, GpuSpec, gib
 
 Verdict = Literal["fits", "tight", "does not fit"]
 
-ERROR_BAND = (-0.08, 0.09)
+ERROR_BAND = (-0.08, 0.07)
 """Fractions by which a real run may use less or more; from the errors that ``make accuracy`` prints."""
 
 TIMELINE_POINTS = 160
@@ -83,15 +83,18 @@ class MemoryEstimate:
         return {**values, "spare_bytes": self.spare_bytes}
 
 
-def estimate(tape: Tape, plan: FinetunePlan, gpu: GpuSpec) -> MemoryEstimate:
+def estimate(
+    tape: Tape, plan: FinetunePlan, gpu: GpuSpec, circumstances: Circumstances | None = None
+) -> MemoryEstimate:
     """Return the memory of a plan on a device.
 
     Args:
         tape: The tape of the plan's model and method, from ``estimator.library.tape_for``.
         plan: Decides batch, length, rank, optimizer and accumulation.
         gpu: The device.
+        circumstances: How PyTorch reserves and transformers loads; None as LoRAFit's trainer has it.
     """
-    replay = Replay(tape, plan, gpu)
+    replay = Replay(tape, plan, gpu, circumstances or Circumstances())
     phases = replay.phases()
     peak = max(phases.values())
     reserved = peak + unpacked_bytes(tape, plan) if gpu.is_cpu else max(replay.reservation.reserved_bytes, peak)
@@ -214,17 +217,25 @@ def _assumptions(tape: Tape) -> tuple[str, ...]:
 
 def _timeline(replay: Replay) -> tuple[Moment, ...]:
     """Return the course of one step, each stretch by its highest moment."""
-    turn, total = replay.tape.program.forward_events, len(replay.deltas)
+    program, total, width = replay.tape.program, len(replay.deltas), len(COMPONENTS)
     edges = np.unique(np.linspace(0, total, TIMELINE_POINTS + 1).astype(int))
-    moved = np.zeros((total, len(COMPONENTS)), dtype=np.int64)
-    moved[np.arange(total), replay.tape.program.component] = replay.deltas
-    moved[:, COMPONENTS.index("gradients")] -= replay.merged
-    course = np.cumsum(moved, axis=0)
+    highest = [start + int(replay.allocated[start:stop].argmax()) for start, stop in pairwise(edges.tolist())]
+    # What moves up to each of these moments, by component: sums between one and the next, added up.
+    stretch = np.searchsorted(highest, np.arange(total)) * width
+    cells = (len(highest) + 1) * width
+    moved = np.bincount(stretch + program.component, weights=replay.deltas, minlength=cells)
+    moved -= np.bincount(stretch + GRADIENTS, weights=replay.merged, minlength=cells)
+    fixed = np.array([replay.fixed[name] for name in COMPONENTS])
+    course = (moved.reshape(-1, width).cumsum(axis=0) + fixed).astype(np.int64).tolist()
     moments = []
-    for start, stop in pairwise(edges):
-        event = int(start) + int(replay.allocated[start:stop].argmax())
-        phase = "forward" if event < turn else "backward"
-        first, last = (0, turn) if phase == "forward" else (turn, total)
-        components = {name: replay.fixed[name] + int(course[event, i]) for i, name in enumerate(COMPONENTS)}
-        moments.append(Moment(phase=phase, position=(event - first) / max(1, last - first), components=components))
+    for event, values in zip(highest, course[:-1], strict=True):
+        forward = event < program.forward_events
+        first, last = (0, program.forward_events) if forward else (program.forward_events, total)
+        moments.append(
+            Moment(
+                phase="forward" if forward else "backward",
+                position=(event - first) / max(1, last - first),
+                components=dict(zip(COMPONENTS, values, strict=True)),
+            )
+        )
     return tuple(moments)

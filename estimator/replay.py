@@ -1,6 +1,6 @@
 """One training step of a plan, replayed from a tape: what is allocated at every moment, and what is reserved."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -9,13 +9,12 @@ from numpy.typing import NDArray
 from estimator.optimizer import OptimizerMemory, optimizer_memory
 from estimator.overhead import CUBLAS_WORKSPACES, context_bytes, cublas_workspace_bytes
 from estimator.recipe import batch_shape
-from estimator.reservation import Reservation, Step, reservation
+from estimator.reservation import Circumstances, Reservation, Step, reservation
 from estimator.tape import COMPONENTS, Ints, Tape
 from specs import FinetunePlan, GpuSpec
 
 GRADIENTS = COMPONENTS.index("gradients")
 _NORM_BYTES = 512
-_TELLING_LAYERS = 4
 
 
 @dataclass(frozen=True)
@@ -25,6 +24,7 @@ class Replay:
     tape: Tape
     plan: FinetunePlan
     gpu: GpuSpec
+    circumstances: Circumstances = field(default_factory=Circumstances)
 
     @cached_property
     def fixed(self) -> dict[str, int]:
@@ -122,12 +122,6 @@ class Replay:
         moved[GRADIENTS] -= self.merged[: event + 1].sum()
         return {name: self.fixed[name] + int(moved[index]) for index, name in enumerate(COMPONENTS)}
 
-    def _last_telling_event(self) -> int:
-        """Return the event after which an adapter's backward pass repeats itself over ever less memory."""
-        ends = self.tape.program.backward_ends
-        telling = len(ends) if self.plan.method == "full" else min(_TELLING_LAYERS, len(ends))
-        return max(ends[telling - 1], self.peak_event() + 1)
-
     @property
     def rest_bytes(self) -> int:
         """What blocks hold beyond their requests at the peak; PyTorch counts it as allocated."""
@@ -140,11 +134,10 @@ class Replay:
             program=self.tape.program,
             sizes=self.sizes,
             peak_event=self.peak_event(),
-            last_event=self._last_telling_event(),
             limit_bytes=self.gpu.usable_bytes - context_bytes(self.gpu),
             workspaces=[size for size in [cublas_workspace_bytes(self.gpu)] * CUBLAS_WORKSPACES if size],
         )
-        return reservation(self.tape, self.plan, step)
+        return reservation(self.tape, self.plan, step, self.circumstances)
 
     @property
     def _accumulates(self) -> bool:

@@ -3,23 +3,58 @@
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
-from estimator.allocator import SMALL_BYTES, Allocator
+from estimator.allocator import EMPTY_CACHE, SMALL_BYTES, Events, reserved
 from estimator.optimizer import state_sizes, step_sizes
-from estimator.tape import Ints, Program, Resident, Tape, rounded_bytes
+from estimator.tape import COMPONENTS, Ints, Program, Resident, Tape, rounded_bytes
 from specs import FinetunePlan
+from specs.methods import Quantization
 
 _HALF, _FLOAT = 2, 4
+_GRADIENTS = COMPONENTS.index("gradients")
 
-WAITING_WEIGHTS = 8
-"""16-bit weights that lie on the device at once while a model is quantized: transformers loads with 4 threads
-(core_model_loading.py, GLOBAL_WORKERS), and of 1, 4, 8, 16 and 32 this fits the T4 runs of Anassbzdd/fitcheck best."""
+ONE_BY_ONE = (1, 2, 4, 8)
+"""16-bit weights that lie on the device at once while each is quantized after the other: one, and up to a layer's if
+Python frees them late. Where blocks end up is a matter of chance; the mean over such orders is what is expected."""
 
-UNSEEN_SHARE = 0.025
+BY_THREADS = (8, 16, 24, 32)
+"""The same where threads load weights faster than they are quantized, as transformers did from 5.0 until
+https://github.com/huggingface/transformers/pull/44576 (March 2026); of 1 to 64, these fit the T4 runs of
+Anassbzdd/fitcheck, which call for no more than one layer or five layers at once."""
+
+UNSEEN_SHARE = 0.02
 """What measured runs reserve beyond this replay, the mean over the rows of assets/measured: gaps in the pool of small
-blocks, and the order in which threads load the weights."""
+blocks, and what no replay of one process knows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Circumstances:
+    """How PyTorch reserves and transformers loads; the defaults are those of LoRAFit's own trainer."""
+
+    expandable_segments: bool = True
+    """``PYTORCH_ALLOC_CONF=expandable_segments:True``."""
+    loaded_by_threads: bool = False
+    """Weights were quantized while threads loaded the next ones."""
+    cache_emptied: bool = True
+    """``prepare_model_for_kbit_training`` empties the cache in the end, as it does since peft 0.19."""
+    warmed_up: bool = True
+    """Loading begins with one block for the whole model; transformers modeling_utils.py, caching_allocator_warmup."""
+
+    reset_after_loading: bool = False
+    """Peaks were counted from the training on, ``torch.cuda.reset_peak_memory_stats``."""
+
+    def weights_in_flight(self, plan: FinetunePlan) -> tuple[int, ...]:
+        """Return how many 16-bit weights wait on the device at once, in each of the loading orders to replay.
+
+        An expandable segment closes the gaps: orders differ by about 1 % there, and one of them is enough.
+        """
+        if plan.quantization == "none" or (self.expandable_segments and not self.loaded_by_threads):
+            return ONE_BY_ONE[:1]
+        return BY_THREADS if self.loaded_by_threads else ONE_BY_ONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,35 +74,32 @@ class Step:
     sizes: Ints
     """Bytes of each event's allocation."""
     peak_event: int
-    last_event: int
-    """What comes later reserves nothing more."""
     workspaces: Sequence[int]
     """Bytes of each cuBLAS workspace."""
     limit_bytes: int
     """What the device has for PyTorch."""
 
 
-def reservation(tape: Tape, plan: FinetunePlan, step: Step) -> Reservation:
+def reservation(tape: Tape, plan: FinetunePlan, step: Step, circumstances: Circumstances) -> Reservation:
     """Return what PyTorch's allocator reserves for a run of a plan."""
-    allocator = Allocator(step.limit_bytes)
-    _load(allocator, tape, plan)
-    for resident in tape.residents:
-        if resident.component == "adapter":
-            allocator.keep(resident.bytes_each(plan.r), resident.count)
-    trained = [resident for resident in tape.residents if resident.trainable]
-    temporaries = list(step_sizes(plan.optim, trained, plan.r))
-    rest = 0
-    for first in (True, False):
-        living, rest = _run(allocator, step, first=first)
-        if first:
-            for entry in trained:
-                for size in state_sizes(plan.optim, entry, plan.r):
-                    allocator.keep(size, entry.count)
-        allocator.passing(temporaries)
-        for block in living:
-            allocator.large.give(block)
-    seen = allocator.peak_reserved_bytes
+    training, mark = _training(tape, plan, step)
+    found = []
+    for in_flight in circumstances.weights_in_flight(plan):
+        loading = _loading(tape, _Quantized(plan.quantization, plan.prepare_kbit, in_flight), circumstances)
+        first_slot = int(loading.slots.max(initial=-1)) + 1
+        events = _joined(loading, Events(slots=training.slots + first_slot, sizes=training.sizes))
+        found.append(
+            reserved(
+                events,
+                limit_bytes=step.limit_bytes,
+                mark=len(loading.slots) + mark,
+                expandable=circumstances.expandable_segments,
+                since=len(loading.slots) if circumstances.reset_after_loading else 0,
+            )
+        )
+    seen = round(sum(entry.peak_bytes for entry in found) / len(found))
     lifted = min(round(seen * (1 + UNSEEN_SHARE)), step.limit_bytes)
+    rest = round(sum(entry.rest_bytes for entry in found) / len(found))
     return Reservation(reserved_bytes=max(seen, lifted), rest_bytes=rest)
 
 
@@ -80,47 +112,96 @@ def unpacked_bytes(tape: Tape, plan: FinetunePlan) -> int:
     """
     itemsize = _FLOAT if plan.dtype == "float32" else _HALF
     return sum(
-        _unpacked_bytes(entry, plan) // _HALF * itemsize * entry.count
+        _unpacked_bytes(entry, plan.quantization) // _HALF * itemsize * entry.count
         for entry in tape.residents
-        if _is_packed(entry, plan)
+        if _is_packed(entry, plan.quantization)
     )
 
 
-def _load(allocator: Allocator, tape: Tape, plan: FinetunePlan) -> None:
-    """Replay loading: one block for the whole model first, then each weight, quantized where the plan says so.
+class _Quantized(NamedTuple):
+    """How a base model is quantized while it is loaded."""
+
+    quantization: Quantization
+    prepare_kbit: bool
+    weights_in_flight: int
+
+
+class _Script:
+    """Events as they are written down."""
+
+    def __init__(self) -> None:
+        self._slots: list[int] = []
+        self._sizes: list[int] = []
+        self._next = 0
+
+    def take(self, num_bytes: int) -> int:
+        """Allocate; return the slot."""
+        self._slots.append(self._next)
+        self._sizes.append(num_bytes)
+        self._next += 1
+        return self._next - 1
+
+    def give(self, slot: int, num_bytes: int) -> None:
+        """Free a slot."""
+        self._slots.append(slot)
+        self._sizes.append(-num_bytes)
+
+    def empty_cache(self) -> None:
+        """Give back what is unused."""
+        self._slots.append(EMPTY_CACHE)
+        self._sizes.append(0)
+
+    def events(self) -> Events:
+        """Return all of it."""
+        return Events(slots=np.array(self._slots, dtype=np.int64), sizes=np.array(self._sizes, dtype=np.int64))
+
+
+@lru_cache(maxsize=512)
+def _loading(tape: Tape, how: _Quantized, circumstances: Circumstances) -> Events:
+    """Return the events of loading: one block for the whole model first, then each weight, quantized where it shall be.
 
     Source: transformers modeling_utils.py, caching_allocator_warmup; integrations/bitsandbytes.py (5.23).
     """
-    order = list(_in_order(tape))
-    weights = [entry for entry in order if entry.component == "weights" and entry.is_parameter]
-    whole = sum(entry.elements(plan.r) * _loaded_itemsize(entry, plan) for entry in weights)
-    allocator.passing([rounded_bytes(whole)])
-    waiting: deque[int] = deque()
-    loaded: list[tuple[int, Resident]] = []
-    for entry in order:
-        size = rounded_bytes(entry.elements(plan.r) * _loaded_itemsize(entry, plan))
-        if size <= SMALL_BYTES:
-            allocator.keep(entry.bytes_each(plan.r))
-            continue
-        if _is_packed(entry, plan):
-            waiting.append(allocator.large.take(rounded_bytes(_unpacked_bytes(entry, plan))))
-        loaded.append((allocator.large.take(size), entry))
-        if len(waiting) == WAITING_WEIGHTS:
-            allocator.large.give(waiting.popleft())
-    for block in waiting:
-        allocator.large.give(block)
-    _raise(allocator, plan, loaded)
+    script = _Script()
+    order = [(entry, _loaded_itemsize(entry, prepare_kbit=how.prepare_kbit)) for entry in _in_order(tape)]
+    if circumstances.warmed_up:
+        whole = rounded_bytes(sum(entry.num_elements * itemsize for entry, itemsize in order if _is_weight(entry)))
+        script.give(script.take(whole), whole)
+    waiting: deque[tuple[int, int]] = deque()
+    loaded: list[tuple[int, int, Resident]] = []
+    for entry, itemsize in order:
+        if _is_packed(entry, how.quantization):
+            unpacked = rounded_bytes(_unpacked_bytes(entry, how.quantization))
+            waiting.append((script.take(unpacked), unpacked))
+        size = rounded_bytes(entry.num_elements * itemsize)
+        loaded.append((script.take(size), size, entry))
+        if len(waiting) == how.weights_in_flight:
+            script.give(*waiting.popleft())
+    for slot, size in waiting:
+        script.give(slot, size)
+    if how.prepare_kbit:
+        _raise(script, loaded, tape, cache_emptied=circumstances.cache_emptied)
+    return script.events()
 
 
-def _raise(allocator: Allocator, plan: FinetunePlan, loaded: Sequence[tuple[int, Resident]]) -> None:
-    """Replay ``prepare_model_for_kbit_training``: a tensor in 32 bit is made, then the one in 16 bit is freed.
+def _raise(script: _Script, loaded: list[tuple[int, int, Resident]], tape: Tape, *, cache_emptied: bool) -> None:
+    """Write ``prepare_model_for_kbit_training`` down: a tensor in 32 bit is made, then the one in 16 bit is freed.
 
-    Source: peft utils/other.py (0.21.2).
+    Source: peft utils/other.py (0.21.2). What TRL cast back afterwards went the same way (trl 0.13).
     """
-    for block, entry in loaded:
-        if _loaded_itemsize(entry, plan) < entry.itemsize:
-            allocator.large.take(entry.bytes_each(plan.r))
-            allocator.large.give(block)
+    cast_back = tape.facts.get("conditions", {}).get("embeddings_cast_back", False)
+    raised = []
+    for slot, size, entry in loaded:
+        goes_back = cast_back and entry.layer is None and _is_weight(entry)
+        if size < entry.bytes_each(0) or goes_back:
+            high = rounded_bytes(entry.num_elements * _FLOAT)
+            raised.append((script.take(high), high, entry))
+            script.give(slot, size)
+    if cache_emptied:
+        script.empty_cache()
+    for slot, size, entry in raised if cast_back else ():
+        script.take(entry.bytes_each(0))
+        script.give(slot, size)
 
 
 def _in_order(tape: Tape) -> Iterator[Resident]:
@@ -140,49 +221,104 @@ def _in_order(tape: Tape) -> Iterator[Resident]:
         yield from [entry] * (entry.count - (position == 0))
 
 
-def _is_packed(entry: Resident, plan: FinetunePlan) -> bool:
+def _is_weight(entry: Resident) -> bool:
+    """Return whether an entry is a parameter of the base model."""
+    return entry.component == "weights" and entry.is_parameter
+
+
+def _is_packed(entry: Resident, quantization: Quantization) -> bool:
     """Return whether an entry is a weight that bitsandbytes quantized."""
-    if entry.component != "weights" or not entry.is_parameter or entry.layer is None:
-        return False
-    return plan.quantization != "none" and entry.itemsize == 1
+    return quantization != "none" and _is_weight(entry) and entry.layer is not None and entry.itemsize == 1
 
 
-def _unpacked_bytes(entry: Resident, plan: FinetunePlan) -> int:
+def _unpacked_bytes(entry: Resident, quantization: Quantization) -> int:
     """Return the bytes of a quantized weight before it was."""
-    return entry.elements(plan.r) * (2 if plan.load_in_4bit else 1) * _HALF
+    return entry.num_elements * (2 if quantization == "4bit" else 1) * _HALF
 
 
-def _loaded_itemsize(entry: Resident, plan: FinetunePlan) -> int:
+def _loaded_itemsize(entry: Resident, *, prepare_kbit: bool) -> int:
     """Return the bytes of an element as loaded, before ``prepare_model_for_kbit_training`` raised it."""
-    raised = plan.prepare_kbit and entry.component == "weights" and entry.is_parameter and entry.itemsize == _FLOAT
-    return _HALF if raised else entry.itemsize
+    return _HALF if prepare_kbit and _is_weight(entry) and entry.itemsize == _FLOAT else entry.itemsize
 
 
-def _run(allocator: Allocator, step: Step, *, first: bool) -> tuple[list[int], int]:
-    """Replay one step; return the large blocks that it leaves, and the rests of blocks at its peak.
+def _training(tape: Tape, plan: FinetunePlan, step: Step) -> tuple[Events, int]:
+    """Return the events from the adapter to the second optimizer step, and the place of that step's peak among them.
 
-    The first step also brings cuBLAS its workspaces: of the main thread at the first product, of autograd's thread at
-    the first one of the backward pass.
+    Under accumulation the second pass of a step is the telling one: gradients are there already, and each new one is
+    added to the old one and freed.
     """
-    program, last = step.program, step.last_event
-    sizes, sign_of = step.sizes[:last], program.sign[:last]
-    large = sizes > SMALL_BYTES
-    small = np.cumsum(np.where(large, 0, sign_of * sizes))
-    allocator.grow_small(0, peak_bytes=int(small.max(initial=0)))
-    chosen = np.flatnonzero(large)
-    peak = int(np.searchsorted(chosen, step.peak_event, side="right"))
-    turn = int(np.searchsorted(chosen, program.forward_events))
-    workspaces = dict(zip((1, turn + 1), step.workspaces, strict=False)) if first else {}
-    blocks: dict[int, int] = {}
-    take, give, rest = allocator.large.take, allocator.large.give, 0
-    signs, numbers = sign_of[chosen].tolist(), program.allocation[chosen].tolist()
-    for position, (sign, number, size) in enumerate(zip(signs, numbers, sizes[chosen].tolist(), strict=True)):
-        if position == peak:
-            rest = allocator.large.rest_bytes
-        if position in workspaces:
-            allocator.keep(workspaces[position])
-        if sign > 0:
-            blocks[number] = take(size)
-        else:
-            give(blocks.pop(number))
-    return list(blocks.values()), rest if peak < len(signs) else allocator.large.rest_bytes
+    trained = [entry for entry in tape.residents if entry.trainable]
+    num_slots = len(step.sizes)
+    first = _pass(step, 0)
+    following = [_merging(_pass(step, num_slots), step)] if plan.gradient_accumulation_steps > 1 else []
+    temporaries = _kept(list(step_sizes(plan.optim, trained, plan.r)), 2 * num_slots)
+    adapter = [(entry.bytes_each(plan.r), entry.count) for entry in tape.residents if entry.component == "adapter"]
+    permanent = [size for size, count in adapter for _ in range(count)]
+    states = [size for entry in trained for size in state_sizes(plan.optim, entry, plan.r) * entry.count]
+    kept = 2 * num_slots + len(temporaries.slots)
+    ending = (temporaries, _freed(temporaries), _freed(_joined(first, *following)))
+    begun = (
+        _kept(permanent, kept),
+        _with_workspaces(first, step, kept + len(permanent) + len(states)),
+        *following,
+        _kept(states, kept + len(permanent)),
+        *ending,
+    )
+    passes = (first, *following)
+    place = sum(len(part.slots) for part in (*begun, *passes[:-1]))
+    return _joined(*begun, *passes, *ending), place + _place(passes[-1], step)
+
+
+def _pass(step: Step, first_slot: int) -> Events:
+    """Return the events of one forward and backward pass."""
+    return Events(slots=step.program.allocation + first_slot, sizes=step.program.sign * step.sizes)
+
+
+def _merging(events: Events, step: Step) -> Events:
+    """Return a pass in which each gradient is freed after the event that follows it."""
+    made = np.flatnonzero((step.program.component == _GRADIENTS) & (step.program.sign > 0))
+    places = np.minimum(made + 2, len(events.slots))
+    return Events(
+        slots=np.insert(events.slots, places, events.slots[made]),
+        sizes=np.insert(events.sizes, places, -events.sizes[made]),
+    )
+
+
+def _place(events: Events, step: Step) -> int:
+    """Return where the step's peak is in a pass into which frees of gradients may have been inserted."""
+    inserted = len(events.slots) - len(step.sizes)
+    return step.peak_event + (inserted if inserted and step.peak_event >= step.program.forward_events else 0)
+
+
+def _with_workspaces(events: Events, step: Step, first_slot: int) -> Events:
+    """Return a first pass in which each thread's first product brings its cuBLAS workspace."""
+    chosen = np.flatnonzero(np.abs(events.sizes) > SMALL_BYTES)
+    turn = int(np.searchsorted(chosen, step.program.forward_events))
+    places = [int(chosen[place]) for place in (1, turn + 1) if place < len(chosen)]
+    sizes = list(step.workspaces)[: len(places)]
+    return Events(
+        slots=np.insert(events.slots, places[: len(sizes)], np.arange(len(sizes)) + first_slot),
+        sizes=np.insert(events.sizes, places[: len(sizes)], sizes),
+    )
+
+
+def _kept(sizes: Sequence[int], first_slot: int) -> Events:
+    """Return allocations, each in a slot of its own."""
+    return Events(
+        slots=np.arange(first_slot, first_slot + len(sizes), dtype=np.int64), sizes=np.array(sizes, dtype=np.int64)
+    )
+
+
+def _freed(events: Events) -> Events:
+    """Return the frees of what events leave allocated."""
+    num_slots = int(events.slots.max(initial=-1)) + 1
+    left = np.bincount(events.slots, weights=events.sizes, minlength=num_slots).astype(np.int64)
+    slots = np.flatnonzero(left)
+    return Events(slots=slots, sizes=-left[slots])
+
+
+def _joined(*parts: Events) -> Events:
+    """Return events one after the other."""
+    return Events(
+        slots=np.concatenate([part.slots for part in parts]), sizes=np.concatenate([part.sizes for part in parts])
+    )
