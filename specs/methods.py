@@ -18,8 +18,8 @@ class Method:
     """The word used on screen."""
     peft_type: str | None
     """PEFT's ``PeftType``, or None when every weight is trained."""
-    quantization: Quantization = "none"
-    """What bitsandbytes does to the frozen base model."""
+    quantization: Quantization | None = "none"
+    """What bitsandbytes does to the frozen base model; None leaves it to ``load_in_4bit`` and ``load_in_8bit``."""
     preset: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     """Plan fields that make the method what it is; a plan of this method holds exactly these values."""
     summary: str
@@ -34,8 +34,25 @@ class Method:
 
     @property
     def has_rank(self) -> bool:
-        """Whether r, lora_alpha and target_modules mean something to it."""
-        return self.peft_type in {"LORA", "ADALORA"}
+        """Whether ``r`` means something to it."""
+        return self.uses("r")
+
+    def uses(self, field: str) -> bool:
+        """Return whether a plan field means something to it; the others are ignored."""
+        return field not in _ADAPTER_FIELDS or field in _FIELDS[self.peft_type]
+
+
+_LORA_FIELDS = frozenset({"lora_alpha", "lora_dropout", "target_modules", "bias", "adapter_dtype"})
+_FIELDS: Mapping[str | None, frozenset[str]] = {
+    None: frozenset(),
+    "LORA": _LORA_FIELDS
+    | {"r", "use_rslora", "use_dora", "init_lora_weights", "loraplus_lr_ratio", "rank_pattern", "alpha_pattern"},
+    "ADALORA": _LORA_FIELDS | {"init_r", "target_r", "tinit", "tfinal", "deltaT"},
+    "IA3": frozenset({"target_modules", "adapter_dtype"}),
+    "PROMPT_TUNING": frozenset({"num_virtual_tokens", "prompt_tuning_init", "adapter_dtype"}),
+    "PREFIX_TUNING": frozenset({"num_virtual_tokens", "adapter_dtype"}),
+}
+_ADAPTER_FIELDS = frozenset().union(*_FIELDS.values())
 
 
 _ENTRIES = (
@@ -86,6 +103,42 @@ _ENTRIES = (
         preset=MappingProxyType({"use_dora": True}),
         summary="LoRA on the direction of each weight, with its magnitude trained apart.",
         source="Liu et al. 2024, DoRA, https://arxiv.org/abs/2402.09353",
+    ),
+    Method(
+        name="adalora",
+        label="AdaLoRA",
+        peft_type="ADALORA",
+        quantization=None,
+        summary="LoRA that starts with rank init_r everywhere and moves ranks to the modules that need them.",
+        source="Zhang et al. 2023, AdaLoRA, https://arxiv.org/abs/2303.10512",
+    ),
+    Method(
+        name="ia3",
+        label="IA3",
+        peft_type="IA3",
+        quantization=None,
+        summary="One vector per target module is trained, which scales what the module reads or returns.",
+        source="Liu et al. 2022, (IA)^3, https://arxiv.org/abs/2205.05638",
+    ),
+    Method(
+        name="prompt-tuning",
+        label="Prompt tuning",
+        peft_type="PROMPT_TUNING",
+        quantization=None,
+        # The virtual tokens stand before the row, of which packing makes one out of many.
+        preset=MappingProxyType({"packing": False}),
+        summary="Embeddings of virtual tokens are trained, which stand before every sequence.",
+        source="Lester et al. 2021, Prompt Tuning, https://arxiv.org/abs/2104.08691",
+    ),
+    Method(
+        name="prefix-tuning",
+        label="Prefix tuning",
+        peft_type="PREFIX_TUNING",
+        quantization=None,
+        # PEFT 0.21, PeftModel._setup_prompt_encoder: the prefix lies in the cache, which checkpointing does without.
+        preset=MappingProxyType({"packing": False, "gradient_checkpointing": False}),
+        summary="Keys and values of virtual tokens are trained, which every layer attends to.",
+        source="Li and Liang 2021, Prefix-Tuning, https://arxiv.org/abs/2101.00190",
     ),
 )
 

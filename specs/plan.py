@@ -2,15 +2,14 @@
 
 import dataclasses
 import json
-import math
-import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
+from specs import checks
 from specs.errors import PlanError
-from specs.methods import METHODS, Method, Quantization
+from specs.methods import Quantization
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 QuantType = Literal["nf4", "fp4"]
@@ -32,26 +31,10 @@ Optimizer = Literal[
 Schedule = Literal["linear", "cosine", "constant", "constant_with_warmup"]
 TargetModules = Literal["all-linear"] | tuple[str, ...]
 
-_RANGES: Mapping[str, tuple[float, float]] = {
-    "r": (1, 4096),
-    "lora_alpha": (1, 65_536),
-    "lora_dropout": (0, 0.9),
-    "loraplus_lr_ratio": (1, 1024),
-    "per_device_train_batch_size": (1, 65_536),
-    "gradient_accumulation_steps": (1, 65_536),
-    "max_length": (8, 16_777_216),
-    "learning_rate": (1e-8, 1),
-    "warmup_steps": (0, 1_000_000),
-    "weight_decay": (0, 1),
-    "max_grad_norm": (0, 1000),
-    "num_train_epochs": (0.001, 10_000),
-    "max_steps": (-1, 100_000_000),
-    "logging_steps": (1, 1_000_000),
-    "save_steps": (1, 100_000_000),
-    "eval_split": (0, 0.5),
-    "seed": (0, 2**32 - 1),
-    "num_gpus": (1, 100_000),
-}
+Pattern = tuple[tuple[str, int], ...]
+"""Module names or regular expressions, each with a number; a mapping in JSON. The first that matches counts."""
+
+_PATTERNS = ("rank_pattern", "alpha_pattern")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +62,26 @@ class FinetunePlan:
     """How A and B start; ``default`` is PEFT's ``True``: Kaiming-uniform A, zero B."""
     loraplus_lr_ratio: float | None = None
     """LoRA+: learning rate of B over that of A; None trains both alike."""
+    rank_pattern: Pattern = ()
+    """Modules with a rank of their own instead of ``r``."""
+    alpha_pattern: Pattern = ()
+    """Modules with a scale of their own instead of ``lora_alpha``."""
+
+    init_r: int = 12
+    """AdaLoRA: rank of every module at the start."""
+    target_r: int = 8
+    """AdaLoRA: rank of a module at the end, on average."""
+    tinit: int = 0
+    """AdaLoRA: steps before ranks begin to be taken away."""
+    tfinal: int = 0
+    """AdaLoRA: last steps, in which ranks stay."""
+    deltaT: int = 1  # noqa: N815 - PEFT's name
+    """AdaLoRA: steps between two allocations of ranks."""
+
+    num_virtual_tokens: int = 20
+    """Prompt and prefix tuning: trained tokens before every sequence; ``max_length`` does not count them."""
+    prompt_tuning_init: Literal["RANDOM", "SAMPLE_VOCAB"] = "RANDOM"
+    """Prompt tuning: whether virtual tokens start at random or as words of the vocabulary."""
 
     load_in_4bit: bool = False
     load_in_8bit: bool = False
@@ -139,10 +142,11 @@ class FinetunePlan:
 
     def __post_init__(self) -> None:
         """Refuse values out of range and choices that contradict each other."""
-        _check_types(self)
-        _check_ranges(self)
-        _check_method(self)
-        _check_contradictions(self)
+        for name in _PATTERNS:
+            value = getattr(self, name)
+            if isinstance(value, Mapping):  # as it comes from JSON; pairs keep the plan hashable
+                object.__setattr__(self, name, tuple(value.items()))
+        checks.check(self, _ANNOTATIONS)
 
     @property
     def effective_batch_size(self) -> int:
@@ -173,7 +177,7 @@ class FinetunePlan:
         values = dataclasses.asdict(self)
         if self.target_modules != "all-linear":
             values["target_modules"] = list(self.target_modules)
-        return values
+        return {**values, **{name: dict(getattr(self, name)) for name in _PATTERNS}}
 
     def to_json(self) -> str:
         """Return the plan as indented JSON, which ``from_json`` reads back to an equal plan."""
@@ -220,122 +224,15 @@ class FinetunePlan:
         Raises:
             PlanError: If the method is unknown or a value contradicts it.
         """
-        entry = _method(method)
+        entry = checks.known_method(method)
         return cls(model_name_or_path=model_name_or_path, method=method, **{**entry.preset, **values})
 
     def with_method(self, method: str) -> Self:
         """Return this plan under another method: the old one's preset is undone, the new one's filled in."""
         defaults = {entry.name: entry.default for entry in dataclasses.fields(self)}
-        undone = {name: defaults[name] for name in _method(self.method).preset}
-        return dataclasses.replace(self, method=method, **{**undone, **_method(method).preset})
-
-
-def _method(name: str) -> Method:
-    """Return a method of the table, or refuse with the names there are."""
-    if name not in METHODS:
-        raise PlanError("method", f"must be one of {', '.join(METHODS)}", name)
-    return METHODS[name]
-
-
-def _fits(value: object, annotation: Any) -> bool:
-    """Return whether a value is of an annotated kind; numbers are finite, and a bool is no number."""
-    origin = typing.get_origin(annotation)
-    if origin is Literal:
-        return any(value == choice and type(value) is type(choice) for choice in typing.get_args(annotation))
-    if origin in {typing.Union, types.UnionType}:
-        return any(_fits(value, option) for option in typing.get_args(annotation))
-    if origin is tuple:
-        return isinstance(value, tuple) and bool(value) and all(isinstance(name, str) and name for name in value)
-    if annotation is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if annotation is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, annotation)
-
-
-def _kind(annotation: Any) -> str:
-    """Return how to say an annotation in a sentence."""
-    origin = typing.get_origin(annotation)
-    if origin is Literal:
-        return ", ".join(str(choice) for choice in typing.get_args(annotation))
-    if origin in {typing.Union, types.UnionType}:
-        return " or ".join(_kind(option) for option in typing.get_args(annotation))
-    return _KINDS.get(origin or annotation, "empty")
-
-
-_KINDS: Mapping[Any, str] = {
-    float: "a finite number",
-    int: "a whole number",
-    bool: "true or false",
-    str: "text",
-    tuple: "a list of names",
-}
-
-
-def _check_types(plan: FinetunePlan) -> None:
-    for name, annotation in _ANNOTATIONS.items():
-        value = getattr(plan, name)
-        if not _fits(value, annotation):
-            raise PlanError(name, f"must be {_kind(annotation)}", value)
-
-
-def _check_ranges(plan: FinetunePlan) -> None:
-    for name, (least, most) in _RANGES.items():
-        value = getattr(plan, name)
-        if value is not None and not least <= value <= most:
-            raise PlanError(name, f"must lie between {least:,} and {most:,}", value)
-    if plan.max_steps == 0:
-        raise PlanError("max_steps", "must be at least 1, or -1 to let num_train_epochs decide", 0)
-    if not plan.model_name_or_path.strip():
-        raise PlanError("model_name_or_path", "must name a model", plan.model_name_or_path)
-
-
-def _check_method(plan: FinetunePlan) -> None:
-    method = _method(plan.method)
-    for name, needed in method.preset.items():
-        if getattr(plan, name) != needed:
-            raise PlanError(
-                name, f"is {needed} under method {method.name}", getattr(plan, name), "Choose another method"
-            )
-    if plan.quantization != method.quantization:
-        raise PlanError(
-            f"load_in_{plan.quantization}" if plan.quantization != "none" else "method",
-            f"method {method.name} keeps the base model in {method.quantization.replace('none', '16 or 32 bit')}",
-            plan.quantization,
-            "Choose qlora for 4 bit or lora-8bit for 8 bit",
-        )
-    if not method.trains_adapter and (plan.use_dora or plan.use_rslora or plan.loraplus_lr_ratio):
-        raise PlanError("method", "full fine-tuning has no adapter to apply DoRA, rsLoRA or LoRA+ to", plan.method)
-
-
-def _check_contradictions(plan: FinetunePlan) -> None:
-    rules = (
-        (plan.load_in_4bit and plan.load_in_8bit, "load_in_8bit", "a model is loaded in 4 or in 8 bit, not both"),
-        (plan.bf16 and plan.fp16, "fp16", "mixed precision is bf16 or fp16, not both"),
-        (
-            plan.prepare_kbit and plan.quantization == "none",
-            "prepare_kbit",
-            "concerns quantized base models only",
-        ),
-        (
-            plan.fp16 and plan.method == "full" and plan.dtype == "float16",
-            "fp16",
-            "loss scaling cannot update weights that are float16 themselves: load them in float32",
-        ),
-        (
-            plan.num_gpus == 1 and plan.sharding != "none",
-            "sharding",
-            "needs more than one GPU",
-        ),
-        (
-            plan.num_gpus > 1 and plan.sharding == "none",
-            "sharding",
-            "several GPUs need ddp, zero1, zero2, zero3 or fsdp",
-        ),
-    )
-    for broken, subject, rule in rules:
-        if broken:
-            raise PlanError(subject, rule, getattr(plan, subject))
+        fixed = {*checks.known_method(self.method).preset, "load_in_4bit", "load_in_8bit"}
+        undone = {name: defaults[name] for name in fixed}
+        return dataclasses.replace(self, method=method, **{**undone, **checks.known_method(method).preset})
 
 
 _ANNOTATIONS: Mapping[str, Any] = typing.get_type_hints(FinetunePlan)

@@ -1,6 +1,5 @@
 """Builds the model that a plan describes: base, quantization, adapter, checkpointing; for a run and for a trace."""
 
-import difflib
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,16 +10,16 @@ import torch
 from bitsandbytes.functional import QuantState
 from bitsandbytes.nn import Int8Params, Linear4bit, Linear8bitLt, Params4bit
 from huggingface_hub.errors import StrictDataclassError
-from peft import LoraConfig, PeftConfig, get_peft_model, prepare_model_for_kbit_training
+from peft import get_peft_model, prepare_model_for_kbit_training
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PretrainedConfig, PreTrainedModel
 from transformers.core_model_loading import build_glob_alternation
 from transformers.integrations.bitsandbytes import replace_with_bnb_linear
-from transformers.pytorch_utils import Conv1D
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils import is_flash_attn_2_available
 
 from specs import METHODS, FinetunePlan, PlanError, SpecError
+from trainer.adapters import adapter_config
 
 META = "meta"
 
@@ -147,57 +146,13 @@ def with_adapter(model: PreTrainedModel, plan: FinetunePlan) -> nn.Module:
             raise PlanError("method", "PEFT cannot put this adapter on the model", str(error)) from error
     dtype = getattr(torch, plan.adapter_dtype)
     for name, parameter in wrapped.named_parameters():
+        # AdaLoRA's numbers of ranks are constants, which PEFT 0.21 makes trainable when it builds them on meta.
+        if ".ranknum." in name:
+            parameter.requires_grad = False
         # Updates of DoRA's magnitudes are smaller than bfloat16 can represent: they stay in 32 bit, as in TRL.
         if parameter.requires_grad and "lora_magnitude_vector" not in name:
             parameter.data = parameter.data.to(dtype)
     return wrapped
-
-
-def adapter_config(plan: FinetunePlan, model: nn.Module) -> PeftConfig:
-    """Return PEFT's configuration of a plan's adapter for a model.
-
-    Raises:
-        PlanError: If a target module does not exist in the model.
-    """
-    on_meta = next(model.parameters()).device.type == META
-    known: dict[str, Any] = {"default": True, "pissa": "pissa", "gaussian": "gaussian"}
-    return LoraConfig(
-        task_type="CAUSAL_LM",
-        r=plan.r,
-        lora_alpha=plan.lora_alpha,
-        lora_dropout=plan.lora_dropout,
-        target_modules=_targets(plan, model),
-        exclude_modules=_routers(model) or None,
-        bias=plan.bias,
-        use_rslora=plan.use_rslora,
-        use_dora=plan.use_dora,
-        # PiSSA decomposes the weights, which do not exist on meta; the shapes are the same either way.
-        init_lora_weights=True if on_meta else known[plan.init_lora_weights],
-        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
-    )
-
-
-def linear_modules(model: nn.Module) -> tuple[str, ...]:
-    """Return the last names of the linear modules that an adapter may target: all but output head and routers."""
-    head = model.get_output_embeddings() if isinstance(model, PreTrainedModel) else None
-    found = {
-        name.rpartition(".")[2]: None
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | Conv1D) and module is not head and not _is_router(module)
-    }
-    return tuple(found)
-
-
-def _routers(model: nn.Module) -> list[str]:
-    return sorted({name.rpartition(".")[2] for name, module in model.named_modules() if _is_router(module)})
-
-
-def _is_router(module: nn.Module) -> bool:
-    """Return whether a linear module picks experts: those of Llama 4 and Phi-MoE return several tensors.
-
-    PEFT 0.21 ``all-linear`` counts them as linear layers, and its wrapper fails on what they return.
-    """
-    return isinstance(module, nn.Linear) and type(module).__name__.endswith("Router")
 
 
 @contextmanager
@@ -211,19 +166,6 @@ def kept_adapter_dtype(model: nn.Module) -> Iterator[None]:
     yield
     for parameter, data in kept:
         parameter.data = data
-
-
-def _targets(plan: FinetunePlan, model: nn.Module) -> str | list[str]:
-    if isinstance(plan.target_modules, str):
-        return plan.target_modules
-    names = linear_modules(model)
-    for target in plan.target_modules:
-        if target not in names:
-            nearest = difflib.get_close_matches(target, names, n=3, cutoff=0.3) or list(names)
-            raise PlanError(
-                "target_modules", "must name linear modules of the model", target, f"Nearest: {', '.join(nearest)}"
-            )
-    return list(plan.target_modules)
 
 
 def _attention(plan: FinetunePlan, config: PretrainedConfig, device: str) -> str:

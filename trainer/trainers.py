@@ -123,6 +123,9 @@ def trainer_of(session: Session, model: nn.Module, tokenizer: PreTrainedTokenize
     if pairs and (not isinstance(model, PeftModel) or plan.init_lora_weights == "pissa"):
         way_out = "Choose lora or qlora, and another init_lora_weights than pissa"
         raise PlanError("method", "must leave the base model as reference for preference pairs", plan.method, way_out)
+    if pairs and plan.method == "adalora":
+        way_out = "Choose lora or qlora"
+        raise PlanError("method", "adalora holds one adapter, and DPO begins with two", plan.method, way_out)
     if plan.loss == "fused":
         raise PlanError("loss", "is full or chunked in a run: TRL 1.16 has no fused one", plan.loss, "Choose chunked")
     learned, held_out = split_rows(data, plan)

@@ -30,6 +30,16 @@ def test_any_plan_in_range_survives_json(r: int, learning_rate: float, batch: in
     assert FinetunePlan.from_json(plan.to_json()) == plan
 
 
+@given(st.dictionaries(st.from_regex(r"[a-z_]{1,20}", fullmatch=True), st.integers(1, 4096)))
+def test_patterns_survive_json_in_their_order_as_mappings(pattern: dict[str, int]) -> None:
+    plan = FinetunePlan.for_method("lora", "m", rank_pattern=pattern, alpha_pattern=tuple(pattern.items()))
+    assert plan.to_dict()["rank_pattern"] == plan.to_dict()["alpha_pattern"] == pattern
+    again = FinetunePlan.from_json(plan.to_json())
+    assert again == plan
+    assert list(dict(again.rank_pattern)) == list(pattern)
+    assert len({plan, again}) == 1
+
+
 @pytest.mark.parametrize(
     ("values", "subject"),
     [
@@ -49,11 +59,23 @@ def test_any_plan_in_range_survives_json(r: int, learning_rate: float, batch: in
         pytest.param({"num_gpus": 2}, "sharding", id="two GPUs and no way to share"),
         pytest.param({"sharding": "fsdp"}, "sharding", id="sharding on one GPU"),
         pytest.param({"model_name_or_path": "  "}, "model_name_or_path", id="no model"),
+        pytest.param({"rank_pattern": {"q_proj": 0}}, "rank_pattern: q_proj", id="rank zero in a pattern"),
+        pytest.param({"rank_pattern": {"q_proj": "8"}}, "rank_pattern", id="text in a pattern"),
+        pytest.param({"rank_pattern": ["q_proj"]}, "rank_pattern", id="a list is no pattern"),
+        pytest.param({"rank_pattern": {"(": 8}}, "rank_pattern", id="no regular expression"),
+        pytest.param({"alpha_pattern": {"(a+)+$": 8}}, "alpha_pattern", id="an expression that explodes"),
+        pytest.param({"alpha_pattern": {".*.*.*q": 8}}, "alpha_pattern", id="many repetitions"),
+        pytest.param({"method": "adalora", "init_r": 8, "target_r": 8}, "target_r", id="no rank to take away"),
+        pytest.param({"method": "adalora", "max_steps": 9, "tinit": 5, "tfinal": 4}, "max_steps", id="no step left"),
+        pytest.param({"method": "ia3", "use_dora": True}, "method", id="DoRA without matrices"),
+        pytest.param({"method": "prefix-tuning", "gradient_checkpointing": True}, "gradient_checkpointing", id="cache"),
+        pytest.param({"method": "prompt-tuning", "packing": True}, "packing", id="one prompt for many rows"),
+        pytest.param({"method": "prompt-tuning", "num_virtual_tokens": 0}, "num_virtual_tokens", id="no token"),
     ],
 )
 def test_a_contradictory_plan_is_refused_naming_the_field(values: dict[str, Any], subject: str) -> None:
     with pytest.raises(PlanError) as refusal:
-        FinetunePlan.for_method("qlora", **{"model_name_or_path": "m", **values})
+        FinetunePlan.for_method(**{"method": "qlora", "model_name_or_path": "m", **values})
     assert refusal.value.subject == subject
     sentence = str(refusal.value)
     assert "\n" not in sentence
@@ -97,3 +119,21 @@ def test_autocast_decides_the_compute_dtype() -> None:
     plan = FinetunePlan.for_method("full", "m", dtype="float32", bf16=True)
     assert (plan.autocast_dtype, plan.compute_dtype) == ("bfloat16", "bfloat16")
     assert dataclasses.replace(plan, bf16=False).compute_dtype == "float32"
+
+
+@pytest.mark.parametrize("method", ["adalora", "ia3", "prompt-tuning", "prefix-tuning"])
+def test_adapters_other_than_lora_go_over_a_base_of_any_quantization(method: str) -> None:
+    for values, quantization in (({}, "none"), ({"load_in_4bit": True}, "4bit"), ({"load_in_8bit": True}, "8bit")):
+        plan = FinetunePlan.for_method(method, "m", **values)
+        assert plan.quantization == quantization
+        assert plan.with_method("lora") == FinetunePlan.for_method("lora", "m")
+
+
+def test_every_field_of_an_adapter_means_something_to_some_method() -> None:
+    fields = {entry.name for entry in dataclasses.fields(FinetunePlan)}
+    used = {method.name: {field for field in fields if method.uses(field)} for method in METHODS.values()}
+    assert set().union(*used.values()) == fields
+    assert {"r", "rank_pattern"} <= used["lora"] - used["ia3"]
+    assert {"init_r", "deltaT"} <= used["adalora"] - used["lora"]
+    assert "target_modules" in used["ia3"] - used["prompt-tuning"]
+    assert "adapter_dtype" not in used["full"]

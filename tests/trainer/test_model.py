@@ -7,7 +7,8 @@ from trl import SFTConfig, SFTTrainer
 
 from specs import FinetunePlan, PlanError, SpecError
 from trainer import model as building
-from trainer.model import build, kept_adapter_dtype, linear_modules
+from trainer.adapters import linear_modules
+from trainer.model import build, kept_adapter_dtype
 
 
 def tensors(model):
@@ -47,6 +48,18 @@ def tensors(model):
         pytest.param("qlora", {"use_dora": True}, id="DoRA over 4 bit"),
         pytest.param("lora-8bit", {}, id="8 bit"),
         pytest.param("dora", {"adapter_dtype": "bfloat16"}, id="DoRA keeps its magnitudes in 32 bit"),
+        pytest.param("lora", {"rank_pattern": {r"layers\.1\..*q_proj": 9, "up_proj": 2}}, id="ranks by layer"),
+        pytest.param("adalora", {}, id="AdaLoRA"),
+        pytest.param("adalora", {"load_in_4bit": True}, id="AdaLoRA over 4 bit"),
+        pytest.param("adalora", {"load_in_8bit": True, "adapter_dtype": "bfloat16"}, id="AdaLoRA over 8 bit"),
+        pytest.param("ia3", {}, id="IA3"),
+        pytest.param("ia3", {"load_in_4bit": True, "target_modules": ("k_proj", "down_proj")}, id="IA3 over 4 bit"),
+        pytest.param("ia3", {"load_in_8bit": True}, id="IA3 over 8 bit"),
+        pytest.param(
+            "prompt-tuning", {"prompt_tuning_init": "SAMPLE_VOCAB"}, id="virtual tokens out of the vocabulary"
+        ),
+        pytest.param("prompt-tuning", {"load_in_8bit": True, "adapter_dtype": "bfloat16"}, id="virtual tokens"),
+        pytest.param("prefix-tuning", {"load_in_4bit": True}, id="a prefix over 4 bit"),
     ],
 )
 def test_meta_has_the_tensors_that_real_weights_give(tiny_model, method, values, dtype):

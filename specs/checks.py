@@ -1,0 +1,212 @@
+"""What a plan refuses: wrong kinds, values out of range, contradictions; each in one sentence that names the field."""
+
+import math
+import re
+import types
+import typing
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+from specs.errors import PlanError
+from specs.methods import METHODS, Method
+
+if TYPE_CHECKING:
+    from specs.plan import FinetunePlan
+
+_RANGES: Mapping[str, tuple[float, float]] = {
+    "r": (1, 4096),
+    "lora_alpha": (1, 65_536),
+    "lora_dropout": (0, 0.9),
+    "loraplus_lr_ratio": (1, 1024),
+    "init_r": (2, 4096),
+    "target_r": (1, 4095),
+    "tinit": (0, 1_000_000),
+    "tfinal": (0, 1_000_000),
+    "deltaT": (1, 1_000_000),
+    "num_virtual_tokens": (1, 4096),
+    "per_device_train_batch_size": (1, 65_536),
+    "gradient_accumulation_steps": (1, 65_536),
+    "max_length": (8, 16_777_216),
+    "learning_rate": (1e-8, 1),
+    "warmup_steps": (0, 1_000_000),
+    "weight_decay": (0, 1),
+    "max_grad_norm": (0, 1000),
+    "num_train_epochs": (0.001, 10_000),
+    "max_steps": (-1, 100_000_000),
+    "logging_steps": (1, 1_000_000),
+    "save_steps": (1, 100_000_000),
+    "eval_split": (0, 0.5),
+    "seed": (0, 2**32 - 1),
+    "num_gpus": (1, 100_000),
+}
+_PATTERN_RANGES: Mapping[str, str] = {"rank_pattern": "r", "alpha_pattern": "lora_alpha"}
+"""Each pattern with the field whose range its numbers have."""
+
+_NAME_PATTERN = re.compile(r"[\w.\\|()^$*+-]{1,200}")
+_QUANTIFIERS = re.compile(r"[*+]")
+
+
+def check(plan: "FinetunePlan", annotations: Mapping[str, Any]) -> None:
+    """Refuse a plan that cannot be meant.
+
+    Raises:
+        PlanError: Naming the first field that is of the wrong kind, out of range or contradicts another.
+    """
+    _check_types(plan, annotations)
+    _check_ranges(plan)
+    _check_patterns(plan)
+    _check_method(plan)
+    _check_contradictions(plan)
+
+
+def known_method(name: str) -> Method:
+    """Return a method of the table, or refuse with the names there are."""
+    if name not in METHODS:
+        raise PlanError("method", f"must be one of {', '.join(METHODS)}", name)
+    return METHODS[name]
+
+
+def _fits(value: object, annotation: Any) -> bool:
+    """Return whether a value is of an annotated kind; numbers are finite, and a bool is no number."""
+    origin = typing.get_origin(annotation)
+    if origin is Literal:
+        return any(value == choice and type(value) is type(choice) for choice in typing.get_args(annotation))
+    if origin in {typing.Union, types.UnionType}:
+        return any(_fits(value, option) for option in typing.get_args(annotation))
+    if origin is tuple:
+        return isinstance(value, tuple) and _are_members(value, typing.get_args(annotation)[0])
+    if annotation is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if annotation is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, annotation)
+
+
+def _are_members(values: tuple[Any, ...], member: Any) -> bool:
+    """Return whether the members of a tuple are names, of which there is one at least, or pairs of name and number."""
+    if member is str:
+        return bool(values) and all(isinstance(name, str) and name for name in values)
+    kinds = typing.get_args(member)
+    return all(
+        isinstance(pair, tuple) and len(pair) == len(kinds) and all(map(_fits, pair, kinds)) for pair in values
+    )
+
+
+def _kind(annotation: Any) -> str:
+    """Return how to say an annotation in a sentence."""
+    origin = typing.get_origin(annotation)
+    if origin is Literal:
+        return ", ".join(str(choice) for choice in typing.get_args(annotation))
+    if origin in {typing.Union, types.UnionType}:
+        return " or ".join(_kind(option) for option in typing.get_args(annotation))
+    if origin is tuple and typing.get_args(annotation)[0] is not str:
+        return "a mapping of module names to whole numbers"
+    return _KINDS.get(origin or annotation, "empty")
+
+
+_KINDS: Mapping[Any, str] = {
+    float: "a finite number",
+    int: "a whole number",
+    bool: "true or false",
+    str: "text",
+    tuple: "a list of names",
+}
+
+
+def _check_types(plan: "FinetunePlan", annotations: Mapping[str, Any]) -> None:
+    for name, annotation in annotations.items():
+        value = getattr(plan, name)
+        if not _fits(value, annotation):
+            raise PlanError(name, f"must be {_kind(annotation)}", value)
+
+
+def _check_ranges(plan: "FinetunePlan") -> None:
+    for name, (least, most) in _RANGES.items():
+        value = getattr(plan, name)
+        if value is not None and not least <= value <= most:
+            raise PlanError(name, f"must lie between {least:,} and {most:,}", value)
+    if plan.max_steps == 0:
+        raise PlanError("max_steps", "must be at least 1, or -1 to let num_train_epochs decide", 0)
+    if not plan.model_name_or_path.strip():
+        raise PlanError("model_name_or_path", "must name a model", plan.model_name_or_path)
+
+
+def _check_patterns(plan: "FinetunePlan") -> None:
+    """Refuse numbers out of range, and expressions that are none or that take for ever to match."""
+    for field, ranged in _PATTERN_RANGES.items():
+        least, most = _RANGES[ranged]
+        for name, number in getattr(plan, field):
+            if not least <= number <= most:
+                raise PlanError(f"{field}: {name}", f"must lie between {least:,} and {most:,}", number)
+            if not _is_quick_to_match(name):
+                way_out = "Write a name, such as q_proj, or layers\\.(0|1)\\..*q_proj"
+                raise PlanError(field, "names modules, or is an expression with at most two of * and +", name, way_out)
+
+
+def _is_quick_to_match(name: str) -> bool:
+    """Return whether a name is an expression whose matching cannot explode: no repetition of a group, few others."""
+    if not _NAME_PATTERN.fullmatch(name) or re.search(r"\)[*+]", name) or len(_QUANTIFIERS.findall(name)) > 2:
+        return False
+    try:
+        re.compile(name)
+    except re.error:
+        return False
+    return True
+
+
+def _check_method(plan: "FinetunePlan") -> None:
+    method = known_method(plan.method)
+    for name, needed in method.preset.items():
+        if getattr(plan, name) != needed:
+            raise PlanError(
+                name, f"is {needed} under method {method.name}", getattr(plan, name), "Choose another method"
+            )
+    if method.quantization is not None and plan.quantization != method.quantization:
+        raise PlanError(
+            f"load_in_{plan.quantization}" if plan.quantization != "none" else "method",
+            f"method {method.name} keeps the base model in {method.quantization.replace('none', '16 or 32 bit')}",
+            plan.quantization,
+            "Choose qlora for 4 bit or lora-8bit for 8 bit",
+        )
+    if not method.has_rank and (plan.use_dora or plan.use_rslora or plan.loraplus_lr_ratio):
+        raise PlanError("method", f"{method.label} has no LoRA adapter to apply DoRA, rsLoRA or LoRA+ to", plan.method)
+
+
+def _check_contradictions(plan: "FinetunePlan") -> None:
+    rules = (
+        (plan.load_in_4bit and plan.load_in_8bit, "load_in_8bit", "a model is loaded in 4 or in 8 bit, not both"),
+        (plan.bf16 and plan.fp16, "fp16", "mixed precision is bf16 or fp16, not both"),
+        (
+            plan.prepare_kbit and plan.quantization == "none",
+            "prepare_kbit",
+            "concerns quantized base models only",
+        ),
+        (
+            plan.fp16 and plan.method == "full" and plan.dtype == "float16",
+            "fp16",
+            "loss scaling cannot update weights that are float16 themselves: load them in float32",
+        ),
+        (
+            plan.method == "adalora" and plan.target_r >= plan.init_r,
+            "target_r",
+            f"must be smaller than init_r ({plan.init_r}), from which AdaLoRA takes ranks away",
+        ),
+        (
+            plan.method == "adalora" and 0 < plan.max_steps <= plan.tinit + plan.tfinal,
+            "max_steps",
+            f"must be more than tinit + tfinal ({plan.tinit + plan.tfinal}), between which AdaLoRA moves ranks",
+        ),
+        (
+            plan.num_gpus == 1 and plan.sharding != "none",
+            "sharding",
+            "needs more than one GPU",
+        ),
+        (
+            plan.num_gpus > 1 and plan.sharding == "none",
+            "sharding",
+            "several GPUs need ddp, zero1, zero2, zero3 or fsdp",
+        ),
+    )
+    for broken, subject, rule in rules:
+        if broken:
+            raise PlanError(subject, rule, getattr(plan, subject))
