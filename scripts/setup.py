@@ -130,6 +130,19 @@ def packages(stamp_name: str, names: tuple[str, ...]) -> None:
     stamp.write_text(wanted)
 
 
+def compiled() -> None:
+    """Let numba compile the estimator's allocator once for its source; what it compiles it keeps."""
+    stamp = VENV / ".lorafit-compiled"
+    wanted = hashlib.sha256((REPO / "estimator" / "allocator.py").read_bytes()).hexdigest()
+    if stamp.exists() and stamp.read_text() == wanted:
+        return
+    say("Compiling the estimator (about 10 s, once)")
+    result = quiet([PYTHON, "-m", "estimator", "--model", "7B", "--method", "qlora", "--gpu", "RTX 4090", "--json"])
+    if result.returncode:
+        raise SetupError(f"The estimator does not run: {last_error(result)}. Run the command again.")
+    stamp.write_text(wanted)
+
+
 def demo_model() -> None:
     """Fetch and convert the demo model, unless it is there."""
     if (MODEL / "config.json").exists():
@@ -184,6 +197,7 @@ def main() -> int:
         make_environment()
         packages("app", APP_LISTS)
         demo_model()
+        compiled()
         if arguments.test:
             packages("test", ("test.txt",))
             chromium()
