@@ -15,6 +15,7 @@ from specs import FinetunePlan, GpuSpec
 
 GRADIENTS = COMPONENTS.index("gradients")
 _NORM_BYTES = 512
+_TELLING_LAYERS = 4
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,12 @@ class Replay:
         moved[GRADIENTS] -= self.merged[: event + 1].sum()
         return {name: self.fixed[name] + int(moved[index]) for index, name in enumerate(COMPONENTS)}
 
+    def _last_telling_event(self) -> int:
+        """Return the event after which an adapter's backward pass repeats itself over ever less memory."""
+        ends = self.tape.program.backward_ends
+        telling = len(ends) if self.plan.method == "full" else min(_TELLING_LAYERS, len(ends))
+        return max(ends[telling - 1], self.peak_event() + 1)
+
     @property
     def rest_bytes(self) -> int:
         """What blocks hold beyond their requests at the peak; PyTorch counts it as allocated."""
@@ -134,6 +141,7 @@ class Replay:
             program=self.tape.program,
             sizes=self.sizes,
             peak_event=self.peak_event(),
+            last_event=self._last_telling_event(),
             limit_bytes=self.gpu.usable_bytes - context_bytes(self.gpu),
             workspaces=[size for size in [cublas_workspace_bytes(self.gpu)] * CUBLAS_WORKSPACES if size],
         )
