@@ -188,4 +188,6 @@ def spelled(value: Any) -> str:
         return named[value]
     if isinstance(value, float):
         return f"{value:g}"
-    return ", ".join(value) if isinstance(value, tuple) else str(value)
+    if isinstance(value, tuple):
+        return ", ".join(entry if isinstance(entry, str) else f"{entry[0]}: {entry[1]}" for entry in value) or "none"
+    return str(value)

@@ -8,6 +8,9 @@ LORA = Source("Hu et al. 2021, LoRA", "https://arxiv.org/abs/2106.09685")
 LEARNS_LESS = Source("Biderman et al. 2024, LoRA Learns Less and Forgets Less", "https://arxiv.org/abs/2405.09673")
 RSLORA = Source("Kalajdzievski 2023, rsLoRA", "https://arxiv.org/abs/2312.03732")
 DORA = Source("Liu et al. 2024, DoRA", "https://arxiv.org/abs/2402.09353")
+ADALORA = Source("Zhang et al. 2023, AdaLoRA", "https://arxiv.org/abs/2303.10512")
+ADALORA_CODE = Source("AdaLoRA code", "https://github.com/QingruZhang/AdaLoRA")
+PROMPT_TUNING = Source("Lester et al. 2021, Prompt Tuning", "https://arxiv.org/abs/2104.08691")
 LORA_PLUS = Source("Hayou et al. 2024, LoRA+", "https://arxiv.org/abs/2402.12354")
 VANILLA = Source("Learning Rate Matters: Vanilla LoRA May Suffice", "https://arxiv.org/abs/2602.04998")
 TRL_REGRET = Source("TRL, LoRA Without Regret", "https://huggingface.co/docs/trl/lora_without_regret")
@@ -31,6 +34,12 @@ TRANSFORMERS_ATTENTION = Source(
     "transformers, Attention backends", "https://huggingface.co/docs/transformers/attention_interface"
 )
 BNB_EXPERTS = Source("bitsandbytes issue 1849", "https://github.com/bitsandbytes-foundation/bitsandbytes/issues/1849")
+BNB_FSDP = Source(
+    "bitsandbytes issues 89 and 1633, LLaMA-Factory issue 5619",
+    "https://github.com/bitsandbytes-foundation/bitsandbytes/issues/1633",
+    "8-bit and paged optimizers under FSDP",
+)
+TRAINER = Source("LoRAFit trainer: what its runs refuse or were never tried with", "")
 KBIT = Source("TRL pull requests 4335 and 4457", "https://github.com/huggingface/trl/pull/4457")
 TINKER = Source("Tinker cookbook, hyperparams", "https://github.com/thinking-machines-lab/tinker-cookbook")
 TORCHTUNE = Source("torchtune recipes and tutorials", "https://github.com/pytorch/torchtune")

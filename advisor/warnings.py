@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator
 from advisor import sources
 from advisor.advice import Caution, Estimate
 from advisor.rules.batch import WITHOUT_SDPA
-from advisor.rules.schedule import FEW_STEPS, total_steps
+from advisor.rules.method import RATES
+from advisor.rules.schedule import BITSANDBYTES, FEW_STEPS, WHOLE, total_steps
 from advisor.situation import Situation
 from specs import METHODS, FinetunePlan, gib
 
@@ -36,6 +37,8 @@ def _scale(_situation: Situation, plan: FinetunePlan, _estimate: Estimate) -> It
 
 def _learning_rate(_situation: Situation, plan: FinetunePlan, _estimate: Estimate) -> Iterator[Caution]:
     least, most = _LEARNING_RATES["full" if plan.method == "full" else "adapter"]
+    if plan.method in RATES:
+        least, most = RATES[plan.method].range
     if not least <= plan.learning_rate <= most:
         yield Caution(
             "learning_rate",
@@ -182,6 +185,29 @@ def _large_batch(_situation: Situation, plan: FinetunePlan, _estimate: Estimate)
         )
 
 
+def _not_run_here(_situation: Situation, plan: FinetunePlan, _estimate: Estimate) -> Iterator[Caution]:
+    if plan.sharding not in WHOLE:
+        yield Caution(
+            "sharding",
+            f"sharding {plan.sharding} divides the model over {plan.num_gpus:,} devices: LoRAFit's own runs were tried "
+            "with ddp alone. Export the script with its accelerate configuration.",
+            sources.TRAINER,
+        )
+        if plan.optim in BITSANDBYTES:
+            yield Caution(
+                "optim",
+                f"{plan.optim} is of bitsandbytes, which cannot update what {plan.sharding} divides: choose "
+                "adamw_torch_fused.",
+                sources.BNB_FSDP,
+            )
+    if plan.loss == "fused":
+        yield Caution(
+            "loss",
+            "A run of LoRAFit refuses loss fused, since TRL 1.16 has none; chunked holds as little memory.",
+            sources.TRAINER,
+        )
+
+
 CHECKS: tuple[Check, ...] = (
     _scale,
     _learning_rate,
@@ -196,4 +222,5 @@ CHECKS: tuple[Check, ...] = (
     _attention,
     _longer_than_model,
     _large_batch,
+    _not_run_here,
 )

@@ -10,6 +10,7 @@ from typing import Any
 from advisor import sources
 from advisor.advice import Advice, Caution, Confidence, Estimate, Rule
 from advisor.rules import evidence
+from advisor.rules.method import within_method
 from advisor.situation import Situation
 from specs import GIB, METHODS, FinetunePlan, gib
 
@@ -402,5 +403,5 @@ def _classic(rule: Rule) -> Rule:
     return rule
 
 
-RULES: tuple[Rule, ...] = tuple(_classic(rule) for rule in evidence.RULES)
+RULES: tuple[Rule, ...] = tuple(within_method(_classic(rule)) for rule in evidence.RULES)
 """The textbook's rule for each field; where it says nothing, the evidence rule."""

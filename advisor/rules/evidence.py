@@ -1,12 +1,9 @@
 """The default rules: what measurements and published recipes support, one rule for each field, in deciding order."""
 
 from advisor.advice import Rule
-from advisor.rules import adapter, batch, precision, schedule
-from specs import METHODS, FinetunePlan
-
-
-def _has_rank(plan: FinetunePlan) -> bool:
-    return METHODS[plan.method].has_rank
+from advisor.rules import adapter, batch, beyond_lora, precision, schedule, watching
+from advisor.rules.method import within_method
+from specs import FinetunePlan
 
 
 def _in_4bit(plan: FinetunePlan) -> bool:
@@ -21,13 +18,13 @@ def _checkpointed(plan: FinetunePlan) -> bool:
     return plan.gradient_checkpointing
 
 
-RULES: tuple[Rule, ...] = (
+_ENTRIES = (
     Rule("load_in_4bit", precision.load_in_4bit, ("method",)),
     Rule("load_in_8bit", precision.load_in_8bit, ("method",)),
     Rule("dtype", precision.dtype, ("gpu",)),
     Rule("bf16", precision.bf16, ("gpu",)),
     Rule("fp16", precision.fp16, ("gpu",)),
-    Rule("adapter_dtype", precision.adapter_dtype, ("method",), _has_rank),
+    Rule("adapter_dtype", precision.adapter_dtype, ("method",)),
     Rule("sharding", batch.sharding, ("num_gpus",)),
     Rule("bnb_4bit_quant_type", precision.bnb_4bit_quant_type, ("method",), _in_4bit),
     Rule("bnb_4bit_use_double_quant", precision.bnb_4bit_use_double_quant, ("model",), _in_4bit),
@@ -57,15 +54,29 @@ RULES: tuple[Rule, ...] = (
     Rule("logging_steps", schedule.logging_steps, ("rows",)),
     Rule("save_steps", schedule.save_steps, ("rows",)),
     Rule("seed", schedule.seed, ("method",)),
-    Rule("r", adapter.r, ("task",), _has_rank),
-    Rule("use_rslora", adapter.use_rslora, ("r",), _has_rank),
-    Rule("use_dora", adapter.use_dora, ("method", "goal"), _has_rank),
-    Rule("lora_alpha", adapter.lora_alpha, ("r",), _has_rank),
-    Rule("lora_dropout", adapter.lora_dropout, ("size", "rows", "goal"), _has_rank),
-    Rule("target_modules", adapter.target_modules, ("modules", "model_type"), _has_rank),
-    Rule("bias", adapter.bias, ("model_type",), _has_rank),
-    Rule("init_lora_weights", adapter.init_lora_weights, ("method",), _has_rank),
-    Rule("loraplus_lr_ratio", adapter.loraplus_lr_ratio, ("method",), _has_rank),
+    Rule("train_sampling_strategy", watching.train_sampling_strategy, ("task",)),
+    Rule("load_best_model_at_end", watching.load_best_model_at_end, ("eval_split",)),
+    Rule("early_stopping_patience", watching.early_stopping_patience, ("num_train_epochs",)),
+    Rule("report_to", watching.report_to, ("method",)),
+    Rule("r", adapter.r, ("task",)),
+    Rule("use_rslora", adapter.use_rslora, ("r",)),
+    Rule("use_dora", adapter.use_dora, ("method", "goal")),
+    Rule("lora_alpha", adapter.lora_alpha, ("r",)),
+    Rule("lora_dropout", adapter.lora_dropout, ("size", "rows", "goal")),
+    Rule("target_modules", adapter.target_modules, ("modules", "model_type")),
+    Rule("bias", adapter.bias, ("model_type",)),
+    Rule("init_lora_weights", adapter.init_lora_weights, ("method",)),
+    Rule("loraplus_lr_ratio", adapter.loraplus_lr_ratio, ("method",)),
+    Rule("rank_pattern", beyond_lora.rank_pattern, ("r",)),
+    Rule("alpha_pattern", beyond_lora.alpha_pattern, ("r",)),
+    Rule("init_r", beyond_lora.init_r, ("task",)),
+    Rule("target_r", beyond_lora.target_r, ("task", "init_r")),
+    Rule("tinit", beyond_lora.tinit, ("rows",)),
+    Rule("tfinal", beyond_lora.tfinal, ("rows",)),
+    Rule("deltaT", beyond_lora.deltaT, ("rows",)),
+    Rule("num_virtual_tokens", beyond_lora.num_virtual_tokens, ("method",)),
+    Rule("prompt_tuning_init", beyond_lora.prompt_tuning_init, ("method",)),
     Rule("weight_decay", schedule.weight_decay, ("method",)),
 )
+RULES: tuple[Rule, ...] = tuple(within_method(entry) for entry in _ENTRIES)
 """Every field that a rule decides; the method itself is found by the search."""

@@ -4,18 +4,17 @@ from advisor import sources
 from advisor.advice import Advice, Confidence, Source
 from advisor.situation import Situation
 from specs import METHODS, FinetunePlan
+from specs.methods import Quantization
 
 
 def load_in_4bit(_situation: Situation, plan: FinetunePlan) -> Advice:
     """Follow the method."""
-    value = METHODS[plan.method].quantization == "4bit"
-    return _follows_method(plan, "load_in_4bit", value=value)
+    return _follows_method(plan, "load_in_4bit", quantization="4bit")
 
 
 def load_in_8bit(_situation: Situation, plan: FinetunePlan) -> Advice:
     """Follow the method."""
-    value = METHODS[plan.method].quantization == "8bit"
-    return _follows_method(plan, "load_in_8bit", value=value)
+    return _follows_method(plan, "load_in_8bit", quantization="8bit")
 
 
 def bnb_4bit_quant_type(_situation: Situation, plan: FinetunePlan) -> Advice:
@@ -137,14 +136,17 @@ def prepare_kbit(situation: Situation, plan: FinetunePlan) -> Advice:
     )
 
 
-def _follows_method(plan: FinetunePlan, field: str, *, value: bool) -> Advice:
+def _follows_method(plan: FinetunePlan, field: str, *, quantization: Quantization) -> Advice:
     entry = METHODS[plan.method]
     title, _, url = entry.source.rpartition(", ")
+    value = entry.quantization == quantization
+    free = entry.quantization is None
+    kept = _KEPT[entry.quantization or "none"]
     return Advice(
         field=field,
         value=value,
-        range=(value,),
-        reason=f"Method {plan.method} keeps the base model in {_KEPT[entry.quantization]}.",
+        range=(False, True) if free else (value,),
+        reason=f"Method {plan.method} keeps the base model in {kept}{', unless you quantize it' if free else ''}.",
         source=Source(title or entry.label, url),
         confidence=Confidence.HIGH,
     )

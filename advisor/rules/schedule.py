@@ -4,6 +4,7 @@ import math
 
 from advisor import sources
 from advisor.advice import Advice, Confidence, Source
+from advisor.rules.method import RATES
 from advisor.situation import Situation
 from specs import FinetunePlan
 
@@ -14,6 +15,10 @@ SMALL_MODEL = 16_000_000_000
 LARGE_MODEL = 30_000_000_000
 """From the 30B class on."""
 FEW_STEPS = 100
+BITSANDBYTES = frozenset({"adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit", "lion_8bit"})
+"""Optimizers of bitsandbytes, which cannot update weights that FSDP divides; source at ``optim``."""
+WHOLE = frozenset({"none", "ddp"})
+"""Ways to share the work that leave the weights whole on each device."""
 EVALUATE_FROM_ROWS = 1_000
 
 
@@ -29,18 +34,24 @@ def total_steps(situation: Situation, plan: FinetunePlan) -> int | None:
 
 def optim(situation: Situation, plan: FinetunePlan) -> Advice:
     """Take PyTorch's fused AdamW; the search moves to a paged 8-bit one when memory is short."""
-    value = "paged_adamw_8bit" if situation.goal == "memory" and not situation.gpu.is_cpu else "adamw_torch_fused"
+    divided = plan.sharding not in WHOLE
+    value = "adamw_torch_fused"
+    acceptable: tuple[str, ...] = (value, "adamw_torch")
+    why, source = "exact and fast; an 8-bit optimizer saves little", sources.TRANSFORMERS.at("optim")
+    if divided:
+        why, source = f"those of bitsandbytes cannot update what {plan.sharding} divides", sources.BNB_FSDP
+    elif not situation.gpu.is_cpu:
+        acceptable = (*acceptable, "paged_adamw_8bit", "paged_adamw_32bit", "adamw_8bit")
+    if situation.goal == "memory" and len(acceptable) > 2:
+        value, why = "paged_adamw_8bit", "8 bit, and paged out at a peak"
+    elif plan.method != "full" and not divided:
+        source = sources.RASCHKA.at("AdamW 14.18 GB, SGD 14.15 GB at small rank")
     return Advice(
         field="optim",
         value=value,
-        range=("adamw_torch_fused", "adamw_torch", "paged_adamw_8bit", "paged_adamw_32bit", "adamw_8bit"),
-        reason=f"The states of a {plan.method} run with goal {situation.phrase('goal')} on {situation.gpu.name}: "
-        + (
-            "8 bit, and paged out at a peak." if "8bit" in value else "exact and fast; an 8-bit optimizer saves little."
-        ),
-        source=sources.RASCHKA.at("AdamW 14.18 GB, SGD 14.15 GB at small rank")
-        if plan.method != "full"
-        else sources.TRANSFORMERS.at("optim"),
+        range=acceptable,
+        reason=f"States of a {plan.method} run with goal {situation.phrase('goal')} on {situation.gpu.name}: {why}.",
+        source=source,
     )
 
 
@@ -49,6 +60,7 @@ def learning_rate(situation: Situation, plan: FinetunePlan) -> Advice:
     value, (least, most), why, source, confidence = _base_rate(situation, plan)
     steps = total_steps(situation, plan)
     usual = situation.task not in {"preference", "domain"} and situation.num_params >= TINY_MODEL
+    usual = usual and plan.method not in RATES
     if usual and steps is not None and steps < FEW_STEPS:
         value, most = 1.5 * value, max(most, 1.5 * value)
         why += f"; {steps} steps in all are few and stand half as much again"
@@ -64,6 +76,8 @@ def learning_rate(situation: Situation, plan: FinetunePlan) -> Advice:
 
 def _base_rate(situation: Situation, plan: FinetunePlan) -> tuple[float, tuple[float, float], str, Source, Confidence]:
     """Return the learning rate of a normal run, its range, why, the source and the confidence."""
+    if own := RATES.get(plan.method):
+        return own.value, own.range, own.why, own.source, Confidence.MEDIUM
     if plan.method == "full":
         rate = 1e-5 if situation.num_params >= SMALL_MODEL or situation.task == "domain" else 2e-5
         where = sources.TRL_REGRET.at("full fine-tuning wants a tenth of LoRA's rate")
