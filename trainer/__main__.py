@@ -2,7 +2,10 @@
 
 import argparse
 import dataclasses
+import getpass
+import importlib
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,8 +17,9 @@ from specs import FinetunePlan, LorafitError, PlanError, gib
 from specs.door import leave
 from trainer import aside, export, launcher
 from trainer import retry as retrying
+from trainer.chatting import BASE, TUNED, Conversation, Question
 from trainer.contract import DataSource, Metric, Place, Run, State
-from trainer.dataset import first_example
+from trainer.dataset import Turn, first_example
 from trainer.diagnosis import Diagnosis, diagnoses, perplexity
 from trainer.doctor import examined
 from trainer.export import compared, run_dict
@@ -97,6 +101,18 @@ def _commands() -> Iterator[tuple[str, Callable[[Store, argparse.Namespace], int
         "--combination-type": {"default": "cat", "choices": [*aside.COMBINATION_TYPES], "help": "PEFT's word"},
     }
     yield "combine", _combine, "add adapters of one base model up", {**ids, **sums}
+    base = {"--base": {"action": "store_true", "help": "talk to the base model instead of the tuned one"}}
+    yield "chat", _chat, "talk to a run's model, a line a question", {**run_id, **base}
+    repository: dict[str, dict[str, Any]] = {
+        "repo_id": {"metavar": "OWNER/NAME"},
+        "--public": {"action": "store_true", "help": "if the repository is made, let everybody see it"},
+    }
+    yield (
+        "push",
+        _push,
+        "upload the result to the Hub, with the token in HF_TOKEN or typed in",
+        {**run_id, **repository},
+    )
     model = {"--model": {"type": Path, "metavar": "FOLDER", "help": "also count tokens"}}
     yield "check", _check, "examine a data set before training", {**data, **model}
 
@@ -194,6 +210,29 @@ def _merge(store: Store, given: argparse.Namespace) -> int:
 def _combine(store: Store, given: argparse.Namespace) -> int:
     weights = given.weights or [1 / len(given.ids)] * len(given.ids)
     print(aside.combine(store, given.ids, weights, given.combination_type))
+    return 0
+
+
+def _chat(store: Store, given: argparse.Namespace) -> int:
+    turns: list[Turn] = []
+    with Conversation(store, store.run(given.id)) as conversation:
+        for line in sys.stdin:
+            turns.append(Turn(role="user", content=line.strip()))
+            said = ""
+            for piece in conversation.answer(Question(turns=tuple(turns), voice=BASE if given.base else TUNED)):
+                said += piece
+                print(piece, end="", flush=True)
+            print(flush=True)
+            turns.append(Turn(role="assistant", content=said))
+    return 0
+
+
+def _push(store: Store, given: argparse.Namespace) -> int:
+    # An argument would stand in the list of processes and in the shell's history.
+    token = os.environ.get("HF_TOKEN") or getpass.getpass("Token of the Hub (not shown, not kept): ")
+    # The Hub's library takes half a second to import, which the other commands shall not wait for.
+    hub = importlib.import_module("trainer.hub")
+    print(hub.push(store, store.run(given.id), given.repo_id, token, private=not given.public))
     return 0
 
 

@@ -38,17 +38,27 @@ def answered(model: Any, tokenizer: Any, prompts: Sequence[str], *, until: Event
 
 
 def _answer(model: Any, tokenizer: Any, prompt: str, until: Event) -> str:
-    text = chat_text((Turn(role="user", content=prompt),), tokenizer, ask=True)
-    asked = tokenizer(text, add_special_tokens=False, return_tensors="pt").to(model.device)
+    asked = prompt_tokens(tokenizer, (Turn(role="user", content=prompt),)).to(model.device)
+    said = generated(model, tokenizer, asked, until=until, max_new_tokens=MAX_NEW_TOKENS)
+    answer: str = tokenizer.decode(said, skip_special_tokens=True)
+    return answer.strip()
+
+
+def prompt_tokens(tokenizer: Any, turns: Sequence[Turn]) -> Any:
+    """Return a conversation as the model reads it, up to where it shall answer: tokens and mask of (1, s)."""
+    return tokenizer(chat_text(turns, tokenizer, ask=True), add_special_tokens=False, return_tensors="pt")
+
+
+def generated(model: Any, tokenizer: Any, asked: Any, *, until: Event, **options: Any) -> torch.Tensor:
+    """Return the tokens that a model says next, without sampling unless ``options`` for ``generate`` want it."""
     with torch.no_grad():
         said = model.generate(
             **asked,
-            max_new_tokens=MAX_NEW_TOKENS,
-            do_sample=False,
+            **{"do_sample": False, **options},
             use_cache=True,
             pad_token_id=tokenizer.pad_token_id,
             eos_token_id=tokenizer.eos_token_id,
             stopping_criteria=StoppingCriteriaList([_Until(until)]),
         )
-    answer: str = tokenizer.decode(said[0][asked["input_ids"].shape[1] :], skip_special_tokens=True)
-    return answer.strip()
+    tokens: torch.Tensor = said[0][asked["input_ids"].shape[1] :]
+    return tokens

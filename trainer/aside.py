@@ -6,7 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from specs import LorafitError, RunError
+from specs import RunError
+from trainer.failure import PassedOnError
 from trainer.store import Store
 
 _ROOT = Path(__file__).resolve().parent.parent
@@ -19,19 +20,11 @@ COMBINATION_TYPES = {
 """Ways to add adapters up, in PEFT's words: https://huggingface.co/docs/peft/developer_guides/model_merging."""
 
 
-class AsideError(LorafitError):
-    """What such a process refused, in its own sentence."""
-
-    def __init__(self, sentence: str) -> None:
-        """Take the sentence as it is."""
-        Exception.__init__(self, sentence)
-
-
 def merge(store: Store, run_id: str, target: Path) -> Path:
     """Write the base model with a run's adapter merged in, and return its folder.
 
     Raises:
-        AsideError: If that run cannot be merged.
+        PassedOnError: If that run cannot be merged.
     """
     _carry_out("trainer.merge", str(store.folder), run_id, str(target))
     return target
@@ -42,7 +35,7 @@ def combine(store: Store, run_ids: Sequence[str], weights: Sequence[float], comb
 
     Raises:
         RunError: If runs and weights are no pairs.
-        AsideError: If these adapters cannot be added up.
+        PassedOnError: If these adapters cannot be added up.
     """
     if len(set(run_ids)) < 2:
         raise RunError("combine", "needs at least two different runs", len(set(run_ids)))
@@ -62,7 +55,7 @@ def _carry_out(module: str, *arguments: str) -> None:
     """Run a module of the training stack to its end, away from every card.
 
     Raises:
-        AsideError: With the sentence that it wrote last, if it ended with an error.
+        PassedOnError: With the sentence that it wrote last, if it ended with an error.
     """
     environment = {
         **os.environ,
@@ -76,4 +69,4 @@ def _carry_out(module: str, *arguments: str) -> None:
     )
     if done.returncode:
         said = done.stderr.strip().splitlines() or [str(RunError(module, "ended without a word", done.returncode))]
-        raise AsideError(said[-1])
+        raise PassedOnError(said[-1])

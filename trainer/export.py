@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 import json
+import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,9 @@ from trainer.store import Store
 
 RESULT = "adapter"
 """Folder of the result within the run's folder; of the whole model under full fine-tuning."""
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+"""The Hub refuses a card whose base model is a folder."""
 
 _METRICS = tuple(entry.name for entry in dataclasses.fields(Metric))
 
@@ -137,9 +141,7 @@ def model_card(run: Run, metrics: Sequence[Metric]) -> str:
 
 def _front_matter(run: Run) -> list[str]:
     """Return what the Hub reads of a card: https://huggingface.co/docs/hub/model-cards."""
-    return [
-        "---",
-        f"base_model: {json.dumps(run.plan.model_name_or_path)}",
-        f"library_name: {'peft' if METHODS[run.plan.method].trains_adapter else 'transformers'}",
-        "---",
-    ]
+    name = run.plan.model_name_or_path
+    base = [f"base_model: {json.dumps(name)}"] if _HUB_ID.fullmatch(name) else []
+    library = "peft" if METHODS[run.plan.method].trains_adapter else "transformers"
+    return ["---", *base, f"library_name: {library}", "---"]

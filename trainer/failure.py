@@ -25,6 +25,14 @@ class StopRequestedError(Exception):
     """Somebody asked the run to end before it began to train."""
 
 
+class PassedOnError(LorafitError):
+    """What another process refused, in its own sentence."""
+
+    def __init__(self, sentence: str) -> None:
+        """Take the sentence as it is."""
+        Exception.__init__(self, sentence)
+
+
 class NotFiniteError(RunError):
     """The loss of a step is infinite or not a number."""
 

@@ -211,6 +211,14 @@ class Store:
             rows = db.execute("SELECT DISTINCT device FROM runs WHERE state = ?", (State.QUEUED,))
             return tuple(row["device"] for row in rows)
 
+    def holder(self, device: str) -> Run | None:
+        """Return the run whose worker is busy on a device, or on one of its cards."""
+        self._sweep()
+        active = ", ".join("?" for _ in ACTIVE)
+        with self._database.connection() as db:
+            rows = db.execute(f"SELECT * FROM runs WHERE state IN ({active})", (*ACTIVE,))  # noqa: S608 - placeholders
+            return next((_run(row) for row in rows if cards(row["device"]) & cards(device)), None)
+
     def claim_next(self, device: str) -> Run | None:
         """Hand the oldest queued run of a free device to the caller, who must start its worker; None without one."""
         self._sweep()

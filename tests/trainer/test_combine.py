@@ -10,6 +10,7 @@ from trainer import aside
 from trainer.combine import combine, main
 from trainer.contract import Place
 from trainer.export import RESULT
+from trainer.failure import PassedOnError
 
 # PEFT 0.21 reads a property that transformers 5.23 has renamed.
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
@@ -114,7 +115,7 @@ def test_its_process_writes_a_sum_into_the_runs_folder(store, adapter_run):
 
 def test_what_its_process_refuses_comes_back_as_a_sentence(store, adapter_run):
     ids = [adapter_run(), adapter_run(r=8)]
-    with pytest.raises(aside.AsideError, match="combination_type: linear needs the same r"):
+    with pytest.raises(PassedOnError, match="combination_type: linear needs the same r"):
         aside.combine(store, ids, [0.5, 0.5], "linear")
 
 
