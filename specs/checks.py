@@ -37,6 +37,7 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "save_steps": (1, 100_000_000),
     "eval_split": (0, 0.5),
     "seed": (0, 2**32 - 1),
+    "early_stopping_patience": (1, 10_000),
     "num_gpus": (1, 100_000),
 }
 _PATTERN_RANGES: Mapping[str, str] = {"rank_pattern": "r", "alpha_pattern": "lora_alpha"}
@@ -87,9 +88,7 @@ def _are_members(values: tuple[Any, ...], member: Any) -> bool:
     if member is str:
         return bool(values) and all(isinstance(name, str) and name for name in values)
     kinds = typing.get_args(member)
-    return all(
-        isinstance(pair, tuple) and len(pair) == len(kinds) and all(map(_fits, pair, kinds)) for pair in values
-    )
+    return all(isinstance(pair, tuple) and len(pair) == len(kinds) and all(map(_fits, pair, kinds)) for pair in values)
 
 
 def _kind(annotation: Any) -> str:
@@ -195,6 +194,10 @@ def _check_contradictions(plan: "FinetunePlan") -> None:
             plan.method == "adalora" and 0 < plan.max_steps <= plan.tinit + plan.tfinal,
             "max_steps",
             f"must be more than tinit + tfinal ({plan.tinit + plan.tfinal}), between which AdaLoRA moves ranks",
+        ),
+        *(
+            (bool(getattr(plan, name)) and not plan.eval_split, name, "compares evaluations: set eval_split above 0")
+            for name in ("load_best_model_at_end", "early_stopping_patience")
         ),
         (
             plan.num_gpus == 1 and plan.sharding != "none",

@@ -135,6 +135,14 @@ class FinetunePlan:
     eval_split: float = 0.0
     """Share of the data held out for evaluation; 0 evaluates nothing."""
     seed: int = 42
+    train_sampling_strategy: Literal["random", "group_by_length"] = "random"
+    """Order of the rows; ``group_by_length`` puts rows of like length into one batch, so that little is padded."""
+    load_best_model_at_end: bool = False
+    """Whether the weights with the lowest evaluation loss are kept as the result, not the last ones."""
+    early_stopping_patience: int | None = None
+    """Evaluations in a row without a lower loss that end the run; None lets it take all its steps."""
+    report_to: Literal["none", "wandb", "trackio"] = "none"
+    """Where metrics are also sent; each needs its package and the person's own account."""
 
     num_gpus: int = 1
     sharding: Sharding = "none"

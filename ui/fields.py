@@ -24,6 +24,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "gradient_accumulation_steps",
         "max_length",
         "packing",
+        "train_sampling_strategy",
         "completion_only_loss",
     ),
     "Optimization": (
@@ -36,8 +37,11 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "num_train_epochs",
         "max_steps",
         "eval_split",
+        "load_best_model_at_end",
+        "early_stopping_patience",
         "save_steps",
         "logging_steps",
+        "report_to",
         "seed",
     ),
     "Memory": (
@@ -85,6 +89,10 @@ MEANINGS: Mapping[str, str] = {
     "num_train_epochs": "How often the data is gone through.",
     "max_steps": "Optimizer steps in all; -1 lets the epochs decide.",
     "eval_split": "Share of the data held out to measure progress on unseen examples.",
+    "load_best_model_at_end": "Keep the weights with the lowest evaluation loss, not the last ones.",
+    "early_stopping_patience": "Evaluations in a row without a lower loss after which the run ends.",
+    "train_sampling_strategy": "Whether rows of like length share a batch, so that little is padded.",
+    "report_to": "Where metrics are also sent; needs the package and your own account.",
     "save_steps": "Steps between two checkpoints.",
     "logging_steps": "Steps between two points of the chart.",
     "seed": "Start of the random numbers; the same seed repeats a run.",
@@ -116,4 +124,4 @@ def choices(name: str) -> tuple[Any, ...]:
 
 def is_whole(name: str) -> bool:
     """Return whether a field takes whole numbers only."""
-    return ANNOTATIONS[name] is int
+    return ANNOTATIONS[name] is int or int in typing.get_args(ANNOTATIONS[name])

@@ -100,6 +100,7 @@ _SAME_NAMES = (
     "logging_steps",
     "save_steps",
     "seed",
+    "train_sampling_strategy",
     "bf16",
     "fp16",
 )

@@ -104,6 +104,7 @@ def main():
         train_dataset=data,
         eval_dataset={held_out},
         processing_class=tokenizer,
+        callbacks=[{callbacks}],
     )
 {restored}{loraplus}    trainer.train()
     trainer.save_model(chosen.output)
@@ -124,7 +125,7 @@ def text(job: Job) -> str:
         method=plan.method,
         packages=_packages(job),
         imports=_peft_imports(job),
-        transformers="BitsAndBytesConfig, " if plan.quantization != "none" else "",
+        transformers=_transformers_imports(job),
         max_length=plan.max_length,
         learn_prompts=not plan.completion_only_loss,
     )
@@ -144,6 +145,7 @@ def text(job: Job) -> str:
         kept="kept = [(weight, weight.data) for weight in model.parameters() if weight.requires_grad]\n    "
         if job.has_adapter
         else "",
+        callbacks=f"EarlyStoppingCallback({plan.early_stopping_patience})" if plan.early_stopping_patience else "",
         held_out="held_out" if plan.eval_split else "None",
         restored="    for weight, values in kept:\n        weight.data = values  # TRL casts adapters to bfloat16\n"
         if job.has_adapter
@@ -172,6 +174,12 @@ def _peft_imports(job: Job) -> str:
     if job.plan.loraplus_lr_ratio is not None:
         lines.append("from peft.optimizers import create_loraplus_optimizer")
     return "\n".join(lines)
+
+
+def _transformers_imports(job: Job) -> str:
+    names = ["BitsAndBytesConfig"] if job.plan.quantization != "none" else []
+    names += ["EarlyStoppingCallback"] if job.plan.early_stopping_patience else []
+    return "".join(f"{name}, " for name in names)
 
 
 def _split(job: Job) -> str:
@@ -218,7 +226,12 @@ def _arguments(job: Job) -> str:
     plan = job.plan
     values = dict(job.arguments)
     if plan.eval_split:
-        values |= {"eval_strategy": "steps", "eval_steps": plan.save_steps}
+        values |= {
+            "eval_strategy": "steps",
+            "eval_steps": plan.save_steps,
+            "metric_for_best_model": "loss",
+            "load_best_model_at_end": plan.load_best_model_at_end,
+        }
     values |= {
         "per_device_eval_batch_size": plan.per_device_train_batch_size,
         "data_seed": plan.seed,

@@ -1,0 +1,58 @@
+"""Evidence about the order of rows, and about what is done with evaluations and metrics."""
+
+from advisor import sources
+from advisor.advice import Advice, Confidence
+from advisor.situation import Situation
+from specs import FinetunePlan
+
+
+def train_sampling_strategy(situation: Situation, plan: FinetunePlan) -> Advice:
+    """Put rows of like length side by side, unless they are packed or come in pairs."""
+    value = "random" if plan.packing or situation.task == "preference" else "group_by_length"
+    return Advice(
+        field="train_sampling_strategy",
+        value=value,
+        range=("random", "group_by_length"),
+        reason=f"For {situation.phrase('task')}: "
+        + ("rows of like length in one batch leave little padding." if value != "random" else "nothing to group."),
+        source=sources.TRANSFORMERS.at("train_sampling_strategy"),
+        confidence=Confidence.MEDIUM,
+    )
+
+
+def load_best_model_at_end(_situation: Situation, plan: FinetunePlan) -> Advice:
+    """Keep the best weights where evaluations tell which ones those are."""
+    value = plan.eval_split > 0
+    return Advice(
+        field="load_best_model_at_end",
+        value=value,
+        range=(True, False) if value else (False,),
+        reason=f"eval_split {plan.eval_split:g}: "
+        + ("the evaluation loss tells which weights are best." if value else "without evaluations none is known best."),
+        source=sources.TRANSFORMERS.at("load_best_model_at_end"),
+        confidence=Confidence.HIGH,
+    )
+
+
+def early_stopping_patience(_situation: Situation, plan: FinetunePlan) -> Advice:
+    """Let the schedule end the run: the best weights are kept anyway."""
+    return Advice(
+        field="early_stopping_patience",
+        value=None,
+        range=(1, 10),
+        reason=f"{plan.num_train_epochs:g} epochs are short: the learning rate falls, and learns, to their end.",
+        source=sources.TRANSFORMERS.at("EarlyStoppingCallback"),
+        confidence=Confidence.LOW,
+    )
+
+
+def report_to(_situation: Situation, plan: FinetunePlan) -> Advice:
+    """Send nothing anywhere."""
+    return Advice(
+        field="report_to",
+        value="none",
+        range=("none", "wandb", "trackio"),
+        reason=f"The {plan.method} run is drawn here and written for TensorBoard; nothing leaves this machine.",
+        source=sources.TRANSFORMERS.at("report_to"),
+        confidence=Confidence.HIGH,
+    )
