@@ -2,13 +2,15 @@
 
 import functools
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from catalog import paths
 from specs import DataError
 from trainer.contract import DataSource
+from trainer.dataset import recognised_layout, rows
 from trainer.doctor import Report, examined
 from trainer.tokens import FolderTokenizer
 from ui import notices, uploads
@@ -23,13 +25,15 @@ class Data:
     label: str
     path: Path
     report: Report
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Which column plays which role, where a person said so."""
     prompts: tuple[str, ...] = ()
     """What the base model and the tuned one are asked; empty takes the data's own first prompts."""
 
     @property
     def source(self) -> DataSource:
         """The data as a run takes it."""
-        return DataSource(path=str(self.path), prompts=self.prompts)
+        return DataSource(path=str(self.path), columns=self.columns, prompts=self.prompts)
 
     @property
     def tokens(self) -> tuple[int, int, int] | None:
@@ -53,11 +57,31 @@ def find(label: str) -> Data:
     if label == DEMO:
         prompts = json.loads((paths.assets() / "demo_prompts.json").read_text(encoding="utf-8"))
         path = paths.demo_data()
-        return Data(label=DEMO, path=path, report=_report(path, paths.demo_model()), prompts=tuple(prompts))
-    for path, name in uploads.all_kept(_folder()):
-        if _label(path, name) == label:
-            return Data(label=label, path=path, report=_report(path, paths.demo_model()))
-    raise DataError("data", "must be a data set that was uploaded here", label, "Upload it again")
+        return Data(label=DEMO, path=path, report=_report(path, paths.demo_model(), ()), prompts=tuple(prompts))
+    kept = _upload(label)
+    if kept is None:
+        raise DataError("data", "must be a data set that was uploaded here", label, "Upload it again")
+    columns = uploads.columns(kept)
+    report = _report(kept, paths.demo_model(), tuple(sorted(columns.items())))
+    return Data(label=label, path=kept, columns=columns, report=report)
+
+
+def unnamed_columns(label: str) -> tuple[str, ...]:
+    """Return the columns of an upload whose layout is not recognised by itself; nothing for all other data."""
+    path = _upload(label)
+    return _unnamed_columns(path) if path else ()
+
+
+def said_columns(label: str) -> dict[str, str]:
+    """Return which column of an upload plays which role, as a person said."""
+    path = _upload(label)
+    return uploads.columns(path) if path else {}
+
+
+def say_columns(label: str, said: Mapping[str, str]) -> None:
+    """Note which column of an upload plays which role."""
+    if path := _upload(label):
+        uploads.keep_columns(path, said)
 
 
 def add(stream: BinaryIO, name: str) -> str:
@@ -73,10 +97,27 @@ def _folder() -> Path:
     return paths.runs() / "uploads"
 
 
+def _upload(label: str) -> Path | None:
+    return next((path for path, name in uploads.all_kept(_folder()) if _label(path, name) == label), None)
+
+
 @functools.lru_cache(maxsize=16)
-def _report(path: Path, tokenizer_folder: Path) -> Report:
+def _unnamed_columns(path: Path) -> tuple[str, ...]:
+    try:
+        row: Mapping[str, Any] = next((row for _, row in rows(path) if isinstance(row, dict)), {})
+    except DataError:
+        return ()
+    try:
+        recognised_layout(row, str(path))
+    except DataError:
+        return tuple(map(str, row))
+    return ()
+
+
+@functools.lru_cache(maxsize=16)
+def _report(path: Path, tokenizer_folder: Path, columns: tuple[tuple[str, str], ...]) -> Report:
     tokenizer = FolderTokenizer(tokenizer_folder) if (tokenizer_folder / "tokenizer.json").exists() else None
-    return examined(DataSource(path=str(path)), tokenizer, progress=_tell_rows)
+    return examined(DataSource(path=str(path), columns=dict(columns)), tokenizer, progress=_tell_rows)
 
 
 def _tell_rows(number: int) -> None:

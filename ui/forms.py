@@ -8,8 +8,9 @@ import streamlit as st
 
 from advisor.situation import GOALS, TASKS
 from specs import METHODS
+from trainer.dataset import LAYOUTS
 from ui import fields, text, uploads
-from ui.data import add, labels
+from ui.data import add, labels, said_columns, say_columns, unnamed_columns
 from ui.notices import guarded
 
 URL: Literal["query-params"] = "query-params"
@@ -107,7 +108,41 @@ def data(names: list[str]) -> str:
             on_change=_keep_upload,
             help="One example in each line or row. The file stays on this machine.",
         )
-    return label or names[0]
+    chosen = label or names[0]
+    columns(chosen)
+    return chosen
+
+
+def columns(label: str) -> None:
+    """Ask which column plays which role, for an upload that is not recognised by itself; the answer is kept with it."""
+    names = unnamed_columns(label)
+    if not names:
+        return
+    said = said_columns(label)
+    with st.container(border=True, key="columns"):
+        st.markdown("**Which column is which?** The file has none of the usual layouts.")
+        known = {" + ".join(layout.roles): (*layout.roles, *layout.optional) for layout in LAYOUTS}
+        guess = next((" + ".join(layout.roles) for layout in LAYOUTS if set(layout.roles) <= set(said)), None)
+        layout = st.selectbox(
+            "Layout",
+            list(known),
+            index=list(known).index(guess) if guess else None,
+            key=f"layout {label}",
+            placeholder="what the rows hold",
+            help="What a row of the file holds, by the names of the roles.",
+        )
+        roles = known[layout] if layout else ()
+        for role in roles:
+            st.selectbox(
+                role,
+                names,
+                index=names.index(said[role]) if said.get(role) in names else None,
+                key=_column_key(label, role),
+                placeholder="column of your file",
+                help=f"The column that holds what other files call {role}.",
+                on_change=_keep_columns,
+                args=(label, roles),
+            )
 
 
 def wishes() -> dict[str, str]:
@@ -184,6 +219,17 @@ def _keep_upload() -> None:
     upload = st.session_state["upload"]
     if upload is not None:
         st.session_state["data"] = add(upload, upload.name)
+
+
+@guarded
+def _keep_columns(label: str, roles: tuple[str, ...]) -> None:
+    """Keep which column plays which role."""
+    chosen = {role: st.session_state.get(_column_key(label, role)) for role in roles}
+    say_columns(label, {role: column for role, column in chosen.items() if column is not None})
+
+
+def _column_key(label: str, role: str) -> str:
+    return f"column {label} {role}"
 
 
 def _has_value(name: str) -> bool:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -42,17 +42,35 @@ def kept(stream: BinaryIO, name: str, folder: Path) -> Path:
 
 def all_kept(folder: Path) -> Iterator[tuple[Path, str]]:
     """Yield every stored upload, newest first, with the name it came with."""
-    files = [path for path in folder.glob("*.*") if path.suffix.lstrip(".") in KINDS and ".name" not in path.suffixes]
+    files = [path for path in folder.glob("*.*") if path.suffix.lstrip(".") in KINDS and len(path.suffixes) == 1]
     for path in sorted(files, key=lambda path: path.stat().st_mtime, reverse=True):
         yield path, _name(path)
 
 
+def columns(path: Path) -> dict[str, str]:
+    """Return which column of an upload plays which role, where a person has said so."""
+    said = _noted(path, "columns")
+    if not isinstance(said, dict):
+        return {}
+    return {role: column for role, column in said.items() if isinstance(role, str) and isinstance(column, str)}
+
+
+def keep_columns(path: Path, said: Mapping[str, str]) -> None:
+    """Note which column of an upload plays which role."""
+    path.with_suffix(".columns.json").write_text(json.dumps(dict(said)), encoding="utf-8")
+
+
 def _name(path: Path) -> str:
-    try:
-        name = json.loads(path.with_suffix(".name.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return path.name
+    name = _noted(path, "name")
     return name if isinstance(name, str) else path.name
+
+
+def _noted(path: Path, what: str) -> object:
+    """Return what was noted beside an upload; None where nothing was, or it cannot be read."""
+    try:
+        return json.loads(path.with_suffix(f".{what}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def _digest(stream: BinaryIO) -> tuple[str, int]:
