@@ -252,7 +252,9 @@ def _training(tape: Tape, plan: FinetunePlan, step: Step) -> tuple[Events, int]:
     trained = [entry for entry in tape.residents if entry.trainable]
     num_slots = len(step.sizes)
     first = _pass(step, 0)
-    following = [_merging(_pass(step, num_slots), step)] if plan.gradient_accumulation_steps > 1 else []
+    following = []
+    if plan.gradient_accumulation_steps > 1:
+        following = [_rest_of_pass(first, step), _merging(_pass(step, num_slots), step)]
     temporaries = _kept(list(step_sizes(plan.optim, trained, plan.r)), 2 * num_slots)
     adapter = [(entry.bytes_each(plan.r), entry.count) for entry in tape.residents if entry.component == "adapter"]
     permanent = [size for size, count in adapter for _ in range(count)]
@@ -275,6 +277,19 @@ def _pass(step: Step, first_slot: int) -> Events:
     """Return the events of one forward and backward pass."""
     told = slice(step.last_event)
     return Events(slots=step.program.allocation[told] + first_slot, sizes=step.program.sign[told] * step.sizes[told])
+
+
+def _rest_of_pass(events: Events, step: Step) -> Events:
+    """Return how a pass ends that was told no further than it reserves: gradients are made, activations freed."""
+    component, sign = step.program.component, step.program.sign
+    gradients = (component == _GRADIENTS) & (sign > 0)
+    left = _freed(events)
+    activations = ~np.isin(left.slots, step.program.allocation[gradients])
+    untold = np.flatnonzero(gradients[step.last_event :]) + step.last_event
+    return Events(
+        slots=np.concatenate([left.slots[activations], step.program.allocation[untold]]),
+        sizes=np.concatenate([left.sizes[activations], step.sizes[untold]]),
+    )
 
 
 def _merging(events: Events, step: Step) -> Events:

@@ -69,6 +69,14 @@ def test_checkpointing_never_allocates_more(method):
     assert recomputed < kept
 
 
+@pytest.mark.parametrize("recomputed", [True, False])
+def test_accumulation_reserves_no_more_than_the_gradients_it_keeps(recomputed):
+    once, twice = (
+        price(plan("lora", gradient_checkpointing=recomputed, gradient_accumulation_steps=steps)) for steps in (1, 2)
+    )
+    assert abs(twice.peak_reserved_bytes - once.peak_reserved_bytes) < 0.1 * once.peak_reserved_bytes
+
+
 @pytest.mark.slow
 def test_double_quantization_is_never_larger():
     single, double = (
