@@ -16,10 +16,10 @@ from trainer.answers import answered
 from trainer.contract import Answer, Phase, State
 from trainer.export import RESULT
 from trainer.failure import DiskFullError, StopRequestedError
+from trainer.feasible import require_feasible
 from trainer.material import tokenized_rows
 from trainer.model import build
 from trainer.session import Session
-from trainer.sharding import require_trainable
 from trainer.trainers import trainer_of
 
 _SPACE_SECONDS = 10.0
@@ -30,7 +30,7 @@ _LIBRARIES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "datasets"
 def train(session: Session) -> State:
     """Carry out a run; return whether it finished or was stopped."""
     run, plan = session.run, session.plan
-    require_trainable(plan, session.device)
+    require_feasible(plan, session.device)
     if plan.num_gpus > 1:
         ranks.join(session.device)
     session.details(libraries={name: version(name) for name in _LIBRARIES}, python=platform.python_version())

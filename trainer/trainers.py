@@ -22,13 +22,13 @@ from trainer.failure import DiskFullError
 from trainer.material import split_rows
 from trainer.model import kept_adapter_dtype
 from trainer.session import Session
-from trainer.watch import Watch
+from trainer.watch import EarlyStopping, Watch
 
 TENSORBOARD = "tensorboard"
 """Folder of TensorBoard's event files within the run's folder."""
 
 
-class _LengthOrder(LengthGroupedSampler):
+class LengthOrder(LengthGroupedSampler):
     """Rows of about one length side by side, in an order that the seed and the epoch alone decide.
 
     A run that is resumed so sees the same rows; transformers' own order takes what the random numbers have come to.
@@ -52,10 +52,10 @@ class _SafeTrainer(BudgetedTrainer):
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         rows = self.train_dataset
-        if self.args.train_sampling_strategy != "group_by_length" or "length" not in rows.column_names:
+        if self.args.train_sampling_strategy != "group_by_length":
             return super()._get_train_sampler(train_dataset)
         batch_size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        return _LengthOrder(batch_size, list(rows["length"]), self.args.data_seed)
+        return LengthOrder(batch_size, list(rows["length"]), self.args.data_seed)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         session, step = self._session, self.state.global_step
@@ -169,8 +169,17 @@ def training_arguments(plan: FinetunePlan, folder: Path, *, device: str, pairs: 
         "bf16",
         "fp16",
     )
-    # The labels already say what counts.
-    own: dict[str, Any] = {} if pairs else {"packing": plan.packing, "completion_only_loss": False}
+    # The labels already say what counts, and rows are cut already: TRL has nothing to prepare but packing.
+    own: dict[str, Any] = (
+        {}
+        if pairs
+        else {
+            "packing": plan.packing,
+            "completion_only_loss": False,
+            "dataset_kwargs": {"skip_prepare_dataset": not plan.packing},
+            "train_sampling_strategy": "random" if plan.packing else plan.train_sampling_strategy,
+        }
+    )
     kind: Any = DPOConfig if pairs else SFTConfig
     return kind(
         **own,
@@ -181,10 +190,13 @@ def training_arguments(plan: FinetunePlan, folder: Path, *, device: str, pairs: 
         per_device_eval_batch_size=plan.per_device_train_batch_size,
         eval_strategy="steps" if plan.eval_split else "no",
         eval_steps=plan.save_steps,
+        load_best_model_at_end=plan.load_best_model_at_end,
+        metric_for_best_model="loss" if plan.eval_split else None,
+        greater_is_better=False if plan.eval_split else None,
         data_seed=plan.seed,
         logging_nan_inf_filter=False,  # a loss that is not a number must be seen
         save_strategy="steps",
-        report_to="none",
+        report_to=plan.report_to,
         disable_tqdm=True,
         use_cpu=device == "cpu",
         # Every trained weight takes part in each step; a search for those that do not breaks under checkpointing.
@@ -195,8 +207,11 @@ def training_arguments(plan: FinetunePlan, folder: Path, *, device: str, pairs: 
 
 def callbacks(session: Session) -> list[TrainerCallback]:
     """Return what looks at the training as it goes on."""
+    plan = session.plan
     found: list[TrainerCallback] = [Watch(session)]
-    if session.plan.method == "adalora":
+    if plan.early_stopping_patience is not None:
+        found.append(EarlyStopping(session, plan.early_stopping_patience))
+    if plan.method == "adalora":
         found.append(RankBudget(session.folder, session.plan))
     if session.leads:
         found.append(TensorBoardCallback(SummaryWriter(session.folder / TENSORBOARD)))

@@ -4,7 +4,7 @@ import math
 import time
 from typing import Any
 
-from transformers import TrainerCallback
+from transformers import EarlyStoppingCallback, TrainerCallback
 
 from trainer import memory, ranks
 from trainer.contract import Metric
@@ -71,3 +71,19 @@ class Watch(TrainerCallback):
             at=time.time(),
             **finite,
         )
+
+
+class EarlyStopping(EarlyStoppingCallback):
+    """transformers' early stopping, which tells the person why the run ended before its last step."""
+
+    def __init__(self, session: Session, patience: int) -> None:
+        super().__init__(early_stopping_patience=patience)
+        self._session = session
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **kwargs: Any) -> None:
+        """Compare an evaluation with the best one; end the run when it has not improved for too long."""
+        super().on_evaluate(args, state, control, metrics, **kwargs)
+        if self.early_stopping_patience_counter >= self.early_stopping_patience:
+            best = f"{state.best_metric:.4f} of step {state.best_global_step}"
+            text = f"Stopped early at step {state.global_step}: the evaluation loss no longer fell below {best}."
+            self._session.event("warning", text)
