@@ -51,7 +51,7 @@ def devices() -> tuple[Device, ...]:
             cards = tuple(_card(index) for index in range(pynvml.nvmlDeviceGetCount()))
     except pynvml.NVMLError:
         cards = ()
-    return cards or (_processor(),)
+    return cards or (processor(),)
 
 
 @contextmanager
@@ -89,7 +89,8 @@ def detected(name: str, total_bytes: int, compute_capability: tuple[int, int]) -
     )
 
 
-def _processor() -> Device:
+def processor() -> Device:
+    """Return this machine's processor with its RAM."""
     memory = psutil.virtual_memory()
     total = min(memory.total, _container_limit(_CGROUP_LIMIT) or memory.total)
     name, flags = _cpuinfo(Path("/proc/cpuinfo"))

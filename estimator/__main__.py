@@ -1,4 +1,4 @@
-"""The command line of the estimator: one estimate, a table of them, the accuracy report, the shipped tapes."""
+"""The command line of the estimator: an estimate, a table, the accuracy report, new measurements, the shipped tapes."""
 
 import argparse
 import dataclasses
@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from catalog import gpus, machine, models
-from estimator import accuracy, library, shipping
+from estimator import accuracy, library, measure, shipping
 from estimator.estimate import MemoryEstimate
 from estimator.recipe import Recipe, recipe
 from specs import METHODS, CatalogError, FinetunePlan, GpuSpec, LorafitError, ModelSpec, gib
 from specs.door import leave
 
-_MEASURED = Path(__file__).resolve().parent.parent / "assets" / "measured"
+_ASSETS = Path(__file__).resolve().parent.parent / "assets"
+_MEASURED = _ASSETS / "measured"
+_CONFIGURATIONS = _ASSETS / "configurations.csv"
 _TABLE_BATCHES = (1, 2, 4, 8, 16)
 
 
@@ -24,6 +26,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run one command and return the exit status: 2 for a request that cannot be met."""
     commands: dict[str, Callable[[Sequence[str]], None]] = {
         "accuracy": _accuracy,
+        "measure": _measure,
         "tapes": _tapes,
     }
     command = commands.get(arguments[0] if arguments else "")
@@ -58,7 +61,7 @@ def _estimate(arguments: Sequence[str]) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m estimator", description="GPU memory of fine-tuning. Commands: accuracy, tapes."
+        prog="python -m estimator", description="GPU memory of fine-tuning. Commands: accuracy, measure, tapes."
     )
     switch = argparse.BooleanOptionalAction
     parser.add_argument("--model", required=True, help="catalog name, config.json, Hub id, or a size such as 7B")
@@ -163,10 +166,7 @@ def comparisons(file: Path) -> tuple[accuracy.Comparison, ...]:
     Raises:
         CatalogError: If the file cannot be read.
     """
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CatalogError(str(file), "cannot be read as a CSV of measured runs", str(error)) from error
+    text = _text(file)
 
     def model(name: str) -> ModelSpec:
         return _model_beside(file, name)
@@ -174,13 +174,54 @@ def comparisons(file: Path) -> tuple[accuracy.Comparison, ...]:
     def tape(spec: ModelSpec, row: accuracy.MeasuredRow, gpu: GpuSpec) -> Any:
         return library.tape_for(spec, row.plan, gpu=gpu, conditions=row.conditions)
 
-    return tuple(accuracy.compared(row, model=model, gpu=gpus.find, tape=tape) for row in accuracy.rows(text))
+    return tuple(
+        accuracy.compared(row, model=model, gpu=measure.device_of_row, tape=tape) for row in accuracy.rows(text)
+    )
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CatalogError(str(file), "cannot be read as a CSV of measured runs", str(error)) from error
 
 
 def _model_beside(file: Path, name: str) -> ModelSpec:
     """Return the model of a measured row: a configuration beside the file, or a name of the catalog."""
     beside = file.parent / name
     return models.find(str(beside) if beside.is_file() else name)
+
+
+def _measure(arguments: Sequence[str]) -> None:
+    """Train plans for a few steps on this machine and append what they took to a CSV of measured rows."""
+    parser = argparse.ArgumentParser(
+        prog="python -m estimator measure",
+        description="Trains models of a real shape with weights of no worth for three steps, and notes their memory. "
+        "What the file holds already is not measured again.",
+    )
+    parser.add_argument(
+        "--configurations", type=Path, default=_CONFIGURATIONS, help="a CSV of plans; default: those of the project"
+    )
+    parser.add_argument("--rows", type=Path, help="the CSV to append to; default: the card's in assets/measured")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--most", type=int, help="measure no more than so many")
+    asked = parser.parse_args(arguments)
+    device = measure.device_to_measure(asked.device)
+    file = asked.rows or _MEASURED / f"{device.gpu.name.lower().replace(' ', '-')}.csv"
+    wanted = accuracy.rows(_text(asked.configurations))
+    text = _text(file) if file.exists() else ""
+    left = [one for one in wanted if not measure.is_there(text, one.plan, one.model, device)]
+    for number, one in enumerate(left[: asked.most], start=1):
+        _progress(f"{number} of {len(left[: asked.most])}: {Path(one.model).stem}, {one.plan.method}")
+        try:
+            found = measure.measure(one.plan, _model_beside(asked.configurations, one.model), device)
+        except LorafitError as error:
+            print(error, file=sys.stderr)
+            continue
+        entry = measure.row(one.plan, one.model, device, found)
+        text = measure.appended(text, entry)
+        file.write_text(text, encoding="utf-8")
+        print(f"{Path(one.model).stem}, {one.plan.method}: {entry['notes']}", flush=True)
 
 
 def _accuracy_lines(found: Sequence[accuracy.Comparison]) -> Iterator[str]:
@@ -193,6 +234,8 @@ def _accuracy_lines(found: Sequence[accuracy.Comparison]) -> Iterator[str]:
         name = Path(row.model).stem[:26]
         cells = "".join(_cell(comparison, kind) for kind in accuracy.KINDS)
         yield f"{name:26} {row.plan.method:7} {shape:>14} {row.conditions.attention_kernel:14}{cells}"
+        if comparison.row.ran_out:
+            yield f"  {comparison.row.notes}; predicted: {comparison.verdict}"
         if comparison.error_text:
             yield f"  {comparison.error_text}"
     for kind in accuracy.KINDS:
@@ -232,7 +275,7 @@ def _tell(name: str, outcome: tuple[int, list[str]]) -> None:
 def _measured_recipes() -> Iterator[Recipe]:
     for file in sorted(_MEASURED.glob("*.csv")):
         for row in accuracy.rows(file.read_text(encoding="utf-8")):
-            yield recipe(_model_beside(file, row.model), row.plan, row.conditions, gpus.find(row.gpu))
+            yield recipe(_model_beside(file, row.model), row.plan, row.conditions, measure.device_of_row(row.gpu))
 
 
 if __name__ == "__main__":

@@ -42,6 +42,7 @@ COLUMNS = (
     *("source", "gpu", "model", "method", "bnb_4bit_quant_type", "bnb_4bit_use_double_quant", "r", "target_modules"),
     *("lora_dropout", "adapter_dtype", "dtype", "autocast", "prepare_kbit", "gradient_checkpointing"),
     *("use_reentrant", "loss", "caller_holds_outputs", "kv_repeated", "bnb_forward", "attention_kernel", "padding"),
+    "expandable_segments",
     *("optim", "per_device_train_batch_size", "max_length", "num_gpus", "sharding"),
     *(_MEASURED[kind] for kind in KINDS),
     *("versions", "notes"),

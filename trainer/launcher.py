@@ -1,7 +1,6 @@
 """Starts workers: detached processes that outlive the page, the server and the terminal that asked for them."""
 
 import os
-import re
 import subprocess
 import sys
 import threading
@@ -9,14 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from specs import RunError
-from specs.launch import torchrun_arguments
+from specs.launch import device_environment, torchrun_arguments
 from trainer import lastwords
 from trainer.contract import Run, State
 from trainer.store import Store
 
 LOG = "worker.log"
 _ROOT = Path(__file__).resolve().parent.parent
-_DEVICE = re.compile(r"cpu|mps|(?:cuda|xpu):\d+(?:,\d+)*")
 
 
 def launch(store: Store, run_id: str) -> None:
@@ -79,31 +77,11 @@ def worker_environment(run: Run, environment: Mapping[str, str]) -> dict[str, st
     Raises:
         RunError: If the run names no device that torch has.
     """
-    device = run.place.device
-    if not _DEVICE.fullmatch(device):
-        raise RunError("device", "must be cpu, mps, cuda:N or xpu:N, or cuda:N,M for several", device)
     values = {
-        **environment,
+        **device_environment(run.place.device, environment),
         "PYTHONPATH": str(_ROOT),
         "PYTHONUNBUFFERED": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        # Threads that spin while they wait cost a busy machine most of its time. Matrix products of a 256 x 576 batch
-        # on 2 cores beside other work, torch 2.13.0, 2026-11-22: 31 and 62 a second instead of 10 and 18.
-        "OMP_WAIT_POLICY": environment.get("OMP_WAIT_POLICY", "PASSIVE"),
-        # Sequences of different lengths otherwise fragment the cache of the CUDA allocator:
-        # https://docs.pytorch.org/docs/stable/notes/cuda.html#optimizing-memory-usage-with-pytorch-alloc-conf
-        "PYTORCH_ALLOC_CONF": environment.get("PYTORCH_ALLOC_CONF", "expandable_segments:True"),
     }
     if Path(run.model).is_dir():
         values |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-    kind, _, index = device.partition(":")
-    if kind == "cuda":
-        values |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": index}
-    elif kind == "cpu":
-        # glibc raises this limit by itself with each large block freed, and then keeps freed tensors. Peak of QLoRA on
-        # SmolLM2-135M with 2 x 128 tokens: 2,409 MiB by itself, 1,833 MiB so, and no slower; torch 2.13.0, 2026-11-22.
-        values |= {
-            "CUDA_VISIBLE_DEVICES": "",
-            "MALLOC_MMAP_THRESHOLD_": environment.get("MALLOC_MMAP_THRESHOLD_", "65536"),
-        }
     return values

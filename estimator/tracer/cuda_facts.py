@@ -188,6 +188,20 @@ def _mixed_product(
     return product, activations.new_empty((activations.shape[0], 0))
 
 
+def _grouped_product(left: torch.Tensor, right: torch.Tensor, ends: torch.Tensor, *_: Any) -> torch.Tensor | None:
+    """Return the products of all groups; the fake kernel knows bfloat16 only, the real one computes any dtype in place.
+
+    Source: pytorch aten/src/ATen/native/GroupedMMUtils.h, _grouped_mm_fallback and create_grouped_gemm_output_tensor
+    (torch 2.13): rows of the result are aligned to 16 bytes.
+    """
+    if left.dtype == torch.bfloat16:
+        return None
+    shape = (*left.shape[:-1], right.shape[-1]) if right.dim() == 3 else (len(ends), left.shape[0], right.shape[-1])
+    elements = 16 // left.element_size()
+    row = math.ceil(shape[-1] / elements) * elements
+    return left.new_empty((*shape[:-1], row))[..., : shape[-1]]
+
+
 _REPLACEMENTS: Mapping[Any, Callable[..., Any]] = {
     torch.ops.bitsandbytes.int8_vectorwise_quant.default: _vectorwise_quantized,
     torch.ops.bitsandbytes.int8_mixed_scaled_mm.default: _mixed_product,
@@ -196,6 +210,7 @@ _REPLACEMENTS: Mapping[Any, Callable[..., Any]] = {
     _ATEN._index_put_impl_.default: _index_put,
     _ATEN.index_put.default: _index_put,
     _ATEN.masked_select.default: _masked_select,
+    _ATEN._grouped_mm.default: _grouped_product,
 }
 
 

@@ -169,6 +169,6 @@ def test_any_card_of_a_size_is_as_fast_as_the_middle_of_the_cards_that_have_it()
 
 
 def test_this_machines_processor_knows_its_throughput_or_says_nothing():
-    spec = machine._processor().gpu
+    spec = machine.processor().gpu
     assert spec.float32_tflops is None or 0.001 < spec.float32_tflops < 100
     assert spec.half_tflops is None
