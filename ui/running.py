@@ -1,17 +1,21 @@
 """Runs for the page: the store, what it holds as curves and tables, and the start of a run. Knows no widget."""
 
+import csv
 import dataclasses
 import functools
+import importlib
+import io
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from catalog import paths
-from specs import METHODS, FinetunePlan, gib
-from trainer import export
+from specs import GIB, METHODS, FinetunePlan, gib
+from trainer import aside, export
 from trainer.contract import DataSource, Metric, Place, Run, State
+from trainer.diagnosis import perplexity
 from trainer.launcher import LOG, launch, start_waiting
 from trainer.store import Store
 from ui import text
@@ -26,12 +30,19 @@ _UNSETTLED = 20
 SERIES: Mapping[str, str] = {
     "loss": "loss",
     "eval_loss": "eval loss",
+    "perplexity": "perplexity",
     "learning_rate": "learning rate",
     "grad_norm": "gradient norm",
     "tokens_per_second": "tokens/s",
     "memory_bytes": "memory (GiB)",
 }
 """What can be drawn over steps, with its axis title."""
+
+_DERIVED: Mapping[str, tuple[str, Callable[[float], float]]] = {
+    "perplexity": ("loss", perplexity),
+    "memory_bytes": ("memory_bytes", lambda num_bytes: num_bytes / GIB),
+}
+"""From which metric a quantity follows, and how."""
 
 Color = Literal["gray", "blue", "orange", "green", "red"]
 STATE_COLORS: Mapping[State, Color] = {
@@ -96,9 +107,15 @@ def metrics(run: Run) -> tuple[Metric, ...]:
 
 def curve(points: Iterable[Metric], quantity: str, name: str) -> Curve:
     """Return one quantity over steps, without the steps at which it was not measured."""
-    scale = 2**30 if quantity == "memory_bytes" else 1
-    found = [(point.step, value / scale) for point in points if (value := getattr(point, quantity)) is not None]
+    column, shown = _DERIVED.get(quantity, (quantity, float))
+    found = [(point.step, shown(value)) for point in points if (value := getattr(point, column)) is not None]
     return Curve(name=name, steps=[step for step, _ in found], values=[value for _, value in found])
+
+
+def curves(points: Sequence[Metric], quantity: str) -> list[Curve]:
+    """Return what is drawn of one run: the quantity, and beside the loss that of held-out rows."""
+    names = (quantity, "eval_loss") if quantity == "loss" else (quantity,)
+    return [found for name in names if (found := curve(points, name, SERIES[name])).steps]
 
 
 def newest(points: Sequence[Metric], quantity: str) -> float | None:
@@ -153,9 +170,21 @@ def history(runs: Sequence[Run]) -> dict[str, list[Any]]:
         "Loss": [list(lines[run.id].losses) if run.id in lines else [] for run in runs],
         "Last loss": [lines[run.id].last if run.id in lines else None for run in runs],
         "Steps": [run.step for run in runs],
+        "Plan": [_in_short(run.plan) for run in runs],
+        "Predicted": [gib(peak) if (peak := predicted_peak(run)) else "" for run in runs],
         "Peak": [gib(peak) if (peak := measured_peak(run)) else "" for run in runs],
         "Time": [text.duration(seconds) if (seconds := seconds_taken(run)) else "" for run in runs],
     }
+
+
+def table_file(rows: Mapping[str, Sequence[Any]]) -> str:
+    """Return a table as CSV, without the pictures in it."""
+    stream = io.StringIO()
+    kept = {name: values for name, values in rows.items() if name != "Loss"}
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(kept)
+    writer.writerows(zip(*kept.values(), strict=True))
+    return stream.getvalue()
 
 
 def differences(runs: Sequence[Run]) -> dict[str, list[str]]:
@@ -166,6 +195,19 @@ def differences(runs: Sequence[Run]) -> dict[str, list[str]]:
     for run, plan in zip(runs, plans, strict=True):
         table[run.id] = [text.plain(text.value(plan[name])) for name in differing]
     return table
+
+
+def changes(before: Run, after: Run) -> list[str]:
+    """Return in what the plan of a run differs from another's, field by field."""
+    old, new = before.plan.to_dict(), after.plan.to_dict()
+    return [f"{name} {text.value(old[name])} → {text.value(new[name])}" for name in old if old[name] != new[name]]
+
+
+def _in_short(plan: FinetunePlan) -> str:
+    """Return what most tells plans apart."""
+    rank = f"r {plan.r}, " if METHODS[plan.method].trains_adapter else ""
+    batch = f"{plan.per_device_train_batch_size} x {plan.gradient_accumulation_steps}"
+    return f"{rank}rate {text.value(plan.learning_rate)}, batch {batch}, {plan.max_length:,} tokens"
 
 
 def plan_table(plan: FinetunePlan) -> dict[str, list[str]]:
@@ -202,12 +244,14 @@ def figures(run: Run, points: Sequence[Metric]) -> list[tuple[str, str, str]]:
     """Return the run's numbers: label, value, meaning."""
     shown = (
         ("Loss", "loss", ".3f", "How surprised the model is by the answers it learns from; lower is better."),
+        ("Eval loss", "eval_loss", ".3f", "The same on rows that were held out."),
         ("Learning rate", "learning_rate", ".2e", "Size of the next change of the weights."),
         ("Tokens/s", "tokens_per_second", ",.0f", "Trained tokens a second, padding left out."),
     )
     cells = [
         (label, "–" if (value := newest(points, quantity)) is None else format(value, form), meaning)
         for label, quantity, form, meaning in shown
+        if quantity != "eval_loss" or newest(points, quantity) is not None
     ]
     memory, eta, taken = newest(points, "memory_bytes"), newest(points, "eta_seconds"), seconds_taken(run)
     cells.append(("Memory", gib(int(memory)) if memory else "–", "What the worker holds on the device now."))
@@ -238,8 +282,29 @@ def metrics_file(run: Run) -> str:
 
 def adapter_file(run: Run) -> bytes:
     """Return the zip of a run's adapter with plan, metrics and model card."""
+    return _zipped(export.parcel(store(), run))
+
+
+def sum_file(run_ids: Sequence[str], weights: Sequence[float], combination_type: str) -> bytes:
+    """Return the zip of the weighted sum of runs' adapters."""
+    return _zipped(export.files_of(aside.combine(store(), run_ids, weights, combination_type)))
+
+
+def merged(run: Run) -> Path:
+    """Write the base model with a run's adapter merged in, and return its folder."""
+    target = store().run_folder(run.id) / f"merged-{run.step}"
+    return target if target.exists() else aside.merge(store(), run.id, target)
+
+
+def pushed(run: Run, repo_id: str, token: str, *, private: bool) -> str:
+    """Upload a run's result to the Hub and return its address."""
+    # The Hub's library is imported when somebody uploads: it takes half a second.
+    return str(importlib.import_module("trainer.hub").push(store(), run, repo_id, token, private=private))
+
+
+def _zipped(files: Mapping[str, Path | bytes]) -> bytes:
     with tempfile.TemporaryFile() as target:
-        export.write_zip(export.parcel(store(), run), target)
+        export.write_zip(files, target)
         target.seek(0)
         return target.read()
 

@@ -26,7 +26,7 @@ def steps(page: Page) -> int:
 
 
 def chart(page: Page):
-    return page.get_by_role("figure", name=re.compile("Training loss"))
+    return page.get_by_role("figure", name=re.compile("Loss over steps"))
 
 
 def wait_for_step(page: Page, wanted: int, seconds: float = 300) -> None:

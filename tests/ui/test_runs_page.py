@@ -2,6 +2,7 @@
 
 from specs import FinetunePlan
 from trainer.contract import DataSource, State
+from trainer.export import RESULT
 from trainer.store import Store
 
 
@@ -49,3 +50,43 @@ def test_the_view_is_kept_in_the_address(page, finished):
     app = page("runs", run=run.id, smoothing="0.9", log="true")
     assert app.slider(key="smoothing").value == 0.9
     assert app.toggle(key="log").value is True
+
+
+def test_what_the_curves_show_is_said_with_rule_and_remedy(page, finished):
+    run = finished([2.0] * 80, learning_rate=2e-4)
+    app = page("runs", run=run.id)
+    (said,) = [warning.value for warning in app.warning]
+    assert said.startswith("**Learning rate too low.**")
+    assert "0.0002" in said.replace("\\", "")
+    assert "Rule: Means of the last two windows" in said
+    assert [button.label for button in app.button if button.key == "retry_learning rate too low"] == ["Apply and retry"]
+
+
+def test_apply_and_retry_opens_a_linked_run(page, finished, runs_folder):
+    store = Store(runs_folder)
+    run = finished([2.0] * 80)
+    store.create(run.plan, run.data)
+    store.claim_next("cpu")  # holds the device, so that no worker starts
+    app = page("runs", run=run.id)
+    app.button(key="retry_learning rate too low").click().run()
+    assert not app.exception
+    (again,) = [other for other in store.runs() if other.place.parent_id == run.id]
+    assert again.id in app.query_params["run"]
+    assert any(run.id in caption.value.replace("\\", "") for caption in app.caption)
+
+
+def test_equal_plans_are_said_to_be_equal(page, finished):
+    app = page("runs", run=[finished([3.0, 2.0]).id, finished([3.0, 1.0]).id])
+    assert any("plans are equal" in caption.value for caption in app.caption)
+
+
+def test_a_chat_that_a_run_forbids_says_so(page, finished, runs_folder):
+    run = finished([1.0])
+    store = Store(runs_folder)
+    (store.run_folder(run.id) / RESULT).mkdir()
+    busy = store.create(run.plan, run.data)
+    store.claim_next("cpu")
+    app = page("runs", run=run.id)
+    app.chat_input(key="asked").set_value("Why?").run()
+    assert not app.exception
+    assert f"which run {busy.id} holds" in app.error[0].value.replace("\\", "")

@@ -2,17 +2,17 @@
 
 import streamlit as st
 
-from ui import notices, running, runviews
+from ui import historyviews, notices, opening, running, runviews
 
 with notices.errors():
-    chosen = running.known(st.query_params.get_all(runviews.RUN))
+    chosen = running.known(opening.named())
     runs = () if chosen else running.store().runs()
     if len(chosen) == 1:
         runviews.one(chosen[0])
     elif chosen:
-        runviews.comparison(chosen)
+        historyviews.comparison(chosen)
     elif runs:
-        runviews.history(runs)
+        historyviews.history(runs)
     else:
         st.info("No run yet. Choose a model on the Plan page and start one.", icon=":material/rocket_launch:")
         st.page_link("ui/pages/plan.py", label="Plan a run", icon=":material/tune:")
