@@ -6,6 +6,7 @@ import getpass
 import importlib
 import json
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -311,6 +312,13 @@ def _line(metric: Metric, run: Run) -> str:
     return "  ".join(parts)
 
 
+def _whereabouts(run: Run, store: Store) -> Iterator[str]:
+    """Yield how the processes of a run on several devices are started, and where its files are."""
+    if run.plan.num_gpus > 1:
+        yield f"  processes: {shlex.join(['python', *launcher.worker_arguments(store, run)])}"
+    yield f"  files: {store.run_folder(run.id)}"
+
+
 def show(run: Run, store: Store, *, as_json: bool = False) -> None:
     """Print a run: its state, loss, memory, error, answers and folder."""
     metrics = store.metrics(run.id)
@@ -337,7 +345,7 @@ def show(run: Run, store: Store, *, as_json: bool = False) -> None:
         print(f"  {_told(found, run)}")
     for answer in store.answers(run.id):
         print(f"  {answer.prompt}\n    before: {answer.base}\n    after:  {answer.tuned}")
-    print(f"  files: {store.run_folder(run.id)}")
+    print(*_whereabouts(run, store), sep="\n")
 
 
 def _told(found: Diagnosis, run: Run) -> str:

@@ -24,6 +24,11 @@ def text(job: Job) -> str:
         "use_cpu": False,
     }
     comment = "accelerate launch --config_file accelerate.yaml train.py --data FILE"
+    if plan.num_gpus > 1:
+        comment += (
+            "\nOn N nodes: num_machines N, and on each of them --machine_rank 0 to N-1 --main_process_ip HOST"
+            " --main_process_port 29500"
+        )
     return yaml_text(values, comment)
 
 

@@ -1,11 +1,13 @@
 """What an export writes down: the plan and the names around it."""
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from specs import METHODS, FinetunePlan
+from specs.launch import torchrun_arguments
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +59,17 @@ class Job:
             "activation_checkpointing": plan.gradient_checkpointing,
             "activation_checkpointing_kwargs": {"use_reentrant": plan.use_reentrant},
         }
+
+
+def launch_commands(plan: FinetunePlan, script: str) -> tuple[str, ...]:
+    """Return how a script is started for a plan's devices: on one machine, and where they can be shared out, on two."""
+    if plan.num_gpus == 1:
+        return (f"python {script}",)
+    alone = shlex.join(["python", "-m", *torchrun_arguments(plan.num_gpus), script])
+    if plan.num_gpus % 2:
+        return (alone,)
+    shared = shlex.join(["python", "-m", *torchrun_arguments(plan.num_gpus, nodes=2), script])
+    return (alone, f"{shared}  # on each of 2 nodes, HOST is one of them")
 
 
 def yaml_text(values: Mapping[str, Any], comment: str) -> str:

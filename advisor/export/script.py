@@ -3,17 +3,19 @@
 import re
 
 from advisor.export import snippet
-from advisor.export.job import Job, call_text, literal
+from advisor.export.job import Job, call_text, launch_commands, literal
 
 _HEAD = '''"""Fine-tunes {model} with {method}, as planned by LoRAFit.
 
 Needs: {packages}
 Data: one example a line or row, as chat messages, prompt and completion, instruction and output, or text.
-Run: python train.py --data FILE [--model FOLDER_OR_HUB_ID] [--output FOLDER] [--max-steps N]
+Run: {command}
+     with --data FILE [--model FOLDER_OR_HUB_ID] [--output FOLDER] [--max-steps N]
 """
 
 import argparse
 import json
+import os
 
 import torch
 from datasets import load_dataset
@@ -81,6 +83,8 @@ def main():
     parser.add_argument("--max-steps", type=int, default={max_steps})
     chosen = parser.parse_args()
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))  # torchrun starts one process a card
     set_seed({seed})
 
     tokenizer = AutoTokenizer.from_pretrained(chosen.model)
@@ -124,6 +128,7 @@ def text(job: Job) -> str:
         model=re.sub(r"[^\w./@: -]", "_", plan.model_name_or_path),
         method=plan.method,
         packages=_packages(job),
+        command="\n     ".join(launch_commands(plan, "train.py")),
         imports=_peft_imports(job),
         transformers=_transformers_imports(job),
         max_length=plan.max_length,

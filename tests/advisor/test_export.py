@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import importlib.util
 import json
+import shlex
 import subprocess
 import sys
 import time
@@ -12,9 +13,11 @@ from pathlib import Path
 import pytest
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
+from torch.distributed.run import get_args_parser
 from trl import DatasetMixtureConfig, ModelConfig, ScriptArguments, SFTConfig, TrlParser
 
 from advisor.export import FORMATS, exported
+from advisor.export.job import launch_commands
 from catalog import paths
 from specs import FinetunePlan
 from trainer import launcher
@@ -53,7 +56,7 @@ def test_the_script_needs_nothing_of_lorafit(plan):
     imported |= {
         alias.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names
     }
-    assert imported <= {"argparse", "json", "torch", "datasets", "peft", "transformers", "trl"}
+    assert imported <= {"argparse", "json", "os", "torch", "datasets", "peft", "transformers", "trl"}
 
 
 @pytest.mark.parametrize("plan", PLANS)
@@ -92,6 +95,16 @@ def test_trl_parses_its_yaml_into_the_plans_values(plan, tmp_path):
     assert data.datasets[0].data_files == "data.jsonl"
 
 
+def test_torchrun_reads_the_commands_for_several_devices_and_nodes():
+    plan = FinetunePlan.for_method("lora", MODEL, num_gpus=8, sharding="ddp")
+    alone, shared = (shlex.split(command, comments=True) for command in launch_commands(plan, "train.py"))
+    assert alone[:3] == shared[:3] == ["python", "-m", "torch.distributed.run"]
+    one, two = (get_args_parser().parse_args(command[3:]) for command in (alone, shared))
+    assert (one.nnodes, one.nproc_per_node, one.training_script) == ("1:1", "8", "train.py")
+    assert (two.nnodes, two.nproc_per_node, two.rdzv_endpoint) == ("2", "4", "HOST:29500")
+    assert all(" ".join(command) in exported(plan, "script") for command in (alone, shared))
+
+
 @pytest.mark.parametrize("plan", PLANS)
 def test_accelerate_loads_its_configuration(plan, tmp_path):
     path = tmp_path / "accelerate.yaml"
@@ -126,12 +139,12 @@ def test_axolotls_own_schema_accepts_its_yaml(plan):
 @pytest.mark.parametrize("data", ["my data.jsonl", "user/name", "C:\\rows.csv", "a'b\"c\n.jsonl"])
 @pytest.mark.parametrize("name", list(FORMATS))
 def test_any_name_of_a_data_set_survives_every_format(name, data):
-    text = exported(FinetunePlan.for_method("lora", 'x"""\nimport os\n"""'), name, data=data)
+    text = exported(FinetunePlan.for_method("lora", 'x"""\nimport sys\n"""'), name, data=data)
     if name in {"script", "snippet"}:
         imported = {
             alias.name for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Import) for alias in node.names
         }
-        assert "os" not in imported
+        assert "sys" not in imported
     elif name != "plan":
         yaml.safe_load(text)
 

@@ -7,6 +7,7 @@ import pytest
 
 from tests.trainer.waiting import losses_of, over, waited, worker_of
 from trainer import checkpoints, launcher
+from trainer.__main__ import show
 from trainer.contract import LOST_SECONDS, Place, State, cards, spread
 from trainer.export import RESULT
 from trainer.store import Store
@@ -35,6 +36,13 @@ def test_runs_that_share_a_card_wait_for_each_other_in_order(store: Store, plan_
     assert store.claim_next("cuda:1") is None
     store.enter(both.id, State.FAILED)
     assert store.claim_next("cuda:1").id == one.id
+
+
+def test_the_command_that_starts_several_processes_is_shown(store, plan_of, chat_data, capsys):
+    run = store.create(plan_of(num_gpus=2, sharding="ddp"), chat_data)
+    show(run, store)
+    expected = f"torch.distributed.run --standalone --nproc-per-node=2 -m trainer.worker {store.folder} {run.id} 0"
+    assert expected in capsys.readouterr().out
 
 
 def processes_of(run_id: str) -> list[psutil.Process]:
