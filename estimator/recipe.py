@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -30,8 +30,11 @@ _TRACED = (
     "attn_implementation",
     "gradient_checkpointing",
     "use_reentrant",
+    "rank_pattern",
+    "init_r",
+    "target_r",
+    "num_virtual_tokens",
 )
-_ADAPTER_ONLY = ("target_modules", "bias", "use_dora", "lora_dropout", "adapter_dtype")
 # What a config.json says besides the architecture; dropped, so that copies of one model share their tapes.
 _NOT_ARCHITECTURE = (
     "_name_or_path",
@@ -72,13 +75,12 @@ class Recipe:
 
     def to_json(self) -> str:
         """Return the recipe as canonical JSON."""
+        usual = FinetunePlan.for_method(self.plan.method, "traced")
         values = {
             "config": json.loads(self.config_json),
             "method": self.plan.method,
-            "plan": _said(self.plan, FinetunePlan.for_method(self.plan.method, "traced"), _TRACED),
-            "conditions": _said(
-                self.conditions, Conditions(), [entry.name for entry in dataclasses.fields(Conditions)]
-            ),
+            "plan": _said({name: self.plan.to_dict()[name] for name in _TRACED}, usual.to_dict()),
+            "conditions": _said(dataclasses.asdict(self.conditions), dataclasses.asdict(Conditions())),
             "single": self.single,
             "beyond_window": self.beyond_window,
         }
@@ -134,17 +136,32 @@ def is_masked(plan: FinetunePlan) -> bool:
     """Return whether attention needs a mask; the package flash-attn takes padded and packed rows apart itself."""
     if plan.attn_implementation == "flash_attention_2":
         return False
-    return plan.packing or plan.per_device_train_batch_size > 1
+    # Behind a prefix there are more keys than queries, which a causal mask without a tensor does not describe;
+    # transformers/masking_utils.py, _ignore_causal_mask_sdpa.
+    return plan.packing or plan.per_device_train_batch_size > 1 or plan.method == "prefix-tuning"
 
 
 def batch_shape(plan: FinetunePlan) -> tuple[int, int]:
-    """Return the rows of one forward pass, and the tokens of each.
+    """Return the rows of one forward pass, and the tokens of each; of prompt tuning the virtual ones too.
 
     Packed rows are joined to one: trl/trainer/sft_trainer.py, DataCollatorForLanguageModeling with ``padding_free``.
     """
     if plan.packing:
         return 1, plan.per_device_train_batch_size * plan.max_length
-    return plan.per_device_train_batch_size, plan.max_length
+    return plan.per_device_train_batch_size, plan.max_length + added_tokens(plan)
+
+
+def added_tokens(plan: FinetunePlan) -> int:
+    """Return the virtual tokens that stand in every sequence; those of a prefix lie in the cache instead."""
+    return plan.num_virtual_tokens if plan.method == "prompt-tuning" else 0
+
+
+def differs_by_layer(plan: FinetunePlan) -> bool:
+    """Return whether an adapter is no sum of alike layers, so that a few of them do not stand for all.
+
+    Ranks may be a layer's own; the tensor of a prefix holds all layers; AdaLoRA's regularization visits each.
+    """
+    return bool(plan.rank_pattern) or plan.method in {"prefix-tuning", "adalora"}
 
 
 def sliding_window(config: Mapping[str, Any]) -> int | None:
@@ -160,28 +177,33 @@ def _architecture(config: Mapping[str, Any]) -> str:
     return json.dumps(kept, sort_keys=True, separators=(",", ":"))
 
 
-def _said(chosen: Any, default: Any, names: Sequence[str]) -> dict[str, Any]:
-    """Return the fields that differ from their default, so that a new field leaves the names of old tapes alone."""
-    values = {name: getattr(chosen, name) for name in names if getattr(chosen, name) != getattr(default, name)}
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+def _said(chosen: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values that differ from their default, so that a new field leaves the names of old tapes alone."""
+    return {name: value for name, value in chosen.items() if value != default[name]}
 
 
 def _canonical(plan: FinetunePlan, *, eager: bool) -> FinetunePlan:
     """Return a plan that keeps only what shapes the step; 16-bit dtypes count alike where no two of them meet."""
-    method = "full"
-    if METHODS[plan.method].trains_adapter:
-        method = {"4bit": "qlora", "8bit": "lora-8bit"}.get(plan.quantization, "dora" if plan.use_dora else "lora")
-    values = {name: getattr(plan, name) for name in _TRACED if name != "method"}
-    values["lora_dropout"] = 0.05 if plan.lora_dropout else 0.0
+    method = METHODS[plan.method]
+    values = {name: getattr(plan, name) for name in _TRACED if name != "method" and method.uses(name)}
     values["attn_implementation"] = "eager" if eager else "sdpa"
     values["bf16"] = plan.autocast_dtype is not None
-    dropped = [] if method != "full" else list(_ADAPTER_ONLY)
-    dropped += [] if plan.gradient_checkpointing else ["use_reentrant"]
-    dropped += [] if plan.load_in_4bit else ["bnb_4bit_use_double_quant", "bnb_4bit_quant_storage"]
-    halves = {plan.dtype, plan.autocast_dtype, None if method == "full" else plan.adapter_dtype} - {None, "float32"}
+    if plan.lora_dropout and "lora_dropout" in values:
+        values["lora_dropout"] = 0.05
+    if "target_r" in values:
+        values["target_r"] = 1  # ranks are taken away by making them zero
+    if not plan.gradient_checkpointing:
+        del values["use_reentrant"]
+    if not plan.load_in_4bit:
+        del values["bnb_4bit_use_double_quant"], values["bnb_4bit_quant_storage"]
+    halves = {plan.dtype, plan.autocast_dtype, values.get("adapter_dtype")} - {None, "float32"}
     if halves == {"float16"}:
-        for name in ("dtype", "adapter_dtype"):
-            values[name] = "bfloat16" if values[name] == "float16" else values[name]
-    for name in dropped:
-        del values[name]
-    return FinetunePlan.for_method(method, "traced", **values)
+        values |= {name: "bfloat16" for name in ("dtype", "adapter_dtype") if values.get(name) == "float16"}
+    return FinetunePlan.for_method(_traced_method(plan), "traced", **values)
+
+
+def _traced_method(plan: FinetunePlan) -> str:
+    """Return the method that stands for all whose steps are the same."""
+    if METHODS[plan.method].peft_type != "LORA":
+        return plan.method
+    return {"4bit": "qlora", "8bit": "lora-8bit"}.get(plan.quantization, "dora" if plan.use_dora else "lora")

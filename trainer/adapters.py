@@ -11,6 +11,7 @@ from peft import (
     IA3Config,
     LoraConfig,
     PeftConfig,
+    PeftModel,
     PrefixTuningConfig,
     PromptTuningConfig,
 )
@@ -34,6 +35,11 @@ def adapter_config(plan: FinetunePlan, model: nn.Module) -> PeftConfig:
     return config
 
 
+def is_adalora(model: nn.Module) -> bool:
+    """Return whether a model's adapter has a budget of ranks."""
+    return isinstance(model, PeftModel) and isinstance(model.peft_config["default"], AdaLoraConfig)
+
+
 def orthogonality(model: nn.Module) -> torch.Tensor | None:
     """Return how far AdaLoRA's matrices are from orthogonal, weighted for the loss; None without AdaLoRA.
 
@@ -42,12 +48,11 @@ def orthogonality(model: nn.Module) -> torch.Tensor | None:
     Source:
         Zhang et al. 2023, AdaLoRA, equation 4, https://arxiv.org/abs/2303.10512; as PEFT 0.21, AdaLoraModel.forward.
     """
-    config = getattr(model, "peft_config", {}).get("default")
-    if not isinstance(config, AdaLoraConfig):
+    if not is_adalora(model):
         return None
     parts = [_gram(weight) for name, weight in model.named_parameters() if re.search(r"\.lora_[AB]\.", name)]
     norms = [torch.linalg.matrix_norm(part - torch.eye(len(part)).to(part)) for part in parts]
-    return config.orth_reg_weight * torch.stack(norms).mean()
+    return model.peft_config["default"].orth_reg_weight * torch.stack(norms).mean()
 
 
 def _gram(weight: torch.Tensor) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,23 +10,17 @@ import torch
 from peft import AdaLoraConfig, PeftModel
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import nn
 from transformers import Trainer, TrainerCallback
 
 from specs import FinetunePlan, PlanError
 from trainer import checkpoints
-from trainer.adapters import orthogonality
+from trainer.adapters import is_adalora, orthogonality
 
 FILE = "rank_budget.safetensors"
 """File of a checkpoint that holds how important each rank is, and which ranks are left."""
 
 _AVERAGES = ("exp_avg_ipt", "exp_avg_unc")
 """What PEFT's ``RankAllocator`` remembers of each weight: running means of importance and of its uncertainty."""
-
-
-def is_adalora(model: nn.Module) -> bool:
-    """Return whether a model's adapter has a budget of ranks."""
-    return isinstance(model, PeftModel) and isinstance(model.peft_config["default"], AdaLoraConfig)
 
 
 class RankBudget(TrainerCallback):
@@ -84,10 +78,15 @@ class BudgetedTrainer(Trainer):
         if self.args.should_save:
             _save(model, Path(output_dir or self.args.output_dir) / FILE)
 
+    def _load_best_model(self) -> None:
+        model = self.accelerator.unwrap_model(self.model)
+        with _every_rank(model.peft_config["default"]) if is_adalora(model) else nullcontext():
+            super()._load_best_model()
+
 
 @contextmanager
 def _every_rank(config: AdaLoraConfig) -> Iterator[None]:
-    """Make PEFT save ranks that are masked too: without them an optimizer's states would fit no weight."""
+    """Make PEFT save and load ranks that are masked too: without them an optimizer's states would fit no weight."""
     pattern, config.rank_pattern = config.rank_pattern, None
     yield
     config.rank_pattern = pattern

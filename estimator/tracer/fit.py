@@ -1,5 +1,6 @@
 """Turns recordings of the same step at different sizes into a tape: exact formulas for sizes, blocks for layers."""
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from estimator.tape import COMPONENTS, MONOMIALS, TURN, Block, Ints, Resident, T
 from estimator.tracer.model import TracedModel, quantization_constants
 from estimator.tracer.recorder import Allocation, Place, Recording
 from specs import TraceError
+from trainer.adapters import is_adalora
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +24,10 @@ class Probe:
 
     batch: int
     length: int
+    """Tokens of a sequence with the virtual ones that stand in it."""
     rank: int
+    added: int = 0
+    """Virtual tokens of a sequence."""
 
     @property
     def basis(self) -> Ints:
@@ -31,7 +36,7 @@ class Probe:
 
     @property
     def scored(self) -> int:
-        """Positions with a loss."""
+        """Positions with a loss; virtual tokens count, though a run leaves out these few."""
         return self.batch * (self.length - 1)
 
 
@@ -82,7 +87,7 @@ def _row(probes: Sequence[Probe], allocations: Sequence[Allocation]) -> Row:
     if not any(measured):
         return ()
     points = [probe.basis for probe in probes]
-    row = _one_term(points, measured) or _two_terms(points, measured)
+    row = _one_term(points, measured) or _two_terms(points, measured, falling=probes[0].added > 0)
     if row is None:
         raise TraceError(f"trace: {allocations[0].op}", "sizes are polynomials of batch and length", measured)
     shape = allocations[0].shape
@@ -100,8 +105,14 @@ def _one_term(points: Sequence[Ints], measured: Sequence[int]) -> Row | None:
     return None
 
 
-def _two_terms(points: Sequence[Ints], measured: Sequence[int]) -> Row | None:
-    """Return the two-term formula that holds at three points or more."""
+def _two_terms(points: Sequence[Ints], measured: Sequence[int], *, falling: bool) -> Row | None:
+    """Return the two-term formula that holds at three points or more.
+
+    Args:
+        points: The monomials' values at each point.
+        measured: Bytes at each point.
+        falling: Whether a term may be negative, as where virtual tokens, which lengthen all else, are not yet there.
+    """
     if len(points) < 3:
         return None
     for one, two in combinations(range(2 * len(MONOMIALS)), 2):
@@ -111,7 +122,7 @@ def _two_terms(points: Sequence[Ints], measured: Sequence[int]) -> Row | None:
             continue
         x, x_rest = divmod(measured[0] * d - measured[1] * b, determinant)
         y, y_rest = divmod(a * measured[1] - c * measured[0], determinant)
-        if x_rest or y_rest or x <= 0 or y <= 0:
+        if x_rest or y_rest or (min(x, y) <= 0 and not falling):
             continue
         if all(x * int(p[one]) + y * int(p[two]) == m for p, m in zip(points, measured, strict=True)):
             return ((one, x), (two, y))
@@ -199,16 +210,27 @@ def _residents(probes: Sequence[Probe], models: Sequence[TracedModel]) -> Iterat
         yield replace(resident, count=count)
 
 
+_ADAPTER_NAMES = re.compile(r"(^|\.)(lora_|ia3_|prompt_encoder)")
+"""What PEFT puts into the names of the tensors that it adds."""
+
+_AVERAGES = 3
+"""Tensors of a weight's size that AdaLoRA's allocator keeps of each: peft/tuners/adalora/layer.py (0.21), ``ipt``,
+``exp_avg_ipt`` and ``exp_avg_unc``."""
+
+
 def _tensors(model: TracedModel) -> Iterator[tuple[Resident, int]]:
-    """Yield each tensor of a model once, with its elements."""
+    """Yield each tensor of a model once, with its elements; and what AdaLoRA remembers of it from the first step on."""
+    budgeted = is_adalora(model.module)
     layer_of = {id(part): number for number, layer in enumerate(model.layers) for part in layer.modules()}
     seen: set[int] = set()
     for path, part in model.module.named_modules():
         layer = layer_of.get(id(part))
-        adapter = ".lora_" in f".{path}."
         for name, parameter in part.named_parameters(recurse=False):
-            component = "adapter" if adapter or name.startswith("lora_") else "weights"
-            yield from _once(seen, parameter, component, layer, is_parameter=True)
+            component = "adapter" if _ADAPTER_NAMES.search(f"{path}.{name}") else "weights"
+            for resident, elements in _once(seen, parameter, component, layer, is_parameter=True):
+                yield resident, elements
+                if budgeted and resident.trainable:
+                    yield from [(replace(resident, trainable=False, is_parameter=False), elements)] * _AVERAGES
         for tensor in part.buffers(recurse=False):
             yield from _once(seen, tensor, "weights", layer, is_parameter=False)
         for tensor in quantization_constants(part):

@@ -18,6 +18,7 @@ from estimator.tracer.cuda_facts import cuda_behaviour, replaced, scratch
 from estimator.tracer.model import TracedModel, quantization_constants
 from estimator.tracer.recorder import Recorder, Recording
 from specs import FinetunePlan
+from trainer.adapters import orthogonality
 
 # retain_graph and create_graph.
 _PLAIN = (False, False)
@@ -84,7 +85,9 @@ def _forward(model: nn.Module, batch: Batch, plan: FinetunePlan) -> tuple[torch.
         return outputs.loss, outputs
     num_items = torch.zeros((), dtype=torch.long)
     loss = -outputs.log_probs
-    return loss.sum() / torch.as_tensor(num_items).clamp(min=1), outputs
+    loss = loss.sum() / torch.as_tensor(num_items).clamp(min=1)
+    regularization = orthogonality(model)
+    return loss if regularization is None else loss + regularization, outputs
 
 
 def _backward(loss: torch.Tensor) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from estimator.recipe import LIBRARIES, Recipe, sliding_window
+from estimator.recipe import LIBRARIES, Recipe, added_tokens, differs_by_layer, sliding_window
 from estimator.tape import Tape
 from estimator.tracer import fit
 from estimator.tracer.fit import Probe
@@ -65,15 +65,21 @@ def probes(recipe: Recipe) -> Iterator[Probe]:
         tokens = length
         if window is not None:
             tokens = window + length if recipe.beyond_window else length if window > max(_LENGTHS) else short
-        yield Probe(batch=1 if recipe.single else batch, length=tokens, rank=rank)
+        yield Probe(
+            batch=1 if recipe.single else batch,
+            length=tokens + added_tokens(recipe.plan),
+            added=added_tokens(recipe.plan),
+            rank=rank,
+        )
 
 
 def recorded(recipe: Recipe, probe: Probe, *, every_layer: bool = False) -> tuple[Recording, TracedModel]:
     """Return one step of a recipe's model at one size, of a few layers or of all."""
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     plan = dataclasses.replace(recipe.plan, r=probe.rank)
+    every_layer = every_layer or differs_by_layer(plan)
     model = traced_model(plan, _config(recipe), recipe.conditions, mode, every_layer=every_layer)
-    batch = Batch(size=probe.batch, length=probe.length, masked=recipe.conditions.padding == "mask")
+    batch = Batch(size=probe.batch, length=probe.length - probe.added, masked=recipe.conditions.padding == "mask")
     recording = recorded_step(model, batch, plan=plan, conditions=recipe.conditions, mode=mode)
     return recording, model
 
