@@ -10,6 +10,9 @@ from advisor import speed
 from advisor.search import PAGED, SHORTEST_LENGTH, SMALLEST_RANK, Fit, Search
 from specs import METHODS, FinetunePlan, TraceError, gib
 
+MORE_DEVICES = (2, 4, 8)
+"""How many times as many devices are tried for a plan that fits no fewer."""
+
 _QUALITY = {
     "full": "every weight learns; forgets most",
     "lora": "as full fine-tuning until the data outgrows the adapter",
@@ -128,7 +131,7 @@ def _changes(search: Search, plan: FinetunePlan) -> Iterator[tuple[str, Finetune
     if plan.per_device_train_batch_size > 1 and search.allows("per_device_train_batch_size"):
         halved = search.rebatched(plan, plan.per_device_train_batch_size // 2)
         yield "per_device_train_batch_size", halved, "slower steps, same result"
-    if not plan.gradient_checkpointing:
+    if not plan.gradient_checkpointing and search.allows("gradient_checkpointing", plan.method):
         yield "gradient_checkpointing", dataclasses.replace(plan, gradient_checkpointing=True), "20 to 30 % slower"
     if plan.loss == "full":
         yield "loss", dataclasses.replace(plan, loss="chunked"), "nothing"
@@ -140,6 +143,18 @@ def _changes(search: Search, plan: FinetunePlan) -> Iterator[tuple[str, Finetune
             cost = "only an adapter learns" if smaller == "lora" else "19 % to 105 % slower, a small loss at most"
             yield "method", search.moved(plan, smaller), cost
     yield from _late_changes(search, plan)
+    more = _more_devices(search, plan)
+    if more is not None:
+        cost = f"{more.num_gpus} devices, each with its part of the weights (fsdp)"
+        yield "num_gpus", more, cost
+
+
+def _more_devices(search: Search, plan: FinetunePlan) -> FinetunePlan | None:
+    """Return a plan that does not fit divided over the fewest more devices on which it does; None if none help."""
+    if search.leaves(plan, 0.0) or search.situation.gpu.backend in {"cpu", "mps"} or not search.allows("sharding"):
+        return None
+    divided = (search.divided(plan, plan.num_gpus * factor) for factor in MORE_DEVICES)
+    return next((wider for wider in divided if search.leaves(wider, 0.0)), None)
 
 
 def _shorter(search: Search, plan: FinetunePlan) -> FinetunePlan:
@@ -151,7 +166,7 @@ def _shorter(search: Search, plan: FinetunePlan) -> FinetunePlan:
 
 
 def _late_changes(search: Search, plan: FinetunePlan) -> Iterator[tuple[str, FinetunePlan, str]]:
-    if plan.optim not in {PAGED, "adamw_8bit"} and not search.situation.gpu.is_cpu:
+    if plan.optim not in {PAGED, "adamw_8bit"} and search.may_page(plan):
         yield "optim", dataclasses.replace(plan, optim=PAGED), "8-bit states, paged at a peak"
     if METHODS[plan.method].has_rank and plan.r > SMALLEST_RANK:
         smaller = dataclasses.replace(plan, r=plan.r // 2, lora_alpha=max(1, plan.lora_alpha // 2))

@@ -12,6 +12,7 @@ from typing import Any
 
 from advisor.advice import AtLeast, Estimate, Price, Rule, unbounded
 from advisor.rules.batch import effective_batch
+from advisor.rules.schedule import BITSANDBYTES, WHOLE
 from advisor.situation import Situation
 from specs import METHODS, FinetunePlan, PlanError
 from specs.plan import Optimizer
@@ -122,7 +123,7 @@ class Search:
     def smallest_of(self, method: str) -> Fit:
         """Return the form of a method that needs least: one sequence, recomputed, paged 8-bit optimizer."""
         plan = self._smallest(self.drafted(method))
-        return self._fit(self._with(plan, optim=PAGED) if not self.situation.gpu.is_cpu else plan, (), {})
+        return self._fit(self._with(plan, optim=PAGED) if self.may_page(plan) else plan, (), {})
 
     def as_it_is(self, plan: FinetunePlan) -> Fit:
         """Return a plan priced and unchanged."""
@@ -133,13 +134,22 @@ class Search:
         kept = ("per_device_train_batch_size", "gradient_accumulation_steps", "max_length", "gradient_checkpointing")
         return dataclasses.replace(self.drafted(method), **{name: getattr(plan, name) for name in kept})
 
+    def divided(self, plan: FinetunePlan, num_gpus: int) -> FinetunePlan:
+        """Return a plan divided over so many devices by FSDP, with the same effective batch."""
+        wider = self._with(plan, num_gpus=num_gpus, sharding="fsdp")
+        return self.rebatched(wider, plan.per_device_train_batch_size)
+
     def agrees(self, method: str) -> bool:
         """Return whether a method goes together with what the person fixed."""
         return _agrees(method, self.situation)
 
-    def allows(self, name: str) -> bool:
-        """Return whether the search may change a field: the person did not fix it."""
-        return name not in self.situation.pins
+    def allows(self, name: str, method: str | None = None) -> bool:
+        """Return whether the search may change a field: neither the person fixed it nor the method."""
+        return name not in self.situation.pins and (method is None or name not in METHODS[method].preset)
+
+    def may_page(self, plan: FinetunePlan) -> bool:
+        """Return whether the states may move to bitsandbytes' paged 8-bit optimizer, which only cards have."""
+        return self.allows("optim") and not self.situation.gpu.is_cpu and plan.sharding in WHOLE
 
     def rebatched(self, plan: FinetunePlan, micro: int) -> FinetunePlan:
         """Return a plan with another micro-batch and the same effective batch, by accumulation."""
@@ -190,7 +200,7 @@ class Search:
 
     def _late_levers(self, plan: FinetunePlan) -> Iterator[tuple[str, Any]]:
         """Yield what is given up last: exact optimizer states, then rank."""
-        if self.allows("optim") and not self.situation.gpu.is_cpu and plan.optim != PAGED:
+        if self.may_page(plan) and plan.optim != PAGED:
             yield "optim", PAGED
         rank = plan.r
         while METHODS[plan.method].has_rank and self.allows("r") and rank > SMALLEST_RANK:
@@ -205,23 +215,26 @@ class Search:
     def _shortened(self, plan: FinetunePlan, pulled: tuple[str, ...]) -> Iterator[tuple[FinetunePlan, tuple[str, ...]]]:
         length = plan.max_length // 2
         while length >= SHORTEST_LENGTH and self.allows("max_length"):
-            yield self._with(plan, max_length=length), (*pulled, "max_length")
+            yield from self._sharded(self._with(plan, max_length=length), (*pulled, "max_length"))
             length //= 2
 
     def _with(self, plan: FinetunePlan, **values: Any) -> FinetunePlan:
         """Return a plan with other values and what follows from them."""
-        changed = dataclasses.replace(plan, **values)
+        sharding = values.get("sharding", plan.sharding)
         if "r" in values and self.allows("lora_alpha"):
-            changed = dataclasses.replace(changed, lora_alpha=max(1, plan.lora_alpha * changed.r // plan.r))
-        if changed.load_in_4bit and "sharding" in values and self.allows("bnb_4bit_quant_storage"):
-            storage = changed.dtype if changed.sharding == "fsdp" else "uint8"
-            changed = dataclasses.replace(changed, bnb_4bit_quant_storage=storage)
-        return changed
+            values["lora_alpha"] = max(1, plan.lora_alpha * values["r"] // plan.r)
+        if sharding not in WHOLE and plan.optim in BITSANDBYTES and self.allows("optim"):
+            values["optim"] = "adamw_torch_fused"
+        if plan.load_in_4bit and "sharding" in values and self.allows("bnb_4bit_quant_storage"):
+            values["bnb_4bit_quant_storage"] = plan.dtype if sharding == "fsdp" else "uint8"
+        return dataclasses.replace(plan, **values)
 
     def _smallest(self, plan: FinetunePlan) -> FinetunePlan:
         """Return a plan with one sequence at a time and recomputed activations."""
         one = self.rebatched(plan, 1)
-        return dataclasses.replace(one, gradient_checkpointing=True) if self.allows("gradient_checkpointing") else one
+        if not self.allows("gradient_checkpointing", plan.method):
+            return one
+        return dataclasses.replace(one, gradient_checkpointing=True)
 
     def _refined(self, plan: FinetunePlan, headroom: float) -> FinetunePlan | None:
         """Return the fastest form of a plan that leaves the headroom; None if not even the smallest does."""
@@ -236,7 +249,7 @@ class Search:
 
     def _may_keep_activations(self, plan: FinetunePlan) -> bool:
         """Return whether checkpointing may be switched off: QLoRA keeps it unless speed is the goal."""
-        if not self.allows("gradient_checkpointing") or self.situation.goal == "memory":
+        if not self.allows("gradient_checkpointing", plan.method) or self.situation.goal == "memory":
             return False
         return plan.quantization == "none" or self.situation.goal == "speed" or self.situation.gpu.is_cpu
 
@@ -259,10 +272,10 @@ def alike_in_memory(plan: FinetunePlan) -> FinetunePlan:
 
 
 def drafted(situation: Situation, method: str, rules: Sequence[Rule]) -> FinetunePlan:
-    """Return the plan that rules wish for under a method; what the person fixed stays."""
+    """Return the plan that rules wish for under a method; what the person or the method fixed stays."""
     plan = started(situation, method)
     for rule in rules:
-        if rule.field in situation.pins or not rule.applies(plan):
+        if rule.field in situation.pins or rule.field in METHODS[method].preset or not rule.applies(plan):
             continue
         value = rule.decide(situation, plan).value
         if getattr(plan, rule.field) != value:

@@ -93,11 +93,15 @@ def lora_alpha(_situation: Situation, plan: FinetunePlan) -> Advice:
 
 
 def lora_dropout(situation: Situation, plan: FinetunePlan) -> Advice:
-    """Drop 5 % up to 13B, nothing above, 10 % when few rows are repeated."""
+    """Drop 5 % up to 13B, nothing above or beside fused experts, 10 % when few rows are repeated."""
+    most, source = 0.1, sources.QLORA.at("appendix B.2; Guanaco scripts 0.1 at 7B, 0.05 above")
     size, rows = situation.phrase("size"), situation.phrase("rows")
     few = situation.dataset_rows is not None and situation.dataset_rows < SMALL_DATA_ROWS
     if situation.goal == "speed":
         value, reason = 0.0, "no dropout lets fused kernels run and saves its masks"
+    elif situation.model.expert_parameters:
+        value, reason = 0.0, "the experts are fused parameters, on which PEFT refuses dropout"
+        most, source = 0.0, sources.PEFT_LORA.at("target_parameters; tuners/lora/layer.py, ParamWrapper")
     elif situation.num_params > DROPOUT_UP_TO:
         value, reason = 0.0, "QLoRA found dropout useless at 33B and 65B"
     elif few and plan.num_train_epochs >= 3:
@@ -107,9 +111,9 @@ def lora_dropout(situation: Situation, plan: FinetunePlan) -> Advice:
     return Advice(
         field="lora_dropout",
         value=value,
-        range=(0.0, 0.1),
+        range=(0.0, most),
         reason=f"With {size} and {rows}, goal {situation.phrase('goal')}: {reason}; the effect is small.",
-        source=sources.QLORA.at("appendix B.2; Guanaco scripts 0.1 at 7B, 0.05 above"),
+        source=source,
     )
 
 

@@ -97,13 +97,13 @@ def test_the_lower_bound_saves_replays_and_changes_nothing(values):
 
 @pytest.mark.parametrize("values", SITUATIONS)
 def test_advice_is_there_at_once_when_its_tapes_are_warm(values):
-    """0.3 s is promised on a quiet machine; a loaded one gets four times as much."""
+    """0.3 s is promised; processor time, so that other work on the machine counts for little, and twice as much."""
     asked, taken = situation(**values), []
     for _ in range(3):
-        start = time.perf_counter()
+        start = time.process_time()
         advise(asked, price=lambda plan: library.price(asked.model, plan, asked.gpu), at_least=at_least_of(asked))
-        taken.append(time.perf_counter() - start)
-    assert min(taken) < 1.2
+        taken.append(time.process_time() - start)
+    assert min(taken) < 0.6
 
 
 def test_free_memory_counts_not_the_size_of_the_card():
@@ -145,13 +145,13 @@ def test_a_pin_holds_and_the_advice_says_what_it_would_be():
         pytest.param({"bf16": True, "fp16": True}, "fp16: mixed precision is bf16 or fp16", id="two precisions"),
         pytest.param({"r": 0}, "r: must lie between 1 and", id="rank 0"),
         pytest.param({"method": "magic"}, "method: must be one of full, lora", id="unknown method"),
-        pytest.param({"method": "full", "use_dora": True}, "method: full fine-tuning has no adapter", id="DoRA on all"),
+        pytest.param({"method": "full", "use_dora": True}, "method: full fine-tuning has no", id="DoRA on all"),
     ],
 )
 def test_pins_that_contradict_each_other_are_refused_with_one_sentence(pins, sentence):
     with pytest.raises(PlanError) as caught:
         advised(pins=pins)
-    assert str(caught.value).startswith(sentence)
+    assert str(caught.value).lower().startswith(sentence.lower())
 
 
 def test_an_unknown_rule_set_is_refused():
@@ -216,6 +216,31 @@ def test_several_cards_copy_the_model_while_it_fits_and_split_it_when_it_does_no
     assert copies.plan.effective_batch_size == 16
 
 
+def test_optimizers_of_bitsandbytes_are_not_advised_for_weights_that_fsdp_divides():
+    asked = {"model": "meta-llama/Llama-3.1-70B", "gpu": "48 GiB", "num_gpus": 2, "goal": "memory"}
+    result = advised(**asked)
+    assert (result.plan.sharding, result.plan.optim) == ("fsdp", "adamw_torch_fused")
+    assert result.plan.bnb_4bit_quant_storage == result.plan.dtype
+    assert not [lever for lever in result.levers if lever.field == "optim"]
+    pinned = advised(**asked, pins={"optim": "paged_adamw_8bit"})
+    assert "cannot update what fsdp divides" in spoken(pinned.warnings)
+
+
+def test_what_one_card_cannot_hold_names_how_many_can():
+    result = advised(model="meta-llama/Llama-3.1-70B", gpu="24 GiB")
+    assert not result.fits
+    lever = result.levers[-1]
+    assert (lever.field, lever.before, lever.fits, lever.plan.sharding) == ("num_gpus", 1, True, "fsdp")
+    assert 2 <= lever.after <= 8
+    assert lever.plan.effective_batch_size == result.plan.effective_batch_size
+
+
+def test_a_mixture_gets_no_dropout_and_no_dropout_in_its_range():
+    advice = advised(model="Qwen/Qwen3-30B-A3B", gpu="80 GiB").advised("lora_dropout")
+    assert (advice.value, advice.range) == (0.0, (0.0, 0.0))
+    assert "fused parameters" in advice.reason
+
+
 def test_a_cpu_computes_in_float32_with_small_batches():
     asked = dataclasses.replace(
         situation(model="HuggingFaceTB/SmolLM2-135M-Instruct", dataset_rows=300), gpu=processor()
@@ -248,6 +273,12 @@ def test_the_textbook_row_that_does_not_fit_says_so_with_the_numbers():
         pytest.param({"dataset_rows": 120}, "under 100 a result is mostly luck", id="few steps"),
         pytest.param({"dataset_rows": 120}, "try prompting with examples first", id="prompting first"),
         pytest.param({"task": "preference"}, "The values are those of DPO", id="preferences"),
+        pytest.param({"pins": {"loss": "fused"}}, "A run of LoRAFit refuses loss fused", id="a loss that no run has"),
+        pytest.param(
+            {"model": "meta-llama/Llama-3.1-70B", "gpu": "A100 SXM4 80 GB", "num_gpus": 8},
+            "Export the script with its accelerate configuration",
+            id="weights divided over cards",
+        ),
         pytest.param({"pins": {"gradient_accumulation_steps": 200}}, "An effective batch of", id="huge batch"),
         pytest.param(
             {"pins": {"use_rslora": True, "r": 64, "lora_alpha": 128}},
