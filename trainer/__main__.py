@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from catalog import machine, paths
-from specs import FinetunePlan, LorafitError, PlanError, gib
+from specs import DataError, FinetunePlan, LorafitError, PlanError, gib
 from specs.door import leave
 from trainer import aside, export, launcher
 from trainer import retry as retrying
@@ -72,7 +72,8 @@ def _commands() -> Iterator[tuple[str, Callable[[Store, argparse.Namespace], int
     """Yield each command with what it does, in words and in code, and its options."""
     run_id: dict[str, dict[str, Any]] = {"id": {"metavar": "ID"}}
     data: dict[str, dict[str, Any]] = {
-        "--data": {"type": Path, "required": True, "metavar": "FILE", "help": "json, jsonl, csv, parquet or txt"}
+        "--data": {"type": Path, "required": True, "metavar": "FILE", "help": "json, jsonl, csv, parquet or txt"},
+        "--columns": {"nargs": "+", "default": [], "metavar": "ROLE=COLUMN", "help": "such as prompt=question"},
     }
     detached = {"--detach": {"action": "store_true", "help": "return at once, print the run's id"}}
     run_options: dict[str, dict[str, Any]] = {
@@ -122,7 +123,7 @@ def _run(store: Store, given: argparse.Namespace) -> int:
     plan = _read_plan(given.plan)
     if given.max_steps is not None:
         plan = dataclasses.replace(plan, max_steps=given.max_steps)
-    data = DataSource(path=str(given.data.resolve()))
+    data = _data(given)
     first_example(data)
     place = Place(device=given.device or _device(), model_path=_model_path(plan))
     run = store.create(plan, data, place=place)
@@ -247,7 +248,7 @@ def _numbers(text: str) -> list[float]:
 
 def _check(_: Store, given: argparse.Namespace) -> int:
     tokenizer = FolderTokenizer(given.model) if given.model else None
-    report = examined(DataSource(path=str(given.data)), tokenizer)
+    report = examined(_data(given), tokenizer)
     if given.json:
         print(json.dumps(dataclasses.asdict(report), indent=2))
         return 0
@@ -353,6 +354,15 @@ def _told(found: Diagnosis, run: Run) -> str:
     remedy = found.remedy(run.plan)
     change = f" ({remedy})" if remedy else ""
     return f"{found.name}: {found.sentence} {found.advice.rstrip('.')}{change}. Rule: {found.rule}"
+
+
+def _data(given: argparse.Namespace) -> DataSource:
+    """Return the data that the arguments name."""
+    said = [entry.partition("=") for entry in given.columns]
+    wrong = next((entry for entry, (role, sign, column) in zip(given.columns, said, strict=True) if not column), None)
+    if wrong is not None:
+        raise DataError("--columns", "takes a role and a column each", wrong, "Write prompt=question, for example")
+    return DataSource(path=str(given.data.resolve()), columns={role: column for role, _, column in said})
 
 
 def _read_plan(path: Path) -> FinetunePlan:

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import pyarrow.parquet
 
 from specs import DataError
+from trainer.columns import proposed_columns
 from trainer.contract import DataSource
 
 Row: TypeAlias = Mapping[str, Any]
@@ -110,11 +111,12 @@ def recognised_layout(row: Row, path: str) -> Layout:
         if all(row.get(role) is not None for role in layout.roles):
             return layout
     known = "; ".join(" + ".join(layout.roles) for layout in LAYOUTS)
+    likely = ", ".join(f"{role}={column}" for role, column in proposed_columns(row).items())
     raise DataError(
         Path(path).name,
         f"must have the columns of one of these layouts: {known}",
         ", ".join(sorted(map(str, row))),
-        "Rename the columns or say which is which",
+        f"Say which is which, such as {likely}" if likely else "Rename the columns",
     )
 
 

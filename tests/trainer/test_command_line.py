@@ -50,6 +50,20 @@ def test_a_run_that_cannot_start_is_refused_and_leaves_nothing(
     assert not Store(tmp_path / "runs").runs()
 
 
+def test_columns_are_named_on_the_command_line(tmp_path: Path) -> None:
+    data = tmp_path / "data.csv"
+    data.write_text("frage,antwort\nHi?,Hello.\n")
+    refused = call(tmp_path, "check", "--data", str(data))
+    assert refused.returncode == 2
+    assert "such as prompt=frage, completion=antwort." in refused.stderr
+    checked = call(tmp_path, "check", "--data", str(data), "--columns", "prompt=frage", "completion=antwort")
+    assert "1 rows of layout prompt and completion" in checked.stdout
+    wrong = call(tmp_path, "check", "--data", str(data), "--columns", "prompt")
+    assert (
+        wrong.stderr == "--columns: takes a role and a column each, got prompt. Write prompt=question, for example.\n"
+    )
+
+
 def test_an_unknown_run_is_refused(tmp_path: Path) -> None:
     for command in ("show", "stop", "resume", "export"):
         result = call(tmp_path, command, "../../etc")

@@ -11,8 +11,9 @@ from transformers import AutoTokenizer
 
 from catalog import paths
 from specs import DataError, SpecError
+from trainer.columns import proposed_columns
 from trainer.contract import DataSource
-from trainer.dataset import LAYOUTS, Example, Finding, Turn, examples
+from trainer.dataset import LAYOUTS, Example, Finding, Turn, examples, recognised_layout
 from trainer.doctor import Report, examined
 from trainer.rendering import IGNORED, labelled, rendered
 from trainer.tokens import FolderTokenizer
@@ -82,6 +83,31 @@ def test_columns_are_named_by_hand(tmp_path):
     found = list(examples(DataSource(path=str(path), columns={"prompt": "frage", "completion": "antwort"})))
     assert found[0].turns == ASKED
     assert found[1].turns[1].content == "Ünïcode"
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        pytest.param({"frage": "Hi?", "antwort": "Hello."}, {"prompt": "frage", "completion": "antwort"}, id="order"),
+        pytest.param(
+            {"Answer text": "a", "id": "17", "q": "b"}, {"prompt": "q", "completion": "Answer text"}, id="names"
+        ),
+        pytest.param(
+            {"user_prompt": "a", "worse": "b", "better_answer": "c"},
+            {"prompt": "user_prompt", "chosen": "better_answer", "rejected": "worse"},
+            id="pair",
+        ),
+        pytest.param({"dialog": CHAT, "id": 1}, {"messages": "dialog"}, id="chat"),
+        pytest.param({"d": [{"from": "human", "value": "a"}]}, {"conversations": "d"}, id="ShareGPT"),
+        pytest.param({"body": "Once.", "n": 3}, {"text": "body"}, id="one text"),
+        pytest.param({"a": 1, "b": None}, {}, id="no words"),
+    ],
+)
+def test_roles_are_proposed_for_columns_that_are_not_recognised(row, expected):
+    assert proposed_columns(row) == expected
+    likely = ", ".join(f"{role}={column}" for role, column in expected.items())
+    with pytest.raises(DataError, match=f"Say which is which, such as {likely}" if likely else "Rename the columns"):
+        recognised_layout(row, "data.csv")
 
 
 def test_paragraphs_of_a_text_are_rows(tmp_path):
