@@ -4,6 +4,7 @@ import argparse
 import importlib
 import json
 import sys
+from pathlib import Path
 from typing import Any, NoReturn
 
 from advisor import GOALS, TASKS, Situation, advise, cheatsheet
@@ -11,11 +12,18 @@ from advisor.export import FORMATS, exported
 from advisor.rules import RULE_SETS
 from estimator import library
 from estimator.estimate import MemoryEstimate
-from specs import FinetunePlan, GpuSpec, LorafitError, PlanError
+from specs import DataError, FinetunePlan, GpuSpec, LorafitError, PlanError
 from specs.door import leave, setting
 
-# Only this door joins the advisor to the catalog: by name, so that the package itself stays free of it.
-gpus, machine, models = (importlib.import_module(f"catalog.{name}") for name in ("gpus", "machine", "models"))
+# Only this door joins the advisor to the catalog and the data's doctor: by name, so that the package stays free.
+gpus, machine, models, paths = (
+    importlib.import_module(f"catalog.{name}") for name in ("gpus", "machine", "models", "paths")
+)
+contract, doctor, tokens = (importlib.import_module(f"trainer.{name}") for name in ("contract", "doctor", "tokens"))
+
+
+_DATA = "data.jsonl"
+"""What an export calls data that was not named."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -49,9 +57,10 @@ def _answer(chosen: argparse.Namespace) -> str:
     result = advise(situation, rules=chosen.rules, price=price, at_least=at_least)
     if chosen.export:
         model_type = situation.model.model_type
-        return exported(result.plan, chosen.export, data=chosen.data, uses_conv1d=model_type == "gpt2")
+        return exported(result.plan, chosen.export, data=chosen.data or _DATA, uses_conv1d=model_type == "gpt2")
     if chosen.json:
-        return json.dumps(result.to_dict() | _cost(chosen, result.speed), indent=2)
+        data = {"rows": situation.dataset_rows, "tokens": situation.dataset_tokens}
+        return json.dumps(result.to_dict() | {"data": data} | _cost(chosen, result.speed), indent=2)
     page = cheatsheet.markdown(situation, result, rules=chosen.rules)
     cost = _cost(chosen, result.speed).get("cost")
     return page if cost is None else f"{page}\nCost at {chosen.price_per_hour:g} an hour: about {cost:.2f}.\n"
@@ -62,19 +71,51 @@ def _situation(chosen: argparse.Namespace) -> Situation:
     pins = _pins(chosen.pin)
     if chosen.max_length is not None:
         pins["max_length"] = chosen.max_length
+    rows, lengths = _data(chosen)
     return Situation(
         model=models.find(chosen.model),
         gpu=gpu,
         num_gpus=chosen.num_gpus,
         free_bytes=free_bytes if chosen.free_gib is None else round(chosen.free_gib * 2**30),
-        dataset_rows=chosen.dataset_rows,
-        dataset_tokens=tuple(chosen.dataset_tokens) if chosen.dataset_tokens else None,
+        dataset_rows=rows,
+        dataset_tokens=lengths,
         task=chosen.task,
         goal=chosen.goal,
         pins=pins,
         may_shorten=chosen.may_shorten,
         model_name_or_path=chosen.model if chosen.model.count("/") > 1 or chosen.model.startswith((".", "/")) else "",
     )
+
+
+def _data(chosen: argparse.Namespace) -> tuple[int | None, tuple[int, int, int] | None]:
+    """Return the rows of the data and their tokens (median, 95th percentile, longest), as given or counted in a file.
+
+    A data set that is only named for an export need not be on this machine.
+    """
+    given = tuple(chosen.dataset_tokens) if chosen.dataset_tokens else None
+    if chosen.data is None or (chosen.export and not Path(chosen.data).is_file()):
+        return chosen.dataset_rows, given
+    if chosen.dataset_rows is not None or given is not None:
+        raise PlanError("--data", "is counted by itself, without --dataset-rows and --dataset-tokens", chosen.data)
+    report = doctor.examined(contract.DataSource(path=chosen.data), tokens.FolderTokenizer(_tokenizer(chosen.model)))
+    return report.rows, (report.quantile(0.5), report.quantile(0.95), report.lengths[-1])
+
+
+def _tokenizer(model: str) -> Path:
+    """Return the folder whose tokenizer counts: the model's own if it is on this machine, else the demo model's.
+
+    Raises:
+        DataError: If there is neither.
+    """
+    own = (Path(model), paths.cache() / "models" / Path(model).name, paths.demo_model())
+    found: Path | None = next((folder for folder in own if (folder / "tokenizer.json").is_file()), None)
+    if found is None:
+        raise DataError(
+            "--data", f"is counted with a tokenizer, and {paths.demo_model()} has none", None, "Run make setup"
+        )
+    if found == paths.demo_model() and Path(model).name != found.name:
+        print(f"Counted with the tokenizer of {found.name}: that of {model} is not on this machine.", file=sys.stderr)
+    return found
 
 
 def _device(chosen: argparse.Namespace) -> tuple[GpuSpec, int | None]:
@@ -121,7 +162,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--pin", action="append", default=[], metavar="FIELD=VALUE", help="fix a field of the plan")
     parser.add_argument("--price-per-hour", type=float, help="of all devices together")
     parser.add_argument("--export", choices=[*FORMATS], help="print the plan in another form")
-    parser.add_argument("--data", default="data.jsonl", help="data set that an export names")
+    parser.add_argument("--data", help="file whose rows and tokens are counted, and that an export names")
     parser.add_argument("--json", action="store_true")
     return parser
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from advisor import advise, cheatsheet, tree
-from catalog import gpus, models
+from catalog import gpus, models, paths
 from estimator import library
 from tests.advisor.pricing import LLAMA, price_of, situation
 
@@ -73,3 +73,40 @@ def test_bad_arguments_get_one_sentence_and_status_2(arguments, sentence):
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(sentence)
     assert done.stderr.count("\n") == 1
+
+
+DATA = ROOT / "assets" / "demo.jsonl"
+
+
+def test_a_data_file_is_counted_instead_of_asked_for():
+    if not paths.demo_model().is_dir():
+        pytest.skip("the demo model is not in the cache")
+    done = run("--model", "HuggingFaceTB/SmolLM2-135M-Instruct", "--vram-gib", "8", "--data", str(DATA), "--json")
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    median, most, longest = answer["data"]["tokens"]
+    assert answer["data"]["rows"] == len(DATA.read_text(encoding="utf-8").splitlines())
+    assert 10 < median <= most <= longest < 1_000
+    assert most <= answer["plan"]["max_length"] < most + 64
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        pytest.param(["--data", "nofile.jsonl"], "nofile.jsonl: is no file", id="no such file"),
+        pytest.param(["--data", str(DATA), "--dataset-rows", "7"], "--data: is counted by itself", id="counted twice"),
+        pytest.param(["--data", str(ROOT / "Makefile")], "Makefile: must end in .jsonl", id="no data"),
+    ],
+)
+def test_data_that_cannot_be_counted_is_refused_with_one_sentence(arguments, sentence):
+    done = run("--model", LLAMA, "--vram-gib", "24", *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_data_that_an_export_names_need_not_be_here():
+    done = run("--model", LLAMA, "--vram-gib", "24", "--data", "elsewhere.jsonl", "--export", "trl")
+    assert done.returncode == 0, done.stderr
+    assert "elsewhere.jsonl" in done.stdout
