@@ -10,6 +10,8 @@ from ui.palette import CURVES
 
 MOST_POINTS = 1000
 """Points of one curve that a browser draws without delay; more are thinned."""
+FEW_POINTS = 30
+"""Up to here each point is marked and none is smoothed: an average of ten evaluations lags behind all of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +28,7 @@ class View:
     """How a person wants to see curves; kept in widgets, so that new data never resets it."""
 
     smoothing: float = 0.0
-    """Weight of the past in the moving average, 0 to 0.99."""
+    """Weight of the past in the moving average, 0 to 0.99; curves of few points are not smoothed."""
     log_scale: bool = False
     last_steps: int | None = None
     """Only so many steps up to the newest; None shows all."""
@@ -37,7 +39,8 @@ def figure(curves: Sequence[Curve], *, view: View, quantity: str, height: int = 
     drawn = go.Figure()
     for curve, color in zip(curves, _colors(len(curves)), strict=True):
         visible = _visible(curve, view.last_steps)
-        if view.smoothing:
+        weight = view.smoothing if len(visible.steps) > FEW_POINTS else 0.0
+        if weight:
             thin = thinned(visible)
             drawn.add_scatter(
                 x=thin.steps,
@@ -49,11 +52,11 @@ def figure(curves: Sequence[Curve], *, view: View, quantity: str, height: int = 
                 showlegend=False,
                 hoverinfo="skip",
             )
-        line = thinned(smoothed(visible, view.smoothing))
+        line = thinned(smoothed(visible, weight))
         drawn.add_scatter(
             x=line.steps,
             y=line.values,
-            mode="lines+markers" if len(line.steps) <= 30 else "lines",
+            mode="lines+markers" if len(line.steps) <= FEW_POINTS else "lines",
             line={"color": color, "width": 2},
             marker={"size": 5},
             name=curve.name,

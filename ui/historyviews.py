@@ -51,13 +51,13 @@ def comparison(runs: Sequence[Run]) -> None:
     quantity = curveviews.quantity_control()
     series = [running.curve(running.metrics(run), quantity, run.id) for run in runs]
     curveviews.picture(series, view=view, quantity=quantity, key="comparison", height=380)
-    st.subheader("Only differences")
+    st.header("Only differences")
     differences = running.differences(runs)
     if differences["Setting"]:
         st.table(differences, border="horizontal", hide_index=True, alt="Settings in which the runs differ")
     else:
         st.caption("The plans are equal.")
-    st.subheader("Results")
+    st.header("Results")
     rows = running.history(runs)
     st.dataframe(rows, hide_index=True, column_config=COLUMNS, alt="Results of the compared runs")
     with st.container(horizontal=True):

@@ -262,8 +262,10 @@ def figures(run: Run, points: Sequence[Metric]) -> list[tuple[str, str, str]]:
     return cells
 
 
-def first_number(run: Run) -> str:
+def nothing_drawn(run: Run, points: Sequence[Metric], quantity: str) -> str:
     """Return what to say while there is nothing to draw."""
+    if points:
+        return f"No {SERIES[quantity]} was measured{'' if run.is_over else ' yet'}."
     if run.is_over:
         return "The run ended before its first step."
     return "The first point appears after the first step, usually within half a minute of the start."

@@ -150,9 +150,10 @@ def _diagnosed(run: Run, points: Sequence[Metric]) -> None:
 
 def _chart(run_id: str, view: View, quantity: str) -> None:
     run = running.store().run(run_id)
-    series = running.curves(running.metrics(run), quantity)
+    points = running.metrics(run)
+    series = running.curves(points, quantity)
     if not series:
-        st.info(running.first_number(run), icon=":material/hourglass_top:")
+        st.info(running.nothing_drawn(run, points, quantity), icon=":material/hourglass_top:")
         return
     curveviews.picture(series, view=view, quantity=quantity, key="curves")
 

@@ -48,9 +48,15 @@ def test_a_range_shows_only_the_newest_steps():
 
 
 def test_the_measured_curve_stays_visible_behind_the_smoothed_one():
-    shown = figure([curve([3.0, 1.0, 2.0])], view=View(smoothing=0.5), quantity="loss")
-    assert list(shown.data[0].y) == [3.0, 1.0, 2.0]
+    values = [math.sin(step) for step in range(40)]
+    shown = figure([curve(values)], view=View(smoothing=0.5), quantity="loss")
+    assert list(shown.data[0].y) == values
     assert len(shown.data) == 2
+
+
+def test_few_points_are_shown_as_they_were_measured():
+    shown = figure([curve([3.0, 1.0, 2.0])], view=View(smoothing=0.9), quantity="eval loss")
+    assert [list(line.y) for line in shown.data] == [[3.0, 1.0, 2.0]]
 
 
 def test_five_thousand_points_are_drawn_as_a_thousand():
