@@ -1,7 +1,8 @@
 """The estimate: bytes allocated, reserved and used by a plan on a device, phase by phase, and whether it fits."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -68,8 +69,13 @@ class MemoryEstimate:
     """What a person should know before starting."""
     assumptions: tuple[str, ...]
     """What the figures hold for."""
-    timeline: tuple[Moment, ...]
-    """The course of one step."""
+    course: Callable[[], tuple[Moment, ...]] = field(repr=False, compare=False)
+    """Replays the course of one step, which tables of many plans do not need."""
+
+    @property
+    def timeline(self) -> tuple[Moment, ...]:
+        """The course of one step."""
+        return self.course()
 
     @property
     def spare_bytes(self) -> int:
@@ -78,9 +84,9 @@ class MemoryEstimate:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain JSON values, without the timeline."""
-        values = asdict(self)
-        del values["timeline"]
-        return {**values, "spare_bytes": self.spare_bytes}
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "course"}
+        plain = {"phases": dict(self.phases), "components": dict(self.components)}
+        return {**values, **plain, "spare_bytes": self.spare_bytes}
 
 
 def estimate(
@@ -119,7 +125,7 @@ def estimate(
         capacity_bytes=gpu.usable_bytes,
         warnings=_warnings(tape, plan),
         assumptions=_assumptions(tape),
-        timeline=_timeline(replay),
+        course=partial(_timeline, tape, plan, gpu),
     )
     return alone if plan.num_gpus == 1 else _for_one_of_several(alone, tape, plan, gpu)
 
@@ -165,7 +171,7 @@ def _for_one_of_several(alone: MemoryEstimate, tape: Tape, plan: FinetunePlan, g
         verdict=verdict(used, gpu.usable_bytes),
         warnings=(*alone.warnings, *_sharding_warnings(plan)),
         assumptions=(*alone.assumptions, f"Each of {plan.num_gpus:,} devices under {plan.sharding}."),
-        timeline=tuple(_on_each(moment, model, held) for moment in alone.timeline),
+        course=lambda: tuple(_on_each(moment, model, held) for moment in alone.timeline),
     )
 
 
@@ -215,8 +221,9 @@ def _assumptions(tape: Tape) -> tuple[str, ...]:
     )
 
 
-def _timeline(replay: Replay) -> tuple[Moment, ...]:
+def _timeline(tape: Tape, plan: FinetunePlan, gpu: GpuSpec) -> tuple[Moment, ...]:
     """Return the course of one step, each stretch by its highest moment."""
+    replay = Replay(tape, plan, gpu)
     program, total, width = replay.tape.program, len(replay.deltas), len(COMPONENTS)
     edges = np.unique(np.linspace(0, total, TIMELINE_POINTS + 1).astype(int))
     highest = [start + int(replay.allocated[start:stop].argmax()) for start, stop in pairwise(edges.tolist())]

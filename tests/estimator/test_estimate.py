@@ -56,6 +56,9 @@ def test_the_parts_are_the_whole(asked):
 def test_more_of_anything_never_allocates_less(field, asked, more):
     # From one sequence to several the step itself changes, and a mask comes along.
     several = dataclasses.replace(asked, per_device_train_batch_size=asked.per_device_train_batch_size + 1)
+    if field == "r" and "8bit" in asked.optim:
+        # Tensors under 4,096 elements keep 32-bit states: a higher rank may cross that line and need less.
+        several = dataclasses.replace(several, optim="adamw_torch_fused")
     grown = dataclasses.replace(several, **{field: getattr(several, field) + more})
     tape = library.tape_for(models.find(MODEL), several, gpu=CARD)
     assert peak_allocated_bytes(tape, several, CARD) <= peak_allocated_bytes(tape, grown, CARD)
