@@ -33,6 +33,7 @@ def text(job: Job) -> str:
         "learning_rate": plan.learning_rate,
         "lr_scheduler": plan.lr_scheduler_type,
         **_warmup(job),
+        **_sharding(job),
         "weight_decay": plan.weight_decay,
         "max_grad_norm": plan.max_grad_norm,
         "bf16": plan.compute_dtype == "bfloat16",
@@ -63,6 +64,26 @@ def _adapter(job: Job) -> dict[str, Any]:
         "peft_init_lora_weights": None if plan.init_lora_weights == "default" else plan.init_lora_weights,
         "loraplus_lr_ratio": plan.loraplus_lr_ratio,
         "lora_fan_in_fan_out": True if job.uses_conv1d else None,
+    }
+
+
+def _sharding(job: Job) -> dict[str, Any]:
+    """Return how several devices share the work; DeepSpeed's files come with ``axolotl fetch deepspeed_configs``."""
+    plan = job.plan
+    if plan.sharding.startswith("zero"):
+        return {"deepspeed": f"deepspeed_configs/{plan.sharding}.json"}
+    if plan.sharding != "fsdp":
+        return {}
+    return {
+        "fsdp_version": 2,
+        "fsdp_config": {
+            "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+            "reshard_after_forward": True,
+            # Under quantization its schema refuses it: one rank alone would quantize, and the others wait for ever.
+            "cpu_ram_efficient_loading": plan.quantization == "none",
+            "state_dict_type": "SHARDED_STATE_DICT",
+            "offload_params": False,
+        },
     }
 
 

@@ -45,6 +45,7 @@ def text(job: Job) -> str:
         "max_steps": plan.max_steps,
         "bf16": plan.compute_dtype == "bfloat16",
         "fp16": plan.compute_dtype == "float16",
+        "deepspeed": f"examples/deepspeed/ds_z{plan.sharding[-1]}_config.json" if plan.sharding[:4] == "zero" else None,
         "logging_steps": plan.logging_steps,
         "save_steps": plan.save_steps,
         "seed": plan.seed,
@@ -64,7 +65,8 @@ def _adapter(job: Job) -> dict[str, Any]:
         "lora_target": "all" if isinstance(targets, str) else ",".join(targets),
         "use_rslora": plan.use_rslora,
         "use_dora": plan.use_dora,
-        "pissa_init": plan.init_lora_weights == "pissa",
+        # It wants a quantized model prepared by scripts/pissa_init.py instead.
+        "pissa_init": plan.init_lora_weights == "pissa" and plan.quantization == "none",
         "loraplus_lr_ratio": plan.loraplus_lr_ratio,
     }
 

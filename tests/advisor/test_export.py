@@ -124,16 +124,33 @@ def test_yaml_uses_keys_that_the_tool_documents(plan, tool):
     assert values["learning_rate"] == plan.learning_rate
 
 
-@pytest.mark.skipif(importlib.util.find_spec("axolotl") is None, reason="axolotl is not installed")
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("plan", PLANS)
-def test_axolotls_own_schema_accepts_its_yaml(plan):
-    from axolotl.utils.schemas.config import AxolotlInputConfig  # noqa: PLC0415
-
-    values = yaml.safe_load(exported(plan, "axolotl"))
-    config = AxolotlInputConfig(**values)
-    assert config.micro_batch_size == plan.per_device_train_batch_size
-    assert config.sequence_len == plan.max_length
+@pytest.mark.slow
+@pytest.mark.parametrize("tool", ["axolotl", "llamafactory"])
+def test_the_tool_itself_reads_its_yaml_to_the_plans_values(tool, tmp_path):
+    if importlib.util.find_spec(tool) is None:
+        pytest.skip(f"{tool} is not installed")
+    plans, files = [param.values[0] for param in PLANS], []
+    for number, plan in enumerate(plans):
+        files.append(tmp_path / f"{number}.yaml")
+        text = exported(plan, tool).replace('output_dir: "output"', f"output_dir: {tmp_path}")
+        files[-1].write_text(text, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.advisor.reading", tool, *map(str, files)],
+        cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    understood = json.loads(done.stdout.splitlines()[-1])
+    assert understood == [
+        {
+            "batch": plan.per_device_train_batch_size,
+            "accumulation": plan.gradient_accumulation_steps,
+            "length": plan.max_length,
+            "rate": plan.learning_rate,
+            "r": plan.r if plan.method != "full" else None,
+            "bits": {"4bit": 4, "8bit": 8, "none": None}[plan.quantization],
+        }
+        for plan in plans
+    ]
 
 
 @pytest.mark.parametrize("data", ["my data.jsonl", "user/name", "C:\\rows.csv", "a'b\"c\n.jsonl"])
