@@ -5,14 +5,16 @@ from typing import Any
 
 import streamlit as st
 
+from estimator.alive import Tensors
 from estimator.estimate import MemoryEstimate
-from specs import FinetunePlan
-from ui import charts, comparing, links, palette, text
+from specs import METHODS, FinetunePlan
+from ui import charts, comparing, links, notices, palette, planning, text
 from ui.comparing import Axis, Cell, Point
 from ui.forms import URL
 from ui.planning import Request
 
 _HEAT_ROWS, _HEAT_COLUMNS = "per_device_train_batch_size", "max_length"
+_MOST_TENSORS = 12
 
 
 def pivot(asked: Request, plan: FinetunePlan) -> None:
@@ -24,17 +26,14 @@ def pivot(asked: Request, plan: FinetunePlan) -> None:
     with right:
         columns = axis("Columns", [name for name in ("device", *axes) if name != rows[0]], axes)
     point = Point(model=asked.situation.model, plan=plan, gpu=asked.gpu)
-    with st.spinner("Pricing every combination ..."):
-        cells = comparing.table(point, (axes[rows[0]], rows[1]), (axes[columns[0]], columns[1]))
-    if (rows[0], columns[0]) == (_HEAT_ROWS, _HEAT_COLUMNS):
-        heat_map(cells, rows[1], columns[1], asked.situation.available_bytes)
+    with notices.progress("Pricing every combination") as told:
+        cells = comparing.table(point, (axes[rows[0]], rows[1]), (axes[columns[0]], columns[1]), told)
     table = {rows[0]: [row_link(rows[0], value) for value in rows[1]]}
     for index, value in enumerate(columns[1]):
         table[text.plain(comparing.label(columns[0], value))] = [cell(line[index]) for line in cells]
     st.table(table, border="horizontal", hide_index=True, alt=f"Used memory by {rows[0]} and {columns[0]}")
     st.caption("Everything else stays as planned; only the number formats follow the device.")
-    file = comparing.as_csv(cells, rows[1], columns[1])
-    st.download_button("CSV", file, "comparison.csv", "text/csv", icon=":material/download:", on_click="ignore")
+    download(comparing.as_csv("used_bytes", rows[1], columns[1], comparing.used_bytes(cells)))
 
 
 def axis(title: str, names: list[str], axes: Mapping[str, Axis]) -> tuple[str, Sequence[Any]]:
@@ -70,19 +69,74 @@ def cell(shown: Cell) -> str:
     return f":{palette.VERDICT_COLORS[verdict]}[{palette.VERDICT_ICONS[verdict]}\N{NO-BREAK SPACE}{used}]"
 
 
-def heat_map(cells: Sequence[Sequence[Cell]], batches: Sequence[int], lengths: Sequence[int], capacity: int) -> None:
+def heat_map(asked: Request, plan: FinetunePlan) -> None:
     """Show batch against length in colour, with the line where it stops fitting."""
+    axes = comparing.axes()
+    batches, lengths = axes[_HEAT_ROWS], axes[_HEAT_COLUMNS]
+    point = Point(model=asked.situation.model, plan=plan, gpu=asked.gpu)
+    with notices.progress("Pricing every combination") as told:
+        cells = comparing.table(point, (batches, batches.values), (lengths, lengths.values), told)
     used = [[found.estimate.used_bytes if found.estimate else 0 for found in line] for line in cells]
+    capacity = asked.situation.available_bytes
     st.plotly_chart(
-        charts.heat_map(used, batches=batches, lengths=lengths, capacity_bytes=capacity),
+        charts.heat_map(used, batches=batches.values, lengths=lengths.values, capacity_bytes=capacity),
         key="heat_map",
         config=charts.CONFIG,
         alt=f"Used memory by batch and length against {text.size(capacity)}",
     )
+    st.caption("GiB used by each combination; everything else stays as planned. Left of and below the line it fits.")
+    download(comparing.as_csv("used_bytes", batches.values, lengths.values, comparing.used_bytes(cells)))
 
 
-def step(estimate: MemoryEstimate) -> None:
-    """Show one training step: what is alive when, and where the peak is."""
+def devices_needed(asked: Request, usual: str) -> None:
+    """Show how many devices models up to hundreds of billions of parameters take."""
+    labels = {METHODS[name].label: name for name in comparing.DIVIDED}
+    chosen = st.segmented_control(
+        "Method of the table",
+        list(labels),
+        default=METHODS[usual].label if usual in comparing.DIVIDED else next(iter(labels)),
+        required=True,
+        key="devices_method",
+        bind=URL,
+    )
+    with notices.progress("Counting devices") as told:
+        found = comparing.numbers_of_devices(asked.situation, labels[chosen], told)
+    cards = list(next(iter(found.values())))
+    st.table(
+        {
+            "Model": [f"**{text.plain(model)}**" for model in found],
+            **{
+                text.plain(card): [_number(model, card, line[card], chosen) for model, line in found.items()]
+                for card in cards
+            },
+        },
+        border="horizontal",
+        hide_index=True,
+        alt=f"How many devices each model takes with {chosen}",
+    )
+    st.caption(
+        "The smallest plan of the method: one sequence on each device, activations computed twice; from two devices on "
+        "divided by FSDP. A number opens its plan."
+    )
+    download(comparing.as_csv("devices", list(found), cards, [list(line.values()) for line in found.values()]))
+
+
+def download(file: str) -> None:
+    """Offer a table as CSV."""
+    st.download_button("CSV", file, "comparison.csv", "text/csv", icon=":material/download:", on_click="ignore")
+
+
+def _number(model: str, card: str, number: int | None, method: str) -> str:
+    """Return a number of devices as a link to the plan, or that none suffices."""
+    if number is None:
+        return ":gray[too large]"
+    sharding = {"sharding": "fsdp"} if number > 1 else {}
+    changes = {"model": model, "gpu": card, "num_gpus": str(number), "method": method, **sharding}
+    return links.to_plan(f"{number:,}", {}, **changes)
+
+
+def step(asked: Request, plan: FinetunePlan, estimate: MemoryEstimate) -> None:
+    """Show one training step: what is alive when, where the peak is, and which tensors it is made of."""
     phases = estimate.phases
     st.markdown(f"The peak is in the **{max(phases, key=phases.__getitem__)}** phase of a training step.")
     st.plotly_chart(
@@ -101,6 +155,27 @@ def step(estimate: MemoryEstimate) -> None:
         f"reserved {text.size(estimate.peak_reserved_bytes)} by PyTorch, "
         f"used {text.size(estimate.used_bytes)} with what the device runtime takes."
     )
+    if plan.num_gpus == 1:
+        tensors(planning.alive(asked.situation.model, plan, asked.gpu))
+
+
+def tensors(found: Sequence[Tensors]) -> None:
+    """Show the largest tensors that are alive at the peak."""
+    shown = found[:_MOST_TENSORS]
+    st.markdown("**Alive at the peak of forward and backward pass**, the largest first")
+    st.table(
+        {
+            "What for": [palette.part(entry.component).label for entry in shown],
+            "Tensors": [f"{entry.count:,}" for entry in shown],
+            "Each": [text.size(entry.bytes_each) for entry in shown],
+            "Together": [text.size(entry.total_bytes) for entry in shown],
+        },
+        border="horizontal",
+        hide_index=True,
+        alt=f"The {len(shown)} largest groups of tensors at the peak",
+    )
+    if rest := sum(entry.total_bytes for entry in found[_MOST_TENSORS:]):
+        st.caption(f"All others: {text.size(rest)}.")
 
 
 def parts(estimate: MemoryEstimate) -> None:

@@ -1,10 +1,9 @@
 """Two choices against each other: any two axes of a plan, and what each combination needs. Knows no widget."""
 
 import csv
-import dataclasses
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from advisor import Situation
@@ -45,6 +44,19 @@ _MODELS = (
 )
 
 
+_LARGE = (
+    "meta-llama/Llama-3.1-8B",
+    "Qwen/Qwen2.5-32B",
+    "meta-llama/Llama-3.1-70B",
+    "openai/gpt-oss-120b",
+    "mistralai/Mixtral-8x22B-v0.1",
+    "meta-llama/Llama-3.1-405B",
+)
+DIVIDED = ("full", "lora", "qlora")
+"""The methods whose numbers of devices are shown."""
+_FOR_LARGE = ("GeForce RTX 4090", "GeForce RTX 5090", "L40S", "A100 SXM4 80 GB", "H100 SXM5 80 GB", "B200")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
     """What is priced: a model, a plan, a device."""
@@ -81,8 +93,8 @@ def axes() -> Mapping[str, Axis]:
         "device": Axis(values=(*_SIZES, *_CARDS), usual=_SIZES, moved=_on_device),
         "model": Axis(
             values=_MODELS,
-            usual=_MODELS[:4],
-            moved=lambda point, value: dataclasses.replace(point, model=models.find(value)),
+            usual=_MODELS[:3],
+            moved=lambda point, value: replace(point, model=models.find(value)),
         ),
         "max_length": _field("max_length", (256, 512, 1024, 2048, 4096, 8192, 16_384)),
         "per_device_train_batch_size": _field("per_device_train_batch_size", (1, 2, 4, 8, 16, 32)),
@@ -98,9 +110,20 @@ def axes() -> Mapping[str, Axis]:
     }
 
 
-def table(point: Point, rows: tuple[Axis, Sequence[Any]], columns: tuple[Axis, Sequence[Any]]) -> list[list[Cell]]:
-    """Return the cell of every row value and column value."""
-    return [[_cell(point, (rows[0], row), (columns[0], column)) for column in columns[1]] for row in rows[1]]
+def table(
+    point: Point,
+    rows: tuple[Axis, Sequence[Any]],
+    columns: tuple[Axis, Sequence[Any]],
+    told: Callable[[float], object] = lambda _: None,
+) -> list[list[Cell]]:
+    """Return the cell of every row value and column value; ``told`` hears the share that is done."""
+    cells: list[list[Cell]] = []
+    for number, row in enumerate(rows[1]):
+        cells.append([])
+        for done, column in enumerate(columns[1]):
+            told((number + done / len(columns[1])) / len(rows[1]))
+            cells[-1].append(_cell(point, (rows[0], row), (columns[0], column)))
+    return cells
 
 
 def map_of_methods() -> tuple[MapCell, ...]:
@@ -112,13 +135,38 @@ def map_of_methods() -> tuple[MapCell, ...]:
     return method_map(specs, cards, lambda model, plan: planning.priced(model, plan, cards[-1]))
 
 
-def as_csv(cells: Sequence[Sequence[Cell]], rows: Sequence[Any], columns: Sequence[Any]) -> str:
-    """Return a table of used bytes as CSV; what cannot be priced stays empty."""
+def numbers_of_devices(
+    situation: Situation, method: str, told: Callable[[float], object]
+) -> dict[str, dict[str, int | None]]:
+    """Return, by model and device, how many of the device a method takes at least; None where no number suffices.
+
+    Args:
+        situation: Its model stands first; its data and goal hold for all.
+        method: The method.
+        told: Is told the share that is done.
+    """
+    names = list(dict.fromkeys((situation.model.name, *_LARGE)))
+    found: dict[str, dict[str, int | None]] = {}
+    for done, name in enumerate(names):
+        told(done / len(names))
+        model = situation.model if name == situation.model.name else models.find(name)
+        cards = [gpus.find(card) for card in _FOR_LARGE]
+        asked = [replace(situation, model=model, gpu=card, free_bytes=None, num_gpus=1, pins={}) for card in cards]
+        found[name] = {entry.gpu.name: planning.devices_needed(entry, method) for entry in asked}
+    return found
+
+
+def used_bytes(cells: Sequence[Sequence[Cell]]) -> list[list[int | str]]:
+    """Return the used bytes of every cell, and nothing for what cannot be priced."""
+    return [[cell.estimate.used_bytes if cell.estimate else "" for cell in line] for line in cells]
+
+
+def as_csv(corner: str, rows: Sequence[Any], columns: Sequence[Any], cells: Sequence[Sequence[Any]]) -> str:
+    """Return a table with its heads as CSV."""
     out = io.StringIO()
     writer = csv.writer(out)
-    writer.writerow(["used_bytes", *columns])
-    for row, line in zip(rows, cells, strict=True):
-        writer.writerow([row, *(cell.estimate.used_bytes if cell.estimate else "" for cell in line)])
+    writer.writerow([corner, *columns])
+    writer.writerows([row, *line] for row, line in zip(rows, cells, strict=True))
     return out.getvalue()
 
 
@@ -135,10 +183,10 @@ def under(plan: FinetunePlan, method: str) -> FinetunePlan:
     """Return a plan under another method, without the extras that the method cannot have."""
     if method == plan.method:
         return plan
-    plain = dataclasses.replace(plan, prepare_kbit=False).with_method("lora")
+    plain = replace(plan, prepare_kbit=False).with_method("lora")
     if not METHODS[method].trains_adapter:
         dtype = "float32" if plan.fp16 else plan.dtype
-        plain = dataclasses.replace(plain, use_dora=False, use_rslora=False, loraplus_lr_ratio=None, dtype=dtype)
+        plain = replace(plain, use_dora=False, use_rslora=False, loraplus_lr_ratio=None, dtype=dtype)
     return plain.with_method(method)
 
 
@@ -146,12 +194,12 @@ def _field(name: str, values: tuple[Any, ...]) -> Axis:
     return Axis(
         values=values,
         usual=values,
-        moved=lambda point, value: dataclasses.replace(point, plan=dataclasses.replace(point.plan, **{name: value})),
+        moved=lambda point, value: replace(point, plan=replace(point.plan, **{name: value})),
     )
 
 
 def _with_method(point: Point, method: str) -> Point:
-    return dataclasses.replace(point, plan=under(point.plan, method))
+    return replace(point, plan=under(point.plan, method))
 
 
 def _on_device(point: Point, name: str) -> Point:
@@ -159,7 +207,7 @@ def _on_device(point: Point, name: str) -> Point:
     gpu = gpus.find(name)
     wish = drafted(Situation(model=point.model, gpu=gpu), point.plan.method, RULE_SETS["evidence"])
     formats = {field: getattr(wish, field) for field in ("dtype", "bf16", "fp16", "adapter_dtype")}
-    return dataclasses.replace(point, gpu=gpu, plan=dataclasses.replace(point.plan, **formats))
+    return replace(point, gpu=gpu, plan=replace(point.plan, **formats))
 
 
 def _cell(point: Point, *moves: tuple[Axis, Any]) -> Cell:

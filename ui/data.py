@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 
 from catalog import paths
 from specs import DataError
+from trainer.columns import proposed_columns
 from trainer.contract import DataSource
 from trainer.dataset import recognised_layout, rows
 from trainer.doctor import Report, examined
@@ -66,10 +67,13 @@ def find(label: str) -> Data:
     return Data(label=label, path=kept, columns=columns, report=report)
 
 
-def unnamed_columns(label: str) -> tuple[str, ...]:
-    """Return the columns of an upload whose layout is not recognised by itself; nothing for all other data."""
+def unnamed_columns(label: str) -> tuple[tuple[str, ...], Mapping[str, str]]:
+    """Return the columns of an upload whose layout is not recognised by itself, and their likely roles.
+
+    For all other data there are none.
+    """
     path = _upload(label)
-    return _unnamed_columns(path) if path else ()
+    return _unnamed_columns(path) if path else ((), {})
 
 
 def said_columns(label: str) -> dict[str, str]:
@@ -102,16 +106,16 @@ def _upload(label: str) -> Path | None:
 
 
 @functools.lru_cache(maxsize=16)
-def _unnamed_columns(path: Path) -> tuple[str, ...]:
+def _unnamed_columns(path: Path) -> tuple[tuple[str, ...], Mapping[str, str]]:
     try:
         row: Mapping[str, Any] = next((row for _, row in rows(path) if isinstance(row, dict)), {})
     except DataError:
-        return ()
+        return (), {}
     try:
         recognised_layout(row, str(path))
     except DataError:
-        return tuple(map(str, row))
-    return ()
+        return tuple(map(str, row)), proposed_columns(row)
+    return (), {}
 
 
 @functools.lru_cache(maxsize=16)

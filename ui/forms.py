@@ -115,20 +115,20 @@ def data(names: list[str]) -> str:
 
 def columns(label: str) -> None:
     """Ask which column plays which role, for an upload that is not recognised by itself; the answer is kept with it."""
-    names = unnamed_columns(label)
+    names, likely = unnamed_columns(label)
     if not names:
         return
-    said = said_columns(label)
+    said = said_columns(label) or likely
+    known = {" + ".join(layout.roles): (*layout.roles, *layout.optional) for layout in LAYOUTS}
+    guess = next((" + ".join(layout.roles) for layout in LAYOUTS if set(layout.roles) <= set(said)), None)
     with st.container(border=True, key="columns"):
         st.markdown("**Which column is which?** The file has none of the usual layouts.")
-        known = {" + ".join(layout.roles): (*layout.roles, *layout.optional) for layout in LAYOUTS}
-        guess = next((" + ".join(layout.roles) for layout in LAYOUTS if set(layout.roles) <= set(said)), None)
         layout = st.selectbox(
             "Layout",
             list(known),
             index=list(known).index(guess) if guess else None,
             key=f"layout {label}",
-            placeholder="what the rows hold",
+            placeholder="what a row holds",
             help="What a row of the file holds, by the names of the roles.",
         )
         roles = known[layout] if layout else ()
@@ -140,9 +140,8 @@ def columns(label: str) -> None:
                 key=_column_key(label, role),
                 placeholder="column of your file",
                 help=f"The column that holds what other files call {role}.",
-                on_change=_keep_columns,
-                args=(label, roles),
             )
+        st.button("Use these columns", disabled=not roles, on_click=_keep_columns, args=(label, roles))
 
 
 def wishes() -> dict[str, str]:

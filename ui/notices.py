@@ -1,6 +1,7 @@
 """What the page says when something is wrong, or takes its time."""
 
 import functools
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
@@ -12,6 +13,7 @@ from specs import LorafitError
 from ui import text
 
 _NOTICE = "notice"
+_A_MOMENT_SECONDS = 0.5
 
 
 @contextmanager
@@ -56,6 +58,19 @@ def waiting() -> Iterator[None]:
             yield
         finally:
             _LISTENER.reset(listening)
+
+
+@contextmanager
+def progress(words: str) -> Iterator[Callable[[float], None]]:
+    """Yield what takes the share that is done; a bar appears once it lasts, so that quick work moves nothing."""
+    began, place = time.monotonic(), st.empty()
+
+    def show(share: float) -> None:
+        if time.monotonic() - began > _A_MOMENT_SECONDS:
+            place.progress(min(1.0, share), f"{words} {share:.0%}")
+
+    yield show
+    place.empty()
 
 
 def tell(words: str) -> None:

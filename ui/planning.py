@@ -2,16 +2,18 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from advisor import Advice, Recommendation, Situation, advise
 from advisor.rules import RULE_SETS
-from advisor.search import drafted
+from advisor.search import Search, drafted
 from catalog import gpus, machine, models, paths
 from estimator import library
+from estimator.alive import Tensors, alive_at_peak
 from estimator.estimate import MemoryEstimate
+from estimator.replay import Replay
 from specs import MIB, FinetunePlan, GpuSpec, LorafitError, ModelSpec, PlanError
 from trainer.contract import Place
 from ui import fields, notices
@@ -108,8 +110,31 @@ def request(inputs: Inputs, method: Mapping[str, str]) -> Request:
 
 
 def recommendation(asked: Request) -> Recommendation:
-    """Return the advice for a request."""
-    return advise(asked.situation, rules=asked.rules, price=asked.price, at_least=asked.at_least)
+    """Return the advice for a request; what was asked lately is remembered."""
+    return _advised(asked.rules, _Key(asked.situation))
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """A situation that can be looked up: its pins are a mapping, which has no hash of its own."""
+
+    situation: Situation
+
+    def __hash__(self) -> int:
+        """Leave the pins out; equality still compares them."""
+        situation = self.situation
+        return hash((situation.model, situation.gpu, situation.available_bytes, situation.task, situation.goal))
+
+
+@functools.lru_cache(maxsize=256)
+def _advised(rules: str, key: _Key) -> Recommendation:
+    return advise(key.situation, rules=rules, price=_price_for(key.situation))
+
+
+def _price_for(situation: Situation) -> Callable[[FinetunePlan], MemoryEstimate]:
+    """Return what prices plans on the free memory of a situation's device."""
+    gpu = dataclasses.replace(situation.gpu, usable_bytes=situation.available_bytes)
+    return lambda plan: priced(situation.model, plan, gpu)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +161,31 @@ def insisted(asked: Request, result: Recommendation) -> list[Insisted]:
         accepted = freed is None or freed.accepts(advice.value)
         found.append(Insisted(advice, accepted, used - asked.price(wished.plan).used_bytes))
     return found
+
+
+def devices_needed(situation: Situation, method: str) -> int | None:
+    """Return how many of the device a method's smallest plan takes; None if no number suffices.
+
+    From two devices on, FSDP divides the plan.
+    """
+    return _devices_needed(_Key(dataclasses.replace(situation, num_gpus=1)), method)
+
+
+@functools.lru_cache(maxsize=1024)
+def _devices_needed(key: _Key, method: str) -> int | None:
+    situation = key.situation
+    gpu = dataclasses.replace(situation.gpu, usable_bytes=situation.available_bytes)
+    search = Search(situation, RULE_SETS["evidence"], _price_for(situation))
+    smallest = search.smallest_of(method)
+    if smallest.fits:
+        return 1
+    return library.gpus_needed(situation.model, search.divided(smallest.plan, 2), gpu, progress=notices.tell)
+
+
+@functools.lru_cache(maxsize=64)
+def alive(model: ModelSpec, plan: FinetunePlan, gpu: GpuSpec) -> tuple[Tensors, ...]:
+    """Return the tensors that are alive at the peak of a step on one device."""
+    return alive_at_peak(Replay(library.tape_for(model, plan, gpu=gpu, progress=notices.tell), plan, gpu))
 
 
 def is_traced(situation: Situation) -> bool:

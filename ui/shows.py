@@ -6,7 +6,7 @@ import streamlit as st
 
 from advisor import Recommendation, cheatsheet
 from advisor.export import FORMATS, exported
-from advisor.levers import Alternative, Lever
+from advisor.levers import Alternative
 from advisor.speed import Speed
 from advisor.tree import Question
 from estimator.estimate import MemoryEstimate
@@ -15,6 +15,7 @@ from ui import fields, links, palette, text
 from ui.bars import Bar, memory_bars
 from ui.forms import URL
 from ui.planning import Insisted, Request
+from ui.spending import Spending
 
 
 def verdict(asked: Request, result: Recommendation, estimate: MemoryEstimate) -> None:
@@ -24,6 +25,17 @@ def verdict(asked: Request, result: Recommendation, estimate: MemoryEstimate) ->
     fits = f":{color}[{icon} {estimate.verdict.capitalize()}] with {METHODS[result.plan.method].label}"
     time = _time(result.speed, asked.price_per_hour)
     st.markdown(f"### {fits}: {_room(estimate)}{time}  \n:small[:gray[{_behind(result, estimate)}]]")
+
+
+def devices_needed(asked: Request, result: Recommendation, number: int | None) -> None:
+    """Say how many of the device would hold the method, as a link to that plan."""
+    label, name = METHODS[result.plan.method].label, asked.situation.gpu.name
+    if number is None:
+        st.markdown(f"No number of {text.plain(name)} holds {label}: what each one holds whole is too large for it.")
+        return
+    changes = {"num_gpus": str(number), "method": label, "sharding": "fsdp"}
+    words = links.to_plan(f"{number:,} x {text.plain(name)}", st.query_params.to_dict(), **changes)
+    st.markdown(f"{words} would hold {label}, its weights divided by FSDP.")
 
 
 def memory(estimate: MemoryEstimate) -> None:
@@ -96,8 +108,11 @@ def tree(questions: Sequence[Question]) -> None:
 
 def cautions(result: Recommendation, estimate: MemoryEstimate) -> None:
     """Show what a person should know before the start."""
-    for caution in (*result.warnings, *estimate.warnings):
-        st.warning(text.plain(str(caution)), icon=":material/warning:")
+    found = [text.plain(str(caution)) for caution in (*result.warnings, *estimate.warnings)]
+    if found:
+        st.warning(
+            found[0] if len(found) == 1 else "\n".join(f"- {words}" for words in found), icon=":material/warning:"
+        )
 
 
 def levers(result: Recommendation, estimate: MemoryEstimate) -> None:
@@ -108,9 +123,9 @@ def levers(result: Recommendation, estimate: MemoryEstimate) -> None:
         return
     st.table(
         {
-            "Change": [_lever_link(lever) for lever in result.levers],
-            "From": [text.plain(text.value(lever.before)) for lever in result.levers],
-            "To": [text.plain(text.value(lever.after)) for lever in result.levers],
+            "Change": [_plan_link(lever.field, lever.after) for lever in result.levers],
+            "From": [text.plain(_setting(lever.field, lever.before)) for lever in result.levers],
+            "To": [text.plain(_setting(lever.field, lever.after)) for lever in result.levers],
             "Frees": [text.size(lever.saved_bytes) for lever in result.levers],
             "Then": [verdict_words("fits" if lever.fits else "does not fit") for lever in result.levers],
             "Price": [text.plain(lever.cost) for lever in result.levers],
@@ -118,6 +133,27 @@ def levers(result: Recommendation, estimate: MemoryEstimate) -> None:
         border="horizontal",
         hide_index=True,
         alt=f"Changes that free some of {text.size(estimate.used_bytes)}",
+    )
+
+
+def spendings(found: Sequence[Spending]) -> None:
+    """Show single changes that need more memory, with what they bring."""
+    st.markdown("**What would use the room**")
+    if not found:
+        st.caption("Nothing that would help needs more memory.")
+        return
+    st.table(
+        {
+            "Change": [_plan_link(entry.field, entry.after) for entry in found],
+            "From": [text.plain(_setting(entry.field, entry.before)) for entry in found],
+            "To": [text.plain(_setting(entry.field, entry.after)) for entry in found],
+            "Takes": [_change(entry.more_bytes) for entry in found],
+            "Then": [verdict_words(entry.verdict) for entry in found],
+            "Gain": [text.plain(entry.gain) for entry in found],
+        },
+        border="horizontal",
+        hide_index=True,
+        alt="Changes that take more memory",
     )
 
 
@@ -164,10 +200,14 @@ def _method_link(entry: Alternative) -> str:
     return links.to_plan(words, st.query_params.to_dict(), method=METHODS[entry.plan.method].label)
 
 
-def _lever_link(lever: Lever) -> str:
+def _plan_link(field: str, after: object) -> str:
     """Return a change as a link to the plan with it."""
-    after = METHODS[lever.after].label if lever.field == "method" else text.value(lever.after)
-    return links.to_plan(f"`{lever.field}`", st.query_params.to_dict(), **{lever.field: after})
+    return links.to_plan(f"`{field}`", st.query_params.to_dict(), **{field: _setting(field, after)})
+
+
+def _setting(field: str, value: object) -> str:
+    """Return a field's value as its widget shows it."""
+    return METHODS[str(value)].label if field == "method" else text.value(value)
 
 
 def _change(num_bytes: int) -> str:

@@ -22,6 +22,12 @@ def headline(asked: Request, result: Recommendation, estimate: MemoryEstimate) -
         st.caption(text.plain(obstacle))
 
 
+def way_out(asked: Request, result: Recommendation, estimate: MemoryEstimate) -> None:
+    """Say how many devices would hold what does not fit; comes last, since it may need a trace."""
+    if estimate.verdict == "does not fit" and not asked.situation.gpu.is_cpu:
+        shows.devices_needed(asked, result, planning.devices_needed(asked.situation, result.plan.method))
+
+
 def start(asked: Request, result: Recommendation, estimate: MemoryEstimate, *, disabled: bool) -> None:
     """Offer the start; a click queues the run and opens its page."""
     token = st.session_state.setdefault("ticket", secrets.token_hex(8))

@@ -36,6 +36,36 @@ def test_a_device_that_is_not_here_cannot_start(page):
     assert page(gpu="24 GiB").button(key="start").disabled
 
 
+def test_a_plan_that_does_not_fit_says_how_many_devices_would_hold_it(page):
+    app = page(model="meta-llama/Llama-3.1-70B", gpu="GeForce RTX 4090", method="LoRA")
+    link = next(text.value for text in app.markdown if "would hold" in text.value)
+    assert "num_gpus=" in link
+    number = link.split("num_gpus=")[1].split("&")[0]
+    there = page(
+        model="meta-llama/Llama-3.1-70B", gpu="GeForce RTX 4090", num_gpus=number, method="LoRA", sharding="fsdp"
+    )
+    assert not any("Does not fit" in text.value for text in there.markdown)
+
+
+def test_the_room_that_is_left_can_be_spent_and_says_on_what(page):
+    tables = page(view="Room", gpu="GeForce RTX 4090", model="meta-llama/Llama-3.1-8B", method="QLoRA (4-bit)").table
+    spent = next(table.value for table in tables if "Gain" in table.value)
+    assert spent["Takes"].str.startswith("+").all()
+    assert spent["Change"].str.contains("gradient_checkpointing").any()
+
+
+def test_a_price_per_hour_prices_the_run(page):
+    app = page(gpu="GeForce RTX 4090", model="meta-llama/Llama-3.1-8B", price="2")
+    assert any("to pay" in text.value for text in app.markdown)
+
+
+def test_fields_are_drawn_when_they_are_set_or_looked_at(page):
+    app = page(r="64")
+    assert [box.key for box in app.number_input if box.key in {"r", "max_length"}] == ["r"]
+    app.number_input(key="r").set_value(32).run()
+    assert any("32" in str(table.value.get("Yours")) for table in app.table)
+
+
 def test_reasons_carry_their_source(page):
     app = page(reasons="true")
     table = app.table[0].value

@@ -4,6 +4,7 @@ import streamlit as st
 
 from advisor.tree import questions
 from ui import dataviews, forms, notices, planning, shows, starting
+from ui.spending import spendings
 
 head = st.container()
 left, right = st.columns([5, 9], gap="large")
@@ -32,9 +33,12 @@ with head, notices.errors(), notices.waiting():
     if room.open:
         with room:
             shows.levers(result, estimate)
+            if result.fits:
+                shows.spendings(spendings(asked, result.plan))
     if data.open:
         with data:
             dataviews.examination(asked.data, result.plan.max_length)
     if export.open:
         with export:
             shows.export(asked, result)
+    starting.way_out(asked, result, estimate)
