@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Self
 
 from estimator.conditions import Conditions
@@ -71,15 +72,15 @@ class Recipe:
     @property
     def key(self) -> str:
         """A name for the tape's file."""
-        return hashlib.sha256(self.to_json().encode()).hexdigest()[:32]
+        return _key(self)
 
     def to_json(self) -> str:
         """Return the recipe as canonical JSON."""
-        usual = FinetunePlan.for_method(self.plan.method, "traced")
+        usual, said = FinetunePlan.for_method(self.plan.method, "traced"), self.plan.to_dict()
         values = {
             "config": json.loads(self.config_json),
             "method": self.plan.method,
-            "plan": _said({name: self.plan.to_dict()[name] for name in _TRACED}, usual.to_dict()),
+            "plan": _said({name: said[name] for name in _TRACED}, usual.to_dict()),
             "conditions": _said(dataclasses.asdict(self.conditions), dataclasses.asdict(Conditions())),
             "single": self.single,
             "beyond_window": self.beyond_window,
@@ -99,6 +100,11 @@ class Recipe:
             single=values["single"],
             beyond_window=values["beyond_window"],
         )
+
+
+@lru_cache(maxsize=4096)
+def _key(wanted: Recipe) -> str:
+    return hashlib.sha256(wanted.to_json().encode()).hexdigest()[:32]
 
 
 def recipe(model: ModelSpec, plan: FinetunePlan, conditions: Conditions, gpu: GpuSpec | None = None) -> Recipe:
@@ -159,9 +165,10 @@ def added_tokens(plan: FinetunePlan) -> int:
 def differs_by_layer(plan: FinetunePlan) -> bool:
     """Return whether an adapter is no sum of alike layers, so that a few of them do not stand for all.
 
-    Ranks may be a layer's own; the tensor of a prefix holds all layers; AdaLoRA's regularization visits each.
+    Ranks may be a layer's own; the tensor of a prefix holds all layers; in the model's own loss AdaLoRA's
+    regularization makes gradients of all layers at once.
     """
-    return bool(plan.rank_pattern) or plan.method in {"prefix-tuning", "adalora"}
+    return bool(plan.rank_pattern) or plan.method == "prefix-tuning" or (plan.method, plan.loss) == ("adalora", "full")
 
 
 def sliding_window(config: Mapping[str, Any]) -> int | None:

@@ -60,12 +60,15 @@ class RankBudget(TrainerCallback):
 class BudgetedTrainer(Trainer):
     """A trainer that keeps the budget of ranks in its checkpoints."""
 
-    def with_orthogonality(self, loss: torch.Tensor) -> torch.Tensor:
-        """Return the loss of one forward pass with AdaLoRA's share of the step's regularization."""
+    def orthogonality(self) -> torch.Tensor | float:
+        """Return AdaLoRA's regularization, as one forward pass' share of the step's; 0 without.
+
+        To be called before the forward pass: its backward pass then comes last, and until then no gradient of it lives.
+        """
         model = self.accelerator.unwrap_model(self.model)
         added = orthogonality(model) if model.training else None
         # As TRL adds up the losses of accumulated passes: each counts as a part of the step's.
-        return loss if added is None else loss + added / self.current_gradient_accumulation_steps
+        return 0.0 if added is None else added / self.current_gradient_accumulation_steps
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:  # noqa: FBT001, FBT002
         """Save the model; AdaLoRA's with all its ranks, as the optimizer's states have them, and its budget beside."""

@@ -99,7 +99,7 @@ class _PlanTrainer(_SafeTrainer, SFTTrainer):
         if self._session.plan.loss == "full":
             inputs["use_cache"] = False
             return Trainer.compute_loss(self, model, inputs, *args, **kwargs)
-        return self.with_orthogonality(super().compute_loss(model, inputs, *args, **kwargs))
+        return self.orthogonality() + super().compute_loss(model, inputs, *args, **kwargs)
 
 
 class _PreferenceTrainer(_SafeTrainer, DPOTrainer):

@@ -18,7 +18,6 @@ from estimator.tracer.cuda_facts import cuda_behaviour, replaced, scratch
 from estimator.tracer.model import TracedModel, quantization_constants
 from estimator.tracer.recorder import Recorder, Recording
 from specs import FinetunePlan
-from trainer.adapters import orthogonality
 
 # retain_graph and create_graph.
 _PLAIN = (False, False)
@@ -85,9 +84,7 @@ def _forward(model: nn.Module, batch: Batch, plan: FinetunePlan) -> tuple[torch.
         return outputs.loss, outputs
     num_items = torch.zeros((), dtype=torch.long)
     loss = -outputs.log_probs
-    loss = loss.sum() / torch.as_tensor(num_items).clamp(min=1)
-    regularization = orthogonality(model)
-    return loss if regularization is None else loss + regularization, outputs
+    return loss.sum() / torch.as_tensor(num_items).clamp(min=1), outputs
 
 
 def _backward(loss: torch.Tensor) -> None:
