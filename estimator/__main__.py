@@ -52,11 +52,30 @@ def _estimate(arguments: Sequence[str]) -> None:
     if asked.table:
         _table(model, plan, gpu)
         return
+    needed = library.gpus_needed(model, plan, gpu, progress=_progress)
+    if asked.gpus_needed and needed is not None:
+        plan = _on_gpus(plan, needed)
     found = library.price(model, plan, gpu, progress=_progress)
     if asked.json:
-        print(json.dumps({**found.to_dict(), "seconds": round(time.monotonic() - started, 3)}, indent=2))
+        seconds = round(time.monotonic() - started, 3)
+        print(json.dumps({**found.to_dict(), "gpus_needed": needed, "seconds": seconds}, indent=2))
     else:
         print(_page(model, plan, gpu, found))
+        print(f"  {_needed(needed, plan, gpu)}")
+
+
+def _on_gpus(plan: FinetunePlan, number: int) -> FinetunePlan:
+    """Return a plan on so many cards: alone without a strategy, several under the plan's own or FSDP."""
+    if number == 1:
+        return dataclasses.replace(plan, num_gpus=1, sharding="none", offload="none")
+    return dataclasses.replace(plan, num_gpus=number, sharding=library.strategy(plan))
+
+
+def _needed(needed: int | None, plan: FinetunePlan, gpu: GpuSpec) -> str:
+    if needed == 1:
+        return f"One {gpu.name} suffices."
+    number = "No number" if needed is None else f"{needed:,}"
+    return f"{number} of {gpu.name} divided by {library.strategy(plan)} will do."
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -72,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, kind in _typed_fields():
         flag = "--" + name.replace("_", "-")
         parser.add_argument(flag, **({"action": switch} if kind is bool else {"type": kind}))
+    parser.add_argument("--gpus-needed", action="store_true", help="estimate for as many cards as it takes")
     parser.add_argument("--json", action="store_true", help="everything, as JSON")
     parser.add_argument("--table", action="store_true", help="methods by batch sizes")
     return parser
@@ -85,7 +105,7 @@ def _typed_fields() -> Iterator[tuple[str, Callable[[str], Any]]]:
     yield from ((name, int) for name in ("max_length", "num_gpus"))
     yield "lora_dropout", float
     yield from ((name, str) for name in ("bnb_4bit_quant_type", "bnb_4bit_quant_storage", "dtype", "adapter_dtype"))
-    yield from ((name, str) for name in ("loss", "attn_implementation", "optim", "sharding", "bias"))
+    yield from ((name, str) for name in ("loss", "attn_implementation", "optim", "sharding", "offload", "bias"))
     yield from ((name, bool) for name in ("bnb_4bit_use_double_quant", "prepare_kbit", "packing"))
     yield from ((name, bool) for name in ("gradient_checkpointing", "use_reentrant", "use_dora"))
 
@@ -99,6 +119,8 @@ def _plan(asked: argparse.Namespace, model: ModelSpec) -> FinetunePlan:
     values = {name: getattr(asked, name) for name in names if getattr(asked, name) is not None}
     if values.get("num_gpus", 1) > 1:
         values.setdefault("sharding", "ddp")
+    elif asked.gpus_needed and values.get("sharding", "none") != "none":
+        values["num_gpus"] = 2  # a strategy needs several; how many is what is asked
     if asked.autocast:
         values["fp16" if values.get("dtype") == "float16" else "bf16"] = True
     limit = model.max_position_embeddings

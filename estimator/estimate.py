@@ -11,7 +11,7 @@ import numpy as np
 from estimator.overhead import context_bytes, worker_bytes
 from estimator.replay import GRADIENTS, Replay
 from estimator.reservation import Circumstances, unpacked_bytes
-from estimator.sharding import Replica, Share, on_each_gpu, replica, share
+from estimator.sharding import Replica, Share, on_each_gpu, replica, share, with_room
 from estimator.tape import COMPONENTS, Tape
 from specs import FinetunePlan, GpuSpec, gib
 
@@ -100,7 +100,8 @@ def estimate(
         gpu: The device.
         circumstances: How PyTorch reserves and transformers loads; None as LoRAFit's trainer has it.
     """
-    replay = Replay(tape, plan, gpu, circumstances or Circumstances())
+    divided = plan.sharding not in {"none", "ddp"}
+    replay = Replay(tape, plan, with_room(gpu) if divided else gpu, circumstances or Circumstances())
     phases = replay.phases()
     peak = max(phases.values())
     reserved = peak + unpacked_bytes(tape, plan) if gpu.is_cpu else max(replay.reservation.reserved_bytes, peak)

@@ -26,7 +26,7 @@ from estimator.kernels import fallback_warning, kernel_choice
 from estimator.overhead import context_bytes, worker_bytes
 from estimator.recipe import LIBRARIES, Recipe, is_masked, recipe
 from estimator.sharding import gpus_needed as smallest_number
-from estimator.sharding import on_each_gpu, replica, share
+from estimator.sharding import on_each_gpu, replica, share, with_room
 from estimator.tape import FORMAT, Tape
 from specs import FinetunePlan, GpuSpec, LorafitError, ModelSpec, PlanError, SpecError, TraceError
 from specs.plan import Sharding
@@ -78,8 +78,8 @@ def price(model: ModelSpec, plan: FinetunePlan, gpu: GpuSpec, *, progress: Progr
     """
     found = estimate(tape_for(model, plan, progress=progress, gpu=gpu), plan, gpu)
     choice = kernel_choice(model, plan, gpu, masked=is_masked(plan))
-    fallback = fallback_warning(choice, model, plan)
-    return found if fallback is None else replace(found, warnings=(*found.warnings, fallback))
+    told = (fallback_warning(choice, model, plan), _beyond_positions(model, plan))
+    return replace(found, warnings=(*found.warnings, *(text for text in told if text is not None)))
 
 
 def least_used_bytes(model: ModelSpec, plan: FinetunePlan, gpu: GpuSpec, *, progress: Progress | None = None) -> int:
@@ -93,7 +93,7 @@ def least_used_bytes(model: ModelSpec, plan: FinetunePlan, gpu: GpuSpec, *, prog
     if plan.sharding not in {"none", "ddp"}:
         return 0
     allocated = peak_allocated_bytes(tape_for(model, plan, progress=progress, gpu=gpu), plan, gpu)
-    return allocated + (worker_bytes() if gpu.is_cpu else context_bytes(gpu))
+    return allocated + _beyond_pytorch(gpu)
 
 
 def gpus_needed(model: ModelSpec, plan: FinetunePlan, gpu: GpuSpec, *, progress: Progress | None = None) -> int | None:
@@ -104,18 +104,26 @@ def gpus_needed(model: ModelSpec, plan: FinetunePlan, gpu: GpuSpec, *, progress:
     Raises:
         LorafitError: If the model cannot be built or traced.
     """
-    several: Sharding = plan.sharding if plan.sharding != "none" else "fsdp"
-    one = replace(plan, num_gpus=1, sharding="none")
+    several = strategy(plan)
+    one = replace(plan, num_gpus=1, sharding="none", offload="none")
     tape = tape_for(model, one, progress=progress, gpu=gpu)
-    alone, whole = estimate(tape, one, gpu), replica(tape, one)
+    alone = estimate(tape, one, gpu if several == "ddp" else with_room(gpu))
+    components = {**alone.components, "overhead": _beyond_pytorch(gpu)}
+    whole = replica(tape, one)
 
     def used_on_each(num_gpus: int) -> int:
         if num_gpus == 1:
-            return alone.used_bytes
+            least = least_used_bytes(model, one, gpu)
+            return least if least > gpu.usable_bytes else estimate(tape, one, gpu).used_bytes
         held = share(whole, replace(plan, num_gpus=num_gpus, sharding=several))
-        return sum(on_each_gpu(alone.components, whole, held).values())
+        return sum(on_each_gpu(components, whole, held).values())
 
     return smallest_number(used_on_each, gpu.usable_bytes)
+
+
+def strategy(plan: FinetunePlan) -> Sharding:
+    """Return how several cards share a plan: as it says, or by FSDP where it is for one."""
+    return plan.sharding if plan.sharding != "none" else "fsdp"
 
 
 def shipped_file(wanted: Recipe, folder: Path = _SHIPPED) -> Path:
@@ -254,6 +262,17 @@ class TapeLibrary:
 
 _LIBRARY = TapeLibrary()
 atexit.register(_LIBRARY.tracer.stop)
+
+
+def _beyond_pytorch(gpu: GpuSpec) -> int:
+    return worker_bytes() if gpu.is_cpu else context_bytes(gpu)
+
+
+def _beyond_positions(model: ModelSpec, plan: FinetunePlan) -> str | None:
+    limit = model.max_position_embeddings
+    if limit is None or plan.max_length <= limit:
+        return None
+    return f"{model.name} was made for {limit:,} tokens, fewer than max_length ({plan.max_length:,}): shorten it."
 
 
 def _silent(_: str) -> None:

@@ -1,14 +1,11 @@
 """What one of several GPUs holds: DDP, ZeRO-1/2/3, FSDP2, with or without offload to the host."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
 
 from estimator.optimizer import optimizer_memory
 from estimator.tape import Resident, Tape
-from specs import MIB, FinetunePlan, PlanError
-
-Offload = Literal["none", "optimizer", "all"]
+from specs import MIB, FinetunePlan, GpuSpec
 
 MOST_GPUS = 16_384
 """The largest number of GPUs that ``gpus_needed`` considers; Llama 3.1 405B trained on as many, arXiv:2407.21783."""
@@ -23,15 +20,8 @@ Source: https://docs.nvidia.com/deeplearning/nccl/user-guide/docs/env.html, NCCL
 _MAX_LIVE_PARAMS = 1_000_000_000
 _PERSISTENT_HIDDEN_SIZES = 10
 
-# deepspeed/runtime/zero/config.py: offload_param needs stage 3; torch's CPUOffloadPolicy moves everything at once.
-_OFFLOADS: Mapping[str, tuple[Offload, ...]] = {
-    "zero1": ("none", "optimizer"),
-    "zero2": ("none", "optimizer"),
-    "zero3": ("none", "optimizer", "all"),
-    "fsdp": ("none", "all"),
-}
-
 _HALF, _FLOAT = 2, 4
+_BOUNDLESS_BYTES = 2**50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,41 +100,48 @@ def replica(tape: Tape, plan: FinetunePlan) -> Replica:
     )
 
 
-def share(model: Replica, plan: FinetunePlan, *, offload: Offload = "none") -> Share:
-    """Return what each of a plan's GPUs holds besides activations.
+def share(model: Replica, plan: FinetunePlan) -> Share:
+    """Return what each of a plan's GPUs holds besides activations, and its process in RAM.
 
     Args:
         model: The replica that is divided.
-        plan: Decides strategy, number of GPUs, and mixed precision.
-        offload: What lies in RAM instead: nothing, the optimizer, or the parameters too.
-
-    Raises:
-        PlanError: If the strategy has no such offload.
+        plan: Decides strategy, number of GPUs, offload, and mixed precision.
     """
-    allowed = _OFFLOADS.get(plan.sharding, ("none",))
-    if offload not in allowed:
-        raise PlanError("offload", f"under sharding {plan.sharding} must be {' or '.join(allowed)}", offload)
     if plan.sharding == "fsdp":
-        return _fsdp(model, plan, offload)
+        return _fsdp(model, plan)
     if plan.sharding.startswith("zero"):
-        return _zero(model, plan, offload)
+        return _zero(model, plan)
     return _data_parallel(model, plan)
 
 
 def on_each_gpu(components: Mapping[str, int], model: Replica, held: Share) -> dict[str, int]:
     """Return an estimate's components for one of several GPUs, from those of a single GPU that holds everything.
 
-    Gradients count as far as they are there at the moment that the components describe.
+    Gradients count as far as they are there at the moment that the components describe. The allocator's cache keeps
+    its share of what is allocated.
     """
     whole_gradients = max(1, model.trained_params * model.trained_itemsize)
     there = components["gradients"] / whole_gradients
-    return {
+    found = {
         **components,
         **held.components,
         "gradients": round(there * held.components["gradients"]),
         "workspace": components["workspace"] + held.components["workspace"],
         "overhead": components.get("overhead", 0) + held.outside_bytes,
     }
+    if "cache" in components:
+        cache_share = components["cache"] / max(1, _allocated_bytes(components))
+        found["cache"] = round(cache_share * _allocated_bytes(found))
+    return found
+
+
+def with_room(gpu: GpuSpec) -> GpuSpec:
+    """Return a card like another with room for everything: a model that is divided was never on one alone."""
+    return replace(gpu, memory_bytes=_BOUNDLESS_BYTES, usable_bytes=_BOUNDLESS_BYTES)
+
+
+def _allocated_bytes(components: Mapping[str, int]) -> int:
+    return sum(num_bytes for name, num_bytes in components.items() if name not in {"cache", "overhead"})
 
 
 def gpus_needed(bytes_on_each: Callable[[int], int], usable_bytes: int, *, most: int = MOST_GPUS) -> int | None:
@@ -190,7 +187,7 @@ def _data_parallel(model: Replica, plan: FinetunePlan) -> Share:
     )
 
 
-def _zero(model: Replica, plan: FinetunePlan, offload: Offload) -> Share:
+def _zero(model: Replica, plan: FinetunePlan) -> Share:
     """DeepSpeed's stages: optimizer, then gradients, then parameters divided; always with a 32-bit copy of the trained.
 
     Source: Rajbhandari et al. 2020, ZeRO, arXiv:1910.02054; deepspeed/runtime/zero/stage_1_and_2.py
@@ -207,11 +204,11 @@ def _zero(model: Replica, plan: FinetunePlan, offload: Offload) -> Share:
     if stage == 3:
         live = min(sum(weights.values()), _MAX_LIVE_PARAMS * _HALF)
         workspace += live
-        weights, host = _parts(weights, gpus, offload)
+        weights, host = _parts(weights, plan)
         weights = _summed(weights, {"weights": model.persistent_bytes})
     if stage >= 2:
         gradients = _part(gradients, gpus)
-    if offload != "none":
+    if plan.offload != "none":
         # The gradients go to the host in 32 bit as they come; on the GPU one layer's are alive.
         host += master + _FLOAT * _part(model.trained_params, gpus)
         master, gradients = 0, model.layer.trained_params * itemsize
@@ -224,7 +221,7 @@ def _zero(model: Replica, plan: FinetunePlan, offload: Offload) -> Share:
     )
 
 
-def _fsdp(model: Replica, plan: FinetunePlan, offload: Offload) -> Share:
+def _fsdp(model: Replica, plan: FinetunePlan) -> Share:
     """FSDP2: parameters, gradients and optimizer divided; a layer and the next gathered, the head between the passes.
 
     Source: accelerate/utils/fsdp_utils.py, fsdp2_prepare_model (1.15): trained weights in 32 bit under mixed
@@ -235,10 +232,10 @@ def _fsdp(model: Replica, plan: FinetunePlan, offload: Offload) -> Share:
     mixed = plan.autocast_dtype is not None
     itemsize = _FLOAT if mixed and plan.quantization == "none" else model.trained_itemsize
     gathered_itemsize = _HALF if mixed else itemsize
-    weights, host = _parts(_summed(model.frozen, _scaled(model.trained, itemsize)), gpus, offload)
+    weights, host = _parts(_summed(model.frozen, _scaled(model.trained, itemsize)), plan)
     gradients = _part(model.trained_params * itemsize, gpus)
     states = _state_bytes(model, itemsize, gpus)
-    if offload == "all":
+    if plan.offload == "all":
         host += gradients + states
         gradients = states = 0
     gathered = 2 * _gathered(model.layer, gathered_itemsize) + _gathered(model.tail, gathered_itemsize)
@@ -259,10 +256,10 @@ def _components(weights: Mapping[str, int], *, gradients: int, optimizer_states:
     return {**weights, "gradients": gradients, "optimizer_states": optimizer_states, "workspace": workspace}
 
 
-def _parts(weights: Mapping[str, int], gpus: int, offload: Offload) -> tuple[dict[str, int], int]:
+def _parts(weights: Mapping[str, int], plan: FinetunePlan) -> tuple[dict[str, int], int]:
     """Return one GPU's part of the parameters, and the bytes of it that lie in RAM instead."""
-    divided = {name: _part(num_bytes, gpus) for name, num_bytes in weights.items()}
-    if offload != "all":
+    divided = {name: _part(num_bytes, plan.num_gpus) for name, num_bytes in weights.items()}
+    if plan.offload != "all":
         return divided, 0
     return dict.fromkeys(divided, 0), sum(divided.values())
 

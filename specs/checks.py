@@ -43,6 +43,14 @@ _RANGES: Mapping[str, tuple[float, float]] = {
 _PATTERN_RANGES: Mapping[str, str] = {"rank_pattern": "r", "alpha_pattern": "lora_alpha"}
 """Each pattern with the field whose range its numbers have."""
 
+# deepspeed/runtime/zero/config.py: offload_param needs stage 3; torch's CPUOffloadPolicy moves everything at once.
+_OFFLOADS: Mapping[str, tuple[str, ...]] = {
+    "zero1": ("none", "optimizer"),
+    "zero2": ("none", "optimizer"),
+    "zero3": ("none", "optimizer", "all"),
+    "fsdp": ("none", "all"),
+}
+
 _NAME_PATTERN = re.compile(r"[\w.\\|()^$*+-]{1,200}")
 _QUANTIFIERS = re.compile(r"[*+]")
 
@@ -208,6 +216,11 @@ def _check_contradictions(plan: "FinetunePlan") -> None:
             plan.num_gpus > 1 and plan.sharding == "none",
             "sharding",
             "several GPUs need ddp, zero1, zero2, zero3 or fsdp",
+        ),
+        (
+            plan.offload not in _OFFLOADS.get(plan.sharding, ("none",)),
+            "offload",
+            f"under sharding {plan.sharding} must be {' or '.join(_OFFLOADS.get(plan.sharding, ('none',)))}",
         ),
     )
     for broken, subject, rule in rules:

@@ -17,6 +17,7 @@ Attention = Literal["sdpa", "eager", "flash_attention_2"]
 Loss = Literal["full", "chunked", "fused"]
 Bias = Literal["none", "all", "lora_only"]
 Sharding = Literal["none", "ddp", "zero1", "zero2", "zero3", "fsdp"]
+Offload = Literal["none", "optimizer", "all"]
 Optimizer = Literal[
     "adamw_torch",
     "adamw_torch_fused",
@@ -147,6 +148,9 @@ class FinetunePlan:
     num_gpus: int = 1
     sharding: Sharding = "none"
     """How several devices share the work."""
+    offload: Offload = "none"
+    """What lies in RAM instead of on the devices: DeepSpeed's ``offload_optimizer``, or with ``offload_param`` (FSDP's
+    ``cpu_offload``) all that is divided."""
 
     def __post_init__(self) -> None:
         """Refuse values out of range and choices that contradict each other."""

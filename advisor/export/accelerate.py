@@ -20,7 +20,7 @@ def text(job: Job) -> str:
         "mixed_precision": _MIXED_PRECISION[plan.autocast_dtype],
         "main_training_function": "main",
         "deepspeed_config": _deepspeed(job) if kind == "DEEPSPEED" else None,
-        "fsdp_config": _fsdp() if kind == "FSDP" else None,
+        "fsdp_config": _fsdp(job) if kind == "FSDP" else None,
         "use_cpu": False,
     }
     comment = "accelerate launch --config_file accelerate.yaml train.py --data FILE"
@@ -40,18 +40,18 @@ def _deepspeed(job: Job) -> dict[str, Any]:
         "zero3_save_16bit_model": plan.sharding == "zero3",
         "gradient_accumulation_steps": plan.gradient_accumulation_steps,
         "gradient_clipping": plan.max_grad_norm,
-        "offload_optimizer_device": "none",
-        "offload_param_device": "none",
+        "offload_optimizer_device": "none" if plan.offload == "none" else "cpu",
+        "offload_param_device": "cpu" if plan.offload == "all" else "none",
     }
 
 
-def _fsdp() -> dict[str, Any]:
+def _fsdp(job: Job) -> dict[str, Any]:
     return {
         "fsdp_version": 2,
         "fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
         "fsdp_reshard_after_forward": True,
         "fsdp_cpu_ram_efficient_loading": True,
         "fsdp_state_dict_type": "SHARDED_STATE_DICT",
-        "fsdp_offload_params": False,
+        "fsdp_offload_params": job.plan.offload == "all",
         "fsdp_activation_checkpointing": False,
     }

@@ -47,6 +47,8 @@ def test_a_table_has_every_method(capsys):
         pytest.param(["--method", "magic"], "must be one of", id="unknown method"),
         pytest.param(["--model", "no/such model"], "model", id="unknown model"),
         pytest.param(["--optim", "magic"], "optim", id="unknown optimizer"),
+        pytest.param(["--offload", "all"], "under sharding none", id="offload without a strategy"),
+        pytest.param(["--target-modules", "q_porj"], "Nearest: q_proj", id="misspelt module"),
     ],
 )
 def test_bad_input_gets_one_sentence_and_status_two(capsys, arguments, words):
@@ -55,3 +57,26 @@ def test_bad_input_gets_one_sentence_and_status_two(capsys, arguments, words):
     assert words in printed.err
     assert "Traceback" not in printed.err
     assert printed.out == ""
+
+
+def test_how_many_cards_it_takes_is_told_and_estimated(capsys):
+    large = ["--model", "70B", "--method", "full", "--gpu", "A100 80GB", "--autocast", "--gradient-checkpointing"]
+    sharded = [*large, "--gpus-needed", "--sharding", "zero3"]
+    status, printed = run(capsys, *sharded, "--json")
+    on_cards = json.loads(printed.out)
+    assert status == 0
+    assert 8 < on_cards["gpus_needed"] < 64
+    assert on_cards["verdict"] != "does not fit"
+    _, printed = run(capsys, *sharded, "--offload", "optimizer", "--json")
+    offloaded = json.loads(printed.out)
+    assert offloaded["gpus_needed"] < on_cards["gpus_needed"]
+    assert offloaded["host_bytes"] > on_cards["host_bytes"] + 20e9
+    _, printed = run(capsys, *large)
+    assert "divided by fsdp" in printed.out
+
+
+def test_a_card_that_suffices_is_one(capsys):
+    _, printed = run(capsys, *MODEL, "--autocast", "--json")
+    assert json.loads(printed.out)["gpus_needed"] == 1
+    _, printed = run(capsys, *MODEL, "--autocast")
+    assert "One GeForce RTX 4090 suffices." in printed.out
