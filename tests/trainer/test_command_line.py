@@ -15,7 +15,7 @@ ROW = '{"prompt": "a", "completion": "b"}\n'
 
 
 def call(runs: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "LORAFIT_RUNS": str(runs)}
+    environment = {**os.environ, "LORAFIT_RUNS": str(runs), "HF_TOKEN": "hf_none"}
     return subprocess.run(
         [sys.executable, "-m", "trainer", *arguments], capture_output=True, text=True, env=environment, check=False
     )
@@ -68,3 +68,30 @@ def test_an_unknown_run_is_refused(tmp_path: Path) -> None:
     for command in ("show", "stop", "resume", "export"):
         result = call(tmp_path, command, "../../etc")
         assert (result.returncode, len(result.stderr.splitlines())) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        pytest.param(["chat"], "has saved no adapter yet", id="chat"),
+        pytest.param(["retry", "--set", "rank=8"], "is not a field of a plan", id="retry"),
+        pytest.param(["push", "me/x"], "has saved no adapter yet", id="push"),
+        pytest.param(["combine", "--weights", "1"], "at least two different runs", id="combine"),
+    ],
+)
+def test_what_a_run_cannot_give_is_refused_in_a_sentence(store, plan_of, chat_data, arguments, said):
+    run = store.create(plan_of(), chat_data)
+    store.request_stop(run.id)
+    result = call(store.folder, arguments[0], run.id, *arguments[1:])
+    assert (result.returncode, len(result.stderr.splitlines())) == (2, 1)
+    assert said in result.stderr
+
+
+def test_a_retry_is_queued_and_linked(store, plan_of, chat_data):
+    failed, _ = store.create(plan_of(), chat_data), store.create(plan_of(), chat_data)
+    store.request_stop(failed.id)
+    store.claim_next("cpu")  # holds the device, so that no worker starts
+    result = call(store.folder, "retry", failed.id, "--set", "max_length=32", "--detach")
+    assert result.returncode == 0, result.stderr
+    assert f"repeats {failed.id} with other settings" in result.stdout
+    assert store.runs()[0].plan.max_length == 32
