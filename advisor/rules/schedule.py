@@ -12,8 +12,6 @@ TINY_MODEL = 300_000_000
 """Below it a model is so narrow that it wants a higher rate; the smallest published recipe is of 0.5B."""
 SMALL_MODEL = 16_000_000_000
 """Above the 14B class."""
-LARGE_MODEL = 30_000_000_000
-"""From the 30B class on."""
 FEW_STEPS = 100
 BITSANDBYTES = frozenset({"adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit", "lion_8bit"})
 """Optimizers of bitsandbytes, which cannot update weights that FSDP divides; source at ``optim``."""
@@ -56,7 +54,7 @@ def optim(situation: Situation, plan: FinetunePlan) -> Advice:
 
 
 def learning_rate(situation: Situation, plan: FinetunePlan) -> Advice:
-    """Take 1e-3 under 0.3B, 2e-4 up to 14B, 1e-4 from 30B; less for text, preferences and full fine-tuning."""
+    """Take 1e-3 under 0.3B, 2e-4 up to 14B, 1.5e-4 above; less for text, preferences and full fine-tuning."""
     value, (least, most), why, source, confidence = _base_rate(situation, plan)
     steps = total_steps(situation, plan)
     usual = situation.task not in {"preference", "domain"} and situation.num_params >= TINY_MODEL
@@ -87,12 +85,10 @@ def _base_rate(situation: Situation, plan: FinetunePlan) -> tuple[float, tuple[f
     if situation.task == "domain":
         where = sources.UNSLOTH_NOTEBOOKS.at("continued pre-training")
         return 5e-5, (2e-5, 2e-4), "continued pre-training recipes use 5e-5", where, Confidence.MEDIUM
-    if situation.num_params >= LARGE_MODEL:
-        where = sources.QLORA_CODE.at("scripts/finetune_guanaco_33b.sh and _65b.sh")
-        return 1e-4, (5e-5, 3e-4), "Guanaco trains 33B and 65B at 1e-4", where, Confidence.MEDIUM
     if situation.num_params >= SMALL_MODEL:
-        where = sources.QLORA_CODE.at("between 2e-4 at 13B and 1e-4 at 33B")
-        return 1.5e-4, (1e-4, 3e-4), "between Guanaco's 2e-4 at 13B and 1e-4 at 33B", where, Confidence.LOW
+        where = sources.QLORA_CODE.at("scripts/finetune_guanaco_33b.sh and _65b.sh; Tinker's hyperparam_utils.py")
+        why = "between Guanaco's 1e-4 at 33B and 65B, Tinker's 1.7e-4 and torchtune's 3e-4 at 70B"
+        return 1.5e-4, (5e-5, 3e-4), why, where, Confidence.MEDIUM
     if situation.num_params < TINY_MODEL:
         where = sources.TINKER.at("hyperparam_utils.py: 5e-4 * (2000 / hidden_size) ** 0.781 for Llama shapes")
         why = "rates that suit large models hardly move one so narrow; Tinker's formula gives 1.3e-3 at a width of 576"
