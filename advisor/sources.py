@@ -34,6 +34,7 @@ TRANSFORMERS_ATTENTION = Source(
     "transformers, Attention backends", "https://huggingface.co/docs/transformers/attention_interface"
 )
 BNB_EXPERTS = Source("bitsandbytes issue 1849", "https://github.com/bitsandbytes-foundation/bitsandbytes/issues/1849")
+ZERO_OFFLOAD = Source("Ren et al. 2021, ZeRO-Offload", "https://arxiv.org/abs/2101.06840")
 BNB_FSDP = Source(
     "bitsandbytes issues 89 and 1633, LLaMA-Factory issue 5619",
     "https://github.com/bitsandbytes-foundation/bitsandbytes/issues/1633",

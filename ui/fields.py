@@ -50,6 +50,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "loss",
         "attn_implementation",
         "sharding",
+        "offload",
     ),
     "Base model": (
         "dtype",
@@ -101,6 +102,7 @@ MEANINGS: Mapping[str, str] = {
     "loss": "Whether the scores of the whole vocabulary are kept for all positions, in chunks, or never.",
     "attn_implementation": "Which attention kernel is asked for.",
     "sharding": "How several devices share the work.",
+    "offload": "What lies in RAM instead of on the devices.",
     "dtype": "Number format of the base model's weights that are not quantized.",
     "bf16": "Compute in bfloat16 where that is safe (mixed precision).",
     "fp16": "Compute in float16 with loss scaling where that is safe (mixed precision).",

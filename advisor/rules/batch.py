@@ -190,4 +190,18 @@ def sharding(situation: Situation, plan: FinetunePlan) -> Advice:
     )
 
 
+def offload(situation: Situation, plan: FinetunePlan) -> Advice:
+    """Keep everything on the devices; whoever has too few of them and time to wait moves the optimizer to RAM."""
+    choices = {"fsdp": ("none", "all"), "zero3": ("none", "optimizer", "all")}
+    return Advice(
+        field="offload",
+        value="none",
+        range=choices.get(plan.sharding, ("none", "optimizer")),
+        reason=f"With sharding {plan.sharding} over {situation.phrase('num_gpus')} memory is divided already; "
+        "what lies in RAM crosses the bus in every step.",
+        source=sources.ZERO_OFFLOAD,
+        confidence=Confidence.MEDIUM,
+    )
+
+
 _BATCH = sources.TRL_REGRET.at("keep the effective batch under 32; Guanaco, torchtune 16, LLaMA-Factory, LitGPT 8")

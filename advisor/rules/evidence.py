@@ -14,6 +14,10 @@ def _quantized(plan: FinetunePlan) -> bool:
     return plan.quantization != "none"
 
 
+def _divided(plan: FinetunePlan) -> bool:
+    return plan.sharding not in {"none", "ddp"}
+
+
 def _checkpointed(plan: FinetunePlan) -> bool:
     return plan.gradient_checkpointing
 
@@ -26,6 +30,7 @@ _ENTRIES = (
     Rule("fp16", precision.fp16, ("gpu",)),
     Rule("adapter_dtype", precision.adapter_dtype, ("method",)),
     Rule("sharding", batch.sharding, ("num_gpus",)),
+    Rule("offload", batch.offload, ("num_gpus", "sharding"), _divided),
     Rule("bnb_4bit_quant_type", precision.bnb_4bit_quant_type, ("method",), _in_4bit),
     Rule("bnb_4bit_use_double_quant", precision.bnb_4bit_use_double_quant, ("model",), _in_4bit),
     Rule("bnb_4bit_quant_storage", precision.bnb_4bit_quant_storage, ("sharding",), _in_4bit),
