@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from advisor.export.adapters import require_lora
 from advisor.export.job import Job, yaml_text
 
 _COMMENT = """The plan for Axolotl 0.19: axolotl train axolotl.yaml
@@ -13,6 +14,7 @@ _OPTIMIZERS = {"adamw_8bit": "adamw_bnb_8bit"}
 
 def text(job: Job) -> str:
     """Return Axolotl's YAML; keys as in its ``AxolotlInputConfig``."""
+    require_lora(job, "Axolotl")
     plan = job.plan
     values: dict[str, Any] = {
         "base_model": plan.model_name_or_path,

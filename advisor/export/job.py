@@ -32,26 +32,6 @@ class Job:
         return self.data.rpartition(".")[2].lower() in {"json", "jsonl", "csv", "parquet", "txt"}
 
     @property
-    def lora(self) -> dict[str, Any]:
-        """The arguments of PEFT's ``LoraConfig``."""
-        plan = self.plan
-        values: dict[str, Any] = {
-            "r": plan.r,
-            "lora_alpha": plan.lora_alpha,
-            "lora_dropout": plan.lora_dropout,
-            "target_modules": plan.target_modules if isinstance(plan.target_modules, str) else [*plan.target_modules],
-            "bias": plan.bias,
-            "use_rslora": plan.use_rslora,
-            "use_dora": plan.use_dora,
-            "task_type": "CAUSAL_LM",
-        }
-        if plan.init_lora_weights != "default":
-            values["init_lora_weights"] = plan.init_lora_weights
-        if self.uses_conv1d:
-            values["fan_in_fan_out"] = True
-        return values
-
-    @property
     def arguments(self) -> dict[str, Any]:
         """The arguments of TRL's ``SFTConfig`` that have the plan's own names."""
         plan = self.plan
@@ -70,6 +50,11 @@ def launch_commands(plan: FinetunePlan, script: str) -> tuple[str, ...]:
         return (alone,)
     shared = shlex.join(["python", "-m", *torchrun_arguments(plan.num_gpus, nodes=2), script])
     return (alone, f"{shared}  # on each of 2 nodes, HOST is one of them")
+
+
+def targets(plan: FinetunePlan) -> str | list[str]:
+    """Return PEFT's ``target_modules``."""
+    return plan.target_modules if isinstance(plan.target_modules, str) else [*plan.target_modules]
 
 
 def yaml_text(values: Mapping[str, Any], comment: str) -> str:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from advisor.export.adapters import require_lora
 from advisor.export.job import Job, yaml_text
 
 _COMMENT = """The plan for LLaMA-Factory 0.9.5: llamafactory-cli train llamafactory.yaml
@@ -15,6 +16,7 @@ _ATTENTION = {"sdpa": "sdpa", "flash_attention_2": "fa2", "eager": "disabled"}
 
 def text(job: Job) -> str:
     """Return LLaMA-Factory's YAML; keys as in its hparams and transformers' ``TrainingArguments``."""
+    require_lora(job, "LLaMA-Factory")
     plan = job.plan
     name = _dataset_name(job)
     values: dict[str, Any] = {

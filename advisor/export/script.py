@@ -2,7 +2,7 @@
 
 import re
 
-from advisor.export import snippet
+from advisor.export import adapters, snippet
 from advisor.export.job import Job, call_text, launch_commands, literal
 
 _HEAD = '''"""Fine-tunes {model} with {method}, as planned by LoRAFit.
@@ -102,7 +102,7 @@ def main():
     model.config.use_cache = False
 {adapter}
     arguments = {arguments}
-    {kept}trainer = SFTTrainer(
+    {kept}trainer = {trainer}(
         model=model,
         args=arguments,
         train_dataset=data,
@@ -150,14 +150,26 @@ def text(job: Job) -> str:
         kept="kept = [(weight, weight.data) for weight in model.parameters() if weight.requires_grad]\n    "
         if job.has_adapter
         else "",
-        callbacks=f"EarlyStoppingCallback({plan.early_stopping_patience})" if plan.early_stopping_patience else "",
+        trainer="AdaLoraTrainer" if _budgeted(job) else "SFTTrainer",
+        callbacks=_callbacks(job),
         held_out="held_out" if plan.eval_split else "None",
         restored="    for weight, values in kept:\n        weight.data = values  # TRL casts adapters to bfloat16\n"
         if job.has_adapter
         else "",
         loraplus=_loraplus(job),
     )
-    return head + _DATA + main
+    return head + _DATA + (adapters.ADALORA if _budgeted(job) else "") + main
+
+
+def _budgeted(job: Job) -> bool:
+    return job.plan.method == "adalora"
+
+
+def _callbacks(job: Job) -> str:
+    patience = job.plan.early_stopping_patience
+    names = [f"EarlyStoppingCallback({patience})"] if patience else []
+    names += ["RankBudget()"] if _budgeted(job) else []
+    return ", ".join(names)
 
 
 def _packages(job: Job) -> str:
@@ -172,10 +184,11 @@ def _packages(job: Job) -> str:
 def _peft_imports(job: Job) -> str:
     if not job.has_adapter:
         return ""
-    names = ["LoraConfig", "get_peft_model"]
+    names = ", get_peft_model"
     if job.plan.prepare_kbit:
-        names.append("prepare_model_for_kbit_training")
-    lines = [f"from peft import {', '.join(names)}"]
+        names += ", prepare_model_for_kbit_training"
+    first, *lines = adapters.imported(job)
+    lines.insert(0, first + names)
     if job.plan.loraplus_lr_ratio is not None:
         lines.append("from peft.optimizers import create_loraplus_optimizer")
     return "\n".join(lines)
@@ -184,6 +197,7 @@ def _peft_imports(job: Job) -> str:
 def _transformers_imports(job: Job) -> str:
     names = ["BitsAndBytesConfig"] if job.plan.quantization != "none" else []
     names += ["EarlyStoppingCallback"] if job.plan.early_stopping_patience else []
+    names += ["TrainerCallback"] if _budgeted(job) else []
     return "".join(f"{name}, " for name in names)
 
 
@@ -217,7 +231,7 @@ def _adapter(job: Job) -> str:
             lines.append("model.enable_input_require_grads()")
     if job.has_adapter:
         lines += [
-            f"peft_config = {call_text('LoraConfig', job.lora)}",
+            adapters.config_text(job, model_type="model.config.model_type"),
             "model = get_peft_model(model, peft_config, autocast_adapter_dtype=False)",
             "for name, weight in model.named_parameters():",
             '    if weight.requires_grad and "lora_magnitude_vector" not in name:',

@@ -1,15 +1,18 @@
 """The plan as the configuration objects that people paste into their own code."""
 
+from advisor.export import adapters
 from advisor.export.job import Job, call_text, literal
 
 
 def text(job: Job) -> str:
-    """Return ``LoraConfig``, ``BitsAndBytesConfig`` and ``SFTConfig`` as Python."""
+    """Return PEFT's configuration, ``BitsAndBytesConfig`` and ``SFTConfig`` as Python."""
     parts = [*imports(job), ""]
     if job.plan.quantization != "none":
         parts += [f"quantization_config = {quantization(job)}", ""]
     if job.has_adapter:
-        parts += [f"peft_config = {call_text('LoraConfig', job.lora)}", ""]
+        if job.plan.method == "ia3":
+            parts += ['model_type = ""  # as the config.json of your model says', ""]
+        parts += [adapters.config_text(job, model_type="model_type"), ""]
     arguments = {"output_dir": job.output_dir, **job.arguments}
     parts += [f"training_args = {call_text('SFTConfig', arguments)}", ""]
     return "\n".join(parts)
@@ -20,8 +23,7 @@ def imports(job: Job) -> list[str]:
     lines = []
     if job.plan.load_in_4bit:
         lines.append("import torch")
-    if job.has_adapter:
-        lines.append("from peft import LoraConfig")
+    lines += adapters.imported(job)
     if job.plan.quantization != "none":
         lines.append("from transformers import BitsAndBytesConfig")
     return [*lines, "from trl import SFTConfig"]

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from advisor.export.job import Job, yaml_text
+from advisor.export.adapters import require_lora
+from advisor.export.job import Job, targets, yaml_text
 
 _COMMENT = """The plan for TRL 1.16: trl sft --config trl_sft.yaml
 TRL keeps the adapter of a quantized model in bfloat16, whatever adapter_dtype says."""
@@ -10,6 +11,7 @@ TRL keeps the adapter of a quantized model in bfloat16, whatever adapter_dtype s
 
 def text(job: Job) -> str:
     """Return the YAML of TRL's command line: SFTConfig, ModelConfig and ScriptArguments in one."""
+    require_lora(job, "TRL's command line")
     plan = job.plan
     values: dict[str, Any] = {
         "model_name_or_path": plan.model_name_or_path,
@@ -31,7 +33,7 @@ def text(job: Job) -> str:
             "lora_r": plan.r,
             "lora_alpha": plan.lora_alpha,
             "lora_dropout": plan.lora_dropout,
-            "lora_target_modules": job.lora["target_modules"],
+            "lora_target_modules": targets(plan),
             "use_rslora": plan.use_rslora,
             "use_dora": plan.use_dora,
             "lora_task_type": "CAUSAL_LM",

@@ -19,7 +19,7 @@ from trl import DatasetMixtureConfig, ModelConfig, ScriptArguments, SFTConfig, T
 from advisor.export import FORMATS, exported
 from advisor.export.job import launch_commands
 from catalog import paths
-from specs import FinetunePlan
+from specs import METHODS, FinetunePlan, PlanError
 from trainer import launcher
 from trainer.contract import DataSource, Place
 from trainer.store import Store
@@ -41,15 +41,24 @@ PLANS = [
         id="QLoRA under FSDP",
     ),
 ]
+BEYOND_LORA = [
+    pytest.param(FinetunePlan.for_method("adalora", MODEL, load_in_4bit=True, max_steps=9, tinit=2), id="AdaLoRA"),
+    pytest.param(FinetunePlan.for_method("ia3", MODEL, target_modules=("k_proj", "down_proj")), id="IA3"),
+    pytest.param(FinetunePlan.for_method("prompt-tuning", MODEL, num_virtual_tokens=7), id="prompt tuning"),
+    pytest.param(FinetunePlan.for_method("prefix-tuning", MODEL, load_in_8bit=True), id="prefix tuning"),
+    pytest.param(
+        FinetunePlan.for_method("lora", MODEL, rank_pattern={"q_proj": 4}, alpha_pattern={"q_proj": 8}), id="ranks"
+    ),
+]
 
 
-@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize("plan", [*PLANS, *BEYOND_LORA])
 def test_the_script_and_the_snippet_are_python(plan):
     for name in ("script", "snippet"):
         ast.parse(exported(plan, name))
 
 
-@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize("plan", [*PLANS, *BEYOND_LORA])
 def test_the_script_needs_nothing_of_lorafit(plan):
     tree = ast.parse(exported(plan, "script"))
     imported = {node.module.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
@@ -59,7 +68,7 @@ def test_the_script_needs_nothing_of_lorafit(plan):
     assert imported <= {"argparse", "json", "os", "torch", "datasets", "peft", "transformers", "trl"}
 
 
-@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize("plan", [*PLANS, *BEYOND_LORA])
 def test_the_plan_file_reads_back_to_the_same_plan(plan):
     assert FinetunePlan.from_json(exported(plan, "plan")) == plan
 
@@ -78,6 +87,26 @@ def test_the_snippet_builds_the_objects_with_the_plans_values(plan, tmp_path):
         assert (names["peft_config"].r, names["peft_config"].lora_alpha) == (plan.r, plan.lora_alpha)
     if plan.load_in_4bit:
         assert names["quantization_config"].bnb_4bit_use_double_quant == plan.bnb_4bit_use_double_quant
+
+
+@pytest.mark.parametrize("plan", BEYOND_LORA)
+def test_the_snippet_configures_other_adapters_as_the_plan_says(plan):
+    names = {}
+    source = exported(plan, "snippet").partition("training_args")[0]
+    exec(compile(source, "snippet.py", "exec"), names)  # noqa: S102 - our own export
+    config, said = names["peft_config"].to_dict(), plan.to_dict()
+    told = {name for name in said if name in config and METHODS[plan.method].uses(name)}
+    told -= {"target_modules", "init_lora_weights"}
+    assert config["peft_type"] == METHODS[plan.method].peft_type
+    assert plan.method != "ia3" or set(config["target_modules"]) == set(plan.target_modules)
+    assert {name: config[name] for name in told} == {name: said[name] for name in told}
+
+
+@pytest.mark.parametrize("tool", ["trl", "axolotl", "llamafactory"])
+@pytest.mark.parametrize("plan", BEYOND_LORA)
+def test_a_tool_without_the_adapter_is_refused_with_a_way_out(plan, tool):
+    with pytest.raises(PlanError, match=r"(method|rank_pattern): .* Export the Python script\.$"):
+        exported(plan, tool)
 
 
 @pytest.mark.parametrize("plan", PLANS)
@@ -105,7 +134,7 @@ def test_torchrun_reads_the_commands_for_several_devices_and_nodes():
     assert all(" ".join(command) in exported(plan, "script") for command in (alone, shared))
 
 
-@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize("plan", [*PLANS, *BEYOND_LORA])
 def test_accelerate_loads_its_configuration(plan, tmp_path):
     path = tmp_path / "accelerate.yaml"
     path.write_text(exported(plan, "accelerate"), encoding="utf-8")

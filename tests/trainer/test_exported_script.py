@@ -1,0 +1,45 @@
+"""The exported script trains other adapters than LoRA as a run does: the same losses, an adapter that loads."""
+
+import json
+import runpy
+import sys
+import threading
+
+import pytest
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+from advisor.export import exported
+from trainer.session import Session
+from trainer.train import train
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+PLANS = [
+    pytest.param({"method": "adalora", "init_r": 6, "target_r": 2, "tinit": 1, "tfinal": 1}, id="AdaLoRA"),
+    pytest.param({"method": "ia3", "target_modules": ("k_proj", "down_proj")}, id="IA3"),
+    pytest.param({"method": "prompt-tuning", "num_virtual_tokens": 6}, id="prompt tuning"),
+    pytest.param({"method": "prefix-tuning"}, id="prefix tuning"),
+    pytest.param({"method": "lora", "rank_pattern": {r"layers\.1\..*q_proj": 9}}, id="ranks by layer"),
+]
+
+
+@pytest.mark.parametrize("values", PLANS)
+def test_the_script_has_the_losses_of_a_run(
+    store, chat_data, place, tiny_model, plan_of, tmp_path, monkeypatch, capsys, values
+):
+    plan = plan_of(
+        **{"max_steps": 5, "save_steps": 2, "learning_rate": 1e-2, "gradient_accumulation_steps": 2} | values
+    )
+    run = store.create(plan, chat_data, place=place)
+    train(Session(store.claim_next(place.device), store, threading.Event()))
+    script, output = tmp_path / "train.py", tmp_path / "output"
+    script.write_text(exported(plan, "script"), encoding="utf-8")
+    arguments = ["--data", chat_data.path, "--model", str(tiny_model), "--output", str(output)]
+    monkeypatch.setattr(sys, "argv", [str(script), *arguments])
+    capsys.readouterr()
+    runpy.run_path(str(script), run_name="__main__")
+    history = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    losses = [entry["loss"] for entry in history if "loss" in entry]
+    assert losses == pytest.approx([metric.loss for metric in store.metrics(run.id)], rel=1e-3)
+    PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_model), output)
