@@ -8,7 +8,7 @@ from typing import Any
 from advisor import levers, sources, speed, warnings
 from advisor.advice import Advice, AtLeast, Caution, Confidence, Estimate, Price, Rule, unbounded
 from advisor.levers import Alternative, Lever
-from advisor.rules import RULE_SETS, classic
+from advisor.rules import RULE_SETS, classic, contradictions
 from advisor.search import HEADROOM, Fit, Search
 from advisor.situation import Situation
 from advisor.speed import Speed
@@ -83,7 +83,7 @@ def advise(
         fit = search.as_it_is(plan)
         advice = (classic.method_advice(situation), *_explained(search, fit, rule_set))
         cautions = (
-            *classic.disagreements(situation, fit.plan, fit.estimate),
+            *contradictions.disagreements(situation, fit.plan, fit.estimate),
             *warnings.cautions(situation, plan, fit.estimate),
         )
     else:

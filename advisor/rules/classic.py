@@ -1,192 +1,18 @@
-"""The textbook table as it stands, with its starter recipe and its rules for data and task."""
+"""The textbook's rules as they stand: its table, with its starter recipe and its rules for data and task."""
 
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 from advisor import sources
-from advisor.advice import Advice, Caution, Confidence, Estimate, Rule
+from advisor.advice import Advice, Confidence, Rule
 from advisor.rules import evidence
 from advisor.rules.method import within_method
+from advisor.rules.textbook import LARGE_DATA_ROWS, SMALL_DATA_ROWS, STARTER_RECIPE, TASK_RANKS, decisions, row
 from advisor.situation import Situation
-from specs import GIB, METHODS, FinetunePlan, gib
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One row of the textbook table; a pair is the range that it prints."""
-
-    size: str
-    billions: float
-    """Where the size class lies, to find the nearest for a model in between."""
-    memory_gib: tuple[float, float]
-    method: str
-    r: tuple[int, int]
-    lora_alpha: tuple[int, int]
-    targets: str
-    """Roles of the targeted modules: q, k, v, o and m for the feed-forward layers."""
-    lora_dropout: tuple[float, float]
-    double_quant: bool = False
-    bf16_only: bool = True
-    learning_rate: tuple[float, float]
-
-
-TABLE = (
-    Row(
-        size="1B-3B",
-        billions=1.7,
-        memory_gib=(12, math.inf),
-        method="lora",
-        r=(8, 16),
-        lora_alpha=(16, 32),
-        targets="qv",
-        lora_dropout=(0.05, 0.05),
-        bf16_only=False,
-        learning_rate=(2e-4, 2e-3),
-    ),
-    Row(
-        size="7B",
-        billions=7,
-        memory_gib=(24, math.inf),
-        method="lora",
-        r=(8, 16),
-        lora_alpha=(16, 32),
-        targets="qv",
-        lora_dropout=(0.05, 0.05),
-        bf16_only=False,
-        learning_rate=(2e-4, 1e-3),
-    ),
-    Row(
-        size="7B",
-        billions=7,
-        memory_gib=(12, 16),
-        method="qlora",
-        r=(4, 8),
-        lora_alpha=(16, 16),
-        targets="qv",
-        lora_dropout=(0.05, 0.05),
-        learning_rate=(1e-4, 5e-4),
-    ),
-    Row(
-        size="13B",
-        billions=13,
-        memory_gib=(32, math.inf),
-        method="lora",
-        r=(16, 32),
-        lora_alpha=(32, 64),
-        targets="qkvo",
-        lora_dropout=(0.05, 0.1),
-        learning_rate=(2e-4, 8e-4),
-    ),
-    Row(
-        size="13B",
-        billions=13,
-        memory_gib=(16, 24),
-        method="qlora",
-        r=(8, 16),
-        lora_alpha=(16, 32),
-        targets="qv",
-        lora_dropout=(0.05, 0.05),
-        learning_rate=(1e-4, 3e-4),
-    ),
-    Row(
-        size="33B",
-        billions=33,
-        memory_gib=(64, math.inf),
-        method="lora",
-        r=(16, 32),
-        lora_alpha=(32, 64),
-        targets="qkvo",
-        lora_dropout=(0.05, 0.1),
-        learning_rate=(1e-4, 5e-4),
-    ),
-    Row(
-        size="33B",
-        billions=33,
-        memory_gib=(24, 32),
-        method="qlora",
-        r=(8, 16),
-        lora_alpha=(16, 32),
-        targets="qv",
-        lora_dropout=(0.05, 0.05),
-        double_quant=True,
-        learning_rate=(1e-4, 3e-4),
-    ),
-    Row(
-        size="65B",
-        billions=65,
-        memory_gib=(128, math.inf),
-        method="lora",
-        r=(32, 64),
-        lora_alpha=(64, 128),
-        targets="qkvom",
-        lora_dropout=(0.05, 0.1),
-        learning_rate=(1e-4, 2e-4),
-    ),
-    Row(
-        size="65B",
-        billions=65,
-        memory_gib=(40, 48),
-        method="qlora",
-        r=(8, 16),
-        lora_alpha=(32, 64),
-        targets="qv",
-        lora_dropout=(0.05, 0.05),
-        double_quant=True,
-        learning_rate=(5e-5, 2e-4),
-    ),
-)
-"""The nine rows as printed, sizes of the LLaMA class and memory in GB."""
-
-TASK_RANKS: Mapping[str, tuple[int, int]] = MappingProxyType(
-    {
-        "classification": (4, 8),
-        "style": (8, 16),
-        "instruction": (16, 32),
-        "domain": (16, 32),
-        "reasoning": (32, 64),
-        "code": (32, 64),
-        "preference": (8, 16),
-    }
-)
-"""The textbook's ranks by task complexity; a row of the table bounds them."""
-
-DECISION_MATRIX = (
-    ("8x A100", "full fine-tuning or LoRA"),
-    ("1x A100", "LoRA"),
-    ("RTX 4090", "QLoRA"),
-    ("1,000 examples", "LoRA or QLoRA"),
-    ("100,000 examples", "any"),
-    ("best accuracy", "full fine-tuning or LoRA with r = 32"),
-    ("efficiency", "QLoRA"),
-    ("several tasks", "LoRA, one adapter each"),
-)
-"""The textbook's decision matrix: what you have or want, and what it answers."""
-
-STARTER_RECIPE: Mapping[str, Any] = MappingProxyType(
-    {
-        "r": 8,
-        "lora_alpha": 16,
-        "lora_dropout": 0.05,
-        "learning_rate": 2e-4,
-        "per_device_train_batch_size": 4,
-        "gradient_accumulation_steps": 4,
-        "num_train_epochs": 3.0,
-        "max_length": 512,
-        "weight_decay": 0.01,
-        "lr_scheduler_type": "cosine",
-        "warmup_steps": 0.05,
-        "bias": "none",
-        "bnb_4bit_quant_type": "nf4",
-    }
-)
-"""What the textbook starts from where the table says nothing."""
-
-SMALL_DATA_ROWS = 1_000
-LARGE_DATA_ROWS = 100_000
+from specs import METHODS, FinetunePlan
 
 _ROLES: Mapping[str, frozenset[str]] = MappingProxyType(
     {
@@ -196,16 +22,6 @@ _ROLES: Mapping[str, frozenset[str]] = MappingProxyType(
         "o": frozenset({"o_proj", "out_proj", "dense", "c_proj"}),
     }
 )
-
-
-def row(situation: Situation) -> Row:
-    """Return the table's row for a model and card: the nearest size, then LoRA if its memory is there."""
-    size = situation.num_params / 1e9
-    nearest = min(TABLE, key=lambda entry: abs(math.log(entry.billions / size))).size
-    rows = [entry for entry in TABLE if entry.size == nearest]
-    memory = situation.gpu.memory_bytes * situation.num_gpus / GIB
-    lora, *others = rows
-    return lora if memory >= lora.memory_gib[0] or not others else others[0]
 
 
 def method(situation: Situation) -> str:
@@ -225,46 +41,16 @@ def method_advice(situation: Situation) -> Advice:
         value=method(situation),
         range=(entry.method,),
         reason=f"{fixed}{situation.phrase('model')} on {situation.gpu.name} is nearest to the row {entry.size} with "
-        f"{span}: {METHODS[entry.method].label}.",
+        f"{span}: {METHODS[entry.method].label}.{_matrix(situation)}",
         source=sources.TEXTBOOK.at(f"row {entry.size}, {METHODS[entry.method].label}"),
         confidence=Confidence.LOW,
     )
 
 
-def disagreements(situation: Situation, plan: FinetunePlan, estimate: Estimate) -> tuple[Caution, ...]:
-    """Return where the estimator or the evidence contradicts the textbook's plan, with the numbers."""
-    entry = row(situation)
-    found = []
-    if estimate.used_bytes > situation.available_bytes:
-        found.append(
-            Caution(
-                "method",
-                f"The row {entry.size} with {METHODS[plan.method].label} does not fit: it uses "
-                f"{gib(estimate.used_bytes)} of {situation.phrase('memory')} on {situation.gpu.name}.",
-                sources.ESTIMATE,
-            )
-        )
-    if situation.gpu.memory_bytes * situation.num_gpus / GIB < entry.memory_gib[0]:
-        found.append(
-            Caution(
-                "method",
-                f"The table has no row for {entry.size} under {entry.memory_gib[0]:g} GB; this is the nearest.",
-                sources.TEXTBOOK,
-            )
-        )
-    for rule in evidence.RULES:
-        if rule.field in situation.pins or not rule.applies(plan):
-            continue
-        advice, value = rule.decide(situation, plan), getattr(plan, rule.field)
-        if not advice.accepts(value):
-            found.append(
-                Caution(
-                    rule.field,
-                    f"The textbook says {value}, the evidence {advice.value}: {advice.reason}",
-                    advice.source,
-                )
-            )
-    return tuple(found)
+def _matrix(situation: Situation) -> str:
+    """Return what the decision matrix says of a situation, as a sentence that follows another."""
+    said = [f"{entry.given} -> {entry.answer}" for entry in decisions(situation)]
+    return f" Its decision matrix: {'; '.join(said)}." if said else ""
 
 
 def _data(situation: Situation) -> str:

@@ -6,10 +6,10 @@ import pytest
 
 from advisor import GOALS, TASKS
 from advisor.advise import spelled
-from advisor.rules import RULE_SETS, batch, classic, evidence
+from advisor.rules import RULE_SETS, batch, classic, contradictions, evidence, textbook
 from advisor.search import drafted
 from specs import METHODS, FinetunePlan, PlanError, SpecError
-from tests.advisor.pricing import situation
+from tests.advisor.pricing import price_of, situation
 
 GIVEN = {"model_name_or_path", "num_gpus", "method"}
 SITUATIONS = [
@@ -82,7 +82,7 @@ def test_every_task_and_goal_has_a_rank_and_a_rate(task, goal):
         pytest.param({"gpu": "Tesla T4"}, "fp16", True, id="a T4 has no bfloat16"),
         pytest.param({"gpu": "Tesla T4"}, "dtype", "float16", id="a T4 loads in float16"),
         pytest.param({}, "bf16", True, id="a 4090 computes in bfloat16"),
-        pytest.param({"model": "meta-llama/Llama-3.1-70B"}, "learning_rate", 1e-4, id="70B trains at 1e-4"),
+        pytest.param({"model": "meta-llama/Llama-3.1-70B"}, "learning_rate", 1.5e-4, id="70B trains at 1.5e-4"),
         pytest.param({"model": "meta-llama/Llama-3.1-70B"}, "lora_dropout", 0.0, id="70B without dropout"),
         pytest.param({"task": "preference"}, "learning_rate", 5e-6, id="DPO at 5e-6"),
         pytest.param({"task": "domain"}, "completion_only_loss", False, id="text is learned whole"),
@@ -154,7 +154,7 @@ def test_an_impossible_situation_is_refused_with_one_sentence(values, sentence):
 
 def test_textbook_rows_are_the_nine_of_the_table():
     shown = [
-        (row.size, row.memory_gib[0], row.method, row.r, row.lora_alpha, row.learning_rate) for row in classic.TABLE
+        (row.size, row.memory_gib[0], row.method, row.r, row.lora_alpha, row.learning_rate) for row in textbook.TABLE
     ]
     assert shown == [
         ("1B-3B", 12, "lora", (8, 16), (16, 32), (2e-4, 2e-3)),
@@ -169,13 +169,13 @@ def test_textbook_rows_are_the_nine_of_the_table():
     ]
 
 
-@pytest.mark.parametrize("row", classic.TABLE, ids=lambda row: f"{row.size} {row.method}")
+@pytest.mark.parametrize("row", textbook.TABLE, ids=lambda row: f"{row.size} {row.method}")
 def test_classic_reproduces_its_row(row):
     model = {"1B-3B": "Llama-3.2-3B", "7B": "Llama-2-7b-hf", "13B": "Llama-2-13b-hf"}
     model |= {"33B": "huggyllama/llama-30b", "65B": "huggyllama/llama-65b"}
     asked = situation(model=model[row.size], gpu=f"{row.memory_gib[0]:g} GiB")
     plan = drafted(asked, classic.method(asked), RULE_SETS["classic"])
-    assert classic.row(asked) is row
+    assert textbook.row(asked) is row
     assert plan.method == row.method
     assert row.r[0] <= plan.r <= row.r[1]
     assert row.lora_alpha[0] <= plan.lora_alpha <= row.lora_alpha[1]
@@ -218,3 +218,25 @@ def test_the_textbooks_letters_become_the_models_names(model, roles, expected):
 
 def test_every_type_named_as_without_sdpa_is_spelled_as_transformers_spells_it():
     assert {"gemma2", "gpt_oss", "bloom"} <= batch.WITHOUT_SDPA
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        pytest.param({"gpu": "A100 SXM4 80 GB", "num_gpus": 8}, "8x A100 -> Full fine-tuning or LoRA", id="eight A100"),
+        pytest.param({"gpu": "A100 SXM4 80 GB"}, "1x A100 -> LoRA", id="one A100"),
+        pytest.param({"gpu": "RTX 4090"}, "RTX 4090 -> QLoRA (4-bit)", id="a 4090"),
+        pytest.param({"dataset_rows": 1_000}, "1,000 examples -> LoRA or QLoRA (4-bit)", id="few rows"),
+        pytest.param({"goal": "quality"}, "best accuracy -> Full fine-tuning or LoRA with r = 32", id="accuracy"),
+        pytest.param({"goal": "memory"}, "efficiency -> QLoRA (4-bit)", id="efficiency"),
+    ],
+)
+def test_classic_says_what_its_decision_matrix_says(values, said):
+    assert said in classic.method_advice(situation(**values)).reason
+
+
+def test_the_textbooks_matrix_and_table_are_held_against_each_other():
+    asked = situation(model="Llama-2-7b-hf", gpu="RTX 4090")
+    plan = drafted(asked, "lora", RULE_SETS["classic"])
+    found = [str(caution) for caution in contradictions.disagreements(asked, plan, price_of(asked)(plan))]
+    assert "The textbook's own decision matrix says QLoRA (4-bit) for RTX 4090, its table LoRA." in found

@@ -1,0 +1,227 @@
+"""What the textbook prints: its table, starter recipe, ranks by task, bounds of data size and decision matrix."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from advisor.situation import Situation
+from specs import GIB, METHODS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One row of the textbook table; a pair is the range that it prints."""
+
+    size: str
+    billions: float
+    """Where the size class lies, to find the nearest for a model in between."""
+    memory_gib: tuple[float, float]
+    method: str
+    r: tuple[int, int]
+    lora_alpha: tuple[int, int]
+    targets: str
+    """Roles of the targeted modules: q, k, v, o and m for the feed-forward layers."""
+    lora_dropout: tuple[float, float]
+    double_quant: bool = False
+    bf16_only: bool = True
+    learning_rate: tuple[float, float]
+
+
+TABLE = (
+    Row(
+        size="1B-3B",
+        billions=1.7,
+        memory_gib=(12, math.inf),
+        method="lora",
+        r=(8, 16),
+        lora_alpha=(16, 32),
+        targets="qv",
+        lora_dropout=(0.05, 0.05),
+        bf16_only=False,
+        learning_rate=(2e-4, 2e-3),
+    ),
+    Row(
+        size="7B",
+        billions=7,
+        memory_gib=(24, math.inf),
+        method="lora",
+        r=(8, 16),
+        lora_alpha=(16, 32),
+        targets="qv",
+        lora_dropout=(0.05, 0.05),
+        bf16_only=False,
+        learning_rate=(2e-4, 1e-3),
+    ),
+    Row(
+        size="7B",
+        billions=7,
+        memory_gib=(12, 16),
+        method="qlora",
+        r=(4, 8),
+        lora_alpha=(16, 16),
+        targets="qv",
+        lora_dropout=(0.05, 0.05),
+        learning_rate=(1e-4, 5e-4),
+    ),
+    Row(
+        size="13B",
+        billions=13,
+        memory_gib=(32, math.inf),
+        method="lora",
+        r=(16, 32),
+        lora_alpha=(32, 64),
+        targets="qkvo",
+        lora_dropout=(0.05, 0.1),
+        learning_rate=(2e-4, 8e-4),
+    ),
+    Row(
+        size="13B",
+        billions=13,
+        memory_gib=(16, 24),
+        method="qlora",
+        r=(8, 16),
+        lora_alpha=(16, 32),
+        targets="qv",
+        lora_dropout=(0.05, 0.05),
+        learning_rate=(1e-4, 3e-4),
+    ),
+    Row(
+        size="33B",
+        billions=33,
+        memory_gib=(64, math.inf),
+        method="lora",
+        r=(16, 32),
+        lora_alpha=(32, 64),
+        targets="qkvo",
+        lora_dropout=(0.05, 0.1),
+        learning_rate=(1e-4, 5e-4),
+    ),
+    Row(
+        size="33B",
+        billions=33,
+        memory_gib=(24, 32),
+        method="qlora",
+        r=(8, 16),
+        lora_alpha=(16, 32),
+        targets="qv",
+        lora_dropout=(0.05, 0.05),
+        double_quant=True,
+        learning_rate=(1e-4, 3e-4),
+    ),
+    Row(
+        size="65B",
+        billions=65,
+        memory_gib=(128, math.inf),
+        method="lora",
+        r=(32, 64),
+        lora_alpha=(64, 128),
+        targets="qkvom",
+        lora_dropout=(0.05, 0.1),
+        learning_rate=(1e-4, 2e-4),
+    ),
+    Row(
+        size="65B",
+        billions=65,
+        memory_gib=(40, 48),
+        method="qlora",
+        r=(8, 16),
+        lora_alpha=(32, 64),
+        targets="qv",
+        lora_dropout=(0.05, 0.05),
+        double_quant=True,
+        learning_rate=(5e-5, 2e-4),
+    ),
+)
+"""The nine rows as printed, sizes of the LLaMA class and memory in GB."""
+
+TASK_RANKS: Mapping[str, tuple[int, int]] = MappingProxyType(
+    {
+        "classification": (4, 8),
+        "style": (8, 16),
+        "instruction": (16, 32),
+        "domain": (16, 32),
+        "reasoning": (32, 64),
+        "code": (32, 64),
+        "preference": (8, 16),
+    }
+)
+"""The textbook's ranks by task complexity; a row of the table bounds them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One row of the decision matrix."""
+
+    given: str
+    """What a person has or wants, as printed."""
+    methods: tuple[str, ...]
+    applies: Callable[[Situation], bool]
+    also: str = ""
+    """What the answer adds to the methods."""
+
+    @property
+    def answer(self) -> str:
+        """The answer, as printed."""
+        return " or ".join(METHODS[name].label for name in self.methods) + self.also
+
+
+DECISION_MATRIX = (
+    Decision("8x A100", ("full", "lora"), lambda asked: asked.num_gpus >= 8 and _is_a100(asked)),
+    Decision("1x A100", ("lora",), lambda asked: asked.num_gpus == 1 and _is_a100(asked)),
+    Decision("RTX 4090", ("qlora",), lambda asked: asked.num_gpus == 1 and 20 <= _gib(asked) < A100_GIB),
+    Decision("1,000 examples", ("lora", "qlora"), lambda asked: 0 < (asked.dataset_rows or 0) < 10_000),
+    Decision("100,000 examples", ("full", "lora", "qlora"), lambda asked: (asked.dataset_rows or 0) >= 10_000),
+    Decision("best accuracy", ("full", "lora"), lambda asked: asked.goal == "quality", " with r = 32"),
+    Decision("efficiency", ("qlora",), lambda asked: asked.goal == "memory"),
+    Decision("several tasks", ("lora",), lambda _asked: False, ", one adapter each"),
+)
+"""The decision matrix; what it says of one card or number of rows is taken for those nearest to it."""
+
+A100_GIB = 40
+
+STARTER_RECIPE: Mapping[str, Any] = MappingProxyType(
+    {
+        "r": 8,
+        "lora_alpha": 16,
+        "lora_dropout": 0.05,
+        "learning_rate": 2e-4,
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 4,
+        "num_train_epochs": 3.0,
+        "max_length": 512,
+        "weight_decay": 0.01,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": 0.05,
+        "bias": "none",
+        "bnb_4bit_quant_type": "nf4",
+    }
+)
+"""What the textbook starts from where the table says nothing."""
+
+SMALL_DATA_ROWS = 1_000
+LARGE_DATA_ROWS = 100_000
+
+
+def row(situation: Situation) -> Row:
+    """Return the table's row for a model and card: the nearest size, then LoRA if its memory is there."""
+    size = situation.num_params / 1e9
+    nearest = min(TABLE, key=lambda entry: abs(math.log(entry.billions / size))).size
+    rows = [entry for entry in TABLE if entry.size == nearest]
+    memory = situation.gpu.memory_bytes * situation.num_gpus / GIB
+    lora, *others = rows
+    return lora if memory >= lora.memory_gib[0] or not others else others[0]
+
+
+def decisions(situation: Situation) -> tuple[Decision, ...]:
+    """Return the rows of the decision matrix that speak of a situation."""
+    return tuple(entry for entry in DECISION_MATRIX if entry.applies(situation))
+
+
+def _is_a100(situation: Situation) -> bool:
+    return _gib(situation) >= A100_GIB
+
+
+def _gib(situation: Situation) -> float:
+    return situation.gpu.memory_bytes / GIB
