@@ -20,7 +20,7 @@ from trainer import aside, export, launcher
 from trainer import retry as retrying
 from trainer.chatting import BASE, TUNED, Conversation, Question
 from trainer.contract import DataSource, Metric, Place, Run, State
-from trainer.dataset import Turn, first_example
+from trainer.dataset import Turn, first_example, is_hub_id
 from trainer.diagnosis import Diagnosis, diagnoses, perplexity
 from trainer.doctor import examined
 from trainer.export import compared, run_dict
@@ -72,7 +72,12 @@ def _commands() -> Iterator[tuple[str, Callable[[Store, argparse.Namespace], int
     """Yield each command with what it does, in words and in code, and its options."""
     run_id: dict[str, dict[str, Any]] = {"id": {"metavar": "ID"}}
     data: dict[str, dict[str, Any]] = {
-        "--data": {"type": Path, "required": True, "metavar": "FILE", "help": "json, jsonl, csv, parquet or txt"},
+        "--data": {
+            "type": Path,
+            "required": True,
+            "metavar": "FILE",
+            "help": "json, jsonl, csv, parquet, txt, or a Hub id",
+        },
         "--columns": {"nargs": "+", "default": [], "metavar": "ROLE=COLUMN", "help": "such as prompt=question"},
     }
     detached = {"--detach": {"action": "store_true", "help": "return at once, print the run's id"}}
@@ -362,7 +367,10 @@ def _data(given: argparse.Namespace) -> DataSource:
     wrong = next((entry for entry, (role, sign, column) in zip(given.columns, said, strict=True) if not column), None)
     if wrong is not None:
         raise DataError("--columns", "takes a role and a column each", wrong, "Write prompt=question, for example")
-    return DataSource(path=str(given.data.resolve()), columns={role: column for role, _, column in said})
+    path = given.data
+    if not path.is_file() and is_hub_id(str(path)):
+        path = aside.fetch_dataset(str(path), paths.cache() / "datasets")
+    return DataSource(path=str(path.resolve()), columns={role: column for role, _, column in said})
 
 
 def _read_plan(path: Path) -> FinetunePlan:

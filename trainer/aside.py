@@ -51,8 +51,17 @@ def combine(store: Store, run_ids: Sequence[str], weights: Sequence[float], comb
     return target
 
 
-def _carry_out(module: str, *arguments: str) -> None:
-    """Run a module of the training stack to its end, away from every card.
+def fetch_dataset(name: str, folder: Path) -> Path:
+    """Fetch a data set of the Hub into a folder, unless it is there, and return its file.
+
+    Raises:
+        PassedOnError: If it cannot be fetched.
+    """
+    return Path(_carry_out("trainer.hubdata", name, str(folder)).strip())
+
+
+def _carry_out(module: str, *arguments: str) -> str:
+    """Run a module of the training stack to its end, away from every card; return what it printed.
 
     Raises:
         PassedOnError: With the sentence that it wrote last, if it ended with an error.
@@ -70,3 +79,4 @@ def _carry_out(module: str, *arguments: str) -> None:
     if done.returncode:
         said = done.stderr.strip().splitlines() or [str(RunError(module, "ended without a word", done.returncode))]
         raise PassedOnError(said[-1])
+    return done.stdout

@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ _Rows: TypeAlias = Iterator[tuple[int, "Row | Finding"]]
 
 _LARGEST_JSON = 2**30
 """Bytes of the largest json file that is read at once; jsonl has no such limit."""
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[A-Za-z0-9][\w.-]*)?")
 
 # One row is one example; the standard library's own limit of 128 KiB a field is below long documents.
 csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
@@ -99,6 +102,11 @@ def first_example(source: DataSource) -> Example:
             return entry
         finding = finding or entry
     raise DataError(Path(source.path).name, "has no row to train on", None, finding.sentence if finding else "")
+
+
+def is_hub_id(name: str) -> bool:
+    """Return whether a text names a data set of the Hub, such as ``owner/name`` or ``owner/name@revision``."""
+    return _HUB_ID.fullmatch(name) is not None
 
 
 def recognised_layout(row: Row, path: str) -> Layout:
