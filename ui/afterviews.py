@@ -31,7 +31,8 @@ def next_steps(run: Run) -> None:
 
 def mend(run: Run, points: Sequence[Metric]) -> None:
     """Offer the same run with what its failure or its curves ask for, one change a button."""
-    ways = mending.ways_on(run, points)
+    with st.spinner("Working out what would help ..."):
+        ways = mending.ways_on(run, points)
     if not ways:
         return
     st.markdown("**What would help**")
