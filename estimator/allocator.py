@@ -95,7 +95,7 @@ def reserved(events: Events, *, limit_bytes: int, mark: int, expandable: bool, s
     return Reserved(peak_bytes=int(peak) + small_bytes, rest_bytes=int(rest))
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _replayed(slots: Ints, sizes: Ints, places: Ints, num_slots: int, totals: Ints) -> tuple[int, int]:
     """Return the peak of the large pool's bytes and the rests at the mark."""
     capacity = 4 * len(sizes) + 64

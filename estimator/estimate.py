@@ -125,7 +125,7 @@ def estimate(
         error_band=ERROR_BAND,
         capacity_bytes=gpu.usable_bytes,
         warnings=_warnings(tape, plan),
-        assumptions=_assumptions(tape),
+        assumptions=_assumptions(tape, replay.circumstances, gpu),
         course=partial(_timeline, tape, plan, gpu),
     )
     return alone if plan.num_gpus == 1 else _for_one_of_several(alone, tape, plan, gpu)
@@ -213,9 +213,12 @@ def _warnings(tape: Tape, plan: FinetunePlan) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _assumptions(tape: Tape) -> tuple[str, ...]:
+def _assumptions(tape: Tape, circumstances: Circumstances, gpu: GpuSpec) -> tuple[str, ...]:
     conditions = tape.facts.get("conditions", {})
+    segments = "expandable segments" if circumstances.expandable_segments else "segments of fixed size"
+    reserves = f"PyTorch reserves in {segments} (expandable_segments in PYTORCH_ALLOC_CONF)."
     return (
+        *(() if gpu.is_cpu else (reserves,)),
         "Every sequence has max_length tokens, and every token counts in the loss.",
         f"Attention runs in the {conditions.get('attention_kernel', 'flash').replace('_', '-')} kernel.",
         "Traced with " + ", ".join(f"{name} {text}" for name, text in tape.facts.get("versions", {}).items()) + ".",
