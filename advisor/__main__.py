@@ -61,6 +61,8 @@ def _answer(chosen: argparse.Namespace) -> str:
     if chosen.json:
         data = {"rows": situation.dataset_rows, "tokens": situation.dataset_tokens}
         return json.dumps(result.to_dict() | {"data": data} | _cost(chosen, result.speed), indent=2)
+    if chosen.html:
+        return cheatsheet.page(situation, result, rules=chosen.rules)
     page = cheatsheet.markdown(situation, result, rules=chosen.rules)
     cost = _cost(chosen, result.speed).get("cost")
     return page if cost is None else f"{page}\nCost at {chosen.price_per_hour:g} an hour: about {cost:.2f}.\n"
@@ -163,6 +165,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--price-per-hour", type=float, help="of all devices together")
     parser.add_argument("--export", choices=[*FORMATS], help="print the plan in another form")
     parser.add_argument("--data", help="file whose rows and tokens are counted, and that an export names")
+    parser.add_argument("--html", action="store_true", help="the cheat sheet as a page to print")
     parser.add_argument("--json", action="store_true")
     return parser
 

@@ -1,8 +1,10 @@
-"""One page in Markdown: the plan for a situation, why, what it costs, and what to do next."""
+"""The cheat sheet: the plan for a situation, why, what it costs, and what to do next, on one page."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
+from advisor import sheet
 from advisor.advise import Recommendation, spelled
+from advisor.sheet import Section, Sheet
 from advisor.situation import GOALS, Situation
 from specs import METHODS, gib
 
@@ -28,38 +30,42 @@ _MAIN_FIELDS = (
 
 
 def markdown(situation: Situation, recommendation: Recommendation, *, rules: str = "evidence") -> str:
-    """Return the page."""
-    return "\n".join(
-        [
-            f"# Fine-tuning {_plain(situation.model.name)} on {_plain(situation.gpu.name)}",
-            "",
-            _situation_line(situation, rules),
-            "",
-            f"**{verdict(situation, recommendation)}**",
-            "",
-            *_time(recommendation),
-            "## Settings",
-            "",
-            *_table(("Setting", "Value", "Also fine", "Why"), _settings(recommendation)),
-            "",
-            "## Memory by part",
-            "",
-            *_table(("Part", "Bytes"), _parts(recommendation)),
-            "",
-            *_optional("## Take care", [f"- {_plain(str(caution))}" for caution in recommendation.warnings]),
-            *_optional(
-                "## To save memory", [f"- {_plain(lever.text)}; {lever.cost}" for lever in recommendation.levers]
+    """Return the cheat sheet as Markdown."""
+    return sheet.markdown(cheat_sheet(situation, recommendation, rules=rules))
+
+
+def page(situation: Situation, recommendation: Recommendation, *, rules: str = "evidence") -> str:
+    """Return the cheat sheet as an HTML page to print."""
+    return sheet.page(cheat_sheet(situation, recommendation, rules=rules))
+
+
+def cheat_sheet(situation: Situation, recommendation: Recommendation, *, rules: str = "evidence") -> Sheet:
+    """Return what the cheat sheet says."""
+    return Sheet(
+        title=f"Fine-tuning {situation.model.name} on {situation.gpu.name}",
+        about=_situation_line(situation, rules),
+        verdict=verdict(situation, recommendation),
+        remark=_time(recommendation),
+        sections=(
+            Section(
+                heading="Settings",
+                head=("Setting", "Value", "Also fine", "Why"),
+                rows=[*_settings(recommendation)],
+                names_first=True,
             ),
-            "## Other methods",
-            "",
-            *_table(("Method", "Memory", "Fits", "Time", "Quality"), _alternatives(recommendation)),
-            "",
-            "## If it goes wrong",
-            "",
-            *(f"- {symptom}: {cure}." for symptom, cure in SYMPTOMS),
-            "",
-            *_optional("## Sources", _sources(recommendation)),
-        ]
+            Section(heading="Memory by part", head=("Part", "Bytes"), rows=[*_parts(recommendation)]),
+            Section(heading="Take care", rows=[(str(caution),) for caution in recommendation.warnings]),
+            Section(
+                heading="To save memory", rows=[(f"{lever.text}; {lever.cost}",) for lever in recommendation.levers]
+            ),
+            Section(
+                heading="Other methods",
+                head=("Method", "Memory", "Fits", "Time", "Quality"),
+                rows=[*_alternatives(recommendation)],
+            ),
+            Section(heading="If it goes wrong", rows=[(f"{symptom}: {cure}.",) for symptom, cure in SYMPTOMS]),
+            Section(heading="Sources", rows=_sources(recommendation)),
+        ),
     )
 
 
@@ -102,10 +108,10 @@ def _situation_line(situation: Situation, rules: str) -> str:
     return "; ".join(parts) + "."
 
 
-def _time(recommendation: Recommendation) -> list[str]:
+def _time(recommendation: Recommendation) -> str:
     speed = recommendation.speed
     if speed is None:
-        return [recommendation.speed_unknown, ""]
+        return recommendation.speed_unknown
     least, most = speed.band
     text = f"About {speed.seconds_per_step:.2g} s a step, {speed.tokens_per_second:,.0f} tokens/s"
     if speed.total_seconds is not None:
@@ -113,7 +119,7 @@ def _time(recommendation: Recommendation) -> list[str]:
             f"; {speed.steps:,} steps take {duration(least * speed.total_seconds)} to "
             f"{duration(most * speed.total_seconds)}"
         )
-    return [f"{text} (an estimate from arithmetic, good to a factor of {most:.2g}).", ""]
+    return f"{text} (an estimate from arithmetic, good to a factor of {most:.2g})."
 
 
 def _settings(recommendation: Recommendation) -> Iterator[tuple[str, ...]]:
@@ -122,14 +128,14 @@ def _settings(recommendation: Recommendation) -> Iterator[tuple[str, ...]]:
             also = (
                 " to ".join(map(spelled, advice.range)) if advice.is_interval else "; ".join(map(spelled, advice.range))
             )
-            yield f"`{advice.field}`", spelled(advice.value), also, advice.reason
+            yield advice.field, spelled(advice.value), also, advice.reason
 
 
 def _parts(recommendation: Recommendation) -> Iterator[tuple[str, ...]]:
     for name, size in recommendation.estimate.components.items():
         if size:
             yield name.replace("_", " "), gib(size)
-    yield "**in all**", f"**{gib(recommendation.estimate.used_bytes)}**"
+    yield "in all", gib(recommendation.estimate.used_bytes)
 
 
 def _alternatives(recommendation: Recommendation) -> Iterator[tuple[str, ...]]:
@@ -138,20 +144,6 @@ def _alternatives(recommendation: Recommendation) -> Iterator[tuple[str, ...]]:
         yield entry.label, gib(entry.used_bytes), "yes" if entry.fits else "no", time, entry.quality
 
 
-def _sources(recommendation: Recommendation) -> list[str]:
+def _sources(recommendation: Recommendation) -> list[tuple[str]]:
     seen = {(advice.source.title, advice.source.url): None for advice in recommendation.advice if advice.source.url}
-    return [f"- {title}: {url}" for title, url in seen]
-
-
-def _optional(heading: str, lines: Sequence[str]) -> list[str]:
-    return [heading, "", *lines, ""] if lines else []
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    lines = [head, ["---"] * len(head), *rows]
-    return ["| " + " | ".join(_plain(cell) for cell in line) + " |" for line in lines]
-
-
-def _plain(text: str) -> str:
-    """Return text that cannot break a table, a heading or the page."""
-    return " ".join(text.replace("|", "/").replace("<", "&lt;").split())
+    return [(f"{title}: {url}",) for title, url in seen]

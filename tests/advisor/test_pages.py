@@ -1,6 +1,9 @@
 """What the advice looks like: the page, the decision tree, the map, and the command line."""
 
+import dataclasses
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +15,7 @@ from catalog import gpus, models, paths
 from estimator import library
 from tests.advisor.pricing import LLAMA, price_of, situation
 
+CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
 ROOT = Path(__file__).parents[2]
 
 
@@ -30,6 +34,32 @@ def test_the_cheat_sheet_names_verdict_settings_memory_and_sources():
     assert "| `learning_rate` | 0.0002 |" in page
     assert "https://github.com/artidoro/qlora" in page
     assert "tokens/s" in page
+
+
+def test_the_printable_page_says_what_the_markdown_says_and_lets_no_markup_in():
+    asked = situation()
+    named = dataclasses.replace(asked, model=dataclasses.replace(asked.model, name="<script>alert(1)</script> & co"))
+    result = advise(named, price=price_of(asked))
+    page = cheatsheet.page(named, result)
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; co" in page
+    sheet = cheatsheet.cheat_sheet(named, result)
+    for section in sheet.filled:
+        assert f"<h2>{section.heading}</h2>" in page
+    assert page.count("<tr>") == sum(len(section.rows) + 1 for section in sheet.filled if section.head)
+    assert '<a href="https://arxiv.org/abs/2106.09685">' in page
+
+
+@pytest.mark.skipif(not CHROMIUM.is_file(), reason="Chromium is not installed")
+def test_the_printable_page_fits_one_sheet_of_paper(tmp_path):
+    asked = situation(model="meta-llama/Llama-3.1-70B", gpu="12 GiB", dataset_rows=300)
+    page, paper = tmp_path / "sheet.html", tmp_path / "sheet.pdf"
+    page.write_text(cheatsheet.page(asked, advise(asked, price=price_of(asked))), encoding="utf-8")
+    command = ["--headless", "--no-sandbox", "--disable-gpu", f"--print-to-pdf={paper}", page.as_uri()]
+    subprocess.run(
+        [CHROMIUM, f"--user-data-dir={tmp_path / 'profile'}", *command], check=True, capture_output=True, timeout=120
+    )
+    assert len(re.findall(rb"/Type\s*/Page\b", paper.read_bytes())) == 1
 
 
 def test_the_tree_asks_until_a_method_fits():
