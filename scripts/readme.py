@@ -1,13 +1,20 @@
-"""Write the README's tree: one line per file, taken from each module's own first line."""
+"""Write what the README states: the tree, from each module's first line, and how exact the memory is, by comparing."""
 
 import ast
+import re
 import subprocess
 import sys
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
 from pathlib import Path
+
+from estimator import accuracy
+from estimator.__main__ import comparisons
 
 REPO = Path(__file__).resolve().parent.parent
 README = REPO / "README.md"
-BEGIN, END = "<!-- tree: make readme -->\n```\n", "```\n<!-- /tree -->"
+LABELS = {"allocated": "peak allocated", "reserved": "peak reserved", "used": "used (nvidia-smi)"}
+MEASURED = REPO / "assets" / "measured"
 OTHER_FILES = {
     "Makefile": "the commands: run, demo, check, test, accuracy, screenshots, readme",
     "requirements.txt": "what the app runs on, pinned exactly",
@@ -57,12 +64,53 @@ def line(name: str, depth: int, text: str) -> str:
     return f"{'  ' * depth + name:<28} {text}".rstrip()
 
 
-def updated(text: str) -> str:
-    """Return a README with its tree brought up to date."""
-    before, _, rest = text.partition(BEGIN)
-    return before + BEGIN + tree() + END + rest.partition(END)[2]
+def accuracy_table(found: Sequence[accuracy.Comparison]) -> str:
+    """Return the errors of all measured rows as a table in Markdown."""
+    lines = ["| | rows | mean error | worst too low | worst too high |", "|---|---|---|---|---|"]
+    for kind in accuracy.KINDS:
+        total = accuracy.summary(found, kind)
+        errors = (total.mean_abs_error, total.worst_under, total.worst_over)
+        cells = " | ".join("" if error is None else percent(error) for error in errors)
+        lines.append(f"| {LABELS[kind]} | {total.n} | {cells} |")
+    return "\n".join(lines) + "\n"
+
+
+def percent(error: float) -> str:
+    """Return the size of an error in percent, with two digits that tell something."""
+    share = abs(error) * 100
+    return f"{share:.2f} %" if share < 1 else f"{share:.1f} %"
+
+
+def accuracy_text(found: Sequence[accuracy.Comparison], day: date) -> str:
+    """Return the sentence above the table, and the table."""
+    cards = " and ".join(f"{card}" for card in dict.fromkeys(comparison.row.gpu for comparison in found))
+    return f"`make accuracy` on {day}, against {len(found)} measured runs on {cards} (rows with their sources in `assets/measured/`):\n\n{accuracy_table(found)}"
+
+
+def measured_rows() -> list[accuracy.Comparison]:
+    """Return the predictions of every measured row that the project holds."""
+    return [comparison for file in sorted(MEASURED.glob("*.csv")) for comparison in comparisons(file)]
+
+
+def updated(text: str, today: date) -> str:
+    """Return a README with tree and accuracy brought up to date; the date stays while the figures do."""
+    before, content, after = block(text, "accuracy")
+    found = measured_rows()
+    known = re.search(r"on (\d{4}-\d\d-\d\d)", content)
+    day = date.fromisoformat(known[1]) if known and accuracy_table(found) in content else today
+    text = before + accuracy_text(found, day) + after
+    before, _, after = block(text, "tree")
+    return f"{before}```\n{tree()}```\n{after}"
+
+
+def block(text: str, name: str) -> tuple[str, str, str]:
+    """Return what stands before, in and after a generated part of the README, its marks left outside."""
+    begin, end = f"<!-- {name}: make readme -->\n", f"<!-- /{name} -->"
+    before, _, rest = text.partition(begin)
+    content, _, after = rest.partition(end)
+    return before + begin, content, end + after
 
 
 if __name__ == "__main__":
-    README.write_text(updated(README.read_text(encoding="utf-8")), encoding="utf-8")
+    README.write_text(updated(README.read_text(encoding="utf-8"), datetime.now(UTC).date()), encoding="utf-8")
     sys.exit(0)
