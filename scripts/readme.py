@@ -83,8 +83,9 @@ def percent(error: float) -> str:
 
 def accuracy_text(found: Sequence[accuracy.Comparison], day: date) -> str:
     """Return the sentence above the table, and the table."""
-    cards = " and ".join(f"{card}" for card in dict.fromkeys(comparison.row.gpu for comparison in found))
-    return f"`make accuracy` on {day}, against {len(found)} measured runs on {cards} (rows with their sources in `assets/measured/`):\n\n{accuracy_table(found)}"
+    cards = " and ".join(dict.fromkeys(comparison.row.gpu for comparison in found))
+    runs = f"{len(found)} measured runs on {cards} (rows with their sources in `assets/measured/`)"
+    return f"`make accuracy` on {day}, against {runs}:\n\n{accuracy_table(found)}"
 
 
 def measured_rows() -> list[accuracy.Comparison]:
