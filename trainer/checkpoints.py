@@ -22,6 +22,7 @@ KEPT = 2
 _SMALL_FILES_BYTES = 32 * MIB
 """Tokenizer, states of generators and scheduler, configurations."""
 
+_WRITING = ".writing-"
 _NAME = re.compile(r"checkpoint-(\d+)")
 STATE = "trainer_state.json"
 
@@ -41,7 +42,7 @@ def written(run_folder: Path, *, keep: Path | None = None) -> Iterator[Path]:
     """Yield a folder to write ``checkpoint-N`` into; then move that into place and drop the older ones but ``keep``."""
     home = run_folder / CHECKPOINTS
     home.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=run_folder, prefix=".writing-") as scratch:
+    with tempfile.TemporaryDirectory(dir=run_folder, prefix=_WRITING) as scratch:
         yield Path(scratch)
         for folder in Path(scratch).glob("checkpoint-*"):
             _move(folder, home / folder.name)
@@ -53,11 +54,17 @@ def written(run_folder: Path, *, keep: Path | None = None) -> Iterator[Path]:
 @contextmanager
 def replaced(target: Path) -> Iterator[Path]:
     """Yield a folder to write into; then put it in the place of ``target``."""
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".writing-") as scratch:
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=_WRITING) as scratch:
         folder = Path(scratch) / target.name
         folder.mkdir()
         yield folder
         _move(folder, target)
+
+
+def tidy(run_folder: Path) -> None:
+    """Remove what a worker that was killed while it wrote has left."""
+    for scratch in run_folder.glob(f"{_WRITING}*"):
+        shutil.rmtree(scratch)
 
 
 def require_space(folder: Path, num_bytes: int, purpose: str) -> None:

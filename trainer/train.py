@@ -33,6 +33,8 @@ def train(session: Session) -> State:
     require_feasible(plan, session.device)
     if plan.num_gpus > 1:
         ranks.join(session.device)
+    if session.leads:
+        checkpoints.tidy(session.folder)
     session.details(libraries={name: version(name) for name in _LIBRARIES}, python=platform.python_version())
     session.measured(baseline_bytes=memory.used_bytes(session.device))
     set_seed(plan.seed)

@@ -4,12 +4,16 @@ import time
 
 import psutil
 import pytest
+import torch
 
+from specs import PlanError
 from tests.trainer.waiting import losses_of, over, waited, worker_of
-from trainer import checkpoints, launcher
+from trainer import checkpoints, lastwords, launcher
 from trainer.__main__ import show
 from trainer.contract import LOST_SECONDS, Place, State, cards, spread
 from trainer.export import RESULT
+from trainer.failure import kind_and_sentence
+from trainer.feasible import require_feasible
 from trainer.store import Store
 
 
@@ -43,6 +47,22 @@ def test_the_command_that_starts_several_processes_is_shown(store, plan_of, chat
     show(run, store)
     expected = f"torch.distributed.run --standalone --nproc-per-node=2 -m trainer.worker {store.folder} {run.id} 0"
     assert expected in capsys.readouterr().out
+
+
+def test_more_cards_than_the_machine_has_are_refused_in_a_sentence(plan_of):
+    there = torch.cuda.device_count()
+    with pytest.raises(PlanError, match=f"num_gpus: of a run started here is at most {there}, as many"):
+        require_feasible(plan_of(num_gpus=there + 2, sharding="ddp"), "cuda:0")
+
+
+def test_a_process_that_only_lost_another_one_leaves_no_word(tmp_path):
+    lastwords.leave(tmp_path, 2, *kind_and_sentence(RuntimeError("gloo: Connection closed by peer [127.0.0.1]:1")))
+    assert lastwords.read(tmp_path) is None
+    kind, sentence = kind_and_sentence(torch.OutOfMemoryError("CUDA out of memory."))
+    lastwords.leave(tmp_path, 1, kind, sentence)
+    assert lastwords.awaited(tmp_path) == ("out_of_memory", sentence)
+    lastwords.forget(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def processes_of(run_id: str) -> list[psutil.Process]:
@@ -82,6 +102,18 @@ def test_two_processes_give_the_losses_of_one_at_the_same_effective_batch_throug
     assert (store.run_folder(run.id) / RESULT / "adapter_model.safetensors").is_file()
     assert len(store.answers(run.id)) == 1
     assert losses_of(store, run.id) == pytest.approx(losses_of(store, alone.id), rel=1e-3)
+
+
+@pytest.mark.slow
+def test_the_reason_of_the_process_that_failed_is_the_reason_of_the_run(store, plan_of, chat_data, place):
+    run = store.create(plan_of(num_gpus=2, sharding="ddp", max_steps=4000), chat_data, place=place)
+    launcher.launch(store, run.id)
+    waited(store, run.id, lambda run: run.step >= 1)
+    processes = processes_of(run.id)
+    lastwords.leave(store.run_folder(run.id), 1, "out_of_memory", "memory: the second card has less.")
+    failed = waited(store, run.id, over)
+    assert (failed.error_kind, failed.error) == ("out_of_memory", "memory: the second card has less.")
+    assert gone(processes, 60)
 
 
 @pytest.mark.slow

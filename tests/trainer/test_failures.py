@@ -97,6 +97,14 @@ def test_what_fails_while_it_is_written_leaves_no_trace(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_a_killed_worker_was_writing_is_removed_and_whole_checkpoints_stay(tmp_path):
+    whole = checkpoint(tmp_path, 4)
+    checkpoint(tmp_path / ".writing-abc", 5)
+    checkpoints.tidy(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoints"]
+    assert checkpoints.newest(tmp_path) == whole
+
+
 def test_a_disk_that_is_too_small_is_told_before_anything_is_written(tmp_path):
     with pytest.raises(DiskFullError, match=r"keeping the run needs 1,048,576\.0 GiB, got '[\d.,]+ \w+ free'\. Free"):
         checkpoints.require_space(tmp_path, 2**50, "keeping the run")
