@@ -62,7 +62,7 @@ def published(comparisons: Sequence[Comparison]) -> None:
             )
     st.plotly_chart(
         charts.predicted_against_measured(proof.points(comparisons)),
-        key="proof",
+        key="proof_chart",
         config=charts.CONFIG,
         alt=f"Predicted against measured allocated memory of {len(comparisons)} published runs, close to the diagonal",
     )

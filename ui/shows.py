@@ -191,7 +191,7 @@ def export(asked: Request, result: Recommendation) -> None:
         sheet = cheatsheet.markdown(asked.situation, result, rules=asked.rules)
         st.download_button("Cheat sheet", sheet, "cheat-sheet.md", icon=":material/description:", on_click="ignore")
         st.markdown(f"Use it: `{chosen.run}`")
-    st.code(file, _language(chosen.filename), height=420)
+    st.code(file, None, wrap_lines=True)  # the colours of Streamlit's highlighting are too pale on a light page
 
 
 def _method_link(entry: Alternative) -> str:
@@ -226,10 +226,6 @@ def _mermaid(words: str) -> str:
 
 def _format_label(name: str) -> str:
     return FORMATS[name].label
-
-
-def _language(filename: str) -> str:
-    return {"py": "python", "yaml": "yaml", "json": "json"}[filename.rsplit(".", 1)[-1]]
 
 
 def _room(estimate: MemoryEstimate) -> str:

@@ -1,26 +1,75 @@
 """Every page in light and dark, on a desk and on a phone: readable, reachable, nothing cut off."""
 
 import pytest
+from playwright.sync_api import Page
 
-PAGES = ["", "compare", "runs", "accuracy", "learn"]
+from tests.browser.waiting import settled
+from ui.lessons import LESSONS
+
+VIEWS = {"light": 1280, "dark": 390}
+"""Colour schemes with the width of the window in which they are looked at."""
 pytestmark = pytest.mark.browser
 
 
-@pytest.mark.parametrize("path", PAGES)
-def test_axe_finds_nothing_in_light(tab, violations, path):
-    assert violations(tab(path)) == []
-
-
-@pytest.mark.parametrize("path", PAGES)
-def test_a_dark_phone_page_is_readable_and_scrolls_down_only(tab, violations, path):
-    page = tab(path, width=390, scheme="dark")
-    widths = page.evaluate(
+def is_cut_off(page: Page) -> bool:
+    """Return whether something reaches beyond the window, so that one had to scroll sideways."""
+    return page.evaluate(
         """() => { const main = document.querySelector('[data-testid="stMain"]');
-                   return [main.scrollWidth, main.clientWidth, document.documentElement.scrollWidth]; }"""
+                   return main.scrollWidth > main.clientWidth
+                       || document.documentElement.scrollWidth > window.innerWidth; }"""
     )
-    assert widths[0] <= widths[1]
-    assert widths[2] <= 390
-    assert violations(page) == []
+
+
+def flaws(page: Page, violations) -> list[str]:
+    """Return what axe finds on a page on a light desk and on a dark phone, and whether it must be scrolled sideways."""
+    found = []
+    for scheme, width in VIEWS.items():
+        page.emulate_media(color_scheme=scheme)
+        page.set_viewport_size({"width": width, "height": 800})
+        page.wait_for_timeout(300)  # colours and sizes change gradually
+        page.wait_for_function("() => !document.querySelector('[aria-busy=true]')")
+        found += [f"{scheme} {width}: {finding}" for finding in violations(page)]
+        found += [f"{scheme} {width}: scrolls sideways"] if is_cut_off(page) else []
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", ["", "compare", "runs", "accuracy"])
+def test_every_page_and_tab_is_readable_in_light_and_dark_on_desk_and_phone(tab, violations, path):
+    page = tab(path)
+    found = {"first": flaws(page, violations)}
+    for name in page.get_by_role("tab").all_inner_texts():
+        page.get_by_role("tab", name=name).click()
+        page.wait_for_timeout(200)
+        settled(page)
+        found[name] = flaws(page, violations)
+    assert not any(found.values()), found
+
+
+@pytest.mark.slow
+def test_every_lesson_is_readable_in_light_and_dark_on_desk_and_phone(tab, violations):
+    page = tab("learn")
+    found = {}
+    for lesson in LESSONS:
+        page.get_by_role("radio", name=lesson, exact=True).check(force=True)
+        page.get_by_role("heading", name=lesson, exact=True).wait_for()
+        settled(page)
+        found[lesson] = flaws(page, violations)
+    assert not any(found.values()), found
+
+
+def test_all_fields_and_reasons_are_readable(tab, violations):
+    page = tab("?reasons=true")
+    page.get_by_text("Settings you insist on").click()
+    page.get_by_label("max_length", exact=True).first.wait_for()
+    assert flaws(page, violations) == []
+
+
+def test_a_phone_shows_the_verdict_and_the_start_first(tab):
+    page = tab(width=390)
+    verdict = page.get_by_role("heading", name="Fits").bounding_box()
+    start = page.get_by_role("button", name="Start", exact=True).bounding_box()
+    assert verdict["y"] < start["y"] < start["y"] + start["height"] < 500
 
 
 def test_the_start_is_visible_without_scrolling(tab):

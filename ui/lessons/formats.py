@@ -19,7 +19,7 @@ def show() -> None:
     bits = {name: bit_text(number, kind) for name, kind in FORMATS.items()}
     st.table(
         {
-            "Format": [f"`{name}`" for name in FORMATS],
+            "Format": [_name(name) for name in FORMATS],
             "Bytes": [f"{kind.bits // 8}" for kind in FORMATS.values()],
             "Sign · exponent · mantissa": [
                 f":gray[{sign}] :blue[{exponent}] :orange[{mantissa}]" for sign, exponent, mantissa in bits.values()
@@ -39,3 +39,9 @@ def show() -> None:
         "0.00001 to see it lose digits where bfloat16 does not. Cards before NVIDIA's Ampere compute in float16 only."
     )
     reference.sources(" · ".join(dict.fromkeys(kind.source for kind in FORMATS.values())))
+
+
+def _name(name: str) -> str:
+    """Return a format's name, linked to who defined it where that is online."""
+    address = FORMATS[name].source.partition("https://")[2]
+    return f"[`{name}`](https://{address})" if address else f"`{name}`"

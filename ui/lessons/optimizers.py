@@ -7,6 +7,20 @@ from specs import GIB, gib
 from ui import charts, text
 from ui.lessons import reference
 
+_ADAM = "https://arxiv.org/abs/1711.05101"
+_EIGHT_BITS = "https://arxiv.org/abs/2110.02861"
+_LION = "https://arxiv.org/abs/2302.06675"
+_PAPERS = {
+    "adamw_torch": _ADAM,
+    "adamw_8bit": _EIGHT_BITS,
+    "paged_adamw_8bit": _EIGHT_BITS,
+    "paged_adamw_32bit": _ADAM,
+    "lion_32bit": _LION,
+    "lion_8bit": _LION,
+    "sgd": "https://docs.pytorch.org/docs/stable/generated/torch.optim.SGD.html",
+}
+"""Where each optimizer is defined."""
+
 STATES: dict[str, tuple[float, str]] = {
     "adamw_torch": (8.0, "Running means of gradient and squared gradient, 4 bytes each."),
     "adamw_8bit": (2.0 + 8 / 256, "The same two means in 8 bits, with a 4-byte constant for each 256 values."),
@@ -43,7 +57,7 @@ def show() -> None:
     )
     st.table(
         {
-            "optim": [f"`{name}`" for name in STATES],
+            "optim": [f"[`{name}`]({_PAPERS[name]})" for name in STATES],
             "Bytes a parameter": [f"{each:.3g}" for each, _ in STATES.values()],
             f"Full, {text.count(model * 1e9)}": [gib(sizes[name][0]) for name in STATES],
             f"Adapter, {text.count(adapter * 1e6)}": [gib(sizes[name][1]) for name in STATES],
@@ -54,7 +68,8 @@ def show() -> None:
         alt="Optimizer states by optimizer",
     )
     reference.sources(
-        "Kingma and Ba 2015, Adam, https://arxiv.org/abs/1412.6980 · Dettmers et al. 2022, 8-bit Optimizers, "
+        "Kingma and Ba 2015, Adam, https://arxiv.org/abs/1412.6980 · Loshchilov and Hutter 2019, AdamW, "
+        "https://arxiv.org/abs/1711.05101 · Dettmers et al. 2022, 8-bit Optimizers, "
         "https://arxiv.org/abs/2110.02861 · Chen et al. 2023, Lion, https://arxiv.org/abs/2302.06675 · bitsandbytes "
         "0.50.2, optim.optimizer"
     )

@@ -53,9 +53,9 @@ MERGING = (
 
 def show() -> None:
     """Show two ways to quantize and what merging means."""
-    st.subheader("Quantize")
+    st.header("Quantize")
     reference.table(("Way", "How", "Effort", "What it costs in quality", "Source"), QUANTIZATION, "Ways to quantize")
-    st.subheader("Merge")
+    st.header("Merge")
     reference.table(("What to do", "What you get", "What to know"), MERGING, "Ways to use an adapter")
     reference.sources(
         "PEFT documentation, Model merging, https://huggingface.co/docs/peft/developer_guides/model_merging"
