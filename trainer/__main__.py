@@ -357,8 +357,8 @@ def show(run: Run, store: Store, *, as_json: bool = False) -> None:
 def _told(found: Diagnosis, run: Run) -> str:
     """Return a diagnosis in one line: what is seen, by which rule, what to change."""
     remedy = found.remedy(run.plan)
-    change = f" ({remedy})" if remedy else ""
-    return f"{found.name}: {found.sentence} {found.advice.rstrip('.')}{change}. Rule: {found.rule}"
+    change = f"{found.advice} Try {remedy}." if remedy else found.advice
+    return f"{found.name}: {found.sentence} {change} Rule: {found.rule}"
 
 
 def _data(given: argparse.Namespace) -> DataSource:

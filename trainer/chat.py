@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import psutil
 from peft import PeftModel
 from transformers import AutoTokenizer, TextStreamer
 
@@ -64,10 +65,22 @@ class _Voices:
         plan, device = self._session.plan, self._session.device
         if voice == TUNED and not METHODS[plan.method].trains_adapter:
             return base_model(plan, str(self._result), device=device)
-        base = base_model(plan, self._session.run.model, device=device)
+        base = _quick(base_model(plan, self._session.run.model, device=device), device)
         if voice != TUNED:
             return base
         return PeftModel.from_pretrained(base, self._result, use_safetensors=True)
+
+
+def _quick(base: Any, device: str) -> Any:
+    """Return a 4-bit base on a CPU with the values that its layers compute with, if memory allows.
+
+    bitsandbytes 0.50 computes them anew for every token there. Twelve tokens of SmolLM2-135M took 17.4 s of processor
+    time so, 6.8 s with the values kept, and gave the same logits bit by bit; torch 2.13.0, 2026-11-22.
+    """
+    if device != "cpu" or not getattr(base, "is_loaded_in_4bit", False):
+        return base
+    # The largest that a parameter becomes is 32 bit.
+    return base.dequantize() if 4 * base.num_parameters() < psutil.virtual_memory().available / 2 else base
 
 
 class _Pieces(TextStreamer):

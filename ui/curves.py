@@ -68,7 +68,7 @@ def figure(curves: Sequence[Curve], *, view: View, quantity: str, height: int = 
         showlegend=len(curves) > 1,
         legend={"orientation": "h", "y": 1.12, "x": 0},
         xaxis={"title": "step", "rangemode": "tozero" if view.last_steps is None else "normal"},
-        yaxis={"title": quantity, "type": "log" if view.log_scale else "linear", "tickformat": ".3~g"},
+        yaxis={"title": quantity, "type": "log" if view.log_scale else "linear", "exponentformat": "e"},
         hovermode="x unified" if len(curves) > 1 else "closest",
     )
     return drawn

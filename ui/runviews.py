@@ -140,7 +140,7 @@ def _diagnosed(run: Run, points: Sequence[Metric]) -> None:
     """Show what the curves say: what is seen, by which rule, what to change."""
     for found in diagnoses(points):
         remedy = found.remedy(run.plan)
-        change = f"{found.advice.rstrip('.')} ({remedy})." if remedy else found.advice
+        change = f"{found.advice} Try {remedy}." if remedy else found.advice
         st.warning(
             f"**{found.name.capitalize()}.** {text.plain(found.sentence)} {text.plain(change)}  \n"
             f"Rule: {text.plain(found.rule)}",

@@ -60,6 +60,20 @@ def test_reload_and_a_second_tab_show_the_same_run(tab, run_id):
     expect(first.get_by_role("slider", name="Smoothing")).to_have_value("0.9")
 
 
+def test_what_was_chosen_to_be_seen_outlives_every_update(tab, run_id):
+    page = tab(f"runs?run={run_id['id']}")
+    page.get_by_text("Log scale", exact=True).click()
+    page.get_by_text("perplexity", exact=True).click()
+    drawn = page.get_by_role("figure", name=re.compile("Perplexity over steps"))
+    expect(drawn).to_be_visible()
+    before = drawn.get_attribute("aria-label")
+    wait_for_step(page, steps(page) + 1)
+    expect(drawn).not_to_have_attribute("aria-label", before or "")
+    expect(page.get_by_role("switch", name="Log scale")).to_be_checked()
+    assert "log=true" in page.url
+    assert "quantity=perplexity" in page.url
+
+
 def test_a_killed_server_disturbs_neither_run_nor_page(tab, server, run_id):
     page = tab(f"runs?run={run_id['id']}")
     before = Store(server.runs).run(run_id["id"]).step

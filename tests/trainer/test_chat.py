@@ -29,7 +29,7 @@ def answering_run(tmp_path_factory, tiny_model, tiny_tokenizer):
     from trainer.store import Store  # noqa: PLC0415
 
     store = Store(tmp_path_factory.mktemp("chat") / "runs")
-    run = store.create(tiny_plan(method="lora"), DataSource(path="none"), place=Place(model_path=str(tiny_model)))
+    run = store.create(tiny_plan(), DataSource(path="none"), place=Place(model_path=str(tiny_model)))
     store.request_stop(run.id)
     torch.manual_seed(1)
     config = LoraConfig(task_type="CAUSAL_LM", target_modules="all-linear", lora_alpha=64, init_lora_weights=False)
