@@ -165,10 +165,11 @@ def added_tokens(plan: FinetunePlan) -> int:
 def differs_by_layer(plan: FinetunePlan) -> bool:
     """Return whether an adapter is no sum of alike layers, so that a few of them do not stand for all.
 
-    Ranks may be a layer's own; the tensor of a prefix holds all layers; in the model's own loss AdaLoRA's
+    An expression may name layers; the tensor of a prefix holds all layers; in the model's own loss AdaLoRA's
     regularization makes gradients of all layers at once.
     """
-    return bool(plan.rank_pattern) or plan.method == "prefix-tuning" or (plan.method, plan.loss) == ("adalora", "full")
+    by_place = any(not part.isidentifier() for name, _ in plan.rank_pattern for part in name.split("."))
+    return by_place or plan.method == "prefix-tuning" or (plan.method, plan.loss) == ("adalora", "full")
 
 
 def sliding_window(config: Mapping[str, Any]) -> int | None:

@@ -18,6 +18,17 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "init_lora_weights",
         "loraplus_lr_ratio",
         "adapter_dtype",
+        "rank_pattern",
+        "alpha_pattern",
+    ),
+    "Other adapters": (
+        "init_r",
+        "target_r",
+        "tinit",
+        "tfinal",
+        "deltaT",
+        "num_virtual_tokens",
+        "prompt_tuning_init",
     ),
     "Batch": (
         "per_device_train_batch_size",
@@ -53,6 +64,8 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "offload",
     ),
     "Base model": (
+        "load_in_4bit",
+        "load_in_8bit",
         "dtype",
         "bf16",
         "fp16",
@@ -62,7 +75,10 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "bnb_4bit_quant_storage",
     ),
 }
-"""What a person may fix besides the method, in the order of the page; ``load_in_*`` follow from the method."""
+"""What a person may fix besides the method, in the order of the page."""
+
+PATTERNS = frozenset({"rank_pattern", "alpha_pattern"})
+"""Fields that give modules numbers of their own."""
 
 MEANINGS: Mapping[str, str] = {
     "method": "How the model is fine-tuned: all weights, or a small adapter over a frozen base.",
@@ -75,6 +91,15 @@ MEANINGS: Mapping[str, str] = {
     "use_dora": "Train the magnitude of each weight apart from its direction.",
     "init_lora_weights": "How the two matrices start.",
     "loraplus_lr_ratio": "Learning rate of matrix B over that of matrix A.",
+    "rank_pattern": "Modules with a rank of their own, such as q_proj: 8, down_proj: 32.",
+    "alpha_pattern": "Modules with a lora_alpha of their own, such as q_proj: 16.",
+    "init_r": "AdaLoRA: rank of every module at the start.",
+    "target_r": "AdaLoRA: rank of a module at the end, on average.",
+    "tinit": "AdaLoRA: steps before ranks begin to be taken away.",
+    "tfinal": "AdaLoRA: last steps, in which ranks stay.",
+    "deltaT": "AdaLoRA: steps between two allocations of ranks.",
+    "num_virtual_tokens": "Prompt and prefix tuning: trained tokens that stand before every sequence.",
+    "prompt_tuning_init": "Prompt tuning: whether virtual tokens start at random or as words of the vocabulary.",
     "adapter_dtype": "Number format of the adapter, its gradients and its optimizer states.",
     "per_device_train_batch_size": "Sequences of one forward pass on one device.",
     "gradient_accumulation_steps": "Forward and backward passes before the weights change once.",
@@ -103,6 +128,8 @@ MEANINGS: Mapping[str, str] = {
     "attn_implementation": "Which attention kernel is asked for.",
     "sharding": "How several devices share the work.",
     "offload": "What lies in RAM instead of on the devices.",
+    "load_in_4bit": "Quantize the base model to 4 bits; LoRA's methods decide it themselves.",
+    "load_in_8bit": "Quantize the base model to 8 bits; LoRA's methods decide it themselves.",
     "dtype": "Number format of the base model's weights that are not quantized.",
     "bf16": "Compute in bfloat16 where that is safe (mixed precision).",
     "fp16": "Compute in float16 with loss scaling where that is safe (mixed precision).",

@@ -230,7 +230,20 @@ def _pinned(name: str, value: Any) -> Any:
     """Return a pinned value; numbers such as 2e-4 arrive as they were typed."""
     if not isinstance(value, str) or fields.choices(name) or name == "target_modules":
         return value
+    if name in fields.PATTERNS:
+        return _pattern(name, value)
     try:
         return float(value)
     except ValueError as error:
         raise PlanError(name, "must be a number", value, "Write it like 0.0002 or 2e-4") from error
+
+
+def _pattern(name: str, typed: str) -> tuple[tuple[str, int], ...]:
+    """Return modules with their numbers, as they were typed: ``q_proj: 8, down_proj: 32``."""
+    pairs = [entry.rpartition(":") for entry in typed.split(",")]
+    try:
+        return tuple((module.strip(), int(number)) for module, _, number in pairs)
+    except ValueError as error:
+        raise PlanError(
+            name, "must name modules with numbers", typed, "Write it like q_proj: 8, down_proj: 32"
+        ) from error

@@ -45,7 +45,10 @@ def value(setting: object) -> str:
     if isinstance(setting, float):
         return f"{setting:.0e}".replace("e-0", "e-") if 0 < abs(setting) < 0.001 else f"{setting:g}"
     if isinstance(setting, tuple | list):
-        return ", ".join(str(entry) for entry in setting)
+        return (
+            ", ".join(f"{entry[0]}: {entry[1]}" if isinstance(entry, tuple) else str(entry) for entry in setting)
+            or "none"
+        )
     return str(setting)
 
 

@@ -18,6 +18,7 @@ from trainer.model import build
 FOUR_BIT, EIGHT_BIT = {"load_in_4bit": True}, {"load_in_8bit": True}
 ADAPTERS = [
     pytest.param("llama", {"method": "lora", "rank_pattern": {r"layers\.1\..*q_proj": 9, "up_proj": 2}}, id="ranks"),
+    pytest.param("llama", {"method": "lora", "rank_pattern": {"mlp.up_proj": 2}}, id="ranks of all layers"),
     pytest.param("gpt2 with Conv1D", {"method": "adalora", "init_r": 9, "loss": "full"}, id="AdaLoRA, whole loss"),
     pytest.param("llama", {"method": "adalora", "gradient_checkpointing": True} | FOUR_BIT, id="AdaLoRA over 4 bit"),
     pytest.param("llama", {"method": "ia3", "bf16": True} | EIGHT_BIT, id="IA3 over 8 bit"),
