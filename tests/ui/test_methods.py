@@ -12,13 +12,7 @@ pytestmark = pytest.mark.slow
     [
         pytest.param("adalora", {"tfinal": "3"}, {"init_r", "target_r"}, {"r", "num_virtual_tokens"}, id="AdaLoRA"),
         pytest.param("ia3", {"load_in_4bit": "yes"}, {"target_modules"}, {"r", "lora_alpha"}, id="IA3 over 4 bit"),
-        pytest.param(
-            "prefix-tuning",
-            {"num_virtual_tokens": "8"},
-            {"num_virtual_tokens"},
-            {"r", "prompt_tuning_init"},
-            id="prefix tuning",
-        ),
+        pytest.param("prompt-tuning", {"num_virtual_tokens": "8"}, {"prompt_tuning_init"}, {"r", "bias"}, id="prompts"),
     ],
 )
 def test_a_chosen_method_shows_its_own_fields(page, name, parameters, present, absent):
