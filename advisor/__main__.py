@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -12,7 +13,7 @@ from advisor.export import FORMATS, exported
 from advisor.rules import RULE_SETS
 from estimator import library
 from estimator.estimate import MemoryEstimate
-from specs import DataError, FinetunePlan, GpuSpec, LorafitError, PlanError
+from specs import GIB, DataError, FinetunePlan, GpuSpec, LorafitError, PlanError
 from specs.door import leave, setting
 
 # Only this door joins the advisor to the catalog and the data's doctor: by name, so that the package stays free.
@@ -71,14 +72,14 @@ def _answer(chosen: argparse.Namespace) -> str:
 def _situation(chosen: argparse.Namespace) -> Situation:
     gpu, free_bytes = _device(chosen)
     pins = _pins(chosen.pin)
-    if chosen.max_length is not None:
-        pins["max_length"] = chosen.max_length
+    if chosen.max_length is not None and pins.setdefault("max_length", chosen.max_length) != chosen.max_length:
+        raise PlanError("max_length", f"is {chosen.max_length} by --max-length", pins["max_length"], "Fix it once")
     rows, lengths = _data(chosen)
     return Situation(
         model=models.find(chosen.model),
         gpu=gpu,
         num_gpus=chosen.num_gpus,
-        free_bytes=free_bytes if chosen.free_gib is None else round(chosen.free_gib * 2**30),
+        free_bytes=free_bytes if chosen.free_gib is None else round(_finite("--free-gib", chosen.free_gib) * GIB),
         dataset_rows=rows,
         dataset_tokens=lengths,
         task=chosen.task,
@@ -138,9 +139,19 @@ def _pins(texts: list[str]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in pins.items()}
 
 
+def _finite(option: str, number: float) -> float:
+    if not math.isfinite(number):
+        raise PlanError(option, "must be a finite number", number)
+    return number
+
+
 def _cost(chosen: argparse.Namespace, speed: Any) -> dict[str, Any]:
     """Return the price of the run where the person gave one per hour and the time is known."""
-    if chosen.price_per_hour is None or speed is None:
+    if chosen.price_per_hour is None:
+        return {}
+    if _finite("--price-per-hour", chosen.price_per_hour) < 0:
+        raise PlanError("--price-per-hour", "must be 0 or more", chosen.price_per_hour)
+    if speed is None:
         return {}
     return {"cost": speed.cost(chosen.price_per_hour)}
 

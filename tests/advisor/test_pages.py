@@ -91,6 +91,17 @@ def test_the_command_line_answers_in_json():
     ("arguments", "sentence"),
     [
         pytest.param(["--model", "7B", "--vram-gib", "-3"], "GPU memory: must lie between", id="impossible memory"),
+        pytest.param(["--model", "7B", "--vram-gib", "24", "--free-gib", "nan"], "--free-gib: must be", id="no number"),
+        pytest.param(
+            ["--model", "7B", "--vram-gib", "24", "--price-per-hour", "-3"],
+            "--price-per-hour: must be 0 or more",
+            id="a negative price",
+        ),
+        pytest.param(
+            ["--model", "7B", "--vram-gib", "24", "--max-length", "512", "--pin", "max_length=1024"],
+            "max_length: is 512 by --max-length",
+            id="fixed twice",
+        ),
         pytest.param(["--model", LLAMA, "--task", "poetry"], "task: must be one of", id="unknown task"),
         pytest.param(["--model", LLAMA, "--dataset-rows", "0"], "dataset_rows: must be at least 1", id="no rows"),
         pytest.param(["--model", LLAMA, "--vram-gib", "x"], "Argument --vram-gib: invalid", id="no number"),
