@@ -13,6 +13,7 @@ from transformers import PretrainedConfig
 from trl.trainer.utils import add_fused_lm_head
 
 from estimator.conditions import Conditions
+from estimator.tracer.fused_loss import add_fused_loss
 from specs import FinetunePlan, TraceError
 from trainer import model as trainer_model
 
@@ -67,6 +68,8 @@ def traced_model(
         prepared.get_output_embeddings().to(torch.bfloat16)
     if plan.loss == "chunked":
         add_fused_lm_head(base, outputs=("log_probs", "entropy", "is_top1"))
+    elif plan.loss == "fused":
+        add_fused_loss(base)
     module = trainer_model.with_adapter(prepared, plan).train()
     _make_fake(module, mode)
     return TracedModel(module, layers, whole.layers_like, whole.num_params, unquantized)

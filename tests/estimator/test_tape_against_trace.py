@@ -86,6 +86,7 @@ def test_a_replay_equals_a_full_trace_at_three_other_sizes(name, method):
         pytest.param({"kernel": "math"}, id="the math kernel"),
         pytest.param({"target_modules": ("q_proj", "v_proj"), "adapter_dtype": "bfloat16"}, id="two modules"),
         pytest.param({"loss": "full", "holds": True}, id="a loop that holds the outputs"),
+        pytest.param({"loss": "fused", "method": "full", "bf16": True}, id="Liger's fused loss"),
         pytest.param({"dtype": "float32", "method": "lora"}, id="32-bit weights"),
     ],
 )
