@@ -13,6 +13,9 @@ from specs import METHODS, FinetunePlan, TraceError, gib
 MORE_DEVICES = (2, 4, 8)
 """How many times as many devices are tried for a plan that fits no fewer."""
 
+OFFLOAD_COST = "what is divided lies in RAM: about 60 % fewer tokens a second"
+"""FSDP with CPU offload in torchtune: 63 % less memory, 60 % fewer tokens a second, github pytorch/ao issue 1213."""
+
 _QUALITY = {
     "full": "every weight learns; forgets most",
     "lora": "as full fine-tuning until the data outgrows the adapter",
@@ -143,6 +146,13 @@ def _changes(search: Search, plan: FinetunePlan) -> Iterator[tuple[str, Finetune
             cost = "only an adapter learns" if smaller == "lora" else "19 % to 105 % slower, a small loss at most"
             yield "method", search.moved(plan, smaller), cost
     yield from _late_changes(search, plan)
+    yield from _device_changes(search, plan)
+
+
+def _device_changes(search: Search, plan: FinetunePlan) -> Iterator[tuple[str, FinetunePlan, str]]:
+    """Yield what other places would hold: RAM, and more devices."""
+    if plan.sharding == "fsdp" and plan.offload == "none" and search.allows("offload"):
+        yield "offload", dataclasses.replace(plan, offload="all"), OFFLOAD_COST
     more = _more_devices(search, plan)
     if more is not None:
         cost = f"{more.num_gpus} devices, each with its part of the weights (fsdp)"
