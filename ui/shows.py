@@ -190,6 +190,8 @@ def export(asked: Request, result: Recommendation) -> None:
         st.download_button(chosen.filename, file, chosen.filename, icon=":material/download:", on_click="ignore")
         sheet = cheatsheet.markdown(asked.situation, result, rules=asked.rules)
         st.download_button("Cheat sheet", sheet, "cheat-sheet.md", icon=":material/description:", on_click="ignore")
+        page = cheatsheet.page(asked.situation, result, rules=asked.rules)
+        st.download_button("To print", page, "cheat-sheet.html", icon=":material/print:", on_click="ignore")
         st.markdown(f"Use it: `{chosen.run}`")
     st.code(file, None, wrap_lines=True)  # the colours of Streamlit's highlighting are too pale on a light page
 
