@@ -80,7 +80,7 @@ class Search:
 
     def estimate(self, plan: FinetunePlan) -> Estimate:
         """Return a plan's estimate."""
-        asked = alike_in_memory(plan)
+        asked = alike_in_memory(self.situation.as_answers(plan))
         if asked not in self._priced:
             self._priced[asked] = self._price(asked)
         return self._priced[asked]
@@ -91,7 +91,7 @@ class Search:
 
     def leaves(self, plan: FinetunePlan, headroom: float) -> bool:
         """Return whether a plan leaves so much of the memory free."""
-        if self._at_least(plan) > (1 - headroom) * self.situation.available_bytes:
+        if self._at_least(self.situation.as_answers(plan)) > (1 - headroom) * self.situation.available_bytes:
             return False
         return self.headroom(plan) >= headroom
 

@@ -98,6 +98,16 @@ class Situation:
         feed_forward = 0 if model.is_moe else 3 * (model.hidden_size + model.intermediate_size)
         return r * model.num_hidden_layers * (attention + feed_forward)
 
+    def as_answers(self, plan: FinetunePlan) -> FinetunePlan:
+        """Return the plan whose step on answers has the memory of a step of this one on the task's data.
+
+        DPO sends the chosen and the rejected answer through the model together; the base model, which is asked without
+        gradients afterwards, keeps nothing. docs/decisions/0304 has the comparison.
+        """
+        if self.task != "preference":
+            return plan
+        return dataclasses.replace(plan, per_device_train_batch_size=2 * plan.per_device_train_batch_size)
+
     def phrase(self, name: str) -> str:
         """Return how a reason names one input."""
         phrases = {

@@ -15,6 +15,7 @@ LORA_PLUS = Source("Hayou et al. 2024, LoRA+", "https://arxiv.org/abs/2402.12354
 VANILLA = Source("Learning Rate Matters: Vanilla LoRA May Suffice", "https://arxiv.org/abs/2602.04998")
 TRL_REGRET = Source("TRL, LoRA Without Regret", "https://huggingface.co/docs/trl/lora_without_regret")
 TRL_SFT = Source("TRL 1.16, SFTConfig", "https://huggingface.co/docs/trl/sft_trainer")
+TRL_DPO = Source("TRL 1.16, DPOTrainer", "https://huggingface.co/docs/trl/dpo_trainer")
 TRL_MEMORY = Source("TRL, Reducing Memory Usage", "https://huggingface.co/docs/trl/reducing_memory_usage")
 PEFT_LORA = Source("PEFT, LoraConfig", "https://huggingface.co/docs/peft/package_reference/lora")
 PEFT_QUANTIZATION = Source("PEFT, Quantization", "https://huggingface.co/docs/peft/developer_guides/quantization")

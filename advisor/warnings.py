@@ -145,13 +145,21 @@ def _tiny_data(situation: Situation, _plan: FinetunePlan, _estimate: Estimate) -
         )
 
 
-def _preference(situation: Situation, _plan: FinetunePlan, _estimate: Estimate) -> Iterator[Caution]:
-    if situation.task == "preference":
+def _preference(situation: Situation, plan: FinetunePlan, _estimate: Estimate) -> Iterator[Caution]:
+    if situation.task != "preference":
+        return
+    yield Caution(
+        "per_device_train_batch_size",
+        f"DPO sends the chosen and the rejected answer of {plan.per_device_train_batch_size} rows through the model "
+        f"together: the memory is that of {2 * plan.per_device_train_batch_size} sequences.",
+        sources.TRL_DPO.at("DataCollatorForPreference"),
+    )
+    if plan.method in {"full", "adalora"} or plan.init_lora_weights == "pissa":
         yield Caution(
-            "learning_rate",
-            "The values are those of DPO, but LoRAFit's own runs train on example answers; for DPO export to TRL, "
-            "Axolotl or LLaMA-Factory.",
-            sources.ZEPHYR,
+            "method",
+            f"{METHODS[plan.method].label} cannot be switched off to ask the base model, which DPO needs as its "
+            "reference: choose LoRA or QLoRA without PiSSA.",
+            sources.TRL_DPO.at("reference model of a PEFT model"),
         )
 
 

@@ -47,11 +47,11 @@ class Request:
 
     def price(self, plan: FinetunePlan) -> MemoryEstimate:
         """Return what a plan needs on the device."""
-        return priced(self.situation.model, plan, self.gpu)
+        return priced(self.situation.model, self.situation.as_answers(plan), self.gpu)
 
     def at_least(self, plan: FinetunePlan) -> int:
         """Return what a plan certainly needs on the device."""
-        return library.least_used_bytes(self.situation.model, plan, self.gpu)
+        return library.least_used_bytes(self.situation.model, self.situation.as_answers(plan), self.gpu)
 
     def place(self, token: str) -> Place:
         """Return where a run of this request takes place; the token makes a double click one run."""
@@ -179,7 +179,8 @@ def _devices_needed(key: _Key, method: str) -> int | None:
     smallest = search.smallest_of(method)
     if smallest.fits:
         return 1
-    return library.gpus_needed(situation.model, search.divided(smallest.plan, 2), gpu, progress=notices.tell)
+    divided = situation.as_answers(search.divided(smallest.plan, 2))
+    return library.gpus_needed(situation.model, divided, gpu, progress=notices.tell)
 
 
 @functools.lru_cache(maxsize=64)

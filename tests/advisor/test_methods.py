@@ -1,0 +1,95 @@
+"""Methods beside LoRA: advised only when chosen, with their own fields, rates and cautions; and preference pairs."""
+
+import dataclasses
+
+import pytest
+
+from advisor import advise
+from advisor.advise import spelled
+from advisor.rules import RULE_SETS
+from advisor.search import Search, drafted
+from advisor.warnings import cautions
+from specs import METHODS
+from tests.advisor.pricing import price_of, situation
+
+RULES = RULE_SETS["evidence"]
+MEASURED = {"dataset_rows": 10_000, "dataset_tokens": (200, 400, 900)}
+
+
+@pytest.mark.parametrize(
+    ("method", "values", "field", "expected"),
+    [
+        pytest.param("ia3", {}, "learning_rate", 5e-3, id="IA3 at 5e-3"),
+        pytest.param("ia3", {"dataset_rows": 90}, "learning_rate", 5e-3, id="and not more for few steps"),
+        pytest.param("prompt-tuning", {}, "learning_rate", 1e-2, id="virtual tokens at 1e-2"),
+        pytest.param("prompt-tuning", {}, "num_virtual_tokens", 20, id="20 virtual tokens"),
+        pytest.param("prompt-tuning", {}, "prompt_tuning_init", "SAMPLE_VOCAB", id="out of the vocabulary"),
+        pytest.param("prefix-tuning", {}, "num_virtual_tokens", 50, id="a prefix of 50"),
+        pytest.param("prefix-tuning", {}, "gradient_checkpointing", False, id="a prefix is not checkpointed"),
+        pytest.param("adalora", {}, "init_r", 24, id="half as many ranks again as LoRA has"),
+        pytest.param("adalora", {}, "target_r", 16, id="as many as LoRA has at the end"),
+        pytest.param("adalora", {"pins": {"target_r": 4}}, "init_r", 6, id="a chosen end decides the start"),
+        pytest.param("adalora", {}, "tfinal", 0, id="no last steps while the data is unknown"),
+        pytest.param("adalora", MEASURED, "tfinal", 594, id="half of the run with the ranks that remain"),
+        pytest.param("lora", {}, "rank_pattern", (), id="one rank for all"),
+    ],
+)
+def test_a_method_is_advised_as_its_evidence_says(method, values, field, expected):
+    assert getattr(drafted(situation(**values), method, RULES), field) == expected
+
+
+@pytest.mark.parametrize("method", ["adalora", "ia3", "prompt-tuning", "prefix-tuning"])
+def test_only_what_means_something_to_the_method_is_advised(method):
+    plan = drafted(situation(), method, RULES)
+    fields = {rule.field for rule in RULES if rule.applies(plan)}
+    assert all(METHODS[method].uses(field) for field in fields)
+    assert not {"r", "use_dora", "rank_pattern"} & fields
+
+
+def test_what_the_method_fixes_is_said_to_be_the_methods():
+    asked = situation()
+    plan = drafted(asked, "prefix-tuning", RULES)
+    rule = next(rule for rule in RULES if rule.field == "gradient_checkpointing")
+    advice = rule.decide(asked, plan)
+    assert advice.value is False
+    assert advice.range == (False,)
+    assert advice.reason.startswith("Prefix tuning goes only with gradient_checkpointing off.")
+    assert "arxiv.org/abs/2101.00190" in advice.source.url
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["ia3", "prompt-tuning"])
+def test_a_chosen_method_gets_a_plan_that_fits_and_no_rank_lever(method):
+    asked = situation(model="HuggingFaceTB/SmolLM2-135M", pins={"method": method})
+    result = advise(asked, price=price_of(asked))
+    assert result.plan.method == method
+    assert result.fits
+    assert not {"r", "rank_pattern"} & {lever.field for lever in result.levers}
+
+
+def test_without_a_choice_the_advice_stays_with_lora():
+    asked = situation(model="HuggingFaceTB/SmolLM2-135M")
+    assert advise(asked, price=price_of(asked)).plan.method in {"lora", "qlora", "full"}
+
+
+def test_patterns_are_spelled_as_they_are_typed():
+    assert spelled((("q_proj", 8), ("up_proj", 4))) == "q_proj: 8, up_proj: 4"
+    assert spelled(()) == "none"
+    assert spelled(("q_proj", "v_proj")) == "q_proj, v_proj"
+
+
+def test_preference_pairs_cost_the_memory_of_twice_the_sequences():
+    answers, pairs = situation(), situation(task="preference")
+    plan = drafted(answers, "qlora", RULES)
+    doubled = dataclasses.replace(plan, per_device_train_batch_size=2 * plan.per_device_train_batch_size)
+    once, twice = (Search(answers, RULES, price_of(answers)).estimate(each).used_bytes for each in (plan, doubled))
+    assert once < twice == Search(pairs, RULES, price_of(pairs)).estimate(plan).used_bytes
+
+
+@pytest.mark.parametrize("method", ["qlora", "adalora"])
+def test_preference_pairs_bring_their_cautions(method):
+    asked = situation(task="preference")
+    estimate = price_of(asked)(drafted(asked, "qlora", RULES))
+    said = [str(caution) for caution in cautions(asked, drafted(asked, method, RULES), estimate)]
+    assert any("DPO sends the chosen and the rejected answer" in text for text in said)
+    assert any("cannot be switched off" in text for text in said) == (method == "adalora")
