@@ -328,20 +328,3 @@ def test_every_method_can_be_pinned():
     for method in METHODS:
         result = advised(gpu="80 GiB", pins={"method": method})
         assert result.plan.method == method
-
-
-def test_preference_pairs_cost_the_memory_of_twice_the_sequences():
-    asked = [situation(task=task, pins={"method": "qlora"}) for task in ("instruction", "preference")]
-    plan = drafted(asked[0], "qlora", RULE_SETS["evidence"])
-    found = [Search(each, RULE_SETS["evidence"], price_of(each)).estimate(plan).used_bytes for each in asked]
-    doubled = dataclasses.replace(plan, per_device_train_batch_size=2 * plan.per_device_train_batch_size)
-    assert found[1] == Search(asked[0], RULE_SETS["evidence"], price_of(asked[0])).estimate(doubled).used_bytes
-    assert found[0] < found[1]
-
-
-@pytest.mark.parametrize("method", ["qlora", "adalora"])
-def test_preference_pairs_bring_their_cautions(method):
-    result = advise(situation(task="preference", pins={"method": method}), price=price_of(situation()))
-    said = [str(caution) for caution in result.warnings]
-    assert any("DPO sends the chosen and the rejected answer" in text for text in said)
-    assert any("cannot be switched off" in text for text in said) == (method == "adalora")
