@@ -102,7 +102,9 @@ def _typed_fields() -> Iterator[tuple[str, Callable[[str], Any]]]:
     yield from (
         (name, int) for name in ("r", "lora_alpha", "per_device_train_batch_size", "gradient_accumulation_steps")
     )
-    yield from ((name, int) for name in ("max_length", "num_gpus"))
+    yield from ((name, int) for name in ("max_length", "num_gpus", "init_r", "target_r", "num_virtual_tokens"))
+    yield "rank_pattern", json.loads
+    yield from ((name, bool) for name in ("load_in_4bit", "load_in_8bit"))
     yield "lora_dropout", float
     yield from ((name, str) for name in ("bnb_4bit_quant_type", "bnb_4bit_quant_storage", "dtype", "adapter_dtype"))
     yield from ((name, str) for name in ("loss", "attn_implementation", "optim", "sharding", "offload", "bias"))
@@ -283,7 +285,7 @@ def _tapes(arguments: Sequence[str]) -> None:
     parser.add_argument("names", nargs="*", help="models; default: the measured rows and the whole catalog")
     asked = parser.parse_args(arguments)
     if not asked.names:
-        _tell("measured rows", shipping.write(_measured_recipes()))
+        _tell("measured rows", shipping.write(measured_recipes()))
     for name in asked.names or models.names():
         _tell(name, shipping.write(shipping.main_recipes(models.find(name))))
 
@@ -294,7 +296,8 @@ def _tell(name: str, outcome: tuple[int, list[str]]) -> None:
         print(f"{name}: {problem}", file=sys.stderr)
 
 
-def _measured_recipes() -> Iterator[Recipe]:
+def measured_recipes() -> Iterator[Recipe]:
+    """Yield what the measured rows of the project need."""
     for file in sorted(_MEASURED.glob("*.csv")):
         for row in accuracy.rows(file.read_text(encoding="utf-8")):
             yield recipe(_model_beside(file, row.model), row.plan, row.conditions, measure.device_of_row(row.gpu))

@@ -80,9 +80,14 @@ def require_space(folder: Path, num_bytes: int, purpose: str) -> None:
 
 
 def trained_bytes(model: Any) -> int:
-    """Return about what a checkpoint takes: trained weights, two 32-bit optimizer states for each, and small files."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return sum(parameter.numel() * (parameter.element_size() + 8) for parameter in trained) + _SMALL_FILES_BYTES
+    """Return about what a checkpoint takes: trained weights, two 32-bit optimizer states for each, and small files.
+
+    AdaLoRA keeps two means of each weight's importance besides, in the weight's dtype.
+    """
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    copies = 3 if any(".lora_E." in name for name in trained) else 1
+    each = (parameter.numel() * (copies * parameter.element_size() + 8) for parameter in trained.values())
+    return sum(each) + _SMALL_FILES_BYTES
 
 
 def _move(folder: Path, target: Path) -> None:

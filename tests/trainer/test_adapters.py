@@ -158,6 +158,32 @@ def test_adalora_ends_with_the_ranks_of_its_target_and_keeps_them_when_made_long
     assert living_ranks(longer.folder / RESULT) == ranks
 
 
+def test_adalora_keeps_its_best_weights_with_the_ranks_they_had(session_of, plan_of):
+    plan = plan_of(
+        **BUDGET | {"max_steps": 8, "save_steps": 2, "eval_split": 0.25, "load_best_model_at_end": True},
+        learning_rate=0.3,
+    )
+    session = session_of(plan)
+    with trainer_for(session) as trainer:
+        trainer.train()
+    best = load_file(
+        checkpoints.folder_of(session.folder, trainer.state.best_global_step) / "adapter_model.safetensors"
+    )
+    weights = {name: weight for name, weight in trainer.model.named_parameters() if weight.requires_grad}
+    assert best
+    assert all(torch.equal(weight, weights[_in_model(name)]) for name, weight in best.items())
+    assert checkpoints.trained_bytes(trainer.model) > sum(
+        file.stat().st_size
+        for file in checkpoints.folder_of(session.folder, 8).iterdir()
+        if file.suffix in {".pt", ".safetensors"}
+    )
+
+
+def _in_model(name):
+    """The name that a saved tensor has in the model."""
+    return name + ".default"
+
+
 def test_adalora_stopped_early_saves_every_rank_that_lives(session_of, plan_of, tmp_path, tiny_model):
     plan = plan_of(**{"max_steps": 12, "save_steps": 100, "learning_rate": 1e-2, **BUDGET, "deltaT": 3})
     session = session_of(plan)
