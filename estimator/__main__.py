@@ -13,6 +13,7 @@ from catalog import gpus, machine, models
 from estimator import accuracy, library, measure, shipping
 from estimator.estimate import MemoryEstimate
 from estimator.recipe import Recipe, recipe
+from estimator.reservation import Circumstances
 from specs import METHODS, CatalogError, FinetunePlan, GpuSpec, LorafitError, ModelSpec, gib
 from specs.door import leave
 
@@ -55,7 +56,8 @@ def _estimate(arguments: Sequence[str]) -> None:
     needed = library.gpus_needed(model, plan, gpu, progress=_progress)
     if asked.gpus_needed and needed is not None:
         plan = _on_gpus(plan, needed)
-    found = library.price(model, plan, gpu, progress=_progress)
+    circumstances = Circumstances(expandable_segments=asked.expandable_segments)
+    found = library.price(model, plan, gpu, progress=_progress, circumstances=circumstances)
     if asked.json:
         seconds = round(time.monotonic() - started, 3)
         print(json.dumps({**found.to_dict(), "gpus_needed": needed, "seconds": seconds}, indent=2))
@@ -88,6 +90,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--gpu", help="a card of the catalog; else the one of this machine")
     parser.add_argument("--target-modules", type=_targets, help="all-linear, or names with commas between")
     parser.add_argument("--autocast", action=switch, help="mixed precision in the dtype of the weights")
+    parser.add_argument(
+        "--expandable-segments", action=switch, default=True, help="PYTORCH_ALLOC_CONF; a run started here sets it"
+    )
     for name, kind in _typed_fields():
         flag = "--" + name.replace("_", "-")
         parser.add_argument(flag, **({"action": switch} if kind is bool else {"type": kind}))

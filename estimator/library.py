@@ -25,6 +25,7 @@ from estimator.estimate import MemoryEstimate, estimate, peak_allocated_bytes
 from estimator.kernels import fallback_warning, kernel_choice
 from estimator.overhead import context_bytes, worker_bytes
 from estimator.recipe import LIBRARIES, Recipe, is_masked, recipe
+from estimator.reservation import Circumstances
 from estimator.sharding import gpus_needed as smallest_number
 from estimator.sharding import on_each_gpu, replica, share, with_room
 from estimator.tape import FORMAT, Tape
@@ -70,13 +71,27 @@ def is_warm(
     return _LIBRARY.is_warm(recipe(model, plan, conditions or Conditions(), gpu))
 
 
-def price(model: ModelSpec, plan: FinetunePlan, gpu: GpuSpec, *, progress: Progress | None = None) -> MemoryEstimate:
+def price(
+    model: ModelSpec,
+    plan: FinetunePlan,
+    gpu: GpuSpec,
+    *,
+    progress: Progress | None = None,
+    circumstances: Circumstances | None = None,
+) -> MemoryEstimate:
     """Return the memory of a plan for a model on a card.
+
+    Args:
+        model: The base model.
+        plan: The plan.
+        gpu: The card.
+        progress: Told what is happening while a trace runs.
+        circumstances: How PyTorch reserves and transformers loads; None as LoRAFit's trainer has it.
 
     Raises:
         LorafitError: If the model cannot be built or traced.
     """
-    found = estimate(tape_for(model, plan, progress=progress, gpu=gpu), plan, gpu)
+    found = estimate(tape_for(model, plan, progress=progress, gpu=gpu), plan, gpu, circumstances)
     choice = kernel_choice(model, plan, gpu, masked=is_masked(plan))
     told = (fallback_warning(choice, model, plan), _beyond_positions(model, plan), _other_loss(plan))
     return replace(found, warnings=(*found.warnings, *(text for text in told if text is not None)))

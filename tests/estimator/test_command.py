@@ -80,3 +80,11 @@ def test_a_card_that_suffices_is_one(capsys):
     assert json.loads(printed.out)["gpus_needed"] == 1
     _, printed = run(capsys, *MODEL, "--autocast")
     assert "One GeForce RTX 4090 suffices." in printed.out
+
+
+def test_segments_that_expand_reserve_less(capsys):
+    reserved = []
+    for switch in ("--expandable-segments", "--no-expandable-segments"):
+        _, printed = run(capsys, *MODEL, "--autocast", "--max-length", "2048", switch, "--json")
+        reserved.append(json.loads(printed.out)["peak_reserved_bytes"])
+    assert reserved[0] < reserved[1]
