@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from advisor import advise
-from tests.advisor.pricing import price_of, situation
+from tests.advisor.pricing import at_least_of, price_of, situation
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 LEARNING_RATE_FACTOR = 2.5
@@ -39,7 +39,7 @@ def test_advice_agrees_with_the_recipe(row):
         task=row["task"],
         pins={"method": row["pinned_method"]} if row["pinned_method"] else {},
     )
-    result = advise(asked, price=price_of(asked))
+    result = advise(asked, price=price_of(asked), at_least=at_least_of(asked))
     left_out = row["not_compared"].split(";")
     assert result.plan.method == row["method"]
     assert result.fits == (row["fits"] == "yes")
