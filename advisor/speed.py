@@ -75,7 +75,7 @@ def step_speed(situation: Situation, plan: FinetunePlan) -> Speed | None:
     if seconds is None:
         return None
     per_step = seconds * plan.gradient_accumulation_steps
-    tokens = _padded_length(situation, plan) * plan.effective_batch_size
+    tokens = _padded_length(situation, plan) * situation.as_answers(plan).effective_batch_size
     spread = situation.gpu.throughput_spread * (EIGHT_BIT_SPREAD if plan.load_in_8bit else 1)
     return Speed(
         seconds_per_step=per_step,
@@ -109,7 +109,7 @@ def micro_step_seconds(situation: Situation, plan: FinetunePlan) -> float | None
     if tflops is None or expansion is None:
         return None
     arithmetic = step_flops(situation, plan) / (tflops * 1e12 * EFFICIENCY)
-    launches = _passes(plan) * situation.model.num_hidden_layers * SECONDS_PER_LAYER
+    launches = (_passes(plan) + _asked_again(situation)) * situation.model.num_hidden_layers * SECONDS_PER_LAYER
     return (arithmetic + launches + expansion) * _SLOWER.get(plan.method, 1.0)
 
 
@@ -142,13 +142,13 @@ def step_flops(situation: Situation, plan: FinetunePlan) -> float:
     """Return the floating-point operations of one forward and backward pass on one device.
 
     Two per weight and token forward, two for the gradient of the inputs, two for that of trained weights, two more to
-    recompute; causal attention 2 s q per token and layer forward, 2.5 times that backward (FlashAttention-2,
+    recompute, two more to ask the base model as DPO's reference; causal attention 2 s q per token and layer forward, 2.5 times that backward (FlashAttention-2,
     https://arxiv.org/abs/2307.08691, section 4.1).
     """
     model = situation.model
     length = _padded_length(situation, plan)
-    tokens = plan.per_device_train_batch_size * length
-    recomputed = 1 if plan.gradient_checkpointing else 0
+    tokens = situation.as_answers(plan).per_device_train_batch_size * length
+    recomputed = _asked_again(situation) + (1 if plan.gradient_checkpointing else 0)
     trained = 0 if METHODS[plan.method].trains_adapter else 1
     dense = 2 * matmul_params(situation) * tokens * (2 + recomputed + trained)
     attention_width = model.num_attention_heads * model.head_dim * model.num_hidden_layers
@@ -168,6 +168,11 @@ def _idle_expert_params(model: ModelSpec) -> int:
     used = int(config.get("num_experts_per_tok") or config.get("num_experts_per_token") or model.num_experts)
     width = int(config.get("moe_intermediate_size") or model.intermediate_size)
     return 3 * model.hidden_size * width * max(0, model.num_experts - used) * model.num_hidden_layers
+
+
+def _asked_again(situation: Situation) -> int:
+    """Return the forward passes besides those of training: DPO's through the base model."""
+    return 1 if situation.task == "preference" else 0
 
 
 def _padded_length(situation: Situation, plan: FinetunePlan) -> int:

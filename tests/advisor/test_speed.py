@@ -83,3 +83,10 @@ def test_a_device_without_published_throughput_says_so_instead_of_guessing():
     assert result.speed is None
     assert result.speed_unknown.startswith("No time is given: no throughput in")
     assert result.to_dict()["speed_unknown"] == result.speed_unknown
+
+
+def test_preferences_take_twice_the_sequences_and_ask_the_base_model_too():
+    """TRL's DPOTrainer: chosen and rejected together, and one more forward pass with the adapter off."""
+    plan = FinetunePlan.for_method("lora", "m", bf16=True, max_length=1024)
+    answers, pairs = (speed.step_flops(situation(task=task), plan) for task in ("instruction", "preference"))
+    assert pairs == pytest.approx(2 * 1.5 * answers, rel=0.05)
