@@ -19,13 +19,21 @@ def leave(main: Callable[[list[str]], int]) -> NoReturn:
     https://docs.python.org/3/library/signal.html#note-on-sigpipe
     """
     try:
-        status = main(sys.argv[1:])
+        status = _status(main)
         sys.stdout.flush()
     except BrokenPipeError:
         # What is still buffered goes nowhere, so that the interpreter's own flush at the end finds nothing wrong.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = _NOBODY_READS
     sys.exit(status)
+
+
+def _status(main: Callable[[list[str]], int]) -> int | str | None:
+    """Return what a command line ended with, also where argparse ended it, as after ``--help``."""
+    try:
+        return main(sys.argv[1:])
+    except SystemExit as ended:
+        return ended.code
 
 
 def setting(option: str, text: str) -> tuple[str, Any]:

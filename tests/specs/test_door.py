@@ -6,8 +6,12 @@ import sys
 
 import pytest
 
-ASKED = ["--model", "HuggingFaceTB/SmolLM2-135M-Instruct", "--vram-gib", "8"]
-COMMANDS = {"trainer": ["list"], "estimator": [*ASKED, "--method", "qlora"], "advisor": ASKED}
+MODEL = ["--model", "HuggingFaceTB/SmolLM2-135M-Instruct"]
+COMMANDS = {
+    "trainer": ["list"],
+    "estimator": [*MODEL, "--gpu", "8 GiB", "--method", "qlora"],
+    "advisor": [*MODEL, "--vram-gib", "8"],
+}
 
 
 @pytest.mark.parametrize(("module", "arguments"), COMMANDS.items(), ids=COMMANDS)
