@@ -142,8 +142,8 @@ def step_flops(situation: Situation, plan: FinetunePlan) -> float:
     """Return the floating-point operations of one forward and backward pass on one device.
 
     Two per weight and token forward, two for the gradient of the inputs, two for that of trained weights, two more to
-    recompute, two more to ask the base model as DPO's reference; causal attention 2 s q per token and layer forward, 2.5 times that backward (FlashAttention-2,
-    https://arxiv.org/abs/2307.08691, section 4.1).
+    recompute, two more to ask the base model as DPO's reference; causal attention 2 s q per token and layer forward,
+    2.5 times that backward (FlashAttention-2, https://arxiv.org/abs/2307.08691, section 4.1).
     """
     model = situation.model
     length = _padded_length(situation, plan)
