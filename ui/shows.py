@@ -247,7 +247,8 @@ def _behind(result: Recommendation, estimate: MemoryEstimate) -> str:
     if speed is None or speed.total_seconds is None:
         return memory
     shortest, longest = (text.duration(speed.total_seconds * factor) for factor in speed.band)
-    return f"{memory} {speed.steps:,} steps in {shortest} to {longest}."
+    steps = "1 step" if speed.steps == 1 else f"{speed.steps:,} steps"
+    return f"{memory} {steps} in {shortest} to {longest}."
 
 
 def _time(speed: Speed | None, price_per_hour: float | None) -> str:
