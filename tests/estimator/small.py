@@ -52,7 +52,45 @@ CONFIGS = {
     },
 }
 
+UNUSUAL = {
+    "llama4 with chunks and routers": {
+        "model_type": "llama4_text",
+        **SIZES,
+        "head_dim": 32,
+        "num_hidden_layers": 8,
+        "intermediate_size_mlp": 704,
+        "num_local_experts": 4,
+        "attention_chunk_size": 1024,
+    },
+    "deepseek_v3 with latent attention": {
+        "model_type": "deepseek_v3",
+        **SIZES,
+        "num_key_value_heads": 8,
+        "kv_lora_rank": 32,
+        "q_lora_rank": 48,
+        "qk_rope_head_dim": 16,
+        "qk_nope_head_dim": 32,
+        "v_head_dim": 32,
+        "n_routed_experts": 8,
+        "moe_intermediate_size": 64,
+        "n_group": 2,
+        "topk_group": 1,
+        "num_experts_per_tok": 2,
+        "first_k_dense_replace": 1,
+    },
+    "gpt_oss with sinks": {
+        "model_type": "gpt_oss",
+        **SIZES,
+        "head_dim": 32,
+        "num_hidden_layers": 6,
+        "num_local_experts": 4,
+        "sliding_window": 2048,
+    },
+    "falcon with one key": {"model_type": "falcon", **SIZES, "multi_query": True, "new_decoder_architecture": False},
+}
+"""Architectures whose layers, attention or experts are like no other's."""
+
 
 def model(name: str) -> ModelSpec:
     """Return one of the small models."""
-    return ModelSpec.from_config(CONFIGS[name], name=name)
+    return ModelSpec.from_config({**CONFIGS, **UNUSUAL}[name], name=name)

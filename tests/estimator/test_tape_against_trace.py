@@ -15,7 +15,7 @@ from estimator.tracer.fit import Probe
 from estimator.tracer.recorder import Recording
 from estimator.tracer.trace import _BATCHES, _LENGTHS, _RANKS, recorded, trace
 from specs import GIB, FinetunePlan, GpuSpec
-from tests.estimator.small import CONFIGS, model
+from tests.estimator.small import CONFIGS, UNUSUAL, model
 
 METHODS = ("full", "lora", "qlora")
 SINGLE = (Probe(batch=1, length=300, rank=8), Probe(batch=1, length=400, rank=64), Probe(batch=1, length=501, rank=3))
@@ -69,6 +69,19 @@ def test_a_replay_equals_a_full_trace_at_three_other_sizes(name, method):
             plan, r=point.rank, per_device_train_batch_size=point.batch, max_length=point.length
         )
         assert replayed(tape, sized) == pytest.approx(full, rel=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_a_replay_equals_a_full_trace_of_unusual_layers(name):
+    point = SEVERAL[1]
+    plan = FinetunePlan.for_method(
+        "qlora", name, bf16=True, r=point.rank, per_device_train_batch_size=point.batch, max_length=point.length
+    )
+    wanted = recipe(model(name), plan, Conditions(padding="none"))
+    full = peaks(recorded(wanted, point, every_layer=True)[0])
+    assert replayed(trace(wanted, lambda _: None), plan) == pytest.approx(full, rel=1e-3)
 
 
 @pytest.mark.slow
