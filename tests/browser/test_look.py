@@ -37,8 +37,9 @@ def flaws(page: Page, violations) -> list[str]:
 @pytest.mark.parametrize("path", ["", "compare", "runs", "accuracy"])
 def test_every_page_and_tab_is_readable_in_light_and_dark_on_desk_and_phone(tab, violations, path):
     page = tab(path)
-    found = {"first": flaws(page, violations)}
-    for name in page.get_by_role("tab").all_inner_texts():
+    names = page.get_by_role("tab").all_inner_texts()
+    found = {} if names else {path: flaws(page, violations)}
+    for name in names:
         page.get_by_role("tab", name=name).click()
         page.wait_for_timeout(200)
         settled(page)
