@@ -184,9 +184,10 @@ def under(plan: FinetunePlan, method: str) -> FinetunePlan:
     if method == plan.method:
         return plan
     plain = replace(plan, prepare_kbit=False).with_method("lora")
+    if not METHODS[method].has_rank:
+        plain = replace(plain, use_dora=False, use_rslora=False, loraplus_lr_ratio=None)
     if not METHODS[method].trains_adapter:
-        dtype = "float32" if plan.fp16 else plan.dtype
-        plain = replace(plain, use_dora=False, use_rslora=False, loraplus_lr_ratio=None, dtype=dtype)
+        plain = replace(plain, dtype="float32" if plan.fp16 else plan.dtype)
     return plain.with_method(method)
 
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from specs import METHODS
+from specs import METHODS, FinetunePlan
+from ui.comparing import under
 
 pytestmark = pytest.mark.slow
 
@@ -36,3 +37,11 @@ def test_a_pattern_that_is_none_gets_one_sentence(page, typed):
     app = page(method=METHODS["lora"].label, rank_pattern=typed)
     assert len(app.error) == 1
     assert "rank_pattern" in app.error[0].value.replace("\\", "")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_plan_with_every_extra_can_be_compared_with_every_method(method):
+    plan = FinetunePlan.for_method(
+        "qlora", "m", prepare_kbit=True, gradient_checkpointing=True, use_dora=True, loraplus_lr_ratio=8.0
+    )
+    assert under(plan, method).method == method
