@@ -141,5 +141,17 @@ def unbounded(_plan: FinetunePlan) -> int:
     return 0
 
 
+def spelled(value: Any) -> str:
+    """Return a plan's value as text shows it."""
+    named: Mapping[Any, str] = {True: "on", False: "off", None: "none"}
+    if value is None or isinstance(value, bool):
+        return named[value]
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, tuple):
+        return ", ".join(entry if isinstance(entry, str) else f"{entry[0]}: {entry[1]}" for entry in value) or "none"
+    return str(value)
+
+
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,12 +1,11 @@
 """The advice itself: rules wish, the search fits, and every field is explained from the plan that came out."""
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from advisor import levers, sources, speed, warnings
-from advisor.advice import Advice, AtLeast, Caution, Confidence, Estimate, Price, Rule, unbounded
+from advisor.advice import Advice, AtLeast, Caution, Confidence, Estimate, Price, Rule, spelled, unbounded
 from advisor.levers import Alternative, Lever
 from advisor.rules import RULE_SETS, classic, contradictions
 from advisor.search import HEADROOM, Fit, Search
@@ -179,15 +178,3 @@ def _widened(advice: Advice, value: Any) -> tuple[Any, ...]:
     if advice.is_interval:
         return (min(advice.range[0], value), max(advice.range[1], value))
     return (value, *advice.range)
-
-
-def spelled(value: Any) -> str:
-    """Return a plan's value as text shows it."""
-    named: Mapping[Any, str] = {True: "on", False: "off", None: "none"}
-    if value is None or isinstance(value, bool):
-        return named[value]
-    if isinstance(value, float):
-        return f"{value:g}"
-    if isinstance(value, tuple):
-        return ", ".join(entry if isinstance(entry, str) else f"{entry[0]}: {entry[1]}" for entry in value) or "none"
-    return str(value)

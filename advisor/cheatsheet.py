@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 
 from advisor import sheet
-from advisor.advise import Recommendation, spelled
+from advisor.advice import spelled
+from advisor.advise import Recommendation
 from advisor.sheet import Section, Sheet
 from advisor.situation import GOALS, Situation
 from specs import METHODS, gib
@@ -83,7 +84,9 @@ def verdict(situation: Situation, recommendation: Recommendation) -> str:
     used, label = gib(recommendation.estimate.used_bytes), METHODS[recommendation.plan.method].label
     memory = situation.phrase("memory")
     if not recommendation.fits:
-        return f"Does not fit: {label} needs {used} of {memory}, and nothing smaller was found."
+        helps = next((lever for lever in recommendation.levers if lever.fits), None)
+        way_out = f"{helps.text.partition(': ')[0]} would fit" if helps else "and nothing smaller was found"
+        return f"Does not fit: {label} needs {used} of {memory}, {way_out}."
     return f"{label} fits: {used} of {memory}, {recommendation.headroom:.0%} stay free."
 
 
@@ -125,10 +128,9 @@ def _time(recommendation: Recommendation) -> str:
 def _settings(recommendation: Recommendation) -> Iterator[tuple[str, ...]]:
     for advice in recommendation.advice:
         if advice.field in _MAIN_FIELDS:
-            also = (
-                " to ".join(map(spelled, advice.range)) if advice.is_interval else "; ".join(map(spelled, advice.range))
-            )
-            yield advice.field, spelled(advice.value), also, advice.reason
+            also = dict.fromkeys(map(spelled, advice.range))
+            joined = (" to " if advice.is_interval else "; ").join(also)
+            yield advice.field, spelled(advice.value), joined, advice.reason
 
 
 def _parts(recommendation: Recommendation) -> Iterator[tuple[str, ...]]:

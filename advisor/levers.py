@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from advisor import speed
+from advisor.advice import spelled
 from advisor.search import PAGED, SHORTEST_LENGTH, SMALLEST_RANK, Fit, Search
 from specs import METHODS, FinetunePlan, TraceError, gib
 
@@ -63,7 +64,7 @@ class Lever:
     def text(self) -> str:
         """The lever in one line, such as ``max_length 2048 -> 1024: -3.1 GiB, fits``."""
         verdict = "fits" if self.fits else "does not fit yet"
-        return f"{self.field} {self.before} -> {self.after}: -{gib(self.saved_bytes)}, {verdict}"
+        return f"{self.field} {spelled(self.before)} -> {spelled(self.after)}: -{gib(self.saved_bytes)}, {verdict}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the lever as plain JSON values."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from advisor import sources
-from advisor.advice import Caution, Estimate
+from advisor.advice import Caution, Estimate, spelled
 from advisor.rules import evidence
 from advisor.rules.textbook import Row, decisions, row
 from advisor.situation import Situation
@@ -53,5 +53,7 @@ def _by_evidence(situation: Situation, plan: FinetunePlan) -> Iterator[Caution]:
         advice, value = rule.decide(situation, plan), getattr(plan, rule.field)
         if not advice.accepts(value):
             yield Caution(
-                rule.field, f"The textbook says {value}, the evidence {advice.value}: {advice.reason}", advice.source
+                rule.field,
+                f"The textbook says {spelled(value)}, the evidence {spelled(advice.value)}: {advice.reason}",
+                advice.source,
             )

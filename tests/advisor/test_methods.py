@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from advisor import advise
-from advisor.advise import spelled
+from advisor.advice import spelled
 from advisor.rules import RULE_SETS
 from advisor.search import Search, drafted
 from advisor.warnings import cautions

@@ -151,3 +151,12 @@ def test_data_that_an_export_names_need_not_be_here():
     done = run("--model", LLAMA, "--vram-gib", "24", "--data", "elsewhere.jsonl", "--export", "trl")
     assert done.returncode == 0, done.stderr
     assert "elsewhere.jsonl" in done.stdout
+
+
+def test_what_does_not_fit_names_the_first_change_that_would():
+    asked = situation(model="meta-llama/Llama-2-7b-hf", gpu="24 GiB", dataset_rows=5_000)
+    result = advise(asked, rules="classic", price=price_of(asked))
+    assert not result.fits
+    assert cheatsheet.verdict(asked, result).endswith("per_device_train_batch_size 4 -> 2 would fit.")
+    assert any(lever.text.startswith("gradient_checkpointing off -> on: -") for lever in result.levers)
+    assert all("('" not in str(caution) for caution in result.warnings)

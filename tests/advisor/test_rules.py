@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from advisor import GOALS, TASKS
-from advisor.advise import spelled
+from advisor.advice import spelled
 from advisor.rules import RULE_SETS, batch, classic, contradictions, evidence, textbook
 from advisor.search import drafted
 from specs import METHODS, FinetunePlan, PlanError, SpecError
