@@ -154,7 +154,7 @@ def test_data_that_an_export_names_need_not_be_here():
 
 
 def test_what_does_not_fit_names_the_first_change_that_would():
-    asked = situation(model="meta-llama/Llama-2-7b-hf", gpu="24 GiB", dataset_rows=5_000)
+    asked = situation(gpu="24 GiB", dataset_rows=5_000)
     result = advise(asked, rules="classic", price=price_of(asked))
     assert not result.fits
     assert cheatsheet.verdict(asked, result).endswith("per_device_train_batch_size 4 -> 2 would fit.")
