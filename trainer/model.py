@@ -143,7 +143,9 @@ def with_adapter(model: PreTrainedModel, plan: FinetunePlan) -> nn.Module:
         try:
             wrapped = get_peft_model(model, adapter_config(plan, model), autocast_adapter_dtype=False)
         except ValueError as error:
-            raise PlanError("method", "PEFT cannot put this adapter on the model", str(error)) from error
+            experts = "lora_dropout" in str(error)
+            way_out = "Set lora_dropout to 0" if experts else "Choose other target_modules, or method full"
+            raise PlanError("method", "PEFT cannot put this adapter on the model", str(error), way_out) from error
     dtype = getattr(torch, plan.adapter_dtype)
     for name, parameter in wrapped.named_parameters():
         # AdaLoRA's numbers of ranks are constants, which PEFT 0.21 makes trainable when it builds them on meta.

@@ -93,6 +93,13 @@ def test_several_sessions_share_one_tracer(tracer):
         ),
         pytest.param(CONFIGS["llama"], {"target_modules": ("q_porj",)}, PlanError, "q_proj", id="misspelt module"),
         pytest.param(
+            CONFIGS["qwen3_moe with experts"],
+            {"lora_dropout": 0.1},
+            PlanError,
+            "Set lora_dropout to 0",
+            id="dropout on experts",
+        ),
+        pytest.param(
             {**CONFIGS["llama"], "num_attention_heads": 7, "num_key_value_heads": 7},
             {},
             SpecError,
