@@ -43,6 +43,10 @@ _WITHOUT_MEMORY: Mapping[str, Any] = {
         "logging_steps",
         "save_steps",
         "seed",
+        "train_sampling_strategy",
+        "load_best_model_at_end",
+        "early_stopping_patience",
+        "report_to",
     }
 }
 """Fields that change no tensor's size, with their defaults."""

@@ -199,7 +199,7 @@ def main() -> int:
         demo_model()
         compiled()
         if arguments.test:
-            packages("test", ("test.txt",))
+            packages("test", ("test.txt", "export-tools.txt"))
             chromium()
     except SetupError as error:
         print(error, file=sys.stderr)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from bitsandbytes.nn import Int8Params, Params4bit
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from transformers import PretrainedConfig
@@ -171,7 +172,7 @@ def _unquantized_params(layers: nn.ModuleList, layers_like: Sequence[int]) -> in
         weight.numel() * layers_like.count(number)
         for number, layer in enumerate(layers)
         for weight in layer.parameters()
-        if weight.dim() > 1 and weight.is_floating_point()
+        if weight.dim() > 1 and not isinstance(weight, Params4bit | Int8Params)
     )
 
 

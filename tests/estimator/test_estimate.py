@@ -212,3 +212,9 @@ def test_a_cpu_run_counts_the_worker_and_no_context():
 
 def _cpu():
     return dataclasses.replace(CARD, name="CPU", backend="cpu", compute_capability=None)
+
+
+def test_packed_weights_of_sixteen_bit_storage_count_as_quantized():
+    plan = FinetunePlan.for_method("qlora", MODEL, bnb_4bit_quant_storage="bfloat16")
+    found = library.price(models.find(MODEL), plan, CARD)
+    assert not [warning for warning in found.warnings if "in 16 bit" in warning]
