@@ -250,7 +250,7 @@ def _training(tape: Tape, plan: FinetunePlan, step: Step) -> tuple[Events, int]:
     added to the old one and freed.
     """
     trained = [entry for entry in tape.residents if entry.trainable]
-    num_slots = len(step.sizes)
+    num_slots = int(step.program.allocation.max(initial=-1)) + 1
     first = _pass(step, 0)
     following = []
     if plan.gradient_accumulation_steps > 1:

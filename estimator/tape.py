@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, Self
 
@@ -42,6 +42,9 @@ ALLOCATION_BYTES = 512
 """The CUDA caching allocator rounds every request up to this; c10/cuda/CUDACachingAllocator.h, kMinBlockSize."""
 
 FORWARD, BACKWARD = "F", "B"
+
+_TELLING = 2
+"""Of layers that repeat each other, so many at each end are replayed whole."""
 
 TURN = "|"
 """Stands among the events of the head where the backward pass begins."""
@@ -136,6 +139,51 @@ class Program:
     """Events of the forward pass; the rest belong to the backward pass."""
     backward_ends: tuple[int, ...]
     """How many events have passed when each layer's backward pass ends, in the order of the backward pass."""
+    places: Ints
+    """The stretch that each event belongs to: the start, each layer's forward pass, the head, the backward passes."""
+
+    def outline(self, layers: Sequence[int]) -> "Outline":
+        """Return the events that tell where blocks end up: all but what lives within one pass of a repeated layer.
+
+        The first and last two layers of each kind stay whole.
+
+        Args:
+            layers: Which traced layer each layer behaves like, ``Tape.layers``.
+        """
+        whole: set[int] = set()
+        for kind in set(layers):
+            alike = [number for number, like in enumerate(layers) if like == kind]
+            whole.update(alike[:_TELLING], alike[-_TELLING:])
+        repeated = np.array([False, *(number not in whole for number in range(len(layers)))])
+        repeated = np.concatenate((repeated, [False], repeated[:0:-1]))
+        made = np.full(int(self.allocation.max(initial=-1)) + 1, -1, dtype=np.int64)
+        freed = made.copy()
+        made[self.allocation[self.sign > 0]] = self.places[self.sign > 0]
+        freed[self.allocation[self.sign < 0]] = self.places[self.sign < 0]
+        passing = (made == freed) & repeated[made]
+        events = np.flatnonzero(~passing[self.allocation])
+        return Outline(
+            events=events,
+            program=replace(
+                self,
+                sign=self.sign[events],
+                allocation=self.allocation[events],
+                size=self.size[events],
+                component=self.component[events],
+                places=self.places[events],
+                forward_events=int(np.searchsorted(events, self.forward_events)),
+                backward_ends=tuple(np.searchsorted(events, self.backward_ends).tolist()),
+            ),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Outline:
+    """The telling events of a program."""
+
+    events: Ints
+    """Their places in the program."""
+    program: Program
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -159,6 +207,11 @@ class Tape:
     def program(self) -> Program:
         """The unrolled events; computed once."""
         return _Unroller(self).program()
+
+    @cached_property
+    def outline(self) -> Outline:
+        """The events of the program that tell where blocks end up; computed once."""
+        return self.program.outline(self.layers)
 
     def bytes_by_size(self, batch: int, length: int, rank: int) -> Ints:
         """Return the bytes that the allocator hands out for each row of ``sizes`` at one point."""
@@ -270,6 +323,7 @@ class _Unroller:
             size=cells[allocation, 0],
             component=cells[allocation, 1].astype(np.int8),
             forward_events=self.backward_from,
+            places=np.repeat(np.arange(len(pieces)), [len(piece) for piece in pieces]),
             backward_ends=tuple(
                 int(end) for end in np.cumsum([len(piece) for piece in pieces])[-len(self.tape.layers) :]
             ),

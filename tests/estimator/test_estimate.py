@@ -7,10 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catalog import gpus, models
-from estimator import library
+from estimator import library, replay
 from estimator.conditions import Conditions
 from estimator.estimate import ERROR_BAND, estimate, peak_allocated_bytes, verdict
 from estimator.recipe import recipe
+from estimator.replay import Replay
 from estimator.tape import COMPONENTS, Tape
 from specs import GIB, METHODS, FinetunePlan, TraceError
 
@@ -215,6 +216,16 @@ def _cpu():
 
 
 def test_packed_weights_of_sixteen_bit_storage_count_as_quantized():
-    plan = FinetunePlan.for_method("qlora", MODEL, bnb_4bit_quant_storage="bfloat16")
-    found = library.price(models.find(MODEL), plan, CARD)
+    found = library.price(models.find(MODEL), plan(bnb_4bit_quant_storage="bfloat16"), CARD)
     assert not [warning for warning in found.warnings if "in 16 bit" in warning]
+
+
+@pytest.mark.parametrize("checkpointing", [True, False])
+@pytest.mark.parametrize("method", ["full", "lora", "qlora"])
+def test_a_step_in_outline_reserves_what_the_whole_does(method, checkpointing, monkeypatch):
+    asked = plan(method, gradient_checkpointing=checkpointing, max_length=2048)
+    tape = library.tape_for(models.find(MODEL), asked, gpu=CARD)
+    whole = Replay(tape, asked, CARD).reservation.reserved_bytes
+    monkeypatch.setattr(replay, "_WHOLE_EVENTS", 0)
+    assert len(tape.outline.events) < len(tape.program.sign)
+    assert Replay(tape, asked, CARD).reservation.reserved_bytes == pytest.approx(whole, rel=0.04)
