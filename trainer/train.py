@@ -5,7 +5,8 @@ import time
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from threading import Timer
+from typing import Any, NamedTuple
 
 from peft import PeftModel
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, set_seed
@@ -24,7 +25,16 @@ from trainer.trainers import trainer_of
 
 _SPACE_SECONDS = 10.0
 """How often a full disk is looked at again before the result is saved: until then it lives in memory alone."""
+_STOPPED_SECONDS = 20.0
+"""How long the prompts of a stopped run may take: who stops wants the device back. A finished run answers them all."""
 _LIBRARIES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "datasets", "accelerate")
+
+
+class _Asked(NamedTuple):
+    """The prompts, and what the base model said to them where it had to be asked before the training."""
+
+    prompts: Sequence[str]
+    before: Sequence[str] | None
 
 
 def train(session: Session) -> State:
@@ -52,7 +62,7 @@ def train(session: Session) -> State:
     if session.leads:
         session.enter(Phase.SAVING)
         _save(session, trainer.model, tokenizer)
-        _answer(session, trainer.model, tokenizer, prompts, before)
+        _answer(session, trainer.model, tokenizer, _Asked(prompts, before), stopped=state is State.STOPPED)
     return state
 
 
@@ -123,19 +133,34 @@ def _asked(session: Session, model: Any, tokenizer: Any, prompts: Sequence[str])
     return answered(model, tokenizer, prompts, until=session.stop) if session.leads else []
 
 
-def _answer(session: Session, model: Any, tokenizer: Any, prompts: Sequence[str], before: Sequence[str] | None) -> None:
-    """Ask the base model and the tuned one, unless nobody waits for it; the run is saved, and nothing may undo that."""
+def _answer(session: Session, model: Any, tokenizer: Any, asked: _Asked, *, stopped: bool) -> None:
+    """Ask the tuned model and the base model, prompt by prompt, as long as somebody waits for it.
+
+    The run is saved, and nothing may undo that. Who stopped a run waits for a while only.
+    """
     if session.hurry.is_set():
         return
     session.enter(Phase.EVALUATING)
+    patience = Timer(_STOPPED_SECONDS, session.hurry.set)
+    if stopped:
+        patience.start()
+    answers: list[Answer] = []
     try:
-        tuned = answered(model, tokenizer, prompts, until=session.hurry)
-        if before is None:
-            with model.disable_adapter():
-                before = answered(model, tokenizer, prompts, until=session.hurry)
+        for number, prompt in enumerate(asked.prompts):
+            (tuned,) = answered(model, tokenizer, [prompt], until=session.hurry)
+            base = asked.before[number] if asked.before is not None else _base(session, model, tokenizer, prompt)
+            if session.hurry.is_set():
+                break
+            answers.append(Answer(prompt=prompt, base=base, tuned=tuned))
     except (RuntimeError, MemoryError, ValueError, TypeError) as error:
         session.event("warning", f"The prompts could not be answered: {type(error).__name__}: {error}")
-        return
-    if not session.hurry.is_set():
-        pairs = zip(prompts, before, tuned, strict=True)
-        session.store.set_answers(session.run.id, [Answer(prompt=p, base=b, tuned=t) for p, b, t in pairs])
+    finally:
+        patience.cancel()
+    if answers:
+        session.store.set_answers(session.run.id, answers)
+
+
+def _base(session: Session, model: Any, tokenizer: Any, prompt: str) -> str:
+    with model.disable_adapter():
+        (said,) = answered(model, tokenizer, [prompt], until=session.hurry)
+    return said
