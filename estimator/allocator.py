@@ -29,8 +29,11 @@ SPLIT_BYTES = MIB
 EMPTY_CACHE = -1
 """The slot of an event that gives everything unused back to the driver, ``torch.cuda.empty_cache``."""
 
-_ADDRESS_SPACE = 1 << 46
-"""Bytes that an expandable segment may grow to, and the distance of segments."""
+_ADDRESS_SPACE = 1 << 62
+"""Bytes that an expandable segment may grow to: more than everything that is ever allocated, or the search for room
+would not end."""
+_SEGMENT_DISTANCE = 1 << 40
+"""Between the addresses of other segments; only their order counts."""
 
 _SIZE, _ADDRESS, _REST, _BEFORE, _AFTER, _STATE = range(6)
 _USED, _FREE, _UNMAPPED = range(3)
@@ -189,7 +192,7 @@ def _segment_of(pool: _Pool, num_bytes: int) -> int:
     block = _new(pool)
     pool.blocks[block, _SIZE], pool.blocks[block, _REST] = num_bytes, 0
     pool.blocks[block, _BEFORE], pool.blocks[block, _AFTER] = -1, -1
-    pool.blocks[block, _ADDRESS] = pool.totals[_NUM_SEGMENTS] * _ADDRESS_SPACE
+    pool.blocks[block, _ADDRESS] = pool.totals[_NUM_SEGMENTS] * _SEGMENT_DISTANCE
     pool.totals[_NUM_SEGMENTS] += 1
     return block
 

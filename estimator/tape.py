@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from specs.errors import TraceError
+from specs.errors import PlanError, TraceError
 
 Ints = NDArray[np.int64]
 
@@ -38,6 +38,9 @@ COMPONENTS = (
 PHASES = ("forward", "backward")
 """The phases that a tape holds events of."""
 
+LARGEST_TENSOR_BYTES = 2**46
+"""No single tensor of a step is priced beyond this: ten thousands of them still add up within 64 bits."""
+
 ALLOCATION_BYTES = 512
 """The CUDA caching allocator rounds every request up to this; c10/cuda/CUDACachingAllocator.h, kMinBlockSize."""
 
@@ -50,7 +53,7 @@ TURN = "|"
 """Stands among the events of the head where the backward pass begins."""
 
 
-def basis(batch: int, length: int, rank: int) -> Ints:
+def basis(batch: int, length: int, rank: int) -> tuple[int, ...]:
     """Return the values of all monomials at one point, in the order of a row of ``Tape.sizes``."""
     scored = batch * (length - 1)
     plain = (
@@ -64,7 +67,7 @@ def basis(batch: int, length: int, rank: int) -> Ints:
         batch * (length + 1),
         min(scored, LOSS_TILE_TOKENS),
     )
-    return np.array((*plain, *(value * rank for value in plain)), dtype=np.int64)
+    return (*plain, *(value * rank for value in plain))
 
 
 def rounded(num_bytes: Ints) -> Ints:
@@ -214,8 +217,17 @@ class Tape:
         return self.program.outline(self.layers)
 
     def bytes_by_size(self, batch: int, length: int, rank: int) -> Ints:
-        """Return the bytes that the allocator hands out for each row of ``sizes`` at one point."""
-        return rounded(self.sizes @ basis(batch, length, rank))
+        """Return the bytes that the allocator hands out for each row of ``sizes`` at one point.
+
+        Raises:
+            PlanError: If a tensor is larger than what sums of 64-bit integers can be trusted with.
+        """
+        values = basis(batch, length, rank)
+        if (self.sizes @ np.array(values, dtype=np.float64)).max(initial=0) > LARGEST_TENSOR_BYTES:
+            subject = "per_device_train_batch_size x max_length"
+            rule = f"must keep each tensor of a step under {LARGEST_TENSOR_BYTES // 2**40} TiB"
+            raise PlanError(subject, rule, f"{batch:,} x {length:,}", "Lower one of them")
+        return rounded(self.sizes @ np.array(values, dtype=np.int64))
 
     def to_json(self) -> str:
         """Return the tape as JSON, which ``from_json`` reads back."""

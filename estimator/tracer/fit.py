@@ -32,7 +32,7 @@ class Probe:
     @property
     def basis(self) -> Ints:
         """The monomials' values here."""
-        return basis(self.batch, self.length, self.rank)
+        return np.array(basis(self.batch, self.length, self.rank), dtype=np.int64)
 
     @property
     def scored(self) -> int:

@@ -13,7 +13,7 @@ from estimator.estimate import ERROR_BAND, estimate, peak_allocated_bytes, verdi
 from estimator.recipe import recipe
 from estimator.replay import Replay
 from estimator.tape import COMPONENTS, Tape
-from specs import GIB, METHODS, FinetunePlan, TraceError
+from specs import GIB, METHODS, FinetunePlan, PlanError, TraceError
 
 MODEL = "HuggingFaceTB/SmolLM2-135M"
 CARD = gpus.find("RTX 4090")
@@ -229,3 +229,19 @@ def test_a_step_in_outline_reserves_what_the_whole_does(method, checkpointing, m
     monkeypatch.setattr(replay, "_WHOLE_EVENTS", 0)
     assert len(tape.outline.events) < len(tape.program.sign)
     assert Replay(tape, asked, CARD).reservation.reserved_bytes == pytest.approx(whole, rel=0.04)
+
+
+@pytest.mark.parametrize(
+    ("batch", "length"), [pytest.param(65_536, 4096, id="batch"), pytest.param(2, 1_048_576, id="length")]
+)
+def test_a_plan_of_many_tebibytes_is_priced_at_once(batch, length):
+    asked = plan("lora", per_device_train_batch_size=batch, max_length=length)
+    tape = library.tape_for(models.find(MODEL), asked, gpu=CARD)
+    assert estimate(tape, asked, CARD).verdict == "does not fit"
+
+
+def test_a_plan_beyond_64_bits_is_refused_in_one_sentence():
+    asked = plan("lora", per_device_train_batch_size=65_536, max_length=16_777_216)
+    tape = library.tape_for(models.find(MODEL), asked, gpu=CARD)
+    with pytest.raises(PlanError, match="Lower one of them"):
+        estimate(tape, asked, CARD)
