@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 
 from specs import checks
 from specs.errors import PlanError
-from specs.methods import Quantization
+from specs.methods import METHODS, Quantization
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 QuantType = Literal["nf4", "fp4"]
@@ -159,6 +159,11 @@ class FinetunePlan:
             if isinstance(value, Mapping):  # as it comes from JSON; pairs keep the plan hashable
                 object.__setattr__(self, name, tuple(value.items()))
         checks.check(self, _ANNOTATIONS)
+
+    @property
+    def keeps_base(self) -> bool:
+        """Whether the base model is there again with the adapter off: not after changed biases or PiSSA's weights."""
+        return METHODS[self.method].trains_adapter and self.bias == "none" and self.init_lora_weights != "pissa"
 
     @property
     def effective_batch_size(self) -> int:

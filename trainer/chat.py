@@ -46,7 +46,7 @@ class _Voices:
     @contextmanager
     def model(self, voice: str) -> Iterator[Any]:
         """Yield the model that speaks with a voice."""
-        switched = voice if not self._is_separable else TUNED
+        switched = TUNED if self._session.plan.keeps_base else voice
         if self._loaded is None or self._loaded[0] != switched:
             self._loaded = None  # gives the other one's memory back first
             self._loaded = (switched, self._load(switched).eval())
@@ -54,12 +54,6 @@ class _Voices:
         muted: AbstractContextManager[Any] = nullcontext() if voice == switched else model.disable_adapter()
         with muted:
             yield model
-
-    @property
-    def _is_separable(self) -> bool:
-        """Whether switching the adapter off leaves the base model: not after changed biases or weights."""
-        plan = self._session.plan
-        return METHODS[plan.method].trains_adapter and plan.bias == "none" and plan.init_lora_weights != "pissa"
 
     def _load(self, voice: str) -> Any:
         plan, device = self._session.plan, self._session.device

@@ -8,10 +8,9 @@ from pathlib import Path
 from threading import Timer
 from typing import Any, NamedTuple
 
-from peft import PeftModel
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, set_seed
 
-from specs import FinetunePlan, SpecError
+from specs import SpecError
 from trainer import checkpoints, memory, ranks
 from trainer.answers import answered
 from trainer.contract import Answer, Phase, State
@@ -56,7 +55,7 @@ def train(session: Session) -> State:
         needed = (checkpoints.KEPT + 2) * checkpoints.trained_bytes(model)
         checkpoints.require_space(session.folder, needed, "keeping the run")
         trainer = trainer_of(session, model, tokenizer, data)
-        before = None if _is_separable(model, plan) else _asked(session, model, tokenizer, prompts)
+        before = None if plan.keeps_base else _asked(session, model, tokenizer, prompts)
         state = _train_steps(session, trainer)
     ranks.leave()
     if session.leads:
@@ -118,14 +117,6 @@ def _save(session: Session, model: Any, tokenizer: PreTrainedTokenizerBase) -> N
     with checkpoints.replaced(session.folder / RESULT) as target:
         model.save_pretrained(target)
         tokenizer.save_pretrained(target)
-
-
-def _is_separable(model: Any, plan: FinetunePlan) -> bool:
-    """Return whether the adapter can be switched off after the training to hear the base model again.
-
-    One that changes biases or, as PiSSA, weights cannot.
-    """
-    return isinstance(model, PeftModel) and plan.bias == "none" and plan.init_lora_weights != "pissa"
 
 
 def _asked(session: Session, model: Any, tokenizer: Any, prompts: Sequence[str]) -> list[str]:

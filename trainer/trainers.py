@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from peft import PeftModel
 from peft.optimizers import create_loraplus_optimizer
 from torch import Generator, nn
 from torch.utils.data import Sampler
@@ -120,8 +119,8 @@ def trainer_of(session: Session, model: nn.Module, tokenizer: PreTrainedTokenize
     """
     plan = session.plan
     pairs = "chosen" in data.column_names
-    if pairs and (not isinstance(model, PeftModel) or plan.init_lora_weights == "pissa"):
-        way_out = "Choose lora or qlora, and another init_lora_weights than pissa"
+    if pairs and not plan.keeps_base:
+        way_out = "Choose lora or qlora, bias none, and another init_lora_weights than pissa"
         raise PlanError("method", "must leave the base model as reference for preference pairs", plan.method, way_out)
     if pairs and plan.method == "adalora":
         way_out = "Choose lora or qlora"
