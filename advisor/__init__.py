@@ -1,4 +1,8 @@
-"""Recommended hyperparameters for a model, card, data and task, each with reason, source and confidence."""
+"""Recommended hyperparameters for a model, card, data and task, each with reason, source and confidence.
+
+Doors and pages call it. It is pure: it imports specs alone, is handed what prices a plan, and never imports torch,
+streamlit or whatever reads files.
+"""
 
 from advisor.advice import Advice, Caution, Confidence, Source
 from advisor.advise import Recommendation, advise

@@ -1,7 +1,6 @@
 """The command line: joins catalog, estimator and advisor, and prints a page, JSON, or an export."""
 
 import argparse
-import importlib
 import json
 import math
 import sys
@@ -11,17 +10,13 @@ from typing import Any, NoReturn
 from advisor import GOALS, TASKS, Situation, advise, cheatsheet
 from advisor.export import FORMATS, exported
 from advisor.rules import RULE_SETS
-from estimator import library
+from catalog import gpus, machine, models
+from estimator import pricing
 from estimator.estimate import MemoryEstimate
-from specs import GIB, DataError, FinetunePlan, GpuSpec, LorafitError, PlanError
+from specs import GIB, DataError, FinetunePlan, GpuSpec, LorafitError, PlanError, paths
 from specs.door import leave, setting
-
-# Only this door joins the advisor to the catalog and the data's doctor: by name, so that the package stays free.
-gpus, machine, models, paths = (
-    importlib.import_module(f"catalog.{name}") for name in ("gpus", "machine", "models", "paths")
-)
-contract, doctor, tokens = (importlib.import_module(f"trainer.{name}") for name in ("contract", "doctor", "tokens"))
-
+from trainer.data import doctor, tokenizer
+from trainer.data.source import DataSource
 
 _DATA = "data.jsonl"
 """What an export calls data that was not named."""
@@ -50,10 +45,10 @@ def _answer(chosen: argparse.Namespace) -> str:
     situation = _situation(chosen)
 
     def price(plan: FinetunePlan) -> MemoryEstimate:
-        return library.price(situation.model, plan, situation.gpu)
+        return pricing.price(situation.model, plan, situation.gpu)
 
     def at_least(plan: FinetunePlan) -> int:
-        return library.least_used_bytes(situation.model, plan, situation.gpu)
+        return pricing.least_used_bytes(situation.model, plan, situation.gpu)
 
     result = advise(situation, rules=chosen.rules, price=price, at_least=at_least)
     if chosen.export:
@@ -100,7 +95,7 @@ def _data(chosen: argparse.Namespace) -> tuple[int | None, tuple[int, int, int] 
         return chosen.dataset_rows, given
     if chosen.dataset_rows is not None or given is not None:
         raise PlanError("--data", "is counted by itself, without --dataset-rows and --dataset-tokens", chosen.data)
-    report = doctor.examined(contract.DataSource(path=chosen.data), tokens.FolderTokenizer(_tokenizer(chosen.model)))
+    report = doctor.examined(DataSource(path=chosen.data), tokenizer.FolderTokenizer(_tokenizer(chosen.model)))
     return report.rows, (report.quantile(0.5), report.quantile(0.95), report.lengths[-1])
 
 

@@ -15,7 +15,7 @@ from advisor.rules.batch import effective_batch
 from advisor.rules.schedule import BITSANDBYTES, WHOLE
 from advisor.situation import Situation
 from specs import METHODS, FinetunePlan, PlanError
-from specs.plan import Optimizer
+from specs.fields import Optimizer
 
 HEADROOM = 0.10
 """Share of the memory that a recommended plan leaves free: the estimate's own error and what else the card shows."""

@@ -1,1 +1,4 @@
-"""Where facts come from: shipped assets, a local config.json, the Hub, and the devices of this machine."""
+"""Where facts come from: model configurations, cards, this machine's devices.
+
+Every package may call it; it computes no memory, gives no advice and never imports torch or streamlit.
+"""

@@ -8,8 +8,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from catalog.paths import assets
 from specs import GIB, CatalogError, GpuSpec
+from specs.paths import assets
 
 _MEMORY = re.compile(r"(\d{1,5}(?:\.\d{1,6})?)\s*(?:g|gb|gib)")
 _WORD = re.compile(r"\d+(?:\.\d+)? ?gi?b|[a-z]+\d*[a-z]*|\d+[a-z]*")

@@ -14,8 +14,8 @@ from huggingface_hub.errors import (
 )
 
 from catalog import local
-from catalog.paths import cache
 from specs import CatalogError
+from specs.paths import cache
 
 TIMEOUT_SECONDS = 5.0
 """A page waits for this answer; a config.json is a few KB."""

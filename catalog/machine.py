@@ -43,6 +43,11 @@ class Device:
     total_bytes: int
     free_bytes: int
 
+    @property
+    def torch_name(self) -> str:
+        """What torch calls it: ``cpu``, ``cuda:0``; AMD's cards are ``cuda`` to torch too."""
+        return "cpu" if self.gpu.is_cpu else f"{self.gpu.backend.replace('rocm', 'cuda')}:{self.index}"
+
 
 def devices() -> tuple[Device, ...]:
     """Return the NVIDIA cards of this machine; where there are none, its processor."""

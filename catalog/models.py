@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from catalog import local, sizes
-from catalog.paths import assets
 from catalog.shapes import architectures, shape, tower_with_defaults, with_defaults
 from specs import CatalogError, ModelSpec
+from specs.paths import assets
 
 # Owner and repository as the Hub allows them: huggingface_hub.utils.validate_repo_id.
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")

@@ -5,8 +5,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from catalog.paths import assets
 from specs import ModelSpec
+from specs.paths import assets
 
 SHAPE_FIELDS = (
     "tie_word_embeddings",

@@ -7,8 +7,8 @@ import math
 import re
 from typing import Any
 
-from catalog.paths import assets
 from specs import CatalogError, ModelSpec
+from specs.paths import assets
 
 SOURCE = "reference shape of this size, interpolated between SmolLM2 and Llama 3; a real model of the size may differ"
 

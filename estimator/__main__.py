@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from catalog import gpus, machine, models
-from estimator import accuracy, library, measure, shipping
+from estimator import pricing
+from estimator.accuracy import comparison, measure
 from estimator.estimate import MemoryEstimate
-from estimator.recipe import Recipe, recipe
-from estimator.reservation import Circumstances
+from estimator.replay.reservation import Circumstances
+from estimator.tape import library, shipping
+from estimator.tape.recipe import Recipe, recipe
 from specs import METHODS, CatalogError, FinetunePlan, GpuSpec, LorafitError, ModelSpec, gib
 from specs.door import leave
+from specs.paths import assets
 
-_ASSETS = Path(__file__).resolve().parent.parent / "assets"
+_ASSETS = assets()
 _MEASURED = _ASSETS / "measured"
 _CONFIGURATIONS = _ASSETS / "configurations.csv"
 _TABLE_BATCHES = (1, 2, 4, 8, 16)
@@ -53,11 +56,11 @@ def _estimate(arguments: Sequence[str]) -> None:
     if asked.table:
         _table(model, plan, gpu)
         return
-    needed = library.gpus_needed(model, plan, gpu, progress=_progress)
+    needed = pricing.gpus_needed(model, plan, gpu, progress=_progress)
     if asked.gpus_needed and needed is not None:
         plan = _on_gpus(plan, needed)
     circumstances = Circumstances(expandable_segments=asked.expandable_segments)
-    found = library.price(model, plan, gpu, progress=_progress, circumstances=circumstances)
+    found = pricing.price(model, plan, gpu, progress=_progress, circumstances=circumstances)
     if asked.json:
         seconds = round(time.monotonic() - started, 3)
         print(json.dumps({**found.to_dict(), "gpus_needed": needed, "seconds": seconds}, indent=2))
@@ -70,14 +73,14 @@ def _on_gpus(plan: FinetunePlan, number: int) -> FinetunePlan:
     """Return a plan on so many cards: alone without a strategy, several under the plan's own or FSDP."""
     if number == 1:
         return dataclasses.replace(plan, num_gpus=1, sharding="none", offload="none")
-    return dataclasses.replace(plan, num_gpus=number, sharding=library.strategy(plan))
+    return dataclasses.replace(plan, num_gpus=number, sharding=pricing.strategy(plan))
 
 
 def _needed(needed: int | None, plan: FinetunePlan, gpu: GpuSpec) -> str:
     if needed == 1:
         return f"One {gpu.name} suffices."
     number = "No number" if needed is None else f"{needed:,}"
-    return f"{number} of {gpu.name} divided by {library.strategy(plan)} will do."
+    return f"{number} of {gpu.name} divided by {pricing.strategy(plan)} will do."
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -165,7 +168,7 @@ def _table(model: ModelSpec, plan: FinetunePlan, gpu: GpuSpec) -> None:
         cells = []
         for size in _TABLE_BATCHES:
             one = dataclasses.replace(plan.with_method(name), per_device_train_batch_size=size)
-            found = library.price(model, one, gpu, progress=_progress)
+            found = pricing.price(model, one, gpu, progress=_progress)
             cells.append(f"{gib(found.used_bytes):>11}{marks[found.verdict]}")
         print(f"{METHODS[name].label:28}" + "".join(cells))
 
@@ -182,14 +185,14 @@ def _accuracy(arguments: Sequence[str]) -> None:
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args(arguments)
     files = asked.rows or sorted(_MEASURED.glob("*.csv"))
-    found = [comparison for file in files for comparison in comparisons(file)]
+    found = [entry for file in files for entry in comparisons(file)]
     if asked.json:
-        print(json.dumps(accuracy.report(found), indent=2))
+        print(json.dumps(comparison.report(found), indent=2))
     else:
         print("\n".join(_accuracy_lines(found)))
 
 
-def comparisons(file: Path) -> tuple[accuracy.Comparison, ...]:
+def comparisons(file: Path) -> tuple[comparison.Comparison, ...]:
     """Return the predictions of every row of a CSV of measured runs.
 
     Raises:
@@ -200,11 +203,11 @@ def comparisons(file: Path) -> tuple[accuracy.Comparison, ...]:
     def model(name: str) -> ModelSpec:
         return _model_beside(file, name)
 
-    def tape(spec: ModelSpec, row: accuracy.MeasuredRow, gpu: GpuSpec) -> Any:
+    def tape(spec: ModelSpec, row: comparison.MeasuredRow, gpu: GpuSpec) -> Any:
         return library.tape_for(spec, row.plan, gpu=gpu, conditions=row.conditions)
 
     return tuple(
-        accuracy.compared(row, model=model, gpu=measure.device_of_row, tape=tape) for row in accuracy.rows(text)
+        comparison.compared(row, model=model, gpu=measure.device_of_row, tape=tape) for row in comparison.rows(text)
     )
 
 
@@ -237,7 +240,7 @@ def _measure(arguments: Sequence[str]) -> None:
     asked = parser.parse_args(arguments)
     device = measure.device_to_measure(asked.device)
     file = asked.rows or _MEASURED / f"{device.gpu.name.lower().replace(' ', '-')}.csv"
-    wanted = accuracy.rows(_text(asked.configurations))
+    wanted = comparison.rows(_text(asked.configurations))
     text = _text(file) if file.exists() else ""
     left = [one for one in wanted if not measure.is_there(text, one.plan, one.model, device)]
     for number, one in enumerate(left[: asked.most], start=1):
@@ -253,22 +256,22 @@ def _measure(arguments: Sequence[str]) -> None:
         print(f"{Path(one.model).stem}, {one.plan.method}: {entry['notes']}", flush=True)
 
 
-def _accuracy_lines(found: Sequence[accuracy.Comparison]) -> Iterator[str]:
+def _accuracy_lines(found: Sequence[comparison.Comparison]) -> Iterator[str]:
     yield f"{'model':26} {'method':7} {'batch x length':>14} {'kernel':14}" + "".join(
-        f"{kind:>30}" for kind in accuracy.KINDS
+        f"{kind:>30}" for kind in comparison.KINDS
     )
-    for comparison in found:
-        row = comparison.row
+    for entry in found:
+        row = entry.row
         shape = f"{row.plan.per_device_train_batch_size} x {row.plan.max_length}"
         name = Path(row.model).stem[:26]
-        cells = "".join(_cell(comparison, kind) for kind in accuracy.KINDS)
+        cells = "".join(_cell(entry, kind) for kind in comparison.KINDS)
         yield f"{name:26} {row.plan.method:7} {shape:>14} {row.conditions.attention_kernel:14}{cells}"
-        if comparison.row.ran_out:
-            yield f"  {comparison.row.notes}; predicted: {comparison.verdict}"
-        if comparison.error_text:
-            yield f"  {comparison.error_text}"
-    for kind in accuracy.KINDS:
-        total = accuracy.summary(found, kind)
+        if entry.row.ran_out:
+            yield f"  {entry.row.notes}; predicted: {entry.verdict}"
+        if entry.error_text:
+            yield f"  {entry.error_text}"
+    for kind in comparison.KINDS:
+        total = comparison.summary(found, kind)
         if total.mean_abs_error is not None:
             yield (
                 f"{kind}: {total.n} rows, mean error {total.mean_abs_error:.2%}, "
@@ -276,11 +279,11 @@ def _accuracy_lines(found: Sequence[accuracy.Comparison]) -> Iterator[str]:
             )
 
 
-def _cell(comparison: accuracy.Comparison, kind: accuracy.Kind) -> str:
-    error = comparison.error(kind)
+def _cell(entry: comparison.Comparison, kind: comparison.Kind) -> str:
+    error = entry.error(kind)
     if error is None:
         return f"{'':30}"
-    pair = f"{gib(comparison.predicted[kind])} / {gib(comparison.row.measured[kind])}"
+    pair = f"{gib(entry.predicted[kind])} / {gib(entry.row.measured[kind])}"
     return f"{pair:>22} {error:+7.2%}"
 
 
@@ -304,7 +307,7 @@ def _tell(name: str, outcome: tuple[int, list[str]]) -> None:
 def measured_recipes() -> Iterator[Recipe]:
     """Yield what the measured rows of the project need."""
     for file in sorted(_MEASURED.glob("*.csv")):
-        for row in accuracy.rows(file.read_text(encoding="utf-8")):
+        for row in comparison.rows(file.read_text(encoding="utf-8")):
             yield recipe(_model_beside(file, row.model), row.plan, row.conditions, measure.device_of_row(row.gpu))
 
 

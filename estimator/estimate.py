@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from estimator.overhead import context_bytes, worker_bytes
-from estimator.replay import GRADIENTS, Replay
-from estimator.reservation import Circumstances, unpacked_bytes
-from estimator.sharding import Replica, Share, on_each_gpu, replica, share, with_room
-from estimator.tape import COMPONENTS, Tape
+from estimator.replay.overhead import context_bytes, worker_bytes
+from estimator.replay.replay import GRADIENTS, Replay
+from estimator.replay.reservation import Circumstances, unpacked_bytes
+from estimator.replay.sharding import Replica, Share, on_each_gpu, replica, share, with_room
+from estimator.tape.tape import COMPONENTS, Tape
 from specs import FinetunePlan, GpuSpec, gib
 
 Verdict = Literal["fits", "tight", "does not fit"]
@@ -95,7 +95,7 @@ def estimate(
     """Return the memory of a plan on a device.
 
     Args:
-        tape: The tape of the plan's model and method, from ``estimator.library.tape_for``.
+        tape: The tape of the plan's model and method, from ``estimator.tape.library.tape_for``.
         plan: Decides batch, length, rank, optimizer and accumulation.
         gpu: The device.
         circumstances: How PyTorch reserves and transformers loads; None as LoRAFit's trainer has it.

@@ -14,9 +14,9 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from catalog.paths import assets
 from catalog.shapes import SHAPE_FIELDS, SIZE_FIELDS
-from trainer import adapters
+from specs.paths import assets
+from trainer.model import adapters
 
 # Some default configurations cannot be built because they leave these out; the module names do not depend on them.
 _FILLED: tuple[dict[str, int], ...] = ({}, {"head_dim": 128})

@@ -25,15 +25,16 @@ import psutil
 import pynvml
 
 from advisor import Situation, advise
-from catalog import machine, models, paths
-from estimator import library
+from catalog import machine, models
+from estimator import pricing
 from estimator.estimate import MemoryEstimate
-from specs import FinetunePlan, LorafitError, RunError, gib
-from trainer import launcher
-from trainer.contract import DataSource, Place, State
-from trainer.doctor import examined
-from trainer.store import Store
-from trainer.tokens import FolderTokenizer
+from specs import FinetunePlan, LorafitError, RunError, gib, paths
+from trainer.data.doctor import examined
+from trainer.data.source import DataSource
+from trainer.data.tokenizer import FolderTokenizer
+from trainer.runs import launcher
+from trainer.runs.contract import Place, State
+from trainer.runs.store import Store
 
 TRL_BATCH = 8
 """transformers 5.23, ``TrainingArguments.per_device_train_batch_size``, which TRL 1.16 keeps."""
@@ -220,7 +221,7 @@ def planned(given: argparse.Namespace, budget: int) -> FinetunePlan:
     )
 
     def price(plan: FinetunePlan) -> MemoryEstimate:
-        return library.price(model, plan, gpu)
+        return pricing.price(model, plan, gpu)
 
     return advise(situation, price=price).plan
 

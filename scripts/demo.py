@@ -8,17 +8,18 @@ from pathlib import Path
 
 from advisor import Situation, advise
 from advisor.advise import Recommendation
-from catalog import machine, models, paths
-from estimator import library
+from catalog import machine, models
+from estimator import pricing
 from estimator.estimate import MemoryEstimate
-from specs import FinetunePlan, GpuSpec, LorafitError, ModelSpec, gib
-from trainer import launcher
+from specs import FinetunePlan, GpuSpec, LorafitError, ModelSpec, gib, paths
 from trainer.__main__ import watch
-from trainer.contract import DataSource, Place, Run
-from trainer.doctor import examined
-from trainer.export import RESULT
-from trainer.store import Store
-from trainer.tokens import FolderTokenizer
+from trainer.data.doctor import examined
+from trainer.data.source import DataSource
+from trainer.data.tokenizer import FolderTokenizer
+from trainer.runs import launcher
+from trainer.runs.contract import Place, Run
+from trainer.runs.export import RESULT
+from trainer.runs.store import Store
 
 STEPS = 30
 
@@ -35,10 +36,9 @@ def main() -> int:
         result = recommendation(model, device.gpu)
         plan = dataclasses.replace(result.plan, max_steps=STEPS)
         print_advice(result)
-        estimate = library.price(model, plan, device.gpu)
+        estimate = pricing.price(model, plan, device.gpu)
         print_memory(estimate, device.gpu)
-        torch_device = "cpu" if device.gpu.is_cpu else f"cuda:{device.index}"
-        return train(plan, estimate, torch_device)
+        return train(plan, estimate, device.torch_name)
     except LorafitError as error:
         print(error, file=sys.stderr)
         return 2
@@ -58,7 +58,7 @@ def recommendation(model: ModelSpec, gpu: GpuSpec) -> Recommendation:
     )
 
     def price(plan: FinetunePlan) -> MemoryEstimate:
-        return library.price(model, plan, gpu)
+        return pricing.price(model, plan, gpu)
 
     return advise(situation, price=price)
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 
-from estimator import accuracy
 from estimator.__main__ import comparisons
+from estimator.accuracy import comparison
 
 REPO = Path(__file__).resolve().parent.parent
 README = REPO / "README.md"
@@ -64,11 +64,11 @@ def line(name: str, depth: int, text: str) -> str:
     return f"{'  ' * depth + name:<28} {text}".rstrip()
 
 
-def accuracy_table(found: Sequence[accuracy.Comparison]) -> str:
+def accuracy_table(found: Sequence[comparison.Comparison]) -> str:
     """Return the errors of all measured rows as a table in Markdown."""
     lines = ["| | rows | mean error | worst too low | worst too high |", "|---|---|---|---|---|"]
-    for kind in accuracy.KINDS:
-        total = accuracy.summary(found, kind)
+    for kind in comparison.KINDS:
+        total = comparison.summary(found, kind)
         errors = (total.mean_abs_error, total.worst_under, total.worst_over)
         cells = " | ".join("" if error is None else percent(error) for error in errors)
         lines.append(f"| {LABELS[kind]} | {total.n} | {cells} |")
@@ -81,16 +81,16 @@ def percent(error: float) -> str:
     return f"{share:.2f} %" if share < 1 else f"{share:.1f} %"
 
 
-def accuracy_text(found: Sequence[accuracy.Comparison], day: date) -> str:
+def accuracy_text(found: Sequence[comparison.Comparison], day: date) -> str:
     """Return the sentence above the table, and the table."""
-    cards = " and ".join(dict.fromkeys(comparison.row.gpu for comparison in found))
+    cards = " and ".join(dict.fromkeys(entry.row.gpu for entry in found))
     runs = f"{len(found)} measured runs on {cards} (rows with their sources in `assets/measured/`)"
     return f"`make accuracy` on {day}, against {runs}:\n\n{accuracy_table(found)}"
 
 
-def measured_rows() -> list[accuracy.Comparison]:
+def measured_rows() -> list[comparison.Comparison]:
     """Return the predictions of every measured row that the project holds."""
-    return [comparison for file in sorted(MEASURED.glob("*.csv")) for comparison in comparisons(file)]
+    return [entry for file in sorted(MEASURED.glob("*.csv")) for entry in comparisons(file)]
 
 
 def updated(text: str, today: date) -> str:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, sync_playwright
 
-from catalog import paths
-from trainer.store import Store
+from specs import paths
+from trainer.runs.store import Store
 
 FOLDER = paths.REPO / "docs" / "screenshots"
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")

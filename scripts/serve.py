@@ -8,7 +8,7 @@ from pathlib import Path
 
 from streamlit.web.cli import main as streamlit
 
-import ui.planning  # noqa: F401  (imported here so that the first visitor does not wait for it)
+import ui.plan.planning  # noqa: F401  (imported here so that the first visitor does not wait for it)
 
 REPO = Path(__file__).resolve().parent.parent
 FIRST_PORT = 8501  # Streamlit's own default

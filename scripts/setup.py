@@ -133,7 +133,7 @@ def packages(stamp_name: str, names: tuple[str, ...]) -> None:
 def compiled() -> None:
     """Let numba compile the estimator's allocator once for its source; what it compiles it keeps."""
     stamp = VENV / ".lorafit-compiled"
-    wanted = hashlib.sha256((REPO / "estimator" / "allocator.py").read_bytes()).hexdigest()
+    wanted = hashlib.sha256((REPO / "estimator" / "replay" / "allocator.py").read_bytes()).hexdigest()
     if stamp.exists() and stamp.read_text() == wanted:
         return
     say("Compiling the estimator (about 10 s, once)")

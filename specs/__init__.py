@@ -1,4 +1,7 @@
-"""The nouns of LoRAFit: model, GPU, method, plan, units and errors. Imports the standard library only."""
+"""The nouns of LoRAFit: model, GPU, method, plan, units and errors; and what all doors share.
+
+Every package may import it; it imports the standard library only.
+"""
 
 from specs.errors import CatalogError, DataError, LorafitError, PlanError, RunError, SpecError, TraceError
 from specs.gpu import GpuSpec

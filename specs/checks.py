@@ -5,13 +5,11 @@ import re
 import types
 import typing
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from specs.errors import PlanError
+from specs.fields import PlanFields
 from specs.methods import METHODS, Method
-
-if TYPE_CHECKING:
-    from specs.plan import FinetunePlan
 
 _RANGES: Mapping[str, tuple[float, float]] = {
     "r": (1, 4096),
@@ -55,7 +53,7 @@ _NAME_PATTERN = re.compile(r"[\w.\\|()^$*+-]{1,200}")
 _QUANTIFIERS = re.compile(r"[*+]")
 
 
-def check(plan: "FinetunePlan", annotations: Mapping[str, Any]) -> None:
+def check(plan: PlanFields, annotations: Mapping[str, Any]) -> None:
     """Refuse a plan that cannot be meant.
 
     Raises:
@@ -120,14 +118,14 @@ _KINDS: Mapping[Any, str] = {
 }
 
 
-def _check_types(plan: "FinetunePlan", annotations: Mapping[str, Any]) -> None:
+def _check_types(plan: PlanFields, annotations: Mapping[str, Any]) -> None:
     for name, annotation in annotations.items():
         value = getattr(plan, name)
         if not _fits(value, annotation):
             raise PlanError(name, f"must be {_kind(annotation)}", value)
 
 
-def _check_ranges(plan: "FinetunePlan") -> None:
+def _check_ranges(plan: PlanFields) -> None:
     for name, (least, most) in _RANGES.items():
         value = getattr(plan, name)
         if value is not None and not least <= value <= most:
@@ -138,7 +136,7 @@ def _check_ranges(plan: "FinetunePlan") -> None:
         raise PlanError("model_name_or_path", "must name a model", plan.model_name_or_path)
 
 
-def _check_patterns(plan: "FinetunePlan") -> None:
+def _check_patterns(plan: PlanFields) -> None:
     """Refuse numbers out of range, and expressions that are none or that take for ever to match."""
     for field, ranged in _PATTERN_RANGES.items():
         least, most = _RANGES[ranged]
@@ -161,7 +159,7 @@ def _is_quick_to_match(name: str) -> bool:
     return True
 
 
-def _check_method(plan: "FinetunePlan") -> None:
+def _check_method(plan: PlanFields) -> None:
     method = known_method(plan.method)
     for name, needed in method.preset.items():
         if getattr(plan, name) != needed:
@@ -179,7 +177,7 @@ def _check_method(plan: "FinetunePlan") -> None:
         raise PlanError("method", f"{method.label} has no LoRA adapter to apply DoRA, rsLoRA or LoRA+ to", plan.method)
 
 
-def _check_contradictions(plan: "FinetunePlan") -> None:
+def _check_contradictions(plan: PlanFields) -> None:
     rules = (
         (plan.load_in_4bit and plan.load_in_8bit, "load_in_8bit", "a model is loaded in 4 or in 8 bit, not both"),
         (plan.bf16 and plan.fp16, "fp16", "mixed precision is bf16 or fp16, not both"),

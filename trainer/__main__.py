@@ -13,19 +13,22 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from catalog import machine, paths
-from specs import DataError, FinetunePlan, LorafitError, PlanError, gib
+from catalog import machine
+from specs import DataError, FinetunePlan, LorafitError, PlanError, gib, paths
 from specs.door import leave
-from trainer import aside, export, launcher
-from trainer import retry as retrying
-from trainer.chatting import BASE, TUNED, Conversation, Question
-from trainer.contract import DataSource, Metric, Place, Run, State
-from trainer.dataset import Turn, first_example, is_hub_id
-from trainer.diagnosis import Diagnosis, diagnoses, perplexity
-from trainer.doctor import examined
-from trainer.export import compared, run_dict
-from trainer.store import Store
-from trainer.tokens import FolderTokenizer
+from trainer.data.doctor import examined
+from trainer.data.layouts import Turn, first_example
+from trainer.data.reading import is_hub_id
+from trainer.data.source import DataSource
+from trainer.data.tokenizer import FolderTokenizer
+from trainer.results import tasks
+from trainer.results.chat import BASE, TUNED, Conversation, Question
+from trainer.runs import export, launcher
+from trainer.runs import retry as retrying
+from trainer.runs.contract import Metric, Place, Run, State
+from trainer.runs.diagnosis import Diagnosis, diagnoses, perplexity
+from trainer.runs.export import compared, run_dict
+from trainer.runs.store import Store
 
 _LOOK_SECONDS = 0.5
 _QUANTILES = (("median", 0.5), ("95 %", 0.95), ("longest", 1.0))
@@ -105,7 +108,7 @@ def _commands() -> Iterator[tuple[str, Callable[[Store, argparse.Namespace], int
     yield "merge", _merge, "put the adapter into the base model, in 16 bit", {**run_id, **target}
     sums: dict[str, dict[str, Any]] = {
         "--weights": {"type": _numbers, "metavar": "W,W", "help": "how much of each; equal shares by itself"},
-        "--combination-type": {"default": "cat", "choices": [*aside.COMBINATION_TYPES], "help": "PEFT's word"},
+        "--combination-type": {"default": "cat", "choices": [*tasks.COMBINATION_TYPES], "help": "PEFT's word"},
     }
     yield "combine", _combine, "add adapters of one base model up", {**ids, **sums}
     base = {"--base": {"action": "store_true", "help": "talk to the base model instead of the tuned one"}}
@@ -210,13 +213,13 @@ def _export(store: Store, given: argparse.Namespace) -> int:
 
 
 def _merge(store: Store, given: argparse.Namespace) -> int:
-    print(aside.merge(store, given.id, given.target.resolve()))
+    print(tasks.merge(store, given.id, given.target.resolve()))
     return 0
 
 
 def _combine(store: Store, given: argparse.Namespace) -> int:
     weights = given.weights or [1 / len(given.ids)] * len(given.ids)
-    print(aside.combine(store, given.ids, weights, given.combination_type))
+    print(tasks.combine(store, given.ids, weights, given.combination_type))
     return 0
 
 
@@ -238,7 +241,7 @@ def _push(store: Store, given: argparse.Namespace) -> int:
     # An argument would stand in the list of processes and in the shell's history.
     token = os.environ.get("HF_TOKEN") or getpass.getpass("Token of the Hub (not shown, not kept): ")
     # The Hub's library takes half a second to import, which the other commands shall not wait for.
-    hub = importlib.import_module("trainer.hub")
+    hub = importlib.import_module("trainer.results.hub")
     print(hub.push(store, store.run(given.id), given.repo_id, token, private=not given.public))
     return 0
 
@@ -369,7 +372,7 @@ def _data(given: argparse.Namespace) -> DataSource:
         raise DataError("--columns", "takes a role and a column each", wrong, "Write prompt=question, for example")
     path = given.data
     if not path.is_file() and is_hub_id(str(path)):
-        path = aside.fetch_dataset(str(path), paths.cache() / "datasets")
+        path = tasks.fetch_dataset(str(path), paths.cache() / "datasets")
     return DataSource(path=str(path.resolve()), columns={role: column for role, _, column in said})
 
 

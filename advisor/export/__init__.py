@@ -1,4 +1,7 @@
-"""The plan in the form of whatever tool a person uses: every format is one entry here."""
+"""The plan in the form of whatever tool a person uses: every format is one entry here.
+
+Doors and pages call it; it imports no rule and no search.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -1,4 +1,7 @@
-"""The rule sets a person can choose between."""
+"""The rule sets a person can choose between, one function for each field.
+
+``advise`` and the search call them; they import neither the search nor an export.
+"""
 
 from collections.abc import Mapping
 from types import MappingProxyType

@@ -1,1 +1,4 @@
-"""Runs the real model code on fake tensors and records the tape; the only importer of torch in estimator."""
+"""Runs the real model code on fake tensors and records the tape, in a process of its own.
+
+``estimator.tape.tracer_process`` starts it; nothing imports it, and it alone in estimator imports torch.
+"""

@@ -19,7 +19,7 @@ from bitsandbytes.autograd._functions import MatMul8bitLt, MatmulLtState
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
-from estimator.conditions import Conditions
+from estimator.tape.conditions import Conditions
 
 Sizes = tuple[Sequence[int], Sequence[int]]
 

@@ -11,11 +11,11 @@ import numpy as np
 from torch import nn
 from trl.trainer.utils import _CHUNKED_LOGPROB_CHUNK_SIZE as TILE_COLUMNS
 
-from estimator.tape import COMPONENTS, MONOMIALS, TURN, Block, Ints, Resident, Tape, basis
+from estimator.tape.tape import COMPONENTS, MONOMIALS, TURN, Block, Ints, Resident, Tape, basis
 from estimator.tracer.model import TracedModel, quantization_constants
 from estimator.tracer.recorder import Allocation, Place, Recording
 from specs import TraceError
-from trainer.adapters import is_adalora
+from trainer.model.adapters import is_adalora
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

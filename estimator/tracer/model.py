@@ -13,10 +13,10 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from transformers import PretrainedConfig
 from trl.trainer.utils import add_fused_lm_head
 
-from estimator.conditions import Conditions
+from estimator.tape.conditions import Conditions
 from estimator.tracer.fused_loss import add_fused_loss
 from specs import FinetunePlan, TraceError
-from trainer import model as trainer_model
+from trainer.model import build as trainer_model
 
 
 @dataclass(frozen=True, slots=True)

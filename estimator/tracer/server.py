@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from estimator.recipe import Recipe
+from estimator.tape.recipe import Recipe
 from estimator.tracer.trace import trace
 from specs import LorafitError
 

@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import _engine_run_backward
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from estimator.conditions import Conditions
+from estimator.tape.conditions import Conditions
 from estimator.tracer.cuda_facts import cuda_behaviour, replaced, scratch
 from estimator.tracer.model import TracedModel, quantization_constants
 from estimator.tracer.recorder import Recorder, Recording

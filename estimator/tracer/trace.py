@@ -10,8 +10,8 @@ from typing import Any
 
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from estimator.recipe import LIBRARIES, Recipe, added_tokens, differs_by_layer, sliding_window
-from estimator.tape import Tape
+from estimator.tape.recipe import LIBRARIES, Recipe, added_tokens, differs_by_layer, sliding_window
+from estimator.tape.tape import Tape
 from estimator.tracer import fit
 from estimator.tracer.fit import Probe
 from estimator.tracer.model import TracedModel, traced_model

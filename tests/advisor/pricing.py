@@ -5,7 +5,7 @@ import functools
 
 from advisor import Situation
 from catalog import gpus, models
-from estimator import library
+from estimator import pricing
 
 LLAMA = "meta-llama/Llama-3.1-8B"
 
@@ -29,9 +29,9 @@ def price_of(asked):
 
 @functools.lru_cache(maxsize=4096)
 def _priced(model, plan, gpu):
-    return library.price(model, plan, gpu)
+    return pricing.price(model, plan, gpu)
 
 
 def at_least_of(asked):
     """Return the estimator's lower bound of plans in a situation."""
-    return lambda plan: library.least_used_bytes(asked.model, plan, asked.gpu)
+    return lambda plan: pricing.least_used_bytes(asked.model, plan, asked.gpu)

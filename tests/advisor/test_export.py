@@ -18,11 +18,11 @@ from trl import DatasetMixtureConfig, ModelConfig, ScriptArguments, SFTConfig, T
 
 from advisor.export import FORMATS, exported
 from advisor.export.job import launch_commands
-from catalog import paths
-from specs import METHODS, FinetunePlan, PlanError
-from trainer import launcher
-from trainer.contract import DataSource, Place
-from trainer.store import Store
+from specs import METHODS, FinetunePlan, PlanError, paths
+from trainer.data.source import DataSource
+from trainer.runs import launcher
+from trainer.runs.contract import Place
+from trainer.runs.store import Store
 
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 KEYS = json.loads((Path(__file__).parents[1] / "golden" / "export_keys.json").read_text(encoding="utf-8"))

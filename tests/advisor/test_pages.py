@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from advisor import advise, cheatsheet, tree
-from catalog import gpus, models, paths
-from estimator import library
+from catalog import gpus, models
+from estimator import pricing
+from specs import paths
 from tests.advisor.pricing import LLAMA, price_of, situation
 
 CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
@@ -72,7 +73,7 @@ def test_the_tree_asks_until_a_method_fits():
 
 def test_the_map_turns_to_qlora_and_then_to_nothing_as_memory_shrinks():
     cards = [gpus.find(f"{gib} GiB") for gib in (80, 24, 12, 4)]
-    cells = tree.method_map([models.find(LLAMA)], cards, lambda model, plan: library.price(model, plan, cards[0]))
+    cells = tree.method_map([models.find(LLAMA)], cards, lambda model, plan: pricing.price(model, plan, cards[0]))
     assert [cell.method for cell in cells] == ["lora", "lora", "qlora", None]
     assert all(cell.used_bytes > 0 for cell in cells)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from advisor import advise
 from advisor.warnings import cautions
-from estimator import library
+from estimator import pricing
 from specs import METHODS, FinetunePlan, PlanError
 from tests.advisor.pricing import at_least_of, price_of, processor, situation
 
@@ -101,7 +101,7 @@ def test_advice_is_there_at_once_when_its_tapes_are_warm(values):
     asked, taken = situation(**values), []
     for _ in range(3):
         start = time.process_time()
-        advise(asked, price=lambda plan: library.price(asked.model, plan, asked.gpu), at_least=at_least_of(asked))
+        advise(asked, price=lambda plan: pricing.price(asked.model, plan, asked.gpu), at_least=at_least_of(asked))
         taken.append(time.process_time() - start)
     assert min(taken) < 0.6
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from catalog.paths import REPO
+from specs.paths import REPO
 from tests.browser.waiting import settled
-from trainer.store import Store
+from trainer.runs.store import Store
 
 CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
 

@@ -4,7 +4,7 @@ import pytest
 from playwright.sync_api import Page
 
 from tests.browser.waiting import settled
-from ui.lessons import LESSONS
+from ui.learn.lessons import LESSONS
 
 VIEWS = {"light": 1280, "dark": 390}
 """Colour schemes with the width of the window in which they are looked at."""

@@ -10,10 +10,11 @@ from playwright.sync_api import expect
 from specs import FinetunePlan
 from tests.browser.conftest import Server
 from tests.browser.waiting import settled
-from trainer import database
-from trainer.contract import Answer, DataSource, Phase, State
-from trainer.export import RESULT
-from trainer.store import Store
+from trainer.data.source import DataSource
+from trainer.runs import database
+from trainer.runs.contract import Answer, Phase, State
+from trainer.runs.export import RESULT
+from trainer.runs.store import Store
 
 pytestmark = pytest.mark.browser
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"

@@ -7,8 +7,8 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.waiting import settled
-from trainer.contract import State
-from trainer.store import Store
+from trainer.runs.contract import State
+from trainer.runs.store import Store
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 SHORT = "?method=QLoRA+%284-bit%29&max_steps=60&per_device_train_batch_size=1&max_length=64"

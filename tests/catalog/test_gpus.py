@@ -7,8 +7,8 @@ import pytest
 
 from catalog import gpus, machine
 from catalog.__main__ import main
-from catalog.paths import assets, cache, demo_model, runs
 from specs import GIB, CatalogError
+from specs.paths import assets, cache, demo_model, runs
 
 ENTRIES = json.loads((assets() / "gpus.json").read_text(encoding="utf-8"))["gpus"]
 

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
 from catalog import models, sizes
-from catalog.paths import assets
 from catalog.shapes import architectures
 from scripts.architectures import architecture, expert_parameters, linear_modules, model_types
 from specs import CatalogError, LorafitError, ModelSpec
+from specs.paths import assets
 
 ENTRIES = json.loads((assets() / "models.json").read_text(encoding="utf-8"))["models"]
 SHIPPED_TYPES = sorted({entry["config"]["model_type"] for entry in ENTRIES})

@@ -7,12 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catalog import gpus, models
-from estimator import library, replay
-from estimator.conditions import Conditions
+from estimator import pricing
 from estimator.estimate import ERROR_BAND, estimate, peak_allocated_bytes, verdict
-from estimator.recipe import recipe
-from estimator.replay import Replay
-from estimator.tape import COMPONENTS, Tape
+from estimator.replay import replay
+from estimator.replay.replay import Replay
+from estimator.tape import library
+from estimator.tape.conditions import Conditions
+from estimator.tape.recipe import recipe
+from estimator.tape.tape import COMPONENTS, Tape
 from specs import GIB, METHODS, FinetunePlan, PlanError, TraceError
 
 MODEL = "HuggingFaceTB/SmolLM2-135M"
@@ -216,7 +218,7 @@ def _cpu():
 
 
 def test_packed_weights_of_sixteen_bit_storage_count_as_quantized():
-    found = library.price(models.find(MODEL), plan(bnb_4bit_quant_storage="bfloat16"), CARD)
+    found = pricing.price(models.find(MODEL), plan(bnb_4bit_quant_storage="bfloat16"), CARD)
     assert not [warning for warning in found.warnings if "in 16 bit" in warning]
 
 

@@ -8,8 +8,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from specs import FinetunePlan
-from trainer.contract import DataSource, Place
-from trainer.store import Store
+from trainer.data.source import DataSource
+from trainer.runs.contract import Place
+from trainer.runs.store import Store
 
 # Tiny models gain nothing from a second thread, and workers inherit the environment.
 os.environ["OMP_NUM_THREADS"] = "1"

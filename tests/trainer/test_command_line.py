@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from specs import FinetunePlan
-from trainer.store import Store
+from trainer.runs.store import Store
 
 PLAN = FinetunePlan.for_method("qlora", "no/model", dtype="float32", max_steps=1).to_json()
 ROW = '{"prompt": "a", "completion": "b"}\n'

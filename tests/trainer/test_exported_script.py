@@ -10,8 +10,8 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from advisor.export import exported
-from trainer.session import Session
-from trainer.train import train
+from trainer.runs.session import Session
+from trainer.worker.train import train
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from catalog.paths import REPO
 from specs import FinetunePlan
-from trainer.contract import Answer, DataSource, Metric, Phase, Run, State
-from trainer.store import Store
+from specs.paths import REPO
+from trainer.data.source import DataSource
+from trainer.runs.contract import Answer, Metric, Phase, Run, State
+from trainer.runs.store import Store
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +31,7 @@ def page() -> Callable[..., AppTest]:
         app.run()
         assert not app.exception
         if name != "plan":
-            app.switch_page(f"ui/pages/{name}.py").run()
+            app.switch_page(f"ui/{name}/page.py").run()
             assert not app.exception
         return app
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ui.lessons import LESSONS
+from ui.learn.lessons import LESSONS
 
 
 @pytest.mark.parametrize("view", ["Side by side", "Batch and length", "One step", "Where the bytes are"])

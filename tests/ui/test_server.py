@@ -4,14 +4,14 @@ import os
 import subprocess
 import sys
 
-from catalog.paths import REPO
+from specs.paths import REPO
 
 OPEN = """
 import sys
 from streamlit.testing.v1 import AppTest
 app = AppTest.from_file("app.py", default_timeout=60).run()
 for page in ("compare", "runs", "accuracy", "learn"):
-    app.switch_page(f"ui/pages/{page}.py").run()
+    app.switch_page(f"ui/{page}/page.py").run()
     assert not app.exception, page
 print(sorted({"torch", "transformers", "peft", "trl", "bitsandbytes"} & set(sys.modules)))
 """

@@ -1,0 +1,166 @@
+"""One training step of a plan, replayed from a tape: what is allocated at every moment, and what is reserved."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from estimator.replay.optimizer import OptimizerMemory, optimizer_memory
+from estimator.replay.overhead import CUBLAS_WORKSPACES, context_bytes, cublas_workspace_bytes
+from estimator.replay.reservation import Circumstances, Reservation, Step, reservation
+from estimator.tape.recipe import batch_shape
+from estimator.tape.tape import COMPONENTS, Ints, Tape
+from specs import FinetunePlan, GpuSpec
+
+GRADIENTS = COMPONENTS.index("gradients")
+_NORM_BYTES = 512
+_TELLING_LAYERS = 4
+_WHOLE_EVENTS = 16_000
+"""Longer steps are replayed in outline where segments expand, in half the time: over 30 plans of 7B to 70B models the
+reserved bytes differ from the whole replay's by 0.4 % on average and 2.3 % at most (2026-11-22)."""
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A tape at one batch, length and rank."""
+
+    tape: Tape
+    plan: FinetunePlan
+    gpu: GpuSpec
+    circumstances: Circumstances = field(default_factory=Circumstances)
+
+    @cached_property
+    def fixed(self) -> dict[str, int]:
+        """Bytes by component that stay through the whole step, from the second step on."""
+        fixed = dict.fromkeys(COMPONENTS, 0)
+        for resident in self.tape.residents:
+            fixed[resident.component] += resident.bytes_each(self.plan.r) * resident.count
+        fixed["optimizer_states"] = self.optimizer.state_bytes
+        fixed["workspace"] = CUBLAS_WORKSPACES * cublas_workspace_bytes(self.gpu)
+        if self._accumulates:
+            fixed["gradients"] = self.gradient_bytes
+        return fixed
+
+    @cached_property
+    def optimizer(self) -> OptimizerMemory:
+        """What the optimizer takes."""
+        return optimizer_memory(self.plan, self.tape.residents)
+
+    @cached_property
+    def sizes(self) -> Ints:
+        """Bytes of each event's allocation."""
+        by_size = self.tape.bytes_by_size(*batch_shape(self.plan), self.plan.r)
+        return by_size[self.tape.program.size]
+
+    @cached_property
+    def deltas(self) -> Ints:
+        """What each event adds to the allocated bytes."""
+        return self.tape.program.sign * self.sizes
+
+    @cached_property
+    def merged(self) -> Ints:
+        """Bytes of new gradients that were added to old ones and freed before each event, under accumulation."""
+        merged = np.zeros(len(self.sizes), dtype=np.int64)
+        if self._accumulates:
+            made = np.flatnonzero(self._gradient_events)
+            np.add.at(merged, np.minimum(made + 1, len(merged) - 1), self.sizes[made])
+        return merged
+
+    @cached_property
+    def allocated(self) -> Ints:
+        """Bytes allocated after each event, without what is fixed."""
+        return np.cumsum(self.deltas - self.merged)
+
+    @cached_property
+    def gradient_bytes(self) -> int:
+        """Bytes of all gradients."""
+        return int(self.sizes[self._gradient_events].sum())
+
+    @property
+    def fixed_bytes(self) -> int:
+        """Bytes that stay through the whole step."""
+        return sum(self.fixed.values())
+
+    def peak_event(self) -> int:
+        """Return the event after which most is allocated in the forward and backward pass."""
+        return int(self.allocated.argmax())
+
+    @property
+    def peak_bytes(self) -> int:
+        """The peak without what only a replay of the allocator shows."""
+        return max(self.fixed_bytes + int(self.allocated.max(initial=0)), self.load_bytes(), self.optimizer_bytes())
+
+    def phases(self) -> dict[str, int]:
+        """Return the peak of each phase in bytes."""
+        turn = self.tape.program.forward_events
+        fixed = self.fixed_bytes
+        return {
+            "load": self.load_bytes(),
+            "forward": fixed + self.rest_bytes + int(self.allocated[:turn].max(initial=0)),
+            "backward": fixed + self.rest_bytes + int(self.allocated[turn:].max(initial=0)),
+            "optimizer": self.optimizer_bytes(),
+        }
+
+    def load_bytes(self) -> int:
+        """Return the peak while the model is loaded: its tensors, and the largest weight before it is quantized."""
+        there = sum(self.fixed[name] for name in ("weights", "quantization_constants"))
+        packed = [
+            entry.elements(self.plan.r) * entry.itemsize
+            for entry in self.tape.residents
+            if entry.component == "weights" and entry.layer is not None
+        ]
+        factor = {"4bit": 4, "8bit": 2}.get(self.plan.quantization, 0)
+        return there + factor * max(packed, default=0)
+
+    def optimizer_bytes(self) -> int:
+        """Return the peak of the optimizer's step: gradients, states, temporaries, and the gradients' norms."""
+        left = int(self.allocated[-1])
+        trainable = sum(entry.count for entry in self.tape.residents if entry.trainable)
+        return self.fixed_bytes + left + max(self.optimizer.step_bytes, trainable * _NORM_BYTES)
+
+    def components_after(self, event: int) -> dict[str, int]:
+        """Return what the allocated bytes after one event are for."""
+        happened = self.tape.program.component[: event + 1]
+        moved = np.bincount(happened, weights=self.deltas[: event + 1], minlength=len(COMPONENTS))
+        moved[GRADIENTS] -= self.merged[: event + 1].sum()
+        return {name: self.fixed[name] + int(moved[index]) for index, name in enumerate(COMPONENTS)}
+
+    def _last_telling_event(self) -> int:
+        """Return the event after which an adapter's backward pass repeats itself over ever less memory."""
+        ends = self.tape.program.backward_ends
+        telling = len(ends) if self.plan.method == "full" else min(_TELLING_LAYERS, len(ends))
+        return max(ends[telling - 1], self.peak_event() + 1)
+
+    @property
+    def rest_bytes(self) -> int:
+        """What blocks hold beyond their requests at the peak; PyTorch counts it as allocated."""
+        return 0 if self.gpu.is_cpu else self.reservation.rest_bytes
+
+    @cached_property
+    def reservation(self) -> Reservation:
+        """What the allocator reserves, from loading to the second step."""
+        program, sizes, peak, last = self.tape.program, self.sizes, self.peak_event(), self._last_telling_event()
+        if self.circumstances.expandable_segments and len(sizes) > _WHOLE_EVENTS:
+            outline = self.tape.outline
+            program, sizes = outline.program, sizes[outline.events]
+            peak, last = np.searchsorted(outline.events, (peak, last)).tolist()
+        step = Step(
+            program=program,
+            sizes=sizes,
+            peak_event=peak,
+            last_event=last,
+            limit_bytes=self.gpu.usable_bytes - context_bytes(self.gpu),
+            workspaces=[size for size in [cublas_workspace_bytes(self.gpu)] * CUBLAS_WORKSPACES if size],
+        )
+        return reservation(self.tape, self.plan, step, self.circumstances)
+
+    @property
+    def _accumulates(self) -> bool:
+        return self.plan.gradient_accumulation_steps > 1
+
+    @cached_property
+    def _gradient_events(self) -> NDArray[np.bool_]:
+        program = self.tape.program
+        made: NDArray[np.bool_] = (program.component == GRADIENTS) & (program.sign > 0)
+        return made

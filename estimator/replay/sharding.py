@@ -1,0 +1,324 @@
+"""What one of several GPUs holds: DDP, ZeRO-1/2/3, FSDP2, with or without offload to the host."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from estimator.replay.optimizer import optimizer_memory
+from estimator.tape.tape import Resident, Tape
+from specs import MIB, FinetunePlan, GpuSpec
+
+MOST_GPUS = 16_384
+"""The largest number of GPUs that ``gpus_needed`` considers; Llama 3.1 405B trained on as many, arXiv:2407.21783."""
+
+NCCL_BYTES = 2 * 32 * 4 * MIB
+"""At most what NCCL holds outside PyTorch: a buffer of 4 MiB to and from a neighbour on each of up to 32 channels.
+
+Source: https://docs.nvidia.com/deeplearning/nccl/user-guide/docs/env.html, NCCL_BUFFSIZE and NCCL_MAX_CTAS."""
+
+# stage3_max_live_parameters and the share of hidden_size that keeps small parameters whole: deepspeed/runtime/zero/
+# config.py, and the ``auto`` values of transformers/integrations/deepspeed.py (5.23).
+_MAX_LIVE_PARAMS = 1_000_000_000
+_PERSISTENT_HIDDEN_SIZES = 10
+
+_HALF, _FLOAT = 2, 4
+_BOUNDLESS_BYTES = 2**50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unit:
+    """Parameters that are gathered together: one decoder layer, or the output head."""
+
+    frozen_bytes: int
+    trained_params: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replica:
+    """One whole model with its adapter and optimizer, as a single GPU holds it: what sharding divides."""
+
+    frozen: Mapping[str, int]
+    """Bytes of the frozen parameters, by component."""
+    trained: Mapping[str, int]
+    """Elements of the trained parameters, by component."""
+    trained_itemsize: int
+    """Bytes of one trained element."""
+    whole: Mapping[str, int]
+    """Bytes that no strategy divides, by component: quantization constants, buffers, weights packed as integers."""
+    persistent_bytes: int
+    """Bytes of parameters that ZeRO-3 finds too small to divide."""
+    optimizer_bytes: int
+    states_follow_weights: bool
+    """Whether the optimizer's states have the dtype of what it updates, as PyTorch's own have."""
+    layer: Unit
+    """The largest decoder layer."""
+    tail: Unit
+    """The largest parameter outside the layers: the output head, which FSDP2 keeps gathered between the passes."""
+    hidden_size: int
+
+    @property
+    def trained_params(self) -> int:
+        """Elements of all trained parameters."""
+        return sum(self.trained.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """What one GPU holds of a replica, and its process in RAM."""
+
+    components: Mapping[str, int]
+    """Bytes on the GPU by component of the estimate; buffers and gathered parameters count as workspace."""
+    outside_bytes: int
+    """Bytes on the GPU outside PyTorch, of NCCL."""
+    host_bytes: int
+    """Bytes in RAM for each GPU."""
+
+    @property
+    def num_bytes(self) -> int:
+        """All bytes on the GPU."""
+        return sum(self.components.values()) + self.outside_bytes
+
+
+def replica(tape: Tape, plan: FinetunePlan) -> Replica:
+    """Return what a plan's strategy divides, read off the tensors of its tape."""
+    divisible = [entry for entry in tape.residents if entry.is_parameter and not _packed(entry, plan)]
+    whole = [entry for entry in tape.residents if not entry.is_parameter or _packed(entry, plan)]
+    trained = [entry for entry in divisible if entry.trainable]
+    outside = [entry for entry in divisible if entry.layer is None]
+    hidden_size = min(entry.elements(plan.r) for entry in outside)  # of the last norm
+    small = _PERSISTENT_HIDDEN_SIZES * hidden_size
+    return Replica(
+        frozen=_by_component(divisible, plan.r, trainable=False),
+        trained=_by_component(divisible, plan.r, trainable=True),
+        trained_itemsize=max((entry.itemsize for entry in trained), default=_FLOAT),
+        whole=_by_component(whole, plan.r, trainable=False),
+        persistent_bytes=sum(_num_bytes(entry, plan.r) for entry in divisible if entry.elements(plan.r) <= small),
+        optimizer_bytes=optimizer_memory(plan, tape.residents).state_bytes,
+        states_follow_weights=plan.optim in {"adamw_torch", "adamw_torch_fused"},
+        layer=_largest_layer(tape, divisible, plan.r),
+        tail=max((_unit([entry], plan.r, 1) for entry in outside), key=_unit_size),
+        hidden_size=hidden_size,
+    )
+
+
+def share(model: Replica, plan: FinetunePlan) -> Share:
+    """Return what each of a plan's GPUs holds besides activations, and its process in RAM.
+
+    Args:
+        model: The replica that is divided.
+        plan: Decides strategy, number of GPUs, offload, and mixed precision.
+    """
+    if plan.sharding == "fsdp":
+        return _fsdp(model, plan)
+    if plan.sharding.startswith("zero"):
+        return _zero(model, plan)
+    return _data_parallel(model, plan)
+
+
+def on_each_gpu(components: Mapping[str, int], model: Replica, held: Share) -> dict[str, int]:
+    """Return an estimate's components for one of several GPUs, from those of a single GPU that holds everything.
+
+    Gradients count as far as they are there at the moment that the components describe. The allocator's cache keeps
+    its share of what is allocated.
+    """
+    whole_gradients = max(1, model.trained_params * model.trained_itemsize)
+    there = components["gradients"] / whole_gradients
+    found = {
+        **components,
+        **held.components,
+        "gradients": round(there * held.components["gradients"]),
+        "workspace": components["workspace"] + held.components["workspace"],
+        "overhead": components.get("overhead", 0) + held.outside_bytes,
+    }
+    if "cache" in components:
+        cache_share = components["cache"] / max(1, _allocated_bytes(components))
+        found["cache"] = round(cache_share * _allocated_bytes(found))
+    return found
+
+
+def with_room(gpu: GpuSpec) -> GpuSpec:
+    """Return a card like another with room for everything: a model that is divided was never on one alone."""
+    return replace(gpu, memory_bytes=_BOUNDLESS_BYTES, usable_bytes=_BOUNDLESS_BYTES)
+
+
+def _allocated_bytes(components: Mapping[str, int]) -> int:
+    return sum(num_bytes for name, num_bytes in components.items() if name not in {"cache", "overhead"})
+
+
+def gpus_needed(bytes_on_each: Callable[[int], int], usable_bytes: int, *, most: int = MOST_GPUS) -> int | None:
+    """Return the smallest number of GPUs on which a plan fits; None if no number of them suffices.
+
+    Args:
+        bytes_on_each: The bytes that each of so many GPUs holds; from two on it never grows.
+        usable_bytes: What one GPU can hold.
+        most: The largest number to consider.
+    """
+    if bytes_on_each(1) <= usable_bytes:
+        return 1
+    if most < 2 or bytes_on_each(most) > usable_bytes:
+        return None
+    too_few, enough = 1, most
+    while enough - too_few > 1:
+        middle = (too_few + enough) // 2
+        if bytes_on_each(middle) <= usable_bytes:
+            enough = middle
+        else:
+            too_few = middle
+    return enough
+
+
+def _data_parallel(model: Replica, plan: FinetunePlan) -> Share:
+    """Everything on each GPU, and under DDP the gradients once more in the buckets that are reduced.
+
+    Source: torch/nn/parallel/distributed.py, ``gradient_as_bucket_view`` (off in accelerate 1.15): it would save the
+    total size of the gradients.
+    """
+    itemsize = model.trained_itemsize
+    gradients = model.trained_params * itemsize
+    several = plan.sharding == "ddp"
+    return Share(
+        components=_components(
+            _summed(model.frozen, _scaled(model.trained, itemsize), model.whole),
+            gradients=gradients,
+            optimizer_states=model.optimizer_bytes,
+            workspace=gradients if several else 0,
+        ),
+        outside_bytes=NCCL_BYTES if several else 0,
+        host_bytes=0,
+    )
+
+
+def _zero(model: Replica, plan: FinetunePlan) -> Share:
+    """DeepSpeed's stages: optimizer, then gradients, then parameters divided; always with a 32-bit copy of the trained.
+
+    Source: Rajbhandari et al. 2020, ZeRO, arXiv:1910.02054; deepspeed/runtime/zero/stage_1_and_2.py
+    (``single_partition_of_fp32_groups``, ``ipg_buffer``) and stage3.py; bucket of hidden_size² elements, the ``auto``
+    of transformers/integrations/deepspeed.py.
+    """
+    gpus, stage = plan.num_gpus, int(plan.sharding[-1])
+    # The engine casts the whole module to the dtype of mixed precision, the adapter included.
+    itemsize = _HALF if plan.autocast_dtype else model.trained_itemsize
+    weights = _summed(model.frozen, _scaled(model.trained, itemsize))
+    gradients = model.trained_params * itemsize
+    master = _FLOAT * _part(model.trained_params, gpus) + _state_bytes(model, _FLOAT, gpus)
+    workspace, host = model.hidden_size**2 * itemsize, 0
+    if stage == 3:
+        live = min(sum(weights.values()), _MAX_LIVE_PARAMS * _HALF)
+        workspace += live
+        weights, host = _parts(weights, plan)
+        weights = _summed(weights, {"weights": model.persistent_bytes})
+    if stage >= 2:
+        gradients = _part(gradients, gpus)
+    if plan.offload != "none":
+        # The gradients go to the host in 32 bit as they come; on the GPU one layer's are alive.
+        host += master + _FLOAT * _part(model.trained_params, gpus)
+        master, gradients = 0, model.layer.trained_params * itemsize
+    return Share(
+        components=_components(
+            _summed(weights, model.whole), gradients=gradients, optimizer_states=master, workspace=workspace
+        ),
+        outside_bytes=NCCL_BYTES,
+        host_bytes=host,
+    )
+
+
+def _fsdp(model: Replica, plan: FinetunePlan) -> Share:
+    """FSDP2: parameters, gradients and optimizer divided; a layer and the next gathered, the head between the passes.
+
+    Source: accelerate/utils/fsdp_utils.py, fsdp2_prepare_model (1.15): trained weights in 32 bit under mixed
+    precision, the head not resharded; torch/distributed/fsdp/_fully_shard/_fsdp_param_group.py (2.13):
+    ``_backward_prefetch`` gathers one layer ahead, ``foreach_reduce`` copies a layer's gradients into one buffer.
+    """
+    gpus = plan.num_gpus
+    mixed = plan.autocast_dtype is not None
+    itemsize = _FLOAT if mixed and plan.quantization == "none" else model.trained_itemsize
+    gathered_itemsize = _HALF if mixed else itemsize
+    weights, host = _parts(_summed(model.frozen, _scaled(model.trained, itemsize)), plan)
+    gradients = _part(model.trained_params * itemsize, gpus)
+    states = _state_bytes(model, itemsize, gpus)
+    if plan.offload == "all":
+        host += gradients + states
+        gradients = states = 0
+    gathered = 2 * _gathered(model.layer, gathered_itemsize) + _gathered(model.tail, gathered_itemsize)
+    reduced = 2 * model.layer.trained_params * gathered_itemsize
+    return Share(
+        components=_components(
+            _summed(weights, model.whole),
+            gradients=gradients,
+            optimizer_states=states,
+            workspace=gathered + reduced,
+        ),
+        outside_bytes=NCCL_BYTES,
+        host_bytes=host,
+    )
+
+
+def _components(weights: Mapping[str, int], *, gradients: int, optimizer_states: int, workspace: int) -> dict[str, int]:
+    return {**weights, "gradients": gradients, "optimizer_states": optimizer_states, "workspace": workspace}
+
+
+def _parts(weights: Mapping[str, int], plan: FinetunePlan) -> tuple[dict[str, int], int]:
+    """Return one GPU's part of the parameters, and the bytes of it that lie in RAM instead."""
+    divided = {name: _part(num_bytes, plan.num_gpus) for name, num_bytes in weights.items()}
+    if plan.offload != "all":
+        return divided, 0
+    return dict.fromkeys(divided, 0), sum(divided.values())
+
+
+def _state_bytes(model: Replica, itemsize: int, gpus: int) -> int:
+    """Return one GPU's part of the optimizer's states for trained weights of so many bytes."""
+    factor = itemsize / model.trained_itemsize if model.states_follow_weights else 1
+    return _part(round(model.optimizer_bytes * factor), gpus)
+
+
+def _gathered(unit: Unit, itemsize: int) -> int:
+    return unit.frozen_bytes + unit.trained_params * itemsize
+
+
+def _part(total: int, gpus: int) -> int:
+    return -(-total // gpus)
+
+
+def _packed(entry: Resident, plan: FinetunePlan) -> bool:
+    """Return whether weights lie in integers, which FSDP and ZeRO-3 leave whole; accelerate warns of it."""
+    return entry.itemsize == 1 and plan.quantization != "none"
+
+
+def _num_bytes(entry: Resident, rank: int) -> int:
+    return entry.elements(rank) * entry.itemsize * entry.count
+
+
+def _by_component(entries: list[Resident], rank: int, *, trainable: bool) -> dict[str, int]:
+    """Return by component the bytes of frozen tensors, or the elements of trained ones."""
+    found: dict[str, int] = {}
+    for entry in entries:
+        if entry.trainable == trainable:
+            size = entry.elements(rank) * entry.count if trainable else _num_bytes(entry, rank)
+            found[entry.component] = found.get(entry.component, 0) + size
+    return found
+
+
+def _largest_layer(tape: Tape, entries: list[Resident], rank: int) -> Unit:
+    kinds = {kind: tape.layers.count(kind) for kind in tape.layers}
+    units = [_unit([entry for entry in entries if entry.layer == kind], rank, n) for kind, n in kinds.items()]
+    return max(units, key=_unit_size)
+
+
+def _unit(entries: list[Resident], rank: int, copies: int) -> Unit:
+    """Return one of several like units from the tensors of all of them."""
+    return Unit(
+        frozen_bytes=sum(_by_component(entries, rank, trainable=False).values()) // copies,
+        trained_params=sum(_by_component(entries, rank, trainable=True).values()) // copies,
+    )
+
+
+def _unit_size(unit: Unit) -> int:
+    return unit.frozen_bytes + _HALF * unit.trained_params
+
+
+def _scaled(elements: Mapping[str, int], itemsize: int) -> dict[str, int]:
+    return {name: number * itemsize for name, number in elements.items()}
+
+
+def _summed(*parts: Mapping[str, int]) -> dict[str, int]:
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {name: sum(part.get(name, 0) for part in parts) for name in names}

@@ -1,0 +1,217 @@
+"""What a tape depends on, and nothing else: two plans with one recipe share one tape."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Self
+
+from estimator.tape.conditions import Conditions
+from estimator.tape.kernels import kernel_choice
+from specs import METHODS, FinetunePlan, GpuSpec, ModelSpec
+
+# The plan fields that decide which tensors a step makes. All others leave the tape as it is, or the replay varies them.
+_TRACED = (
+    "method",
+    "target_modules",
+    "bias",
+    "use_dora",
+    "lora_dropout",
+    "load_in_4bit",
+    "load_in_8bit",
+    "bnb_4bit_use_double_quant",
+    "bnb_4bit_quant_storage",
+    "dtype",
+    "bf16",
+    "adapter_dtype",
+    "prepare_kbit",
+    "loss",
+    "attn_implementation",
+    "gradient_checkpointing",
+    "use_reentrant",
+    "rank_pattern",
+    "init_r",
+    "target_r",
+    "num_virtual_tokens",
+)
+# What a config.json says besides the architecture; dropped, so that copies of one model share their tapes.
+_NOT_ARCHITECTURE = (
+    "_name_or_path",
+    "architectures",
+    "bos_token_id",
+    "dtype",
+    "eos_token_id",
+    "initializer_range",
+    "pad_token_id",
+    "torch_dtype",
+    "transformers_version",
+    "use_cache",
+)
+
+LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "trl", "accelerate")
+"""What the tensors of a step depend on besides the recipe."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """One tape to trace: the architecture, the choices that shape the step, and the regime of sizes."""
+
+    config_json: str
+    """The model's configuration as canonical JSON."""
+    plan: FinetunePlan
+    """A plan with everything that does not matter at its default."""
+    conditions: Conditions
+    """With kernel and padding decided."""
+    single: bool
+    """Whether the batch is one sequence: views of size 1 save copies."""
+    beyond_window: bool
+    """Whether sequences are longer than the sliding window, so that its layers need a mask."""
+
+    @property
+    def key(self) -> str:
+        """A name for the tape's file."""
+        return _key(self)
+
+    def to_json(self) -> str:
+        """Return the recipe as canonical JSON."""
+        usual, said = FinetunePlan.for_method(self.plan.method, "traced"), self.plan.to_dict()
+        values = {
+            "config": json.loads(self.config_json),
+            "method": self.plan.method,
+            "plan": _said({name: said[name] for name in _TRACED}, usual.to_dict()),
+            "conditions": _said(dataclasses.asdict(self.conditions), dataclasses.asdict(Conditions())),
+            "single": self.single,
+            "beyond_window": self.beyond_window,
+        }
+        return json.dumps(values, sort_keys=True, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read a recipe back."""
+        values = json.loads(text)
+        return cls(
+            config_json=json.dumps(values["config"], sort_keys=True, separators=(",", ":")),
+            plan=FinetunePlan.from_dict(
+                {**FinetunePlan.for_method(values["method"], "traced").to_dict(), **values["plan"]}
+            ),
+            conditions=Conditions(**values["conditions"]),
+            single=values["single"],
+            beyond_window=values["beyond_window"],
+        )
+
+
+@lru_cache(maxsize=4096)
+def _key(wanted: Recipe) -> str:
+    return hashlib.sha256(wanted.to_json().encode()).hexdigest()[:32]
+
+
+def recipe(model: ModelSpec, plan: FinetunePlan, conditions: Conditions, gpu: GpuSpec | None = None) -> Recipe:
+    """Return the recipe of the tape that prices a plan for a model.
+
+    Args:
+        model: The base model.
+        plan: The plan to price.
+        conditions: The loop around the step; ``auto`` entries are decided here.
+        gpu: The card that chooses the attention kernel; None for one that has every kernel.
+    """
+    masked = conditions.padding == "mask" or (conditions.padding == "auto" and is_masked(plan))
+    window = sliding_window(model.config)
+    kernel = conditions.attention_kernel
+    if kernel == "auto":
+        on_cpu = gpu is not None and gpu.is_cpu and plan.attn_implementation != "eager"
+        kernel = "cpu" if on_cpu else kernel_choice(model, plan, gpu, masked=masked).tape_kernel
+    # The package flash-attn knows windows itself; all others need a mask for them.
+    windowed = plan.attn_implementation != "flash_attention_2" and conditions.attention_kernel != "flash"
+    batch, length = batch_shape(plan)
+    beyond = windowed and window is not None and length >= window
+    decided = dataclasses.replace(
+        conditions, attention_kernel=kernel, padding="mask" if masked else "none", bnb_forward="auto"
+    )
+    return Recipe(
+        config_json=_architecture(model.config),
+        plan=_canonical(plan, eager=kernel == "eager"),
+        conditions=decided,
+        single=batch == 1,
+        beyond_window=beyond,
+    )
+
+
+def is_masked(plan: FinetunePlan) -> bool:
+    """Return whether attention needs a mask; the package flash-attn takes padded and packed rows apart itself."""
+    if plan.attn_implementation == "flash_attention_2":
+        return False
+    # Behind a prefix there are more keys than queries, which a causal mask without a tensor does not describe;
+    # transformers/masking_utils.py, _ignore_causal_mask_sdpa.
+    return plan.packing or plan.per_device_train_batch_size > 1 or plan.method == "prefix-tuning"
+
+
+def batch_shape(plan: FinetunePlan) -> tuple[int, int]:
+    """Return the rows of one forward pass, and the tokens of each; of prompt tuning the virtual ones too.
+
+    Packed rows are joined to one: trl/trainer/sft_trainer.py, DataCollatorForLanguageModeling with ``padding_free``.
+    """
+    if plan.packing:
+        return 1, plan.per_device_train_batch_size * plan.max_length
+    return plan.per_device_train_batch_size, plan.max_length + added_tokens(plan)
+
+
+def added_tokens(plan: FinetunePlan) -> int:
+    """Return the virtual tokens that stand in every sequence; those of a prefix lie in the cache instead."""
+    return plan.num_virtual_tokens if plan.method == "prompt-tuning" else 0
+
+
+def differs_by_layer(plan: FinetunePlan) -> bool:
+    """Return whether an adapter is no sum of alike layers, so that a few of them do not stand for all.
+
+    An expression may name layers; the tensor of a prefix holds all layers; in the model's own loss AdaLoRA's
+    regularization makes gradients of all layers at once.
+    """
+    by_place = any(not part.isidentifier() for name, _ in plan.rank_pattern for part in name.split("."))
+    return by_place or plan.method == "prefix-tuning" or (plan.method, plan.loss) == ("adalora", "full")
+
+
+def sliding_window(config: Mapping[str, Any]) -> int | None:
+    """Return the length from which some layers see a window only, in tokens; None if all see everything."""
+    window = config.get("sliding_window") or config.get("attention_chunk_size")
+    if not isinstance(window, int) or config.get("use_sliding_window") is False:
+        return None
+    return window
+
+
+def _architecture(config: Mapping[str, Any]) -> str:
+    kept = {name: value for name, value in config.items() if name not in _NOT_ARCHITECTURE}
+    return json.dumps(kept, sort_keys=True, separators=(",", ":"))
+
+
+def _said(chosen: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values that differ from their default, so that a new field leaves the names of old tapes alone."""
+    return {name: value for name, value in chosen.items() if value != default[name]}
+
+
+def _canonical(plan: FinetunePlan, *, eager: bool) -> FinetunePlan:
+    """Return a plan that keeps only what shapes the step; 16-bit dtypes count alike where no two of them meet."""
+    method = METHODS[plan.method]
+    values = {name: getattr(plan, name) for name in _TRACED if name != "method" and method.uses(name)}
+    values["attn_implementation"] = "eager" if eager else "sdpa"
+    values["bf16"] = plan.autocast_dtype is not None
+    if plan.lora_dropout and "lora_dropout" in values:
+        values["lora_dropout"] = 0.05
+    if "target_r" in values:
+        values["target_r"] = 1  # ranks are taken away by making them zero
+    if not plan.gradient_checkpointing:
+        del values["use_reentrant"]
+    if not plan.load_in_4bit:
+        del values["bnb_4bit_use_double_quant"], values["bnb_4bit_quant_storage"]
+    halves = {plan.dtype, plan.autocast_dtype, values.get("adapter_dtype")} - {None, "float32"}
+    if halves == {"float16"}:
+        values |= {name: "bfloat16" for name in ("dtype", "adapter_dtype") if values.get(name) == "float16"}
+    return FinetunePlan.for_method(_traced_method(plan), "traced", **values)
+
+
+def _traced_method(plan: FinetunePlan) -> str:
+    """Return the method that stands for all whose steps are the same."""
+    if METHODS[plan.method].peft_type != "LORA":
+        return plan.method
+    return {"4bit": "qlora", "8bit": "lora-8bit"}.get(plan.quantization, "dora" if plan.use_dora else "lora")

@@ -1,0 +1,105 @@
+"""Writes the tapes that come with the project: one archive for each model, in assets/tapes."""
+
+import zipfile
+from collections.abc import Iterable, Iterator
+from itertools import product
+from pathlib import Path
+
+from estimator.tape import library
+from estimator.tape.conditions import Conditions
+from estimator.tape.recipe import Recipe, recipe, sliding_window
+from specs import GIB, METHODS, FinetunePlan, GpuSpec, LorafitError, ModelSpec
+
+SHIPPED_METHODS = ("qlora", "lora", "full")
+ALSO_SHIPPED = ("lora-8bit", "dora")
+"""Methods shipped of a few models besides, within their sliding window."""
+
+_CPU = GpuSpec(name="CPU", backend="cpu", memory_bytes=GIB, usable_bytes=GIB)
+# A choice, to keep the project small: of the families people ask for, sizes that one card trains in 8 bit.
+_ALSO_OF = frozenset(
+    {
+        "HuggingFaceTB/SmolLM2-135M-Instruct",
+        "meta-llama/Llama-3.2-1B",
+        "meta-llama/Llama-3.2-3B",
+        "meta-llama/Llama-3.1-8B",
+        "Qwen/Qwen2.5-0.5B",
+        "Qwen/Qwen2.5-7B",
+        "Qwen/Qwen3-0.6B",
+        "Qwen/Qwen3-4B",
+        "Qwen/Qwen3-8B",
+        "mistralai/Mistral-7B-v0.3",
+    }
+)
+
+_CPU_UP_TO_PARAMS = 4e8
+"""Larger models are hardly trained on a CPU."""
+
+# Up to this size the advisor proposes dropout.
+_DROPOUT_UP_TO_PARAMS = 13.5e9
+
+
+def main_recipes(model: ModelSpec) -> Iterator[Recipe]:
+    """Yield what is shipped of a model: its main methods, checkpointing on and off, one sequence and several.
+
+    Of a model with a sliding window, both what stays within it and what goes beyond.
+    """
+    window = sliding_window(model.config)
+    dropout = 0.0 if (model.num_params or 0) > _DROPOUT_UP_TO_PARAMS or model.is_moe else 0.05
+    lengths = (8,) if window is None else (8, max(8, window))
+    also = ALSO_SHIPPED if model.name in _ALSO_OF else ()
+    choices = [*product(SHIPPED_METHODS, lengths), *product(also, lengths[:1])]
+    for (method, length), checkpointing, batch in product(choices, (True, False), (1, 2)):
+        plan = FinetunePlan.for_method(
+            method,
+            model.name,
+            bf16=True,
+            lora_dropout=dropout if METHODS[method].trains_adapter else 0.0,
+            gradient_checkpointing=checkpointing,
+            per_device_train_batch_size=batch,
+            max_length=length,
+        )
+        yield recipe(model, plan, Conditions())
+    if (model.num_params or _CPU_UP_TO_PARAMS + 1) <= _CPU_UP_TO_PARAMS:
+        yield from _cpu_recipes(model, (*SHIPPED_METHODS, *also))
+
+
+def _cpu_recipes(model: ModelSpec, methods: Iterable[str]) -> Iterator[Recipe]:
+    """Yield what a run on a CPU needs, such as the demo's."""
+    for method, checkpointing, batch in product(methods, (True, False), (1, 2)):
+        plan = FinetunePlan.for_method(
+            method,
+            model.name,
+            dtype="float32",
+            lora_dropout=0.05 if METHODS[method].trains_adapter else 0.0,
+            gradient_checkpointing=checkpointing,
+            per_device_train_batch_size=batch,
+            max_length=8,
+        )
+        yield recipe(model, plan, Conditions(), _CPU)
+
+
+def write(wanted: Iterable[Recipe]) -> tuple[int, list[str]]:
+    """Trace and write the tapes that are not there yet; return how many, and why some cannot be."""
+    written, problems = 0, []
+    for one in {entry.key: entry for entry in wanted}.values():
+        file = library.shipped_file(one)
+        if f"{one.key}.json" in _members(file):
+            continue
+        try:
+            text = library.traced(one).to_json()
+        except LorafitError as error:
+            problems.append(str(error))
+            continue
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(file, "a") as archive:
+            # Without a date, so that the same tapes make the same file.
+            archive.writestr(zipfile.ZipInfo(f"{one.key}.json"), text, zipfile.ZIP_DEFLATED, 9)
+        written += 1
+    return written, problems
+
+
+def _members(file: Path) -> frozenset[str]:
+    if not file.is_file():
+        return frozenset()
+    with zipfile.ZipFile(file) as archive:
+        return frozenset(archive.namelist())

@@ -1,0 +1,177 @@
+"""The fields of a plan, under the names that PEFT, TRL, transformers and bitsandbytes give them."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from specs.methods import METHODS, Quantization
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+QuantType = Literal["nf4", "fp4"]
+Attention = Literal["sdpa", "eager", "flash_attention_2"]
+Loss = Literal["full", "chunked", "fused"]
+Bias = Literal["none", "all", "lora_only"]
+Sharding = Literal["none", "ddp", "zero1", "zero2", "zero3", "fsdp"]
+Offload = Literal["none", "optimizer", "all"]
+Optimizer = Literal[
+    "adamw_torch",
+    "adamw_torch_fused",
+    "adamw_8bit",
+    "paged_adamw_8bit",
+    "paged_adamw_32bit",
+    "adafactor",
+    "lion_32bit",
+    "lion_8bit",
+    "sgd",
+]
+Schedule = Literal["linear", "cosine", "constant", "constant_with_warmup"]
+TargetModules = Literal["all-linear"] | tuple[str, ...]
+
+Pattern = tuple[tuple[str, int], ...]
+"""Module names or regular expressions, each with a number; a mapping in JSON. The first that matches counts."""
+
+PATTERNS = ("rank_pattern", "alpha_pattern")
+"""Fields that hold a pattern."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanFields:
+    """The fields of a plan and what follows from them, whether or not they may stand together."""
+
+    model_name_or_path: str
+    """Catalog name, Hub id, or folder of the base model."""
+    method: str
+    """A name from ``specs.METHODS``."""
+
+    r: int = 16
+    """Rank of the adapter; ignored by methods without one."""
+    lora_alpha: int = 32
+    """Adapter scale: the update is multiplied by alpha / r, or by alpha / sqrt(r) under ``use_rslora``."""
+    lora_dropout: float = 0.0
+    """Share of adapter inputs dropped in training."""
+    target_modules: TargetModules = "all-linear"
+    """Last names of the modules with an adapter, or ``all-linear``: every linear layer but the output head."""
+    bias: Bias = "none"
+    """Which biases are trained besides the adapter."""
+    use_rslora: bool = False
+    use_dora: bool = False
+    init_lora_weights: Literal["default", "pissa", "gaussian"] = "default"
+    """How A and B start; ``default`` is PEFT's ``True``: Kaiming-uniform A, zero B."""
+    loraplus_lr_ratio: float | None = None
+    """LoRA+: learning rate of B over that of A; None trains both alike."""
+    rank_pattern: Pattern = ()
+    """Modules with a rank of their own instead of ``r``."""
+    alpha_pattern: Pattern = ()
+    """Modules with a scale of their own instead of ``lora_alpha``."""
+
+    init_r: int = 12
+    """AdaLoRA: rank of every module at the start."""
+    target_r: int = 8
+    """AdaLoRA: rank of a module at the end, on average."""
+    tinit: int = 0
+    """AdaLoRA: steps before ranks begin to be taken away."""
+    tfinal: int = 0
+    """AdaLoRA: last steps, in which ranks stay."""
+    deltaT: int = 1  # noqa: N815 - PEFT's name
+    """AdaLoRA: steps between two allocations of ranks."""
+
+    num_virtual_tokens: int = 20
+    """Prompt and prefix tuning: trained tokens before every sequence; ``max_length`` does not count them."""
+    prompt_tuning_init: Literal["RANDOM", "SAMPLE_VOCAB"] = "RANDOM"
+    """Prompt tuning: whether virtual tokens start at random or as words of the vocabulary."""
+
+    load_in_4bit: bool = False
+    load_in_8bit: bool = False
+    bnb_4bit_quant_type: QuantType = "nf4"
+    bnb_4bit_use_double_quant: bool = True
+    """Whether the quantization constants are quantized too: 0.516 instead of 0.5625 bytes a weight."""
+    bnb_4bit_quant_storage: Literal["uint8", "bfloat16", "float16", "float32"] = "uint8"
+    """The dtype that packs the 4-bit weights; FSDP needs the one of the other weights."""
+
+    dtype: Dtype = "bfloat16"
+    """The base model's weights that are not quantized, and the dtype that 4-bit layers compute in."""
+    bf16: bool = False
+    """Autocast to bfloat16 (mixed precision), transformers' ``bf16``."""
+    fp16: bool = False
+    """Autocast to float16 with loss scaling, transformers' ``fp16``."""
+    adapter_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """The adapter's weights, gradients and optimizer states."""
+    prepare_kbit: bool = False
+    """Whether PEFT's ``prepare_model_for_kbit_training`` raises what is not quantized to 32 bit."""
+
+    per_device_train_batch_size: int = 1
+    """Sequences of one forward pass on one device."""
+    gradient_accumulation_steps: int = 1
+    """Forward and backward passes of one optimizer step."""
+    max_length: int = 1024
+    """Longest sequence in tokens; longer ones are cut."""
+    packing: bool = False
+    """Whether short examples are joined to sequences of ``max_length``."""
+    completion_only_loss: bool = True
+    """Whether the prompt's tokens are left out of the loss."""
+    loss: Loss = "chunked"
+    """``full``: logits of all positions; ``chunked``: TRL's default; ``fused``: Liger's kernel."""
+    attn_implementation: Attention = "sdpa"
+    gradient_checkpointing: bool = False
+    """Whether activations are recomputed in the backward pass instead of kept."""
+    use_reentrant: bool = False
+    """Which of PyTorch's two checkpointing implementations is used."""
+
+    optim: Optimizer = "adamw_torch_fused"
+    learning_rate: float = 2e-4
+    lr_scheduler_type: Schedule = "linear"
+    warmup_steps: float = 0.03
+    """Steps of linear warm-up; under 1 a share of all steps."""
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    num_train_epochs: float = 1.0
+    max_steps: int = -1
+    """Optimizer steps in all; -1 lets ``num_train_epochs`` decide."""
+    logging_steps: int = 1
+    save_steps: int = 100
+    eval_split: float = 0.0
+    """Share of the data held out for evaluation; 0 evaluates nothing."""
+    seed: int = 42
+    train_sampling_strategy: Literal["random", "group_by_length"] = "random"
+    """Order of the rows; ``group_by_length`` puts rows of like length into one batch, so that little is padded."""
+    load_best_model_at_end: bool = False
+    """Whether the weights with the lowest evaluation loss are kept as the result, not the last ones."""
+    early_stopping_patience: int | None = None
+    """Evaluations in a row without a lower loss that end the run; None lets it take all its steps."""
+    report_to: Literal["none", "wandb", "trackio"] = "none"
+    """Where metrics are also sent; each needs its package and the person's own account."""
+
+    num_gpus: int = 1
+    sharding: Sharding = "none"
+    """How several devices share the work."""
+    offload: Offload = "none"
+    """What lies in RAM instead of on the devices: DeepSpeed's ``offload_optimizer``, or with ``offload_param`` (FSDP's
+    ``cpu_offload``) all that is divided."""
+
+    @property
+    def keeps_base(self) -> bool:
+        """Whether the base model is there again with the adapter off: not after changed biases or PiSSA's weights."""
+        return METHODS[self.method].trains_adapter and self.bias == "none" and self.init_lora_weights != "pissa"
+
+    @property
+    def effective_batch_size(self) -> int:
+        """Sequences of one optimizer step over all devices."""
+        return self.per_device_train_batch_size * self.gradient_accumulation_steps * self.num_gpus
+
+    @property
+    def autocast_dtype(self) -> Dtype | None:
+        """The dtype of mixed precision, or None without it."""
+        if self.bf16:
+            return "bfloat16"
+        return "float16" if self.fp16 else None
+
+    @property
+    def compute_dtype(self) -> Dtype:
+        """The dtype that matrix products run in."""
+        return self.autocast_dtype or self.dtype
+
+    @property
+    def quantization(self) -> Quantization:
+        """What bitsandbytes does to the base model."""
+        if self.load_in_4bit:
+            return "4bit"
+        return "8bit" if self.load_in_8bit else "none"

@@ -1,0 +1,5 @@
+"""Where the measured rows lie."""
+
+from specs.paths import assets
+
+FOLDER = assets() / "measured"

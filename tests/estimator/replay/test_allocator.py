@@ -1,0 +1,206 @@
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from estimator.replay.allocator import EMPTY_CACHE, Events, reserved
+from specs import MIB
+
+PLENTY = 1 << 45
+
+
+def replayed(*events, limit_mib=None, mark=None, expandable=False):
+    """Replay (slot, MiB) pairs: a positive size allocates, a negative one frees what the slot holds."""
+    slots = np.array([slot for slot, _ in events], dtype=np.int64)
+    sizes = np.array([round(size * MIB) // 512 * 512 for _, size in events], dtype=np.int64)
+    limit = PLENTY if limit_mib is None else limit_mib * MIB
+    mark = len(events) if mark is None else mark
+    return reserved(Events(slots=slots, sizes=sizes), limit_bytes=limit, mark=mark, expandable=expandable)
+
+
+def peak_mib(*events, **circumstances):
+    return replayed(*events, **circumstances).peak_bytes / MIB
+
+
+@pytest.mark.parametrize(
+    ("request_mib", "segment_mib"),
+    [
+        pytest.param(1.5, 20, id="a medium request comes from 20 MiB"),
+        pytest.param(9.9, 20, id="up to 10 MiB"),
+        pytest.param(10, 10, id="larger ones get their own segment"),
+        pytest.param(10.5, 12, id="rounded up to 2 MiB"),
+        pytest.param(593.5, 594, id="such as logits"),
+        pytest.param(1, 2, id="small ones come from 2 MiB"),
+    ],
+)
+def test_segments_have_the_sizes_of_pytorchs_allocator(request_mib, segment_mib):
+    assert peak_mib((0, request_mib)) == segment_mib
+
+
+def test_nothing_reserves_nothing():
+    assert peak_mib() == 0
+
+
+def test_a_freed_block_is_used_again():
+    assert peak_mib((0, 100), (0, -100), (0, 60), (1, 40)) == 100
+
+
+def test_the_smallest_block_that_fits_is_taken():
+    assert peak_mib((0, 100), (1, 50), (0, -100), (1, -50), (2, 40), (3, 100)) == 150
+
+
+def test_a_rest_of_a_mebibyte_stays_with_its_block():
+    assert replayed((0, 593.5)).rest_bytes == MIB // 2
+
+
+def test_rests_are_those_at_the_mark():
+    events = (0, 593.5), (0, -593.5)
+    assert [replayed(*events, mark=mark).rest_bytes for mark in (0, 1, 2)] == [0, MIB // 2, 0]
+
+
+def test_neighbours_merge_when_freed():
+    fives = [(slot, 5) for slot in range(4)]
+    freed = [(slot, -5) for slot in (0, 2, 1, 3)]
+    assert peak_mib(*fives, *freed, (0, 20)) == 20
+
+
+def test_free_segments_go_back_before_the_card_is_full():
+    assert peak_mib((0, 100), (0, -100), (0, 120), limit_mib=150) == 120
+
+
+def test_emptying_the_cache_gives_free_segments_back():
+    assert peak_mib((0, 100), (1, 30), (0, -100), (EMPTY_CACHE, 0), (0, 110)) == 140
+
+
+def test_emptying_the_cache_keeps_segments_in_use():
+    assert peak_mib((0, 100), (0, -100), (1, 30), (EMPTY_CACHE, 0), (0, 110)) == 210
+
+
+def test_small_and_large_requests_are_kept_apart():
+    assert peak_mib((0, 1), (1, 1), (2, 1), (3, 30)) == 34
+
+
+@pytest.mark.parametrize(
+    ("events", "expected_mib"),
+    [
+        pytest.param([(0, 100)], 100, id="pages of 20 MiB"),
+        pytest.param([(0, 101)], 120, id="rounded up to a page"),
+        pytest.param([(0, 90), (1, 10)], 100, id="one segment for all"),
+        pytest.param([(0, 60), (0, -60), (0, 100)], 100, id="a free end grows"),
+        pytest.param([(0, 60), (1, 60), (0, -60), (2, 80)], 200, id="a hole too small stays"),
+        pytest.param(
+            [(0, 60), (1, 60), (0, -60), (EMPTY_CACHE, 0), (2, 80)], 140, id="a hole's pages go back to the driver"
+        ),
+        pytest.param(
+            [(0, 60), (1, 60), (0, -60), (EMPTY_CACHE, 0), (2, 40)], 120, id="and are mapped again where they were"
+        ),
+        pytest.param([(0, 80), (1, 20), (0, -80), (2, 20), (3, 60)], 100, id="a hole is filled"),
+    ],
+)
+def test_an_expandable_segment_grows_page_by_page(events, expected_mib):
+    assert peak_mib(*events, expandable=True) == expected_mib
+
+
+def test_an_expandable_segment_leaves_no_rests():
+    assert replayed((0, 593.5), expandable=True).rest_bytes == 0
+
+
+def test_an_expandable_segment_gives_pages_back_before_the_card_is_full():
+    assert peak_mib((0, 60), (1, 60), (0, -60), (2, 80), limit_mib=150, expandable=True) == 140
+
+
+class Reference:
+    """The same rules in the plainest way: every segment a list of [address, bytes, slot or None]."""
+
+    def __init__(self, limit):
+        self.limit, self.segments, self.peak, self.numbers = limit, [], 0, itertools.count()
+
+    def reserved(self):
+        return sum(block[1] for segment in self.segments for block in segment)
+
+    def take(self, slot, size):
+        found = self._best(size)
+        if found is None:
+            asked = 20 * MIB if size < 10 * MIB else -(-size // (2 * MIB)) * 2 * MIB
+            if self.reserved() + asked > self.limit:
+                self.release()
+            self.segments.append([[next(self.numbers) << 46, asked, None]])
+            self.peak = max(self.peak, self.reserved())
+            found = self.segments[-1], 0
+        segment, index = found
+        address, whole, _ = segment[index]
+        if whole - size > MIB:
+            segment[index : index + 1] = [[address, size, slot], [address + size, whole - size, None]]
+        else:
+            segment[index][2] = slot
+
+    def _best(self, size):
+        fitting = [
+            (block[1], block[0], segment, index)
+            for segment in self.segments
+            for index, block in enumerate(segment)
+            if block[2] is None and block[1] >= size
+        ]
+        return min(fitting, key=lambda entry: entry[:2])[2:] if fitting else None
+
+    def give(self, slot):
+        for segment in self.segments:
+            for index, block in enumerate(segment):
+                if block[2] == slot:
+                    block[2] = None
+                    self._merge(segment, index)
+                    return
+
+    def _merge(self, segment, index):
+        for first in (index, index - 1):
+            if 0 <= first < len(segment) - 1 and segment[first][2] is segment[first + 1][2] is None:
+                segment[first][1] += segment.pop(first + 1)[1]
+
+    def release(self):
+        self.segments = [segment for segment in self.segments if len(segment) > 1 or segment[0][2] is not None]
+
+
+STEPS = st.lists(st.tuples(st.integers(2 * MIB // 512, 90 * MIB // 512), st.integers(0, 3)), max_size=80)
+
+
+def script(steps):
+    """Return events in which each step allocates, and frees the oldest, the newest or a middle block, or empties."""
+    living, slots, sizes = {}, [], []
+    for slot, (units, choice) in enumerate(steps):
+        slots.append(slot)
+        sizes.append(units * 512)
+        living[slot] = units * 512
+        if choice == 3 and slot % 7 == 0:
+            slots.append(EMPTY_CACHE)
+            sizes.append(0)
+        elif choice:
+            freed = list(living)[{1: 0, 2: -1, 3: len(living) // 2}[choice]]
+            slots.append(freed)
+            sizes.append(-living.pop(freed))
+    return np.array(slots, dtype=np.int64), np.array(sizes, dtype=np.int64)
+
+
+@settings(max_examples=60, deadline=None)
+@given(STEPS, st.sampled_from([PLENTY, 700 * MIB]))
+def test_the_compiled_pool_reserves_what_the_plain_one_does(steps, limit):
+    slots, sizes = script(steps)
+    plain = Reference(limit)
+    for slot, size in zip(slots.tolist(), sizes.tolist(), strict=True):
+        if slot == EMPTY_CACHE:
+            plain.release()
+        elif size > 0:
+            plain.take(slot, size)
+        else:
+            plain.give(slot)
+    found = reserved(Events(slots=slots, sizes=sizes), limit_bytes=limit, mark=len(slots), expandable=False)
+    assert found.peak_bytes == plain.peak
+
+
+@settings(max_examples=60, deadline=None)
+@given(STEPS, st.booleans())
+def test_reserved_memory_holds_what_is_allocated(steps, expandable):
+    slots, sizes = script(steps)
+    found = reserved(Events(slots=slots, sizes=sizes), limit_bytes=PLENTY, mark=len(slots), expandable=expandable)
+    assert found.peak_bytes >= np.cumsum(sizes).max(initial=0)

@@ -1,0 +1,209 @@
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from catalog import gpus, models
+from estimator import pricing
+from estimator.estimate import estimate
+from estimator.replay.sharding import NCCL_BYTES, Replica, Unit, gpus_needed, on_each_gpu, replica, share
+from estimator.tape.library import tape_for
+from estimator.tape.tape import COMPONENTS
+from specs import GIB, FinetunePlan, PlanError
+
+SEVEN_AND_A_HALF = 7_500_000_000
+STRATEGIES = ("ddp", "zero1", "zero2", "zero3", "fsdp")
+
+
+def whole(num_params=SEVEN_AND_A_HALF, layers=32):
+    """A model trained whole in 16 bit with Adam, of layers alone."""
+    return Replica(
+        frozen={},
+        trained={"weights": num_params},
+        trained_itemsize=2,
+        whole={},
+        persistent_bytes=0,
+        optimizer_bytes=4 * num_params,
+        states_follow_weights=True,
+        layer=Unit(frozen_bytes=0, trained_params=num_params // layers),
+        tail=Unit(frozen_bytes=0, trained_params=0),
+        hidden_size=4096,
+    )
+
+
+def several(sharding, num_gpus=64, method="full", **values):
+    return FinetunePlan.for_method(method, "m", num_gpus=num_gpus, sharding=sharding, bf16=True, **values)
+
+
+@pytest.mark.parametrize(
+    ("sharding", "gigabytes"),
+    [
+        pytest.param("zero1", 31.4, id="optimizer divided"),
+        pytest.param("zero2", 16.6, id="and gradients"),
+        pytest.param("zero3", 1.88, id="and parameters"),
+    ],
+)
+def test_the_figures_of_the_zero_paper_are_reproduced(sharding, gigabytes):
+    # Rajbhandari et al. 2020, figure 1: 7.5B parameters on 64 GPUs; the paper says 1.9 for the last.
+    components = dict(share(whole(), several(sharding)).components)
+    del components["workspace"]
+    assert sum(components.values()) / 1e9 == pytest.approx(gigabytes, abs=0.05)
+
+
+def test_data_parallelism_keeps_the_gradients_twice():
+    alone = share(whole(), FinetunePlan.for_method("full", "m"))
+    ddp = share(whole(), several("ddp"))
+    assert alone.components["workspace"] == 0
+    assert ddp.num_bytes - alone.num_bytes == 2 * SEVEN_AND_A_HALF + NCCL_BYTES
+
+
+def test_fsdp_holds_its_part_two_layers_and_their_gradients():
+    layer = SEVEN_AND_A_HALF // 32
+    held = share(whole(), several("fsdp"))
+    assert held.components["weights"] == 4 * SEVEN_AND_A_HALF / 64  # trained weights are raised to 32 bit
+    assert held.components["gradients"] == 4 * SEVEN_AND_A_HALF / 64
+    assert held.components["optimizer_states"] == 8 * SEVEN_AND_A_HALF / 64
+    assert held.components["workspace"] == 2 * 2 * layer + 2 * 2 * layer
+
+
+@given(st.sampled_from(STRATEGIES[1:]), st.integers(2, 5000), st.integers(1, 100))
+def test_more_gpus_never_hold_more_each(sharding, num_gpus, more):
+    fewer = share(whole(), several(sharding, num_gpus))
+    greater = share(whole(), several(sharding, num_gpus + more))
+    assert greater.num_bytes <= fewer.num_bytes
+
+
+@given(st.integers(2, 5000))
+def test_each_stage_of_zero_holds_no_more_than_the_one_before(num_gpus):
+    one, two, three = (share(whole(), several(f"zero{stage}", num_gpus)) for stage in (1, 2, 3))
+    assert two.num_bytes <= one.num_bytes
+    states = ("weights", "gradients", "optimizer_states")
+    assert sum(three.components[name] for name in states) <= sum(two.components[name] for name in states)
+
+
+@pytest.mark.parametrize(
+    ("sharding", "offload"), [("zero1", "optimizer"), ("zero2", "optimizer"), ("zero3", "all"), ("fsdp", "all")]
+)
+def test_what_is_offloaded_leaves_the_gpu_and_lies_in_ram(sharding, offload):
+    kept, moved = share(whole(), several(sharding, 8)), share(whole(), several(sharding, 8, offload=offload))
+    assert moved.components["optimizer_states"] == 0
+    assert moved.host_bytes >= kept.components["optimizer_states"]
+    assert moved.num_bytes < kept.num_bytes
+    assert kept.host_bytes == 0
+
+
+@pytest.mark.parametrize(("sharding", "offload"), [("ddp", "all"), ("zero2", "all"), ("fsdp", "optimizer")])
+def test_an_offload_that_a_strategy_does_not_have_is_refused(sharding, offload):
+    with pytest.raises(PlanError, match="offload: under sharding"):
+        several(sharding, offload=offload)
+
+
+@pytest.mark.parametrize("method", ["full", "lora", "qlora"])
+def test_the_replica_of_a_traced_model_has_all_of_its_tensors(method):
+    model = models.find("HuggingFaceTB/SmolLM2-135M")
+    plan = FinetunePlan.for_method(method, model.name, bf16=True)
+    tape = tape_for(model, plan)
+    found = replica(tape, plan)
+    held = share(found, plan)
+    trained = {"full": model.num_params, "lora": 4_884_480, "qlora": 4_884_480}[method]
+    assert found.trained_params == trained
+    assert found.hidden_size == model.hidden_size
+    resident = sum(entry.elements(plan.r) * entry.itemsize * entry.count for entry in tape.residents)
+    not_weights = sum(held.components[name] for name in ("gradients", "optimizer_states", "workspace"))
+    assert held.num_bytes - not_weights == resident
+    assert found.tail.frozen_bytes + 2 * found.tail.trained_params == 2 * model.vocab_size * model.hidden_size
+    assert bool(found.whole.get("weights", 0) > 1e6) == (method == "qlora")
+
+
+def test_weights_in_floating_storage_are_divided_and_integers_are_not():
+    model = models.find("HuggingFaceTB/SmolLM2-135M")
+    packed = FinetunePlan.for_method("qlora", model.name, num_gpus=8, sharding="fsdp", bf16=True)
+    floating = dataclasses.replace(packed, bnb_4bit_quant_storage="bfloat16")
+    shares = [share(replica(tape_for(model, plan), plan), plan) for plan in (packed, floating)]
+    assert shares[1].components["weights"] < 0.3 * shares[0].components["weights"]
+
+
+def test_the_parts_of_an_estimate_become_those_of_one_gpu():
+    components = {
+        "weights": 2000,
+        "gradients": 1000,  # half of them are there
+        "optimizer_states": 4000,
+        "activations": 7,
+        "workspace": 3,
+        "cache": 701,
+        "overhead": 5,
+    }
+    parts = on_each_gpu(components, whole(1000), share(whole(1000), several("zero2", 4)))
+    assert parts["activations"] == 7
+    allocated = sum(size for name, size in parts.items() if name not in {"cache", "overhead"})
+    assert parts["cache"] == pytest.approx(0.1 * allocated, rel=1e-3), "a tenth of what is allocated, as before"
+    assert parts["workspace"] == 3 + 4096**2 * 2
+    assert parts["gradients"] == 250
+    assert parts["overhead"] == 5 + NCCL_BYTES
+
+
+def test_so_many_gpus_are_needed():
+    card = gpus.find("H100 SXM5 80 GB").usable_bytes
+    llama = whole(405_853_388_800, layers=126)
+
+    def on_each(num_gpus):
+        if num_gpus == 1:
+            return share(llama, FinetunePlan.for_method("full", "m")).num_bytes
+        return share(llama, several("fsdp", num_gpus)).num_bytes
+
+    needed = gpus_needed(on_each, card)
+    # 16 bytes a parameter divided, and two layers of 3.2 billion parameters with their gradients gathered in 16 bit.
+    assert needed == 111
+    assert on_each(needed) <= card < on_each(needed - 1)
+    assert gpus_needed(on_each, 10 * GIB) is None
+    assert gpus_needed(lambda _: 5, 5) == 1
+
+
+@given(st.integers(1, 10**9), st.integers(1, 10**6))
+def test_the_number_needed_is_the_smallest_that_fits(total, usable):
+    needed = gpus_needed(lambda n: -(-total // n), usable)
+    assert (needed is None) == (-(-total // 16_384) > usable)
+    if needed is not None:
+        assert -(-total // needed) <= usable
+        assert needed == 1 or -(-total // (needed - 1)) > usable
+
+
+@pytest.mark.parametrize("sharding", STRATEGIES)
+def test_the_estimate_of_one_of_several_gpus_sums_to_what_it_uses(sharding):
+    model, card = models.find("HuggingFaceTB/SmolLM2-135M"), gpus.find("RTX 4090")
+    alone_plan = FinetunePlan.for_method("full", model.name, bf16=True)
+    plan = dataclasses.replace(alone_plan, num_gpus=8, sharding=sharding)
+    tape = tape_for(model, alone_plan)
+    alone, each = estimate(tape, alone_plan, card), estimate(tape, plan, card)
+    assert sum(each.components.values()) == each.used_bytes
+    assert max(each.phases.values()) == each.peak_allocated_bytes
+    assert each.peak_allocated_bytes <= each.peak_reserved_bytes <= each.used_bytes
+    assert {name for moment in each.timeline for name in moment.components} == set(COMPONENTS)
+    assert min(num_bytes for moment in each.timeline for num_bytes in moment.components.values()) >= 0
+    if sharding == "ddp":
+        assert each.used_bytes > alone.used_bytes
+    else:
+        assert each.components["optimizer_states"] < alone.components["optimizer_states"]
+
+
+@pytest.mark.parametrize(
+    ("method", "sharding", "needed"),
+    [
+        pytest.param("full", "none", 3, id="a strategy is chosen where the plan names none"),
+        pytest.param("qlora", "none", 1, id="one is enough"),
+        pytest.param("full", "ddp", None, id="plain data parallelism divides nothing"),
+    ],
+)
+def test_a_model_needs_so_many_cards(method, sharding, needed):
+    model, card = models.find("HuggingFaceTB/SmolLM2-135M"), gpus.of_memory(2.2)
+    num_gpus = 1 if sharding == "none" else 2
+    plan = FinetunePlan.for_method(method, model.name, num_gpus=num_gpus, sharding=sharding)
+    assert pricing.gpus_needed(model, plan, card) == needed
+    if needed is not None and needed > 1:
+        verdicts = [
+            pricing.price(model, dataclasses.replace(plan, num_gpus=number, sharding="fsdp"), card).verdict
+            for number in (needed - 1, needed)
+        ]
+        assert verdicts[0] == "does not fit"
+        assert verdicts[1] != "does not fit"

@@ -1,0 +1,244 @@
+import sqlite3
+import threading
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from specs import RunError
+from trainer.data.source import DataSource
+from trainer.runs import contract, database
+from trainer.runs import store as storing
+from trainer.runs.contract import ACTIVE, TRANSITIONS, Answer, Line, Metric, Phase, Place, State
+from trainer.runs.store import Store
+
+CLICK = "one click"
+DATA = DataSource(path="/data.jsonl", columns={"prompt": "q"}, prompts=("Why?",))
+
+
+def test_a_run_comes_back_as_it_was_created(store, plan_of):
+    plan = plan_of(method="lora", target_modules=("q_proj", "v_proj"))
+    place = Place(device="cuda:1", model_path="/models/tiny", token=CLICK, parent_id="20260101-000000-abcd")
+    made = store.create(plan, DATA, {"used_bytes": 3, "verdict": "fits"}, place=place)
+    again = Store(store.folder).run(made.id)
+    assert again == made
+    assert (again.plan, again.data, again.place) == (plan, DATA, place)
+    assert again.estimate == {"used_bytes": 3, "verdict": "fits"}
+    assert (again.state, again.phase, again.step, again.attempt) == (State.QUEUED, Phase.WAITING, 0, 0)
+
+
+def test_the_same_token_never_makes_a_second_run(store, plan_of):
+    made = {store.create(plan_of(), DATA, place=Place(token=CLICK)).id for _ in range(3)}
+    assert len(made) == len(store.runs()) == 1
+    assert store.create(plan_of(), DATA).id != store.create(plan_of(), DATA).id
+
+
+def test_a_device_is_given_to_one_run_at_a_time(store, plan_of):
+    first, second = store.create(plan_of(), DATA), store.create(plan_of(), DATA)
+    other = store.create(plan_of(), DATA, place=Place(device="cuda:0"))
+    assert store.claim_next("cpu").id == first.id
+    assert store.claim_next("cpu") is None
+    assert store.claim_next("cuda:0").id == other.id
+    store.enter(first.id, State.FAILED, error="x")
+    assert store.claim_next("cpu").id == second.id
+
+
+def test_many_claimers_at_once_get_one_run(store, plan_of):
+    for _ in range(3):
+        store.create(plan_of(), DATA)
+    claimed, ready = [], threading.Barrier(8)
+
+    def claim():
+        own = Store(store.folder)
+        ready.wait()
+        claimed.append(own.claim_next("cpu"))
+
+    threads = [threading.Thread(target=claim) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len([run for run in claimed if run is not None]) == 1
+
+
+def test_a_silent_worker_loses_its_run_and_takes_it_back(store, plan_of, monkeypatch):
+    run = store.create(plan_of(), DATA)
+    attempt = store.claim_next("cpu").attempt
+    store.start_training(run.id)
+    monkeypatch.setattr(storing, "LOST_SECONDS", 0.05)
+    time.sleep(0.1)
+    lost = store.run(run.id)
+    assert lost.state is State.LOST
+    assert "fell silent" in lost.error
+    assert store.beat(run.id, attempt)
+    back = store.run(run.id)
+    assert (back.state, back.error) == (State.RUNNING, None)
+
+
+def test_a_worker_whose_run_was_resumed_by_another_is_told_so(store, plan_of):
+    run = store.create(plan_of(), DATA)
+    first = store.claim_next("cpu").attempt
+    store.enter(run.id, State.LOST)
+    store.request_resume(run.id)
+    second = store.claim_next("cpu").attempt
+    assert not store.beat(run.id, first)
+    assert store.beat(run.id, second)
+
+
+def test_stop_ends_a_waiting_run_at_once_and_asks_a_working_one(store, plan_of):
+    waiting = store.create(plan_of(), DATA)
+    assert store.request_stop(waiting.id).state is State.STOPPED
+    working = store.create(plan_of(), DATA)
+    store.claim_next("cpu")
+    asked = store.request_stop(working.id)
+    assert (asked.state, asked.stop_requested) == (State.STOPPING, True)
+    assert not store.start_training(working.id)
+    assert store.request_stop(working.id).state is State.STOPPING
+
+
+@pytest.mark.parametrize("state", [State.QUEUED, *sorted(ACTIVE)])
+def test_a_run_that_is_not_over_cannot_be_resumed_or_deleted(store, plan_of, state):
+    run = in_state(store, plan_of(), state)
+    with pytest.raises(RunError, match="can be resumed"):
+        store.request_resume(run.id)
+    with pytest.raises(RunError, match="can be deleted"):
+        store.delete(run.id)
+
+
+@pytest.mark.parametrize("state", sorted(contract.RESUMABLE))
+def test_a_run_that_ended_early_is_queued_again(store, plan_of, state):
+    run = store.request_resume(in_state(store, plan_of(), state).id)
+    assert (run.state, run.error, run.stop_requested) == (State.QUEUED, None, False)
+
+
+def test_a_finished_run_goes_on_with_a_longer_plan_only(store, plan_of):
+    run = in_state(store, plan_of(), State.FINISHED)
+    with pytest.raises(RunError, match="Train more steps"):
+        store.request_resume(run.id)
+    assert store.request_resume(run.id, plan=plan_of(max_steps=12)).plan.max_steps == 12
+
+
+def in_state(store, plan, state):
+    """A run that reached a state by the transition map."""
+    paths = {State.QUEUED: [State.QUEUED]}
+    while state not in paths:
+        for known, path in list(paths.items()):
+            for to in TRANSITIONS[known]:
+                paths.setdefault(to, [*path, to])
+    run = store.create(plan, DATA)
+    for step in paths[state][1:]:
+        store.enter(run.id, step, heartbeat_at=time.time())
+    return store.run(run.id)
+
+
+@settings(max_examples=30, deadline=None)
+@given(targets=st.lists(st.sampled_from(State), max_size=8))
+def test_no_sequence_of_requests_leaves_the_transition_map(tmp_path_factory, targets):
+    store = Store(tmp_path_factory.mktemp("store"))
+    run = store.create(plan_for_properties(), DATA)
+    state = State.QUEUED
+    for to in targets:
+        if to in TRANSITIONS[state]:
+            store.enter(run.id, to, heartbeat_at=time.time())
+            state = to
+        else:
+            with pytest.raises(RunError, match=f"cannot become {to} from {state}"):
+                store.enter(run.id, to)
+    assert store.run(run.id).state is state
+
+
+def plan_for_properties():
+    from tests.trainer.conftest import tiny_plan  # noqa: PLC0415 - hypothesis allows no function fixture here
+
+    return tiny_plan()
+
+
+def test_metrics_of_one_step_are_merged_and_come_in_order(store, plan_of):
+    run = store.create(plan_of(), DATA)
+    store.add_metric(run.id, Metric(step=2, loss=1.5, learning_rate=1e-4))
+    store.add_metric(run.id, Metric(step=1, loss=2.0))
+    store.add_metric(run.id, Metric(step=2, eval_loss=1.7))
+    assert store.metrics(run.id) == (
+        Metric(step=1, loss=2.0),
+        Metric(step=2, loss=1.5, eval_loss=1.7, learning_rate=1e-4),
+    )
+    assert store.metrics(run.id, after_step=1)[0].step == 2
+    assert store.run(run.id).step == 2
+
+
+def test_answers_events_and_measurements_are_kept(store, plan_of):
+    run = store.create(plan_of(), DATA)
+    store.set_answers(run.id, [Answer(prompt="a", base="b", tuned="c")])
+    store.set_answers(run.id, [Answer(prompt="<b>", base="'", tuned='"')])
+    store.add_event(run.id, "warning", "2 rows skipped")
+    store.add_measured(run.id, baseline_bytes=1)
+    store.add_measured(run.id, peak_used_bytes=2)
+    store.add_details(run.id, libraries={"torch": "2"})
+    again = store.run(run.id)
+    assert store.answers(run.id) == (Answer(prompt="<b>", base="'", tuned='"'),)
+    assert [event.text for event in store.events(run.id)] == ["Queued.", "2 rows skipped"]
+    assert again.measured == {"baseline_bytes": 1, "peak_used_bytes": 2}
+    assert again.details == {"libraries": {"torch": "2"}}
+
+
+def test_deleting_a_run_takes_its_rows_along(store, plan_of):
+    run = in_state(store, plan_of(), State.FAILED)
+    store.add_metric(run.id, Metric(step=1, loss=1.0))
+    store.delete(run.id)
+    assert store.runs() == ()
+    assert store.metrics(run.id) == ()
+    with pytest.raises(RunError, match="must be the id of a stored run"):
+        store.run(run.id)
+
+
+@pytest.mark.parametrize("hostile", ["../../etc", "a/b", "", "20260101-000000-abcd/..", "x' OR 1=1 --"])
+def test_no_id_leads_out_of_the_runs_folder(store, hostile):
+    with pytest.raises(RunError, match="must be the id of a stored run"):
+        store.run_folder(hostile)
+    with pytest.raises(RunError, match="must be the id of a stored run"):
+        store.run(hostile)
+
+
+def test_a_store_of_a_newer_version_is_left_alone(store):
+    with sqlite3.connect(store.folder / database.FILE) as db:
+        db.execute("PRAGMA user_version = 99")
+    db.close()
+    with pytest.raises(RunError, match="Update LoRAFit"):
+        Store(store.folder)
+
+
+def test_eight_stores_opened_at_once_make_one_database(tmp_path):
+    made, ready = [], threading.Barrier(8)
+
+    def open_store():
+        ready.wait()
+        made.append(Store(tmp_path / "runs").runs())
+
+    threads = [threading.Thread(target=open_store) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert made == [()] * 8
+
+
+def test_every_state_is_reachable_and_every_active_one_can_be_lost():
+    assert set(TRANSITIONS) == set(State)
+    assert {to for reached in TRANSITIONS.values() for to in reached} == set(State)
+    assert all(State.LOST in TRANSITIONS[state] for state in ACTIVE)
+
+
+def test_the_course_of_every_run_comes_in_one_query(store, plan_of):
+    short, long, none = (store.create(plan_of(), DATA) for _ in range(3))
+    for step, loss in enumerate([3.0, 2.0, 1.0], 1):
+        store.add_metric(short.id, Metric(step=step, loss=loss))
+    for step in range(1, 61):
+        store.add_metric(long.id, Metric(step=step, loss=float(step)))
+    store.add_metric(long.id, Metric(step=61, eval_loss=9.0))
+    lines = store.lines(points=10)
+    assert lines[short.id] == Line(losses=(3.0, 2.0, 1.0), last=1.0)
+    assert lines[long.id].last == 60.0
+    assert 10 <= len(lines[long.id].losses) <= 11
+    assert list(lines[long.id].losses) == sorted(lines[long.id].losses)
+    assert none.id not in lines

@@ -1,0 +1,37 @@
+"""Words for values."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ui.parts import text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(5, "5 s"), (80, "1 min 20 s"), (4800, "1 h 20 min"), (100_000, "1 d 3 h"), (float("inf"), "unknown")],
+)
+def test_a_duration_has_two_units(seconds, words):
+    assert text.duration(seconds) == words
+
+
+@pytest.mark.parametrize(("number", "words"), [(999, "999"), (135e6, "135 M"), (8.03e9, "8.03 B"), (2e12, "2 T")])
+def test_a_count_has_three_digits(number, words):
+    assert text.count(number) == words
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [(True, "yes"), (None, "none"), (2e-4, "2e-4"), (0.05, "0.05"), (("a", "b"), "a, b"), (16, "16"), (0.0, "0")],
+)
+def test_a_setting_is_shown_as_people_write_it(setting, words):
+    assert text.value(setting) == words
+
+
+@given(st.text())
+def test_escaping_leaves_no_live_markdown(words):
+    shown = text.plain(words)
+    unescaped = shown
+    for sign in r"\`*_{}[]()#+-.!|<>~$:&":
+        unescaped = unescaped.replace(f"\\{sign}", "")
+    assert not set(unescaped) & set("`*_[]<>$")

@@ -1,0 +1,81 @@
+"""What the page offers after a run, and links that change one thing."""
+
+import dataclasses
+import math
+
+from trainer.runs.contract import Metric, State
+from ui.parts import links
+from ui.runs import remedies, run_data
+
+
+def test_a_link_into_the_plan_keeps_what_was_chosen():
+    link = links.to_plan("**LoRA**", {"model": "a b", "run": ["1", "2"]}, method="QLoRA (4-bit)")
+    assert link == "[**LoRA**](/?model=a+b&run=1&run=2&method=QLoRA+%284-bit%29)"
+
+
+def test_new_points_are_read_on_and_late_evaluations_are_seen(finished):
+    run = finished([3.0, 2.0, 1.0])
+    assert [point.loss for point in run_data.metrics(run)] == [3.0, 2.0, 1.0]
+    store = run_data.store()
+    store.add_metric(run.id, Metric(step=3, eval_loss=0.5))
+    store.add_metric(run.id, Metric(step=4, loss=0.9))
+    points = run_data.metrics(store.run(run.id))
+    assert (points[2].loss, points[2].eval_loss, points[3].loss) == (1.0, 0.5, 0.9)
+
+
+def failed(run, kind):
+    """The run as if it had ended so."""
+    return dataclasses.replace(run, state=State.FAILED, error_kind=kind, error="x")
+
+
+def test_a_run_out_of_memory_has_ways_on_that_save_memory(finished):
+    run = failed(finished([1.0], max_length=1024, per_device_train_batch_size=8), remedies.OUT_OF_MEMORY)
+    ways = remedies.ways_on(run, ())
+    assert len({way.name for way in ways}) == len(ways) > 1
+    assert all("iB" in way.words and way.plan != run.plan for way in ways)
+    assert remedies.shortage(run) == "predicted 2.0 GiB, held when it ended 2.1 GiB"
+
+
+def test_a_model_that_the_catalog_lacks_has_no_ways_on(finished):
+    run = failed(finished([1.0]), remedies.OUT_OF_MEMORY)
+    run = dataclasses.replace(run, plan=dataclasses.replace(run.plan, model_name_or_path="nobody/knows-this"))
+    assert remedies.ways_on(run, ()) == []
+
+
+def test_a_lost_loss_and_a_flat_one_have_their_remedies(finished):
+    run = finished([2.0] * 80, learning_rate=2e-4)
+    (flat,) = remedies.ways_on(run, run_data.metrics(run))
+    (lost,) = remedies.ways_on(failed(run, remedies.NOT_FINITE), run_data.metrics(run))
+    assert (flat.plan.learning_rate, lost.plan.learning_rate) == (6e-4, 6.7e-5)
+    assert "learning rate too low" in flat.words
+
+
+def test_a_retry_carries_the_prediction_for_its_own_plan(finished):
+    run = finished([1.0])
+    run_data.store().create(run.plan, run.data)
+    run_data.store().claim_next("cpu")  # holds the device, so that no worker starts
+    plan = dataclasses.replace(run.plan, max_length=run.plan.max_length // 2)
+    again = run_data.store().run(remedies.retry(run, plan))
+    assert (again.place.parent_id, again.state) == (run.id, State.QUEUED)
+    assert again.estimate["used_bytes"] not in {0, run.estimate["used_bytes"]}
+    assert run_data.changes(run, again) == [f"max_length {run.plan.max_length} → {plan.max_length}"]
+    assert remedies.retry(run, plan) == again.id
+
+
+def test_metrics_leave_as_csv(finished):
+    assert run_data.metrics_file(finished([3.0, 2.0])).splitlines()[0].startswith("step,")
+
+
+def test_the_table_of_runs_leaves_as_csv_without_pictures(finished):
+    run = finished([3.0, 2.0], r=4)
+    lines = run_data.table_file(run_data.history([run])).splitlines()
+    assert lines[0] == "Run,State,Model,Method,Last loss,Steps,Plan,Predicted,Peak,Time"
+    assert lines[1].startswith(f"{run.id},finished,")
+    assert "r 4, " in lines[1]
+
+
+def test_perplexity_and_gib_are_derived_where_they_are_drawn(finished):
+    points = run_data.metrics(finished([0.0, 1.0]))
+    assert run_data.curve(points, "perplexity", "p").values == [1.0, math.e]
+    assert run_data.curve(points, "memory_bytes", "m").values == [1.0, 1.0]
+    assert [found.name for found in run_data.curves(points, "loss")] == ["loss"]

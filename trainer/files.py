@@ -1,0 +1,54 @@
+"""Folders that are whole or not there: written under a temporary name, then renamed, where the disk has room."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from specs import gib
+from trainer.failure import DiskFullError
+
+_WRITING = ".writing-"
+
+
+@contextmanager
+def scratch_folder(home: Path) -> Iterator[Path]:
+    """Yield a folder beside what it will become, which is removed at the end; ``tidy`` finds it after a kill."""
+    with tempfile.TemporaryDirectory(dir=home, prefix=_WRITING) as scratch:
+        yield Path(scratch)
+
+
+@contextmanager
+def replaced(target: Path) -> Iterator[Path]:
+    """Yield a folder to write into; then put it in the place of ``target``."""
+    with scratch_folder(target.parent) as scratch:
+        folder = scratch / target.name
+        folder.mkdir()
+        yield folder
+        move(folder, target)
+
+
+def move(folder: Path, target: Path) -> None:
+    """Rename a folder to a name that may be taken; a rename of folders cannot replace one that has files."""
+    if target.exists():
+        shutil.rmtree(target)
+    folder.replace(target)
+
+
+def tidy(home: Path) -> None:
+    """Remove what a worker that was killed while it wrote has left."""
+    for scratch in home.glob(f"{_WRITING}*"):
+        shutil.rmtree(scratch)
+
+
+def require_space(folder: Path, num_bytes: int, purpose: str) -> None:
+    """Refuse to begin what the disk cannot hold.
+
+    Raises:
+        RunError: If fewer bytes are free on the folder's disk.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < num_bytes:
+        rule = f"{purpose} needs {gib(num_bytes)}"
+        raise DiskFullError("disk", rule, f"{gib(free)} free", "Free some space and resume the run")

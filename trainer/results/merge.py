@@ -1,0 +1,64 @@
+"""Merges an adapter into its base model; runs as a process of its own.
+
+``python -m trainer.results.merge RUNS_FOLDER RUN_ID TARGET``
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+from peft import PeftConfig, PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from specs import METHODS, LorafitError, PlanError, RunError
+from trainer import files
+from trainer.runs.contract import Run
+from trainer.runs.export import result_folder
+from trainer.runs.store import Store
+
+
+def merge(store: Store, run: Run, target: Path) -> None:
+    """Write the base model with the run's adapter merged in, in 16 bit, as a folder that any tool can load.
+
+    The base is loaded unquantized: merging into 4-bit weights would round what was learned away.
+
+    Raises:
+        PlanError: If the run trained no adapter.
+        RunError: If the run has saved none yet, or the target folder is not empty.
+    """
+    adapter = result_folder(store, run)
+    if not METHODS[run.plan.method].trains_adapter:
+        raise PlanError(
+            "method", "of a run to merge must train an adapter", run.plan.method, f"The model is in {adapter}"
+        )
+    if PeftConfig.from_pretrained(adapter).is_prompt_learning:
+        raise PlanError("method", "changes no weights: there is nothing to merge", run.plan.method, "Use the adapter")
+    if target.exists() and any(target.iterdir()):
+        raise RunError(str(target), "must be a new or empty folder", None, "Name another one")
+    dtype = torch.float16 if run.plan.dtype == "float16" else torch.bfloat16
+    # The sum is taken in 32 bit and rounded once.
+    base = AutoModelForCausalLM.from_pretrained(
+        run.model, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+    )
+    merged = PeftModel.from_pretrained(base, adapter, use_safetensors=True).merge_and_unload(safe_merge=True).to(dtype)
+    merged.config.dtype = dtype
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with files.replaced(target) as folder:
+        merged.save_pretrained(folder)
+        AutoTokenizer.from_pretrained(adapter, trust_remote_code=False).save_pretrained(folder)
+
+
+def main(arguments: list[str]) -> int:
+    """Merge one run's adapter; return the exit status."""
+    folder, run_id, target = arguments
+    try:
+        store = Store(Path(folder))
+        merge(store, store.run(run_id), Path(target).resolve())
+    except LorafitError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

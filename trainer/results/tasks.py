@@ -1,0 +1,81 @@
+"""Short tasks of the training stack, each a process of its own: merging an adapter, adding adapters up."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from specs import RunError
+from specs.paths import REPO
+from trainer.failure import PassedOnError
+from trainer.runs.store import Store
+
+COMBINATION_TYPES = {
+    "cat": "exact; the rank is the sum of all ranks",
+    "svd": "the nearest sum of the highest rank",
+    "linear": "adds the factors up: quick and rough; needs equal ranks",
+}
+"""Ways to add adapters up, in PEFT's words: https://huggingface.co/docs/peft/developer_guides/model_merging."""
+
+
+def merge(store: Store, run_id: str, target: Path) -> Path:
+    """Write the base model with a run's adapter merged in, and return its folder.
+
+    Raises:
+        PassedOnError: If that run cannot be merged.
+    """
+    _carry_out("trainer.results.merge", str(store.folder), run_id, str(target))
+    return target
+
+
+def combine(store: Store, run_ids: Sequence[str], weights: Sequence[float], combination_type: str) -> Path:
+    """Write the weighted sum of adapters into the runs folder, and return its folder.
+
+    Raises:
+        RunError: If runs and weights are no pairs.
+        PassedOnError: If these adapters cannot be added up.
+    """
+    if len(set(run_ids)) < 2:
+        raise RunError("combine", "needs at least two different runs", len(set(run_ids)))
+    if len(weights) != len(run_ids):
+        raise RunError("weights", f"must be as many as the runs, {len(run_ids)}", list(weights))
+    if combination_type not in COMBINATION_TYPES:
+        raise RunError("combination_type", f"must be one of {', '.join(COMBINATION_TYPES)}", combination_type)
+    # Ids of the store alone may become part of a path.
+    ids = [store.run(run_id).id for run_id in run_ids]
+    target = store.folder / "combined" / f"{'+'.join(ids)}-{combination_type}"
+    pairs = [f"{run_id}={weight!r}" for run_id, weight in zip(ids, weights, strict=True)]
+    _carry_out("trainer.results.combine", str(store.folder), str(target), combination_type, *pairs)
+    return target
+
+
+def fetch_dataset(name: str, folder: Path) -> Path:
+    """Fetch a data set of the Hub into a folder, unless it is there, and return its file.
+
+    Raises:
+        PassedOnError: If it cannot be fetched.
+    """
+    return Path(_carry_out("trainer.data.hub_datasets", name, str(folder)).strip())
+
+
+def _carry_out(module: str, *arguments: str) -> str:
+    """Run a module of the training stack to its end, away from every card; return what it printed.
+
+    Raises:
+        PassedOnError: With the sentence that it wrote last, if it ended with an error.
+    """
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(REPO),
+        "CUDA_VISIBLE_DEVICES": "",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    command = [sys.executable, "-m", module, *arguments]
+    done = subprocess.run(
+        command, cwd=REPO, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or [str(RunError(module, "ended without a word", done.returncode))]
+        raise PassedOnError(said[-1])
+    return done.stdout

@@ -1,0 +1,193 @@
+"""What doors, store and workers agree on: states and their transitions, phases, and the records of a run."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any
+
+from specs import FinetunePlan
+from trainer.data.source import DataSource
+
+HEARTBEAT_SECONDS = 2.0
+"""How often a worker says that it lives."""
+
+LOST_SECONDS = 15.0
+"""After how long a silence a run counts as lost. A worker that was only suspended takes its run back."""
+
+
+class State(StrEnum):
+    """Where a run stands."""
+
+    QUEUED = "queued"
+    PREPARING = "preparing"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    FINISHED = "finished"
+    FAILED = "failed"
+    LOST = "lost"
+
+
+class Phase(StrEnum):
+    """What the worker of a run is doing."""
+
+    WAITING = "waiting"
+    LOADING = "loading"
+    TOKENIZING = "tokenizing"
+    TRAINING = "training"
+    SAVING = "saving"
+    EVALUATING = "evaluating"
+    DONE = "done"
+
+
+ACTIVE = frozenset({State.PREPARING, State.RUNNING, State.STOPPING})
+"""States in which a worker holds the device."""
+
+RESUMABLE = frozenset({State.STOPPED, State.FAILED, State.LOST})
+"""States from which the same plan goes on."""
+
+TRANSITIONS: Mapping[State, frozenset[State]] = MappingProxyType(
+    {
+        State.QUEUED: frozenset({State.PREPARING, State.STOPPED, State.FAILED}),
+        State.PREPARING: frozenset({State.RUNNING, State.STOPPING, State.STOPPED, State.FAILED, State.LOST}),
+        State.RUNNING: frozenset({State.STOPPING, State.STOPPED, State.FINISHED, State.FAILED, State.LOST}),
+        State.STOPPING: frozenset({State.STOPPED, State.FINISHED, State.FAILED, State.LOST}),
+        State.STOPPED: frozenset({State.QUEUED}),
+        State.FINISHED: frozenset({State.QUEUED}),
+        State.FAILED: frozenset({State.QUEUED}),
+        State.LOST: frozenset({State.QUEUED, State.PREPARING, State.RUNNING, State.STOPPING, State.STOPPED}),
+    }
+)
+"""Every change of state that there is. A finished run is queued again when it is extended."""
+
+
+def cards(device: str) -> frozenset[str]:
+    """Return the single devices of a place such as ``cuda:0,2``."""
+    kind, _, numbers = device.partition(":")
+    return frozenset(f"{kind}:{number}" for number in numbers.split(",")) if numbers else frozenset({kind})
+
+
+def spread(device: str, num_gpus: int) -> str:
+    """Return the devices of a run, where the first one or all are named: ``cuda:1`` for two is ``cuda:1,2``."""
+    kind, _, number = device.partition(":")
+    if num_gpus == 1 or not number.isdecimal():
+        return device
+    return f"{kind}:{','.join(str(int(number) + index) for index in range(num_gpus))}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a run takes place and where it comes from."""
+
+    device: str = "cpu"
+    """A torch device such as ``cpu`` or ``cuda:0``, or several cards as ``cuda:0,1``; runs on one device wait for each
+    other."""
+    model_path: str = ""
+    """Folder or Hub id of the base model; empty takes the plan's ``model_name_or_path``."""
+    token: str | None = None
+    """What one click on a start button carries: the same token never makes a second run."""
+    parent_id: str | None = None
+    """The run that this one repeats with other settings."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One execution of a plan, as the store knows it."""
+
+    id: str
+    state: State
+    phase: Phase
+    plan: FinetunePlan
+    data: DataSource
+    place: Place
+    estimate: Mapping[str, Any] | None
+    """What was predicted when the run was created: ``MemoryEstimate.to_dict()``."""
+    measured: Mapping[str, Any]
+    """What the worker measured, such as ``peak_used_bytes``."""
+    details: Mapping[str, Any]
+    """What the worker found out: number of rows, library versions, fingerprint of the data."""
+    attempt: int
+    """How many workers were started for it."""
+    step: int
+    """Optimizer steps done."""
+    total_steps: int | None
+    stop_requested: bool
+    error: str | None
+    """The sentence that says why it failed."""
+    error_kind: str | None
+    """``out_of_memory``, ``not_finite``, ``disk_full``, ``data``, ``plan``, ``process_gone`` or ``unexpected``."""
+    created_at: float
+    started_at: float | None
+    finished_at: float | None
+    heartbeat_at: float | None
+
+    @property
+    def is_active(self) -> bool:
+        """Whether a worker holds the device for it."""
+        return self.state in ACTIVE
+
+    @property
+    def is_resumable(self) -> bool:
+        """Whether the same plan can go on from its last checkpoint."""
+        return self.state in RESUMABLE
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no worker is or will be busy with it unless somebody asks."""
+        return not self.is_active and self.state is not State.QUEUED
+
+    @property
+    def model(self) -> str:
+        """Where the base model is loaded from."""
+        return self.place.model_path or self.plan.model_name_or_path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """What one optimizer step gave; None where it was not measured at this step."""
+
+    step: int
+    """From 1."""
+    epoch: float | None = None
+    loss: float | None = None
+    eval_loss: float | None = None
+    learning_rate: float | None = None
+    grad_norm: float | None = None
+    tokens_per_second: float | None = None
+    """Trained tokens, padding left out."""
+    memory_bytes: int | None = None
+    """Resident memory of the worker on a CPU, reserved memory on a card."""
+    eta_seconds: float | None = None
+    at: float | None = None
+    """Seconds since 1970."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """The course of a run's training loss, for a small picture."""
+
+    losses: tuple[float, ...]
+    """Means of successive stretches of steps."""
+    last: float
+    """Loss of the last step that has one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something that happened to a run, in one sentence."""
+
+    id: int
+    at: float
+    kind: str
+    """state, phase, checkpoint, warning or error."""
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """The same prompt answered by the base model and by the tuned one."""
+
+    prompt: str
+    base: str
+    tuned: str

@@ -1,0 +1,87 @@
+"""Starts workers: detached processes that outlive the page, the server and the terminal that asked for them."""
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+from specs import RunError
+from specs.launch import device_environment, torchrun_arguments
+from specs.paths import REPO
+from trainer.runs import crash_notes
+from trainer.runs.contract import Run, State
+from trainer.runs.store import Store
+
+LOG = "worker.log"
+
+
+def launch(store: Store, run_id: str) -> None:
+    """Start the run's worker if its device is free; else it waits, and the worker before it starts it.
+
+    Raises:
+        RunError: If there is no such run, or no worker can be started.
+    """
+    start_next(store, store.run(run_id).place.device)
+
+
+def start_waiting(store: Store) -> None:
+    """Start what waits on free devices, as after a crash of the worker that should have done so."""
+    for device in store.waiting_devices():
+        start_next(store, device)
+
+
+def start_next(store: Store, device: str) -> None:
+    """Start the worker of the oldest run that waits for a device, if the device is free."""
+    run = store.claim_next(device)
+    if run is None:
+        return
+    try:
+        _start_worker(store, run)
+    except (OSError, RunError) as error:
+        sentence = error if isinstance(error, RunError) else RunError("worker", "could not be started", str(error))
+        store.enter(run.id, State.FAILED, error=str(sentence), error_kind="unexpected")
+        raise sentence from error
+
+
+def _start_worker(store: Store, run: Run) -> None:
+    crash_notes.forget(store.run_folder(run.id))
+    command = [sys.executable, "-u", *worker_arguments(store, run)]
+    with (store.run_folder(run.id) / LOG).open("ab") as log:
+        process = subprocess.Popen(
+            command,
+            cwd=REPO,
+            env=worker_environment(run, os.environ),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            close_fds=True,
+        )
+    # Takes the exit status, so that an ended worker leaves no zombie in a server that lives on.
+    threading.Thread(target=process.wait, daemon=True).start()
+
+
+def worker_arguments(store: Store, run: Run) -> list[str]:
+    """Return what Python runs: the worker's module, under torchrun where the plan wants several processes."""
+    worker = ["trainer.worker", str(store.folder), run.id, str(run.attempt)]
+    if run.plan.num_gpus == 1:
+        return ["-m", *worker]
+    return ["-m", *torchrun_arguments(run.plan.num_gpus), "-m", *worker]
+
+
+def worker_environment(run: Run, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a run's worker.
+
+    Raises:
+        RunError: If the run names no device that torch has.
+    """
+    values = {
+        **device_environment(run.place.device, environment),
+        "PYTHONPATH": str(REPO),
+        "PYTHONUNBUFFERED": "1",
+    }
+    if Path(run.model).is_dir():
+        values |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    return values

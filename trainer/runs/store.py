@@ -1,0 +1,365 @@
+"""The run store: what pages, command line and workers know of runs together, and one folder a run."""
+
+import dataclasses
+import functools
+import json
+import re
+import secrets
+import sqlite3
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from specs import FinetunePlan, RunError
+from trainer.data.source import DataSource
+from trainer.runs import records
+from trainer.runs.contract import (
+    ACTIVE,
+    LOST_SECONDS,
+    RESUMABLE,
+    TRANSITIONS,
+    Answer,
+    Event,
+    Line,
+    Metric,
+    Phase,
+    Place,
+    Run,
+    State,
+    cards,
+    spread,
+)
+from trainer.runs.database import Database, insert, update
+
+_SILENT = "The worker fell silent: it was killed, or its machine went down. Resume the run from its last checkpoint."
+_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{4}")
+
+
+class Store:
+    """Everything that is known about runs; safe to use from several processes and threads at once."""
+
+    def __init__(self, runs_folder: Path) -> None:
+        self.folder = Path(runs_folder).resolve()
+        self._database = Database(self.folder)
+
+    def create(
+        self,
+        plan: FinetunePlan,
+        data: DataSource,
+        estimate: Mapping[str, Any] | None = None,
+        *,
+        place: Place | None = None,
+    ) -> Run:
+        """Queue a run of a plan on data, or return the run that the same token made before."""
+        where = place or Place()
+        now = time.time()
+        run_id = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now))}-{secrets.token_hex(2)}"
+        values = {
+            "id": run_id,
+            "token": where.token,
+            "parent_id": where.parent_id,
+            "state": State.QUEUED,
+            "phase": Phase.WAITING,
+            "device": spread(where.device, plan.num_gpus),
+            "model_path": where.model_path,
+            "plan": json.dumps(plan.to_dict()),
+            "data": json.dumps(dataclasses.asdict(data)),
+            "estimate": None if estimate is None else json.dumps(dict(estimate)),
+            "created_at": now,
+            "queued_at": now,
+        }
+        with self._database.transaction() as db:
+            made = None
+            if where.token is not None:
+                made = db.execute("SELECT id FROM runs WHERE token = ?", (where.token,)).fetchone()
+            if made is None:
+                insert(db, "runs", values)
+                records.note(db, run_id, "state", "Queued.")
+        return self.run(run_id if made is None else made["id"])
+
+    def run(self, run_id: str) -> Run:
+        """Return one run.
+
+        Raises:
+            RunError: If there is none of this id.
+        """
+        found = self.find(run_id)
+        if found is None:
+            raise _unknown(run_id)
+        return found
+
+    def find(self, run_id: str) -> Run | None:
+        """Return one run, or None if there is none of this id."""
+        self._sweep()
+        with self._database.connection() as db:
+            row = db.execute("SELECT * FROM runs WHERE id = ?", (run_id,)).fetchone()
+        return None if row is None else _run(row)
+
+    def runs(self) -> tuple[Run, ...]:
+        """Return all runs, the newest first."""
+        self._sweep()
+        with self._database.connection() as db:
+            return tuple(_run(row) for row in db.execute("SELECT * FROM runs ORDER BY created_at DESC, id DESC"))
+
+    def run_folder(self, run_id: str) -> Path:
+        """Return the folder of a run's files, made on first use.
+
+        Raises:
+            RunError: If the text is not of the form that ids have.
+        """
+        if not _ID.fullmatch(run_id):
+            raise _unknown(run_id)
+        folder = self.folder / run_id
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def metrics(self, run_id: str, *, after_step: int = 0) -> tuple[Metric, ...]:
+        """Return a run's metrics by step, only those after a step where one is given."""
+        with self._database.connection() as db:
+            return records.metrics(db, run_id, after_step=after_step)
+
+    def add_metric(self, run_id: str, metric: Metric) -> None:
+        """Store a step's metrics; what is None leaves what was stored for the step before."""
+        with self._database.transaction() as db:
+            records.add_metric(db, run_id, metric)
+
+    def lines(self, *, points: int = 40) -> dict[str, Line]:
+        """Return the course of every run's training loss in about so many points; runs without one are left out."""
+        with self._database.connection() as db:
+            return records.lines(db, points)
+
+    def events(self, run_id: str, *, after_id: int = 0) -> tuple[Event, ...]:
+        """Return what happened to a run, in order."""
+        with self._database.connection() as db:
+            return records.events(db, run_id, after_id=after_id)
+
+    def add_event(self, run_id: str, kind: str, text: str) -> None:
+        """Note something that happened to a run."""
+        with self._database.transaction() as db:
+            records.note(db, run_id, kind, text)
+
+    def answers(self, run_id: str) -> tuple[Answer, ...]:
+        """Return the prompts answered before and after the training."""
+        with self._database.connection() as db:
+            return records.answers(db, run_id)
+
+    def set_answers(self, run_id: str, answers: Sequence[Answer]) -> None:
+        """Replace the answers of a run."""
+        with self._database.transaction() as db:
+            records.set_answers(db, run_id, answers)
+
+    def request_stop(self, run_id: str) -> Run:
+        """Ask a run to save and end; one that still waits ends at once, one that is over stays as it is."""
+        with self._database.transaction() as db:
+            state = _state(db, run_id)
+            if state is State.QUEUED:
+                _move(db, run_id, State.STOPPED)
+            elif state in ACTIVE:
+                # While the prompts are asked, nothing is left to save: who asks then does not want to wait.
+                wanted = "UPDATE runs SET stop_requested = CASE phase WHEN ? THEN 2 ELSE 1 END WHERE id = ?"
+                db.execute(wanted, (Phase.EVALUATING, run_id))
+                if state is not State.STOPPING:
+                    _move(db, run_id, State.STOPPING)
+        return self.run(run_id)
+
+    def request_resume(self, run_id: str, *, plan: FinetunePlan | None = None) -> Run:
+        """Queue a stopped, failed or lost run again; with a longer plan, a finished one too.
+
+        Raises:
+            RunError: If the run is not over, or finished and given no longer plan.
+        """
+        with self._database.transaction() as db:
+            state = _state(db, run_id)
+            if state not in RESUMABLE and not (state is State.FINISHED and plan is not None):
+                way_out = "Train more steps to extend it" if state is State.FINISHED else "Wait until it is over"
+                raise RunError(f"run {run_id}", "can be resumed once stopped, failed or lost", str(state), way_out)
+            _move(db, run_id, State.QUEUED)
+            update(db, run_id, queued_at=time.time(), stop_requested=0, error=None, error_kind=None, phase="waiting")
+            if plan is not None:
+                update(db, run_id, plan=json.dumps(plan.to_dict()))
+        return self.run(run_id)
+
+    def extend(self, run_id: str, steps: int) -> Run:
+        """Queue a run that is over again for more steps than it has done.
+
+        The learning rate's schedule is laid over all steps anew.
+
+        Raises:
+            RunError: If the run is not over, or the number of steps is not positive.
+        """
+        if steps < 1:
+            raise RunError("steps", "must be at least 1", steps)
+        run = self.run(run_id)
+        return self.request_resume(run_id, plan=dataclasses.replace(run.plan, max_steps=run.step + steps))
+
+    def delete(self, run_id: str) -> None:
+        """Forget a run that is over; its folder is the caller's to remove.
+
+        Raises:
+            RunError: If a worker is or will be busy with it.
+        """
+        with self._database.transaction() as db:
+            state = _state(db, run_id)
+            if state in ACTIVE or state is State.QUEUED:
+                raise RunError(f"run {run_id}", "can be deleted once it is over", str(state), "Stop it first")
+            db.execute("DELETE FROM runs WHERE id = ?", (run_id,))
+
+    def waiting_devices(self) -> tuple[str, ...]:
+        """Return the devices that queued runs wait for."""
+        with self._database.connection() as db:
+            rows = db.execute("SELECT DISTINCT device FROM runs WHERE state = ?", (State.QUEUED,))
+            return tuple(row["device"] for row in rows)
+
+    def holder(self, device: str) -> Run | None:
+        """Return the run whose worker is busy on a device, or on one of its cards."""
+        self._sweep()
+        active = ", ".join("?" for _ in ACTIVE)
+        with self._database.connection() as db:
+            rows = db.execute(f"SELECT * FROM runs WHERE state IN ({active})", (*ACTIVE,))  # noqa: S608 - placeholders
+            return next((_run(row) for row in rows if cards(row["device"]) & cards(device)), None)
+
+    def claim_next(self, device: str) -> Run | None:
+        """Hand the oldest queued run of a free device to the caller, who must start its worker; None without one."""
+        self._sweep()
+        with self._database.transaction() as db:
+            row = _next_of(db, device)
+            if row is None:
+                return None
+            _move(db, row["id"], State.PREPARING)
+            db.execute("UPDATE runs SET attempt = attempt + 1, heartbeat_at = ? WHERE id = ?", (time.time(), row["id"]))
+        return self.run(row["id"])
+
+    def beat(self, run_id: str, attempt: int) -> bool:
+        """Note that the worker lives; return whether the run is still its own.
+
+        A run that was taken for lost, because its machine slept, is taken back.
+        """
+        with self._database.transaction() as db:
+            row = db.execute("SELECT state, attempt, started_at FROM runs WHERE id = ?", (run_id,)).fetchone()
+            if row is None or row["attempt"] != attempt:
+                return False
+            if row["state"] == State.LOST:
+                _move(db, run_id, State.PREPARING if row["started_at"] is None else State.RUNNING)
+                update(db, run_id, error=None, error_kind=None)
+            update(db, run_id, heartbeat_at=time.time())
+            return True
+
+    def enter(self, run_id: str, state: State, **fields: Any) -> None:
+        """Move a run to a state and set fields of it in the same transaction.
+
+        Raises:
+            RunError: If the transition map has no such change.
+        """
+        with self._database.transaction() as db:
+            _move(db, run_id, state)
+            update(db, run_id, **fields)
+
+    def start_training(self, run_id: str) -> bool:
+        """Move a prepared run to running; return False, and leave it, if it was asked to stop in the meantime."""
+        with self._database.transaction() as db:
+            if _state(db, run_id) is State.STOPPING:
+                return False
+            _move(db, run_id, State.RUNNING)
+            db.execute("UPDATE runs SET started_at = coalesce(started_at, ?) WHERE id = ?", (time.time(), run_id))
+            return True
+
+    def set_phase(self, run_id: str, phase: Phase) -> None:
+        """Note what the worker does now."""
+        with self._database.transaction() as db:
+            update(db, run_id, phase=phase)
+            records.note(db, run_id, "phase", f"{phase.capitalize()}.")
+
+    def set_total_steps(self, run_id: str, total_steps: int) -> None:
+        """Note how many optimizer steps the run has in all."""
+        with self._database.transaction() as db:
+            update(db, run_id, total_steps=total_steps)
+
+    def add_measured(self, run_id: str, **values: Any) -> None:
+        """Merge what the worker measured into ``Run.measured``."""
+        with self._database.transaction() as db:
+            records.merge(db, run_id, "measured", values)
+
+    def add_details(self, run_id: str, **values: Any) -> None:
+        """Merge what the worker found out into ``Run.details``."""
+        with self._database.transaction() as db:
+            records.merge(db, run_id, "details", values)
+
+    def stop_requested(self, run_id: str) -> bool:
+        """Return whether somebody asked the run to save and end."""
+        with self._database.connection() as db:
+            row = db.execute("SELECT stop_requested FROM runs WHERE id = ?", (run_id,)).fetchone()
+            return bool(row and row["stop_requested"])
+
+    def hurry_requested(self, run_id: str) -> bool:
+        """Return whether somebody asked the run to end while it asked the prompts."""
+        with self._database.connection() as db:
+            row = db.execute("SELECT stop_requested FROM runs WHERE id = ?", (run_id,)).fetchone()
+            return row is not None and row["stop_requested"] > 1
+
+    def _sweep(self) -> None:
+        """Mark the runs whose workers fell silent as lost."""
+        active = ", ".join("?" for _ in ACTIVE)
+        silent = f"SELECT id FROM runs WHERE state IN ({active}) AND heartbeat_at < ?"  # noqa: S608 - placeholders only
+        found = (*ACTIVE, time.time() - LOST_SECONDS)
+        with self._database.connection() as db:
+            if not db.execute(silent, found).fetchone():
+                return
+        with self._database.transaction() as db:
+            for row in db.execute(silent, found).fetchall():
+                _move(db, row["id"], State.LOST)
+                update(db, row["id"], error=_SILENT, error_kind="lost")
+
+
+def _unknown(run_id: str) -> RunError:
+    return RunError("run", "must be the id of a stored run", run_id, "See the list of runs")
+
+
+def _next_of(db: sqlite3.Connection, device: str) -> sqlite3.Row | None:
+    """Return the queued run whose turn it is on a device; None while it is busy or another place's run is before."""
+    marks = ", ".join("?" for _ in (*ACTIVE, State.QUEUED))
+    query = f"SELECT id, device, state FROM runs WHERE state IN ({marks}) ORDER BY queued_at, id"  # noqa: S608 - marks
+    rows = db.execute(query, (*ACTIVE, State.QUEUED)).fetchall()
+    near = [row for row in rows if cards(row["device"]) & cards(device)]
+    if not near or any(row["state"] in ACTIVE for row in near) or near[0]["device"] != device:
+        return None
+    return near[0]
+
+
+def _state(db: sqlite3.Connection, run_id: str) -> State:
+    row = db.execute("SELECT state FROM runs WHERE id = ?", (run_id,)).fetchone()
+    if row is None:
+        raise _unknown(run_id)
+    return State(row["state"])
+
+
+def _move(db: sqlite3.Connection, run_id: str, to: State) -> None:
+    state = _state(db, run_id)
+    if to not in TRANSITIONS[state]:
+        raise RunError(f"run {run_id}", f"cannot become {to} from {state}")
+    update(db, run_id, state=to)
+    records.note(db, run_id, "state", f"{to.capitalize()}.")
+
+
+@functools.lru_cache(maxsize=4096)
+def _plan(text: str) -> FinetunePlan:
+    """Read a stored plan; pages read the same ones every second."""
+    return FinetunePlan.from_dict(json.loads(text))
+
+
+def _run(row: sqlite3.Row) -> Run:
+    data = json.loads(row["data"])
+    plain = ("id", "attempt", "step", "total_steps", "error", "error_kind")
+    times = ("created_at", "started_at", "finished_at", "heartbeat_at")
+    return Run(
+        state=State(row["state"]),
+        phase=Phase(row["phase"]),
+        plan=_plan(row["plan"]),
+        data=DataSource(path=data["path"], columns=data["columns"], prompts=tuple(data["prompts"])),
+        place=Place(**{name: row[name] for name in ("device", "model_path", "token", "parent_id")}),
+        estimate=None if row["estimate"] is None else json.loads(row["estimate"]),
+        measured=json.loads(row["measured"]),
+        details=json.loads(row["details"]),
+        stop_requested=bool(row["stop_requested"]),
+        **{name: row[name] for name in (*plain, *times)},
+    )

@@ -1,0 +1,164 @@
+"""A process of one run: ``python -m trainer.worker RUNS_FOLDER RUN_ID ATTEMPT``, started by ``trainer.runs.launcher``.
+
+A run on several devices has one for each, started by torchrun. The one of rank 0 leads: it alone writes into the store.
+"""
+
+import importlib
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from trainer.failure import StopRequestedError, kind_and_sentence
+from trainer.runs import crash_notes, launcher
+from trainer.runs.contract import HEARTBEAT_SECONDS, Phase, State
+from trainer.runs.session import Session
+from trainer.runs.store import Store
+
+_LOOK_SECONDS = 0.5
+"""How often a stop request is looked for."""
+_DISOWNED = 3
+"""Exit status of a process whose run was taken over by another worker."""
+
+
+class _Attempt:
+    """The leading process's work on a run: beats while it lives, and leaves the run in a state that says its end."""
+
+    def __init__(self, session: Session) -> None:
+        self.failed = False
+        self._session, self._store, self._run = session, session.store, session.run
+        self._over = threading.Event()
+        self._ending = threading.Lock()
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def finish(self, state: State) -> None:
+        """Note that the run ended as it should."""
+        with self._ending:
+            self._store.beat(self._run.id, self._run.attempt)  # takes it back if it was taken for lost just now
+            self._store.enter(self._run.id, state, phase=Phase.DONE, finished_at=time.time())
+            self._over.set()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        """Put a failure into the store and its traceback into the log."""
+        if isinstance(error, StopRequestedError):
+            self.finish(State.STOPPED)
+        elif error is not None:
+            traceback.print_exception(kind, error, trace)
+            # Where one process fails, the others see no more than that it is gone.
+            told = crash_notes.awaited(self._session.folder) if self._run.plan.num_gpus > 1 else None
+            self._fail(*(told or kind_and_sentence(error)))
+        self._over.set()
+        self._thread.join()
+        return True
+
+    def _fail(self, error_kind: str, sentence: str) -> None:
+        with self._ending:
+            if self._over.is_set():
+                return
+            fields = {"phase": Phase.DONE, "error": sentence, "error_kind": error_kind, "finished_at": time.time()}
+            self._store.enter(self._run.id, State.FAILED, **fields)
+            self._store.add_event(self._run.id, "error", sentence)
+            self.failed = True
+            self._over.set()
+
+    def _beat(self) -> None:
+        beaten = 0.0
+        while not self._over.wait(_LOOK_SECONDS):
+            if time.monotonic() - beaten >= HEARTBEAT_SECONDS:
+                beaten = time.monotonic()
+                if not self._store.beat(self._run.id, self._run.attempt):
+                    # Another worker has taken the run over: two must not write to one run.
+                    os._exit(_DISOWNED)
+            self._look()
+
+    def _look(self) -> None:
+        """See whether somebody asked the run to end, or another process of it has failed."""
+        if self._store.stop_requested(self._run.id):
+            self._session.stop.set()
+        if self._store.hurry_requested(self._run.id):
+            self._session.hurry.set()
+        told = crash_notes.read(self._session.folder)
+        if told is not None:
+            # The training may wait for the dead process until its patience ends, deaf to everything else.
+            self._fail(*told)
+            os._exit(1)
+
+
+class _Following:
+    """The work of a process that does not lead: it writes its last words, and ends with the run."""
+
+    def __init__(self, session: Session) -> None:
+        self.failed = False
+        self._session = session
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        """Leave the reason of a failure where the leading process finds it."""
+        if error is not None and not isinstance(error, StopRequestedError):
+            traceback.print_exception(kind, error, trace)
+            crash_notes.leave(self._session.folder, self._session.rank, *kind_and_sentence(error))
+            self.failed = True
+        self._over.set()
+        self._thread.join()
+        return True
+
+    def _watch(self) -> None:
+        """End at once when the run is over or another worker's: whoever leads will not come back to this process."""
+        while not self._over.wait(HEARTBEAT_SECONDS):
+            run = self._session.store.run(self._session.run.id)
+            if run.attempt != self._session.run.attempt or run.state in {State.FAILED, State.LOST}:
+                os._exit(_DISOWNED)
+
+
+def main(arguments: list[str]) -> int:
+    """Work on one run, then start the next one of its devices; return the exit status."""
+    folder, run_id, attempt = arguments
+    store = Store(Path(folder))
+    run = store.run(run_id)
+    if run.attempt != int(attempt):
+        return _DISOWNED
+    rank, local_rank = (int(os.environ.get(name, "0")) for name in ("RANK", "LOCAL_RANK"))
+    session = Session(run, store, threading.Event(), rank=rank, local_rank=local_rank)
+    signal.signal(signal.SIGTERM, lambda *_: _leave(session))
+    if not session.leads:
+        with _Following(session) as following:
+            _train(session)
+        return int(following.failed)
+    with _Attempt(session) as ours:
+        ours.finish(_train(session))
+    launcher.start_waiting(store)
+    return int(ours.failed)
+
+
+def _leave(session: Session) -> None:
+    """Save, and leave without the answers: the session or the machine ends."""
+    session.hurry.set()
+    session.stop.set()
+
+
+def _train(session: Session) -> State:
+    # Importing the training stack takes seconds, in which the run must already be known to live.
+    state: State = importlib.import_module("trainer.worker.train").train(session)
+    return state
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

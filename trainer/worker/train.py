@@ -1,0 +1,158 @@
+"""One run, from its plan to its adapter: loads, tokenizes, trains, saves and asks the prompts again."""
+
+import platform
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from threading import Timer
+from typing import Any, NamedTuple
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, set_seed
+
+from specs import SpecError
+from trainer import files
+from trainer.failure import DiskFullError, StopRequestedError
+from trainer.model.build import build
+from trainer.results.answers import answered
+from trainer.runs.contract import Answer, Phase, State
+from trainer.runs.export import RESULT
+from trainer.runs.session import Session
+from trainer.worker import checkpoints, distributed, memory
+from trainer.worker.feasibility import require_feasible
+from trainer.worker.rows import tokenized_rows
+from trainer.worker.trainers import trainer_of
+
+_SPACE_SECONDS = 10.0
+"""How often a full disk is looked at again before the result is saved: until then it lives in memory alone."""
+_STOPPED_SECONDS = 20.0
+"""How long the prompts of a stopped run may take: who stops wants the device back. A finished run answers them all."""
+_LIBRARIES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "datasets", "accelerate")
+
+
+class _Asked(NamedTuple):
+    """The prompts, and what the base model said to them where it had to be asked before the training."""
+
+    prompts: Sequence[str]
+    before: Sequence[str] | None
+
+
+def train(session: Session) -> State:
+    """Carry out a run; return whether it finished or was stopped."""
+    run, plan = session.run, session.plan
+    require_feasible(plan, session.device)
+    if plan.num_gpus > 1:
+        distributed.join(session.device)
+    if session.leads:
+        files.tidy(session.folder)
+    session.details(libraries={name: version(name) for name in _LIBRARIES}, python=platform.python_version())
+    session.measured(baseline_bytes=memory.used_bytes(session.device))
+    set_seed(plan.seed)
+    _enter(session, Phase.LOADING)
+    tokenizer = _tokenizer(run.model)
+    model = build(plan, run.model, device=session.device)
+    _enter(session, Phase.TOKENIZING)
+    with tokenized_rows(session, tokenizer) as (data, prompts):
+        needed = (checkpoints.KEPT + 2) * checkpoints.trained_bytes(model)
+        files.require_space(session.folder, needed, "keeping the run")
+        trainer = trainer_of(session, model, tokenizer, data)
+        before = None if plan.keeps_base else _asked(session, model, tokenizer, prompts)
+        state = _train_steps(session, trainer)
+    distributed.leave()
+    if session.leads:
+        session.enter(Phase.SAVING)
+        _save(session, trainer.model, tokenizer)
+        _answer(session, trainer.model, tokenizer, _Asked(prompts, before), stopped=state is State.STOPPED)
+    return state
+
+
+def _enter(session: Session, phase: Phase) -> None:
+    """Note the phase, or leave if the run shall end before it begins to train.
+
+    Raises:
+        StopRequestedError: If somebody asked the run to end.
+    """
+    if distributed.any_of(session.stop_wanted()):
+        raise StopRequestedError
+    session.enter(phase)
+
+
+def _train_steps(session: Session, trainer: Any) -> State:
+    """Train from the newest checkpoint, or from the start; return whether all steps were done."""
+    _enter(session, Phase.TRAINING)
+    if not distributed.from_leader(not session.leads or session.store.start_training(session.run.id)):
+        raise StopRequestedError
+    resumed = distributed.from_leader(checkpoints.newest(session.folder))
+    try:
+        trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+    finally:
+        # Also of a run that ran out of memory: the peak tells by how much.
+        session.measured(**memory.peaks(session.device))
+    stopped = distributed.any_of(session.stop.is_set()) and trainer.state.global_step < trainer.state.max_steps
+    return State.STOPPED if stopped else State.FINISHED
+
+
+def _tokenizer(source: str) -> PreTrainedTokenizerBase:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            source, trust_remote_code=False, local_files_only=Path(source).is_dir(), use_fast=True
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise SpecError(source, "has no tokenizer that transformers can load", str(error)) from error
+    if not tokenizer.is_fast:
+        raise SpecError(source, "needs a fast tokenizer (tokenizer.json)", type(tokenizer).__name__)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _save(session: Session, model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Write the adapter (or the model) and its tokenizer, whole or not at all; wait for space on a full disk."""
+    while True:
+        try:
+            files.require_space(session.folder, checkpoints.trained_bytes(model), "saving the result")
+            break
+        except DiskFullError as error:
+            session.event("warning", str(error))
+            time.sleep(_SPACE_SECONDS)
+    with files.replaced(session.folder / RESULT) as target:
+        model.save_pretrained(target)
+        tokenizer.save_pretrained(target)
+
+
+def _asked(session: Session, model: Any, tokenizer: Any, prompts: Sequence[str]) -> list[str]:
+    """Return the base model's answers before a training that cannot be undone; none where the run shall end."""
+    return answered(model, tokenizer, prompts, until=session.stop) if session.leads else []
+
+
+def _answer(session: Session, model: Any, tokenizer: Any, asked: _Asked, *, stopped: bool) -> None:
+    """Ask the tuned model and the base model, prompt by prompt, as long as somebody waits for it.
+
+    The run is saved, and nothing may undo that. Who stopped a run waits for a while only.
+    """
+    if session.hurry.is_set():
+        return
+    session.enter(Phase.EVALUATING)
+    patience = Timer(_STOPPED_SECONDS, session.hurry.set)
+    if stopped:
+        patience.start()
+    answers: list[Answer] = []
+    try:
+        for number, prompt in enumerate(asked.prompts):
+            (tuned,) = answered(model, tokenizer, [prompt], until=session.hurry)
+            base = asked.before[number] if asked.before is not None else _base(session, model, tokenizer, prompt)
+            if session.hurry.is_set():
+                break
+            answers.append(Answer(prompt=prompt, base=base, tuned=tuned))
+    except (RuntimeError, MemoryError, ValueError, TypeError) as error:
+        session.event("warning", f"The prompts could not be answered: {type(error).__name__}: {error}")
+    finally:
+        patience.cancel()
+    if answers:
+        session.store.set_answers(session.run.id, answers)
+
+
+def _base(session: Session, model: Any, tokenizer: Any, prompt: str) -> str:
+    with model.disable_adapter():
+        (said,) = answered(model, tokenizer, [prompt], until=session.hurry)
+    return said

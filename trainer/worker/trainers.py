@@ -1,0 +1,218 @@
+"""TRL's trainers as a plan sets them up: arguments, callbacks, optimizer, and checkpoints that are whole."""
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from peft.optimizers import create_loraplus_optimizer
+from torch import Generator, nn
+from torch.utils.data import Sampler
+from torch.utils.tensorboard import SummaryWriter
+from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback
+from transformers.integrations import TensorBoardCallback
+from transformers.trainer_pt_utils import LengthGroupedSampler
+from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+
+from specs import FinetunePlan, PlanError
+from trainer import files
+from trainer.failure import DiskFullError
+from trainer.model.build import kept_adapter_dtype
+from trainer.runs.session import Session
+from trainer.worker import checkpoints, distributed
+from trainer.worker.adalora import BudgetedTrainer, RankBudget
+from trainer.worker.callbacks import EarlyStopping, Watch
+from trainer.worker.rows import split_rows
+
+TENSORBOARD = "tensorboard"
+"""Folder of TensorBoard's event files within the run's folder."""
+
+
+class LengthOrder(LengthGroupedSampler):
+    """Rows of about one length side by side, in an order that the seed and the epoch alone decide.
+
+    A run that is resumed so sees the same rows; transformers' own order takes what the random numbers have come to.
+    """
+
+    def __init__(self, batch_size: int, lengths: list[int], seed: int) -> None:
+        super().__init__(batch_size, lengths=lengths, generator=Generator().manual_seed(seed))
+        self._seed = seed
+
+    def set_epoch(self, epoch: int) -> None:
+        """Begin an epoch; accelerate calls this."""
+        self.generator.manual_seed(self._seed + epoch)
+
+
+class _SafeTrainer(BudgetedTrainer):
+    """A trainer whose checkpoints are whole or not there, and whose order of rows can be resumed."""
+
+    def __init__(self, *, session: Session, **kwargs: Any) -> None:
+        self._session = session
+        super().__init__(**kwargs)
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        rows = self.train_dataset
+        if self.args.train_sampling_strategy != "group_by_length":
+            return super()._get_train_sampler(train_dataset)
+        batch_size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        return LengthOrder(batch_size, list(rows["length"]), self.args.data_seed)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        session, step = self._session, self.state.global_step
+        shortage = distributed.from_leader(_shortage(session.folder, model) if session.leads else None)
+        if shortage:
+            # What was learned so far is still in memory: go on, and try again at the next checkpoint.
+            session.event("warning", shortage)
+            return
+        kept = checkpoints.folder_of(session.folder, self.state.best_global_step or 0)
+        with ExitStack() as writing:
+            made = writing.enter_context(checkpoints.written(session.folder, keep=kept)) if session.leads else None
+            self.args.output_dir = str(distributed.from_leader(made))
+            super()._save_checkpoint(model, trial)
+            distributed.meet()  # all have written before the folder is moved
+            if self.state.best_global_step == step:
+                self._note_best(made)
+        session.event("checkpoint", f"Checkpoint of step {step} saved.")
+
+    def _note_best(self, made: Path | None) -> None:
+        """Name the checkpoint that is best so far by the place that it is moved to."""
+        step = self.state.global_step
+        self.state.best_model_checkpoint = str(checkpoints.folder_of(self._session.folder, step))
+        if made is not None:
+            self.state.save_to_json(str(made / f"checkpoint-{step}" / checkpoints.STATE))
+
+
+def _shortage(folder: Path, model: nn.Module) -> str | None:
+    """Return in a sentence that the disk cannot hold a checkpoint, or None."""
+    try:
+        files.require_space(folder, checkpoints.trained_bytes(model), "a checkpoint")
+    except DiskFullError as error:
+        return str(error)
+    return None
+
+
+class _PlanTrainer(_SafeTrainer, SFTTrainer):
+    """TRL's trainer on answers, with the loss that the plan names."""
+
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Compute the loss over the logits of all positions where the plan asks for it, else TRL's chunked one."""
+        if self._session.plan.loss == "full":
+            inputs["use_cache"] = False
+            return Trainer.compute_loss(self, model, inputs, *args, **kwargs)
+        return self.orthogonality() + super().compute_loss(model, inputs, *args, **kwargs)
+
+
+class _PreferenceTrainer(_SafeTrainer, DPOTrainer):
+    """TRL's trainer on preference pairs; the reference is the base model, heard with the adapter off."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        # TRL copies an adapter that it is given, as it may have been trained before: this one is new.
+        self.model.delete_adapter("ref")
+
+
+def trainer_of(session: Session, model: nn.Module, tokenizer: PreTrainedTokenizerBase, data: Dataset) -> Any:
+    """Return the trainer of a run's plan for its rows.
+
+    Raises:
+        PlanError: If the plan cannot be trained on these rows.
+        DataError: If no row is left to learn from.
+    """
+    plan = session.plan
+    pairs = "chosen" in data.column_names
+    if pairs and not plan.keeps_base:
+        way_out = "Choose lora or qlora, bias none, and another init_lora_weights than pissa"
+        raise PlanError("method", "must leave the base model as reference for preference pairs", plan.method, way_out)
+    if pairs and plan.method == "adalora":
+        way_out = "Choose lora or qlora"
+        raise PlanError("method", "adalora holds one adapter, and DPO begins with two", plan.method, way_out)
+    if plan.loss == "fused":
+        raise PlanError("loss", "is full or chunked in a run: TRL 1.16 has no fused one", plan.loss, "Choose chunked")
+    learned, held_out = split_rows(data, plan)
+    kind: Any = _PreferenceTrainer if pairs else _PlanTrainer
+    arguments = training_arguments(plan, session.folder, device=session.device, pairs=pairs)
+    with kept_adapter_dtype(model):
+        trainer = kind(
+            session=session,
+            model=model,
+            args=arguments,
+            train_dataset=learned,
+            eval_dataset=held_out,
+            processing_class=tokenizer,
+            callbacks=callbacks(session),
+        )
+    if plan.loraplus_lr_ratio is not None:
+        optimizer, values = trainer.get_optimizer_cls_and_kwargs(arguments, model)
+        trainer.optimizer = create_loraplus_optimizer(
+            model, optimizer_cls=optimizer, loraplus_lr_ratio=plan.loraplus_lr_ratio, **values
+        )
+    return trainer
+
+
+def training_arguments(plan: FinetunePlan, folder: Path, *, device: str, pairs: bool = False) -> SFTConfig | DPOConfig:
+    """Return TRL's arguments of a plan, for answers or for preference pairs; what is left out keeps TRL's default."""
+    same_names = (
+        "per_device_train_batch_size",
+        "gradient_accumulation_steps",
+        "max_length",
+        "learning_rate",
+        "lr_scheduler_type",
+        "warmup_steps",
+        "weight_decay",
+        "max_grad_norm",
+        "num_train_epochs",
+        "max_steps",
+        "logging_steps",
+        "save_steps",
+        "optim",
+        "seed",
+        "bf16",
+        "fp16",
+    )
+    # The labels already say what counts, and rows are cut already: TRL has nothing to prepare but packing.
+    own: dict[str, Any] = (
+        {}
+        if pairs
+        else {
+            "packing": plan.packing,
+            "completion_only_loss": False,
+            "dataset_kwargs": {"skip_prepare_dataset": not plan.packing},
+            "train_sampling_strategy": "random" if plan.packing else plan.train_sampling_strategy,
+        }
+    )
+    kind: Any = DPOConfig if pairs else SFTConfig
+    return kind(
+        **own,
+        **{name: getattr(plan, name) for name in same_names},
+        output_dir=str(folder),
+        activation_checkpointing=plan.gradient_checkpointing,  # transformers 5 renamed it
+        activation_checkpointing_kwargs={"use_reentrant": plan.use_reentrant},
+        per_device_eval_batch_size=plan.per_device_train_batch_size,
+        eval_strategy="steps" if plan.eval_split else "no",
+        eval_steps=plan.save_steps,
+        load_best_model_at_end=plan.load_best_model_at_end,
+        metric_for_best_model="loss" if plan.eval_split else None,
+        greater_is_better=False if plan.eval_split else None,
+        data_seed=plan.seed,
+        logging_nan_inf_filter=False,  # a loss that is not a number must be seen
+        save_strategy="steps",
+        report_to=plan.report_to,
+        disable_tqdm=True,
+        use_cpu=device == "cpu",
+        # Every trained weight takes part in each step; a search for those that do not breaks under checkpointing.
+        ddp_find_unused_parameters=False if plan.num_gpus > 1 else None,
+        dataloader_pin_memory=device.startswith("cuda"),
+    )
+
+
+def callbacks(session: Session) -> list[TrainerCallback]:
+    """Return what looks at the training as it goes on."""
+    plan = session.plan
+    found: list[TrainerCallback] = [Watch(session)]
+    if plan.early_stopping_patience is not None:
+        found.append(EarlyStopping(session, plan.early_stopping_patience))
+    if plan.method == "adalora":
+        found.append(RankBudget(session.folder, session.plan))
+    if session.leads:
+        found.append(TensorBoardCallback(SummaryWriter(session.folder / TENSORBOARD)))
+    return found

@@ -1,0 +1,128 @@
+"""Predictions beside measurements on the page."""
+
+from collections.abc import Sequence
+
+import streamlit as st
+
+from estimator.accuracy.comparison import KINDS, Comparison, summary
+from ui.accuracy import predictions
+from ui.parts import charts, text
+
+HOW = """
+The estimate is no formula. A tracer runs the **real training step** of the model, with the code of transformers, PEFT
+and bitsandbytes that a run would use, on tensors that have shapes but no contents. It records what is allocated and
+freed, when, and for what. This recording, the *tape*, is replayed for your batch size, length, rank, optimizer and
+device through the rules of PyTorch's caching allocator.
+
+- **Allocated** is what tensors take: `torch.cuda.max_memory_allocated`.
+- **Reserved** is what PyTorch holds, with its cache: `torch.cuda.max_memory_reserved`.
+- **Used** is what nvidia-smi shows: reserved memory and the CUDA context. The verdict is made on this number.
+
+**What it leaves out**: other programs on the device, a display attached to it, memory leaks of the driver, and kernels
+that choose their workspace at run time. The error band beside each estimate covers them as far as the runs
+on this page show.
+"""
+
+
+def traced(cold: Sequence[int], every: Sequence[int]) -> list[int]:
+    """Return the rows that can be shown; those that need a trace first are offered, since they take seconds each."""
+    if not cold:
+        return list(every)
+    wanted = st.toggle(
+        f"Trace {len(cold)} more rows",
+        key="trace",
+        bind="query-params",
+        help="Each row is a model under other versions and settings; a first trace takes a few seconds, once.",
+    )
+    if not wanted:
+        return [number for number in every if number not in set(cold)]
+    bar = st.progress(0.0, "Tracing ...")
+    for done, number in enumerate(cold, 1):
+        predictions.comparison(number)
+        bar.progress(done / len(cold), f"Traced {done} of {len(cold)}")
+    bar.empty()
+    return list(every)
+
+
+def published(comparisons: Sequence[Comparison]) -> None:
+    """Show error figures, the picture and the table of published rows."""
+    if not comparisons:
+        st.caption("No row is traced yet.")
+        return
+    cells = st.grid(min_column_width=200)
+    for kind in KINDS:
+        found = summary(comparisons, kind)
+        if found.n:
+            cells.metric(
+                f"{kind.capitalize()}, mean error of {found.n} runs",
+                f"{found.mean_abs_error:.1%}",
+                f"{found.worst_under:+.1%} to {found.worst_over:+.1%}",
+                delta_color="off",
+                delta_arrow="off",
+                border=True,
+            )
+    st.plotly_chart(
+        charts.predicted_against_measured(predictions.points(comparisons)),
+        key="proof_chart",
+        config=charts.CONFIG,
+        alt=f"Predicted against measured allocated memory of {len(comparisons)} published runs, close to the diagonal",
+    )
+    st.table(
+        {
+            "Run": [text.plain(predictions.description(found.row)) for found in comparisons],
+            "Device": [text.plain(found.row.gpu) for found in comparisons],
+            "Measured": [_bytes(found.row.measured.get("allocated")) for found in comparisons],
+            "Predicted": [_bytes(found.predicted.get("allocated")) for found in comparisons],
+            "Error": [_error(found) for found in comparisons],
+            "Source": [_source(found.row.source) for found in comparisons],
+        },
+        border="horizontal",
+        hide_index=True,
+        alt="Every published run with its prediction",
+    )
+
+
+def own(points: Sequence[tuple[str, str, int, int]]) -> None:
+    """Show this machine's own runs the same way."""
+    if not points:
+        st.caption("No run has finished here yet. Every run notes its measured peak beside the predicted one.")
+        return
+    st.plotly_chart(
+        charts.predicted_against_measured(points),
+        key="own",
+        config=charts.CONFIG,
+        alt=f"Predicted against measured used memory of {len(points)} runs of this machine",
+    )
+    st.table(
+        {
+            "Run": [text.plain(label) for _, label, _, _ in points],
+            "Measured": [text.size(measured) for _, _, measured, _ in points],
+            "Predicted": [text.size(predicted) for _, _, _, predicted in points],
+            "Error": [f"{predicted / measured - 1:+.1%}" for _, _, measured, predicted in points],
+        },
+        border="horizontal",
+        hide_index=True,
+        alt="Every run of this machine with its prediction",
+    )
+
+
+def method() -> None:
+    """Say how the estimate is made and what it leaves out."""
+    st.markdown(HOW)
+
+
+def _bytes(size: int | None) -> str:
+    return text.size(size) if size else "not measured"
+
+
+def _error(found: Comparison) -> str:
+    error = found.error("allocated")
+    return text.plain(found.error_text) if found.error_text else "" if error is None else f"{error:+.1%}"
+
+
+def _source(words: str) -> str:
+    """Return where a row was published; what starts with a GitHub repository is linked."""
+    repository = words.split(" ", 1)[0]
+    return (
+        f"[{text.plain(words)}](https://github.com/{repository})" if repository.count("/") == 1 else text.plain(words)
+    )

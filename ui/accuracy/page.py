@@ -1,0 +1,22 @@
+"""Accuracy: predicted against measured memory, for published runs and for this machine's own."""
+
+import streamlit as st
+
+from ui.accuracy import accuracy_view, predictions
+from ui.parts import notices
+from ui.runs import run_data
+
+st.title("How good are the predictions?")
+with notices.errors():
+    names = ["Published runs", "Runs of this machine", "How the estimate is made"]
+    published, own, method = st.tabs(names, key="proof", bind="query-params", on_change="rerun")
+    if published.open:
+        with published:
+            numbers = accuracy_view.traced(predictions.cold(), range(len(predictions.published())))
+            accuracy_view.published([predictions.comparison(number) for number in numbers])
+    if own.open:
+        with own:
+            accuracy_view.own(predictions.own(run_data.store().runs()))
+    if method.open:
+        with method:
+            accuracy_view.method()

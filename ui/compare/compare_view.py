@@ -1,0 +1,220 @@
+"""Comparisons on the page."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import streamlit as st
+
+from estimator.estimate import MemoryEstimate
+from estimator.replay.live_tensors import Tensors
+from specs import METHODS, FinetunePlan
+from ui.compare import comparison
+from ui.compare.comparison import Axis, Cell, Point
+from ui.parts import charts, links, notices, palette, text
+from ui.plan import planning
+from ui.plan.forms import URL
+from ui.plan.planning import Request
+
+_HEAT_ROWS, _HEAT_COLUMNS = "per_device_train_batch_size", "max_length"
+_MOST_TENSORS = 12
+
+
+def pivot(asked: Request, plan: FinetunePlan) -> None:
+    """Show used memory for every value of one choice against every value of another."""
+    axes = comparison.axes()
+    left, right = st.columns(2)
+    with left:
+        rows = axis("Rows", list(axes), axes)
+    with right:
+        columns = axis("Columns", [name for name in ("device", *axes) if name != rows[0]], axes)
+    point = Point(model=asked.situation.model, plan=plan, gpu=asked.gpu)
+    with notices.progress("Pricing every combination") as told:
+        cells = comparison.table(point, (axes[rows[0]], rows[1]), (axes[columns[0]], columns[1]), told)
+    table = {rows[0]: [row_link(rows[0], value) for value in rows[1]]}
+    for index, value in enumerate(columns[1]):
+        table[text.plain(comparison.label(columns[0], value))] = [cell(line[index]) for line in cells]
+    st.table(table, border="horizontal", hide_index=True, alt=f"Used memory by {rows[0]} and {columns[0]}")
+    st.caption("Everything else stays as planned; only the number formats follow the device.")
+    download(comparison.as_csv("used_bytes", rows[1], columns[1], comparison.used_bytes(cells)))
+
+
+def axis(title: str, names: list[str], axes: Mapping[str, Axis]) -> tuple[str, Sequence[Any]]:
+    """Ask which choice stands in the rows or columns, and which of its values."""
+    name = st.selectbox(title, list(dict.fromkeys(names)), key=title.lower(), bind=URL, help="What is varied.")
+    chosen = axes[name]
+    values = st.pills(
+        f"Values of {name}",
+        chosen.values,
+        selection_mode="multi",
+        default=chosen.usual,
+        format_func=lambda value: comparison.label(name, value),
+        key=f"{title.lower()}_{name}",
+        bind=URL,
+        wrap=True,
+    )
+    return name, values or chosen.usual
+
+
+def row_link(name: str, value: Any) -> str:
+    """Return a row's head as a link to the plan with this choice."""
+    words = comparison.label(name, value)
+    field = {"device": "gpu"}.get(name, name)
+    chosen = words if name == "method" else str(value) if isinstance(value, str) else text.value(value)
+    return links.to_plan(f"**{text.plain(words)}**", st.query_params.to_dict(), **{field: chosen})
+
+
+def cell(shown: Cell) -> str:
+    """Return one combination as Markdown."""
+    if shown.estimate is None:
+        return ":gray[not possible]"
+    verdict, used = shown.estimate.verdict, text.size(shown.estimate.used_bytes)
+    return f":{palette.VERDICT_COLORS[verdict]}[{palette.VERDICT_ICONS[verdict]}\N{NO-BREAK SPACE}{used}]"
+
+
+def heat_map(asked: Request, plan: FinetunePlan) -> None:
+    """Show batch against length in colour, with the line where it stops fitting."""
+    axes = comparison.axes()
+    batches, lengths = axes[_HEAT_ROWS], axes[_HEAT_COLUMNS]
+    point = Point(model=asked.situation.model, plan=plan, gpu=asked.gpu)
+    with notices.progress("Pricing every combination") as told:
+        cells = comparison.table(point, (batches, batches.values), (lengths, lengths.values), told)
+    used = [[found.estimate.used_bytes if found.estimate else 0 for found in line] for line in cells]
+    capacity = asked.situation.available_bytes
+    st.plotly_chart(
+        charts.heat_map(used, batches=batches.values, lengths=lengths.values, capacity_bytes=capacity),
+        key="heat_map",
+        config=charts.CONFIG,
+        alt=f"Used memory by batch and length against {text.size(capacity)}",
+    )
+    st.caption("GiB used by each combination; everything else stays as planned. Left of and below the line it fits.")
+    download(comparison.as_csv("used_bytes", batches.values, lengths.values, comparison.used_bytes(cells)))
+
+
+def devices_needed(asked: Request, usual: str) -> None:
+    """Show how many devices models up to hundreds of billions of parameters take."""
+    labels = {METHODS[name].label: name for name in comparison.DIVIDED}
+    chosen = st.segmented_control(
+        "Method of the table",
+        list(labels),
+        default=METHODS[usual].label if usual in comparison.DIVIDED else next(iter(labels)),
+        required=True,
+        key="devices_method",
+        bind=URL,
+    )
+    with notices.progress("Counting devices") as told:
+        found = comparison.numbers_of_devices(asked.situation, labels[chosen], told)
+    cards = list(next(iter(found.values())))
+    st.table(
+        {
+            "Model": [f"**{text.plain(model)}**" for model in found],
+            **{
+                text.plain(card): [_number(model, card, line[card], chosen) for model, line in found.items()]
+                for card in cards
+            },
+        },
+        border="horizontal",
+        hide_index=True,
+        alt=f"How many devices each model takes with {chosen}",
+    )
+    st.caption(
+        "The smallest plan of the method: one sequence on each device, activations computed twice; from two devices on "
+        "divided by FSDP. A number opens its plan."
+    )
+    download(comparison.as_csv("devices", list(found), cards, [list(line.values()) for line in found.values()]))
+
+
+def download(file: str) -> None:
+    """Offer a table as CSV."""
+    st.download_button("CSV", file, "comparison.csv", "text/csv", icon=":material/download:", on_click="ignore")
+
+
+def _number(model: str, card: str, number: int | None, method: str) -> str:
+    """Return a number of devices as a link to the plan, or that none suffices."""
+    if number is None:
+        return ":gray[too large]"
+    sharding = {"sharding": "fsdp"} if number > 1 else {}
+    changes = {"model": model, "gpu": card, "num_gpus": str(number), "method": method, **sharding}
+    return links.to_plan(f"{number:,}", {}, **changes)
+
+
+def step(asked: Request, plan: FinetunePlan, estimate: MemoryEstimate) -> None:
+    """Show one training step: what is alive when, where the peak is, and which tensors it is made of."""
+    phases = estimate.phases
+    st.markdown(f"The peak is in the **{max(phases, key=phases.__getitem__)}** phase of a training step.")
+    st.plotly_chart(
+        charts.timeline(estimate.timeline, capacity_bytes=estimate.capacity_bytes),
+        key="timeline",
+        config=charts.CONFIG,
+        alt=f"Allocated memory through one training step, at most {text.size(estimate.peak_allocated_bytes)}",
+    )
+    cells = st.grid(min_column_width=130)
+    for name, peak in phases.items():
+        cells.metric(
+            name.capitalize(), text.size(peak), border=True, help=f"Most that is allocated in the {name} phase."
+        )
+    st.caption(
+        f"Allocated {text.size(estimate.peak_allocated_bytes)} by tensors, "
+        f"reserved {text.size(estimate.peak_reserved_bytes)} by PyTorch, "
+        f"used {text.size(estimate.used_bytes)} with what the device runtime takes."
+    )
+    if plan.num_gpus == 1:
+        tensors(planning.alive(asked.situation.model, plan, asked.gpu))
+
+
+def tensors(found: Sequence[Tensors]) -> None:
+    """Show the largest tensors that are alive at the peak."""
+    shown = found[:_MOST_TENSORS]
+    st.markdown("**Alive at the peak of forward and backward pass**, the largest first")
+    st.table(
+        {
+            "What for": [palette.part(entry.component).label for entry in shown],
+            "Tensors": [f"{entry.count:,}" for entry in shown],
+            "Each": [text.size(entry.bytes_each) for entry in shown],
+            "Together": [text.size(entry.total_bytes) for entry in shown],
+        },
+        border="horizontal",
+        hide_index=True,
+        alt=f"The {len(shown)} largest groups of tensors at the peak",
+    )
+    if rest := sum(entry.total_bytes for entry in found[_MOST_TENSORS:]):
+        st.caption(f"All others: {text.size(rest)}.")
+
+
+def parts(estimate: MemoryEstimate) -> None:
+    """Show where the bytes are at the peak, and what each part is."""
+    st.plotly_chart(
+        charts.treemap(estimate.components),
+        key="treemap",
+        config=charts.CONFIG,
+        alt=f"Parts of {text.size(estimate.used_bytes)}",
+    )
+    shown = [(palette.part(name), size) for name, size in estimate.components.items() if size > 0]
+    st.table(
+        {
+            "Part": [entry.label for entry, _ in shown],
+            "Bytes": [text.size(size) for _, size in shown],
+            "What it is": [entry.meaning for entry, _ in shown],
+        },
+        border="horizontal",
+        hide_index=True,
+        alt="The parts of the memory",
+    )
+
+
+def method_map() -> None:
+    """Show which method usual models train with on cards of usual sizes."""
+    with st.spinner("Searching the smallest plan of each method ..."):
+        cells = comparison.map_of_methods()
+    if not cells:
+        st.caption("No model is traced yet; choose one on the left first.")
+        return
+    st.plotly_chart(
+        charts.method_map(cells),
+        key="method_map",
+        config=charts.CONFIG,
+        alt="; ".join(f"{cell.model} on {cell.gpu}: {charts.METHOD_WORDS[cell.method]}" for cell in cells[:12]),
+    )
+    st.caption(
+        "The most precise method whose smallest plan leaves a tenth of the memory free; "
+        "all means that every weight can be trained."
+    )

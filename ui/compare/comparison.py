@@ -1,0 +1,221 @@
+"""Two choices against each other: any two axes of a plan, and what each combination needs. Knows no widget."""
+
+import csv
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from advisor import Situation
+from advisor.rules import RULE_SETS
+from advisor.search import drafted
+from advisor.tree import Cell as MapCell
+from advisor.tree import method_map
+from catalog import gpus, models
+from estimator.estimate import MemoryEstimate
+from specs import METHODS, FinetunePlan, GpuSpec, LorafitError, ModelSpec
+from ui.parts import prices, text
+from ui.plan import planning
+
+_SIZES = ("8 GiB", "12 GiB", "16 GiB", "24 GiB", "48 GiB", "80 GiB")
+_CARDS = (
+    "Tesla T4",
+    "GeForce RTX 3060 12 GB",
+    "GeForce RTX 4090",
+    "GeForce RTX 5090",
+    "L40S",
+    "A100 SXM4 80 GB",
+    "H100 SXM5 80 GB",
+    "B200",
+)
+_MODELS = (
+    "meta-llama/Llama-3.2-1B",
+    "meta-llama/Llama-3.2-3B",
+    "meta-llama/Llama-3.1-8B",
+    "Qwen/Qwen2.5-14B",
+    "HuggingFaceTB/SmolLM2-135M",
+    "Qwen/Qwen3-0.6B",
+    "meta-llama/Llama-2-7b-hf",
+    "meta-llama/Llama-2-13b-hf",
+    "mistralai/Mistral-7B-v0.3",
+    "google/gemma-2-9b",
+    "huggyllama/llama-30b",
+    "huggyllama/llama-65b",
+    "meta-llama/Llama-3.1-70B",
+)
+
+
+_LARGE = (
+    "meta-llama/Llama-3.1-8B",
+    "Qwen/Qwen2.5-32B",
+    "meta-llama/Llama-3.1-70B",
+    "openai/gpt-oss-120b",
+    "mistralai/Mixtral-8x22B-v0.1",
+    "meta-llama/Llama-3.1-405B",
+)
+DIVIDED = ("full", "lora", "qlora")
+"""The methods whose numbers of devices are shown."""
+_FOR_LARGE = ("GeForce RTX 4090", "GeForce RTX 5090", "L40S", "A100 SXM4 80 GB", "H100 SXM5 80 GB", "B200")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """What is priced: a model, a plan, a device."""
+
+    model: ModelSpec
+    plan: FinetunePlan
+    gpu: GpuSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Axis:
+    """One choice that is varied."""
+
+    values: tuple[Any, ...]
+    """What can be chosen."""
+    usual: tuple[Any, ...]
+    """What is compared at first."""
+    moved: Callable[[Point, Any], Point]
+    """A point with this choice made differently."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One combination: its estimate, or the sentence that says why there is none."""
+
+    estimate: MemoryEstimate | None
+    refusal: str = ""
+
+
+def axes() -> Mapping[str, Axis]:
+    """Return every axis by the name of what it varies."""
+    return {
+        "method": Axis(values=tuple(METHODS), usual=planning.SIDE_BY_SIDE, moved=_with_method),
+        "device": Axis(values=(*_SIZES, *_CARDS), usual=_SIZES, moved=_on_device),
+        "model": Axis(
+            values=_MODELS,
+            usual=_MODELS[:3],
+            moved=lambda point, value: replace(point, model=models.find(value)),
+        ),
+        "max_length": _field("max_length", (256, 512, 1024, 2048, 4096, 8192, 16_384)),
+        "per_device_train_batch_size": _field("per_device_train_batch_size", (1, 2, 4, 8, 16, 32)),
+        "r": _field("r", (4, 8, 16, 32, 64, 128, 256)),
+        "optim": _field(
+            "optim",
+            ("adamw_torch_fused", "adamw_torch", "adamw_8bit", "paged_adamw_8bit", "adafactor", "lion_8bit", "sgd"),
+        ),
+        "gradient_checkpointing": _field("gradient_checkpointing", (False, True)),
+        "loss": _field("loss", ("full", "chunked", "fused")),
+        "adapter_dtype": _field("adapter_dtype", ("float32", "bfloat16")),
+        "bnb_4bit_use_double_quant": _field("bnb_4bit_use_double_quant", (False, True)),
+    }
+
+
+def table(
+    point: Point,
+    rows: tuple[Axis, Sequence[Any]],
+    columns: tuple[Axis, Sequence[Any]],
+    told: Callable[[float], object] = lambda _: None,
+) -> list[list[Cell]]:
+    """Return the cell of every row value and column value; ``told`` hears the share that is done."""
+    cells: list[list[Cell]] = []
+    for number, row in enumerate(rows[1]):
+        cells.append([])
+        for done, column in enumerate(columns[1]):
+            told((number + done / len(columns[1])) / len(rows[1]))
+            cells[-1].append(_cell(point, (rows[0], row), (columns[0], column)))
+    return cells
+
+
+def map_of_methods() -> tuple[MapCell, ...]:
+    """Return which method each usual model trains with on cards of usual sizes; models never traced are left out."""
+    cards = [gpus.find(size) for size in _SIZES]
+    usual = [Situation(model=models.find(name), gpu=cards[-1], goal="memory") for name in _MODELS]
+    specs = [situation.model for situation in usual if planning.is_traced(situation)]
+    specs.sort(key=lambda spec: spec.num_params or 0)
+    return method_map(specs, cards, lambda model, plan: prices.priced(model, plan, cards[-1]))
+
+
+def numbers_of_devices(
+    situation: Situation, method: str, told: Callable[[float], object]
+) -> dict[str, dict[str, int | None]]:
+    """Return, by model and device, how many of the device a method takes at least; None where no number suffices.
+
+    Args:
+        situation: Its model stands first; its data and goal hold for all.
+        method: The method.
+        told: Is told the share that is done.
+    """
+    names = list(dict.fromkeys((situation.model.name, *_LARGE)))
+    found: dict[str, dict[str, int | None]] = {}
+    for done, name in enumerate(names):
+        told(done / len(names))
+        model = situation.model if name == situation.model.name else models.find(name)
+        cards = [gpus.find(card) for card in _FOR_LARGE]
+        asked = [replace(situation, model=model, gpu=card, free_bytes=None, num_gpus=1, pins={}) for card in cards]
+        found[name] = {entry.gpu.name: planning.devices_needed(entry, method) for entry in asked}
+    return found
+
+
+def used_bytes(cells: Sequence[Sequence[Cell]]) -> list[list[int | str]]:
+    """Return the used bytes of every cell, and nothing for what cannot be priced."""
+    return [[cell.estimate.used_bytes if cell.estimate else "" for cell in line] for line in cells]
+
+
+def as_csv(corner: str, rows: Sequence[Any], columns: Sequence[Any], cells: Sequence[Sequence[Any]]) -> str:
+    """Return a table with its heads as CSV."""
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow([corner, *columns])
+    writer.writerows([row, *line] for row, line in zip(rows, cells, strict=True))
+    return out.getvalue()
+
+
+def label(axis: str, value: Any) -> str:
+    """Return how a value of an axis is shown."""
+    if axis == "method":
+        return METHODS[value].label
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return text.value(value)
+
+
+def under(plan: FinetunePlan, method: str) -> FinetunePlan:
+    """Return a plan under another method, without the extras that the method cannot have."""
+    if method == plan.method:
+        return plan
+    plain = replace(plan, prepare_kbit=False).with_method("lora")
+    if not METHODS[method].has_rank:
+        plain = replace(plain, use_dora=False, use_rslora=False, loraplus_lr_ratio=None)
+    if not METHODS[method].trains_adapter:
+        plain = replace(plain, dtype="float32" if plan.fp16 else plan.dtype)
+    return plain.with_method(method)
+
+
+def _field(name: str, values: tuple[Any, ...]) -> Axis:
+    return Axis(
+        values=values,
+        usual=values,
+        moved=lambda point, value: replace(point, plan=replace(point.plan, **{name: value})),
+    )
+
+
+def _with_method(point: Point, method: str) -> Point:
+    return replace(point, plan=under(point.plan, method))
+
+
+def _on_device(point: Point, name: str) -> Point:
+    """Return a point on another device, with the number formats that this device computes in."""
+    gpu = gpus.find(name)
+    wish = drafted(Situation(model=point.model, gpu=gpu), point.plan.method, RULE_SETS["evidence"])
+    formats = {field: getattr(wish, field) for field in ("dtype", "bf16", "fp16", "adapter_dtype")}
+    return replace(point, gpu=gpu, plan=replace(point.plan, **formats))
+
+
+def _cell(point: Point, *moves: tuple[Axis, Any]) -> Cell:
+    try:
+        for axis, value in moves:
+            point = axis.moved(point, value)
+        return Cell(prices.priced(point.model, point.plan, point.gpu))
+    except LorafitError as error:
+        return Cell(None, str(error))

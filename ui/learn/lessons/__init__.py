@@ -1,0 +1,33 @@
+"""The Learn page's lessons: each shows one idea that moves, with its source. A new lesson is one entry here.
+
+The Learn page alone calls them; they import no other page.
+"""
+
+from collections.abc import Callable, Mapping
+
+from ui.learn.lessons import (
+    adapter,
+    checkpointing,
+    corrections,
+    formats,
+    methods,
+    optimizers,
+    preferences,
+    quantization,
+    shipping,
+    targets,
+)
+
+LESSONS: Mapping[str, Callable[[], None]] = {
+    "What LoRA does": adapter.show,
+    "Target modules": targets.show,
+    "Number formats": formats.show,
+    "Quantization": quantization.show,
+    "Optimizer states": optimizers.show,
+    "Gradient checkpointing": checkpointing.show,
+    "Ways to fine-tune": methods.show,
+    "Learning from preferences": preferences.show,
+    "Quantize and merge": shipping.show,
+    "Textbook, corrected": corrections.show,
+}
+"""Every lesson by its title."""

@@ -1,0 +1,62 @@
+"""Learning from preferences and rewards."""
+
+import streamlit as st
+
+from ui.learn.lessons import reference
+
+ROWS = (
+    (
+        "SFT",
+        "Examples of good answers.",
+        "The policy",
+        "Format, style, knowledge that can be shown.",
+        "[Ouyang 2022, section 3](https://arxiv.org/abs/2203.02155)",
+    ),
+    (
+        "RLHF",
+        "Pairs of answers that people ranked.",
+        "Policy, reward model, reference, critic",
+        "Qualities that are easier to judge than to write.",
+        "[Ouyang 2022](https://arxiv.org/abs/2203.02155)",
+    ),
+    (
+        "RLAIF",
+        "Pairs of answers that a model ranked.",
+        "As RLHF",
+        "As RLHF, where people are too slow or too costly.",
+        "[Bai 2022](https://arxiv.org/abs/2212.08073), [Lee 2023](https://arxiv.org/abs/2309.00267)",
+    ),
+    (
+        "DPO",
+        "Pairs of answers, no reward model.",
+        "Policy, reference",
+        "The same pairs with a plain loss and no sampling in training.",
+        "[Rafailov 2023](https://arxiv.org/abs/2305.18290)",
+    ),
+    (
+        "RLVR",
+        "Tasks whose answers a program can check.",
+        "Policy, reference",
+        "Mathematics, code, formats: the reward is a test, nobody's opinion.",
+        "[Lambert 2024, section 6](https://arxiv.org/abs/2411.15124)",
+    ),
+)
+
+
+def show() -> None:
+    """Show what each way needs and when it helps."""
+    st.markdown(
+        "Supervised fine-tuning imitates answers. The methods below learn from judgements instead: which of two "
+        "answers is better, or whether an answer is right."
+    )
+    reference.table(
+        ("Method", "Learns from", "Models in memory", "When", "Source"), ROWS, "Ways to learn from preferences"
+    )
+    st.markdown(
+        "With an adapter, the reference of DPO costs no second model: it is the same model with the adapter switched "
+        "off. RLAIF and RLVR are sometimes taken for the same thing. They are not: RLAIF asks a model for its opinion, "
+        "RLVR runs a check that is right or wrong."
+    )
+    reference.sources(
+        "The adapter as reference: TRL documentation, DPO Trainer, https://huggingface.co/docs/trl/dpo_trainer"
+    )

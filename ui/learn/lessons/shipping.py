@@ -1,0 +1,62 @@
+"""Quantizing a finished model, and merging an adapter into it."""
+
+import streamlit as st
+
+from ui.learn.lessons import reference
+
+QUANTIZATION = (
+    (
+        "Post-training quantization (PTQ)",
+        "A trained model is rounded, layer by layer; some methods look at a few hundred examples to choose scales.",
+        "Minutes to hours, no training.",
+        "Nearly nothing at 8 bits; more at 4 and below.",
+        "[GPTQ](https://arxiv.org/abs/2210.17323), [AWQ](https://arxiv.org/abs/2306.00978)",
+    ),
+    (
+        "Quantization-aware training (QAT)",
+        "Training rounds the weights in every forward pass and passes gradients straight through.",
+        "A training run.",
+        "Recovers part of what PTQ loses at 4 bits and below.",
+        "[Jacob 2017](https://arxiv.org/abs/1712.05877), [LLM-QAT](https://arxiv.org/abs/2305.17888)",
+    ),
+    (
+        "QLoRA's NF4",
+        "The frozen base is rounded once, without any data; the adapter learns on top in 16 or 32 bits.",
+        "Seconds, while loading.",
+        "The adapter makes up for most of it.",
+        "[Dettmers 2023](https://arxiv.org/abs/2305.14314)",
+    ),
+)
+MERGING = (
+    (
+        "Keep the adapter apart",
+        "A few megabytes; many adapters share one base, and can be switched while serving.",
+        "A little slower per token.",
+    ),
+    (
+        "Merge (`merge_and_unload`)",
+        "W becomes W + (lora_alpha / r) · B · A. No extra cost when serving.",
+        "A full copy of the model for each task.",
+    ),
+    (
+        "Merge after QLoRA",
+        "Load the base in 16 bits again and merge there.",
+        "The adapter was trained beside the rounded base, so answers can differ slightly.",
+    ),
+    (
+        "Merge two adapters (`add_weighted_adapter`)",
+        "A weighted sum of what both changed.",
+        "Works when they change different things; test the result.",
+    ),
+)
+
+
+def show() -> None:
+    """Show two ways to quantize and what merging means."""
+    st.header("Quantize")
+    reference.table(("Way", "How", "Effort", "What it costs in quality", "Source"), QUANTIZATION, "Ways to quantize")
+    st.header("Merge")
+    reference.table(("What to do", "What you get", "What to know"), MERGING, "Ways to use an adapter")
+    reference.sources(
+        "PEFT documentation, Model merging, https://huggingface.co/docs/peft/developer_guides/model_merging"
+    )

@@ -1,0 +1,12 @@
+"""Learn: the ideas behind the plan, each with something to move and its source."""
+
+import streamlit as st
+
+from ui.learn.lessons import LESSONS
+from ui.parts import notices
+
+left, right = st.columns([3, 9], gap="large")
+title = left.radio("Lesson", list(LESSONS), key="lesson", bind="query-params")
+with right, notices.errors():
+    st.title(title or next(iter(LESSONS)))
+    LESSONS[title or next(iter(LESSONS))]()

@@ -1,0 +1,4 @@
+"""What pages share: charts, bars, colours, words, notices, links, prices.
+
+Every page may import it; it imports no page.
+"""

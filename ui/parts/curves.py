@@ -1,0 +1,124 @@
+"""Training curves: series in, Plotly figures out. Pure."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import plotly.graph_objects as go
+
+from ui.parts.palette import CURVES
+
+MOST_POINTS = 1000
+"""Points of one curve that a browser draws without delay; more are thinned."""
+FEW_POINTS = 30
+"""Up to here each point is marked and none is smoothed: an average of ten evaluations lags behind all of them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """One series over steps."""
+
+    name: str
+    steps: Sequence[int]
+    values: Sequence[float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """How a person wants to see curves; kept in widgets, so that new data never resets it."""
+
+    smoothing: float = 0.0
+    """Weight of the past in the moving average, 0 to 0.99; curves of few points are not smoothed."""
+    log_scale: bool = False
+    last_steps: int | None = None
+    """Only so many steps up to the newest; None shows all."""
+
+
+def figure(curves: Sequence[Curve], *, view: View, quantity: str, height: int = 320) -> go.Figure:
+    """Return curves over steps: the smoothed line in full colour, what was measured pale behind it."""
+    drawn = go.Figure()
+    for curve, color in zip(curves, _colors(len(curves)), strict=True):
+        visible = _visible(curve, view.last_steps)
+        weight = view.smoothing if len(visible.steps) > FEW_POINTS else 0.0
+        if weight:
+            thin = thinned(visible)
+            drawn.add_scatter(
+                x=thin.steps,
+                y=thin.values,
+                mode="lines",
+                line={"color": color, "width": 1},
+                opacity=0.35,
+                name=f"{curve.name}, measured",
+                showlegend=False,
+                hoverinfo="skip",
+            )
+        line = thinned(smoothed(visible, weight))
+        drawn.add_scatter(
+            x=line.steps,
+            y=line.values,
+            mode="lines+markers" if len(line.steps) <= FEW_POINTS else "lines",
+            line={"color": color, "width": 2},
+            marker={"size": 5},
+            name=curve.name,
+            hovertemplate=f"step %{{x:,}}: %{{y:.4g}}<extra>{curve.name}</extra>",
+        )
+    drawn.update_layout(
+        height=height,
+        margin={"l": 0, "r": 0, "t": 8, "b": 0},
+        showlegend=len(curves) > 1,
+        legend={"orientation": "h", "y": 1.12, "x": 0},
+        xaxis={"title": "step", "rangemode": "tozero" if view.last_steps is None else "normal"},
+        yaxis={"title": quantity, "type": "log" if view.log_scale else "linear", "exponentformat": "e"},
+        hovermode="x unified" if len(curves) > 1 else "closest",
+    )
+    return drawn
+
+
+def smoothed(curve: Curve, weight: float) -> Curve:
+    """Return an exponential moving average, corrected for its start; values that are not finite are passed over.
+
+    Source:
+        The debiasing of Kingma and Ba 2015, Adam, section 3, https://arxiv.org/abs/1412.6980.
+    """
+    if not weight:
+        return curve
+    average, mass, out = 0.0, 0.0, []
+    for number in curve.values:
+        if not math.isfinite(number):
+            out.append(number)
+            continue
+        average = weight * average + (1 - weight) * number
+        mass = weight * mass + (1 - weight)
+        out.append(average / mass)
+    return Curve(name=curve.name, steps=curve.steps, values=out)
+
+
+def thinned(curve: Curve, most: int = MOST_POINTS) -> Curve:
+    """Return at most ``most`` points: of each bucket the lowest and the highest, and always the first and the last."""
+    size = len(curve.steps)
+    if size <= most:
+        return curve
+    buckets = (most - 2) // 2
+    kept = {0, size - 1}
+    for bucket in range(buckets):
+        indices = range(bucket * size // buckets, (bucket + 1) * size // buckets)
+        kept.add(min(indices, key=curve.values.__getitem__))
+        kept.add(max(indices, key=curve.values.__getitem__))
+    order = sorted(kept)
+    return Curve(
+        name=curve.name, steps=[curve.steps[index] for index in order], values=[curve.values[index] for index in order]
+    )
+
+
+def _visible(curve: Curve, last_steps: int | None) -> Curve:
+    if last_steps is None or not curve.steps:
+        return curve
+    first = curve.steps[-1] - last_steps
+    kept = [index for index, step in enumerate(curve.steps) if step > first]
+    return Curve(
+        name=curve.name, steps=[curve.steps[index] for index in kept], values=[curve.values[index] for index in kept]
+    )
+
+
+def _colors(number: int) -> list[str]:
+    return [CURVES[index % len(CURVES)] for index in range(number)]

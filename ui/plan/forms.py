@@ -1,0 +1,260 @@
+"""What a person chooses. Every input is in the URL, so that a link restores the page."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import streamlit as st
+
+from advisor.situation import GOALS, TASKS
+from specs import METHODS
+from trainer.data.layouts import LAYOUTS
+from ui.parts import text
+from ui.parts.notices import guarded
+from ui.plan import fields, uploads
+from ui.plan.datasets import add, labels, said_columns, say_columns, unnamed_columns
+
+URL: Literal["query-params"] = "query-params"
+"""Keeps a widget's value in the page's address."""
+
+RECOMMENDED = "Recommended"
+_TASKS = {words.capitalize(): name for name, words in TASKS.items()}
+_GOALS = {words.capitalize(): name for name, words in GOALS.items()}
+_RULES = {"Evidence": "evidence", "Textbook": "classic"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inputs:
+    """What was chosen, as it was typed; nothing is looked up yet, so that a mistake leaves the form standing."""
+
+    model: str
+    device: str
+    num_gpus: int
+    data: str
+    task: str
+    goal: str
+    rules: str
+    price_per_hour: float | None = None
+    """What the devices cost together, in any currency."""
+    pins: dict[str, Any]
+    """Plan fields that the person insists on; of fractional numbers the text."""
+
+
+def inputs(models: list[str], devices: list[str], modules: Callable[[str], tuple[str, ...]]) -> Inputs:
+    """Ask for everything that the advice depends on.
+
+    Args:
+        models: Names to choose from, the preselected first.
+        devices: Names to choose from, the preselected first.
+        modules: The linear modules of a model by its name.
+    """
+    chosen = model(models)
+    name, count = device(devices)
+    return Inputs(
+        model=chosen,
+        device=name,
+        num_gpus=count,
+        data=data(labels()),
+        **wishes(),
+        price_per_hour=price(),
+        pins=pins(modules(chosen)),
+    )
+
+
+def model(names: list[str]) -> str:
+    """Ask for the model: a shipped one, a folder or config.json on this machine, a Hub id or a size."""
+    name = st.selectbox(
+        "Model",
+        names,
+        key="model",
+        bind=URL,
+        accept_new_options=True,
+        help="Pick one, or type the path of a model folder or config.json, a Hugging Face id, or a size such as 7B.",
+    )
+    return name or names[0]
+
+
+def device(names: list[str]) -> tuple[str, int]:
+    """Ask for the device: this machine's, a card of the catalog, or a number of GiB; and how many of them."""
+    card, number = st.columns([3, 1.15])
+    name = card.selectbox(
+        "Device",
+        names,
+        key="gpu",
+        bind=URL,
+        accept_new_options=True,
+        help="The device that the run is for. Type a number of GiB, such as 24, for any card of that size.",
+    )
+    count = number.number_input(
+        "Count", 1, 100_000, key="num_gpus", bind=URL, help="How many of these devices share the run."
+    )
+    return name or names[0], count
+
+
+def data(names: list[str]) -> str:
+    """Ask for the training data: the demo's, an earlier upload, or a new file."""
+    label = st.selectbox(
+        "Data",
+        names,
+        key="data",
+        bind=URL,
+        help="What the model learns from: chat messages, instructions, prompt and completion, or plain text.",
+    )
+    with st.popover("Use your own file", icon=":material/upload_file:", width="stretch"):
+        st.file_uploader(
+            "Training data",
+            type=list(uploads.KINDS),
+            key="upload",
+            max_upload_size=uploads.MOST_BYTES // 2**20,
+            on_change=_keep_upload,
+            help="One example in each line or row. The file stays on this machine.",
+        )
+    chosen = label or names[0]
+    columns(chosen)
+    return chosen
+
+
+def columns(label: str) -> None:
+    """Ask which column plays which role, for an upload that is not recognised by itself; the answer is kept with it."""
+    names, likely = unnamed_columns(label)
+    if not names:
+        return
+    said = said_columns(label) or likely
+    known = {" + ".join(layout.roles): (*layout.roles, *layout.optional) for layout in LAYOUTS}
+    guess = next((" + ".join(layout.roles) for layout in LAYOUTS if set(layout.roles) <= set(said)), None)
+    with st.container(border=True, key="columns"):
+        st.markdown("**Which column is which?** The file has none of the usual layouts.")
+        layout = st.selectbox(
+            "Layout",
+            list(known),
+            index=list(known).index(guess) if guess else None,
+            key=f"layout {label}",
+            placeholder="what a row holds",
+            help="What a row of the file holds, by the names of the roles.",
+        )
+        roles = known[layout] if layout else ()
+        for role in roles:
+            st.selectbox(
+                role,
+                names,
+                index=names.index(said[role]) if said.get(role) in names else None,
+                key=_column_key(label, role),
+                placeholder="column of your file",
+                help=f"The column that holds what other files call {role}.",
+            )
+        st.button("Use these columns", disabled=not roles, on_click=_keep_columns, args=(label, roles))
+
+
+def wishes() -> dict[str, str]:
+    """Ask for the task, the goal and the rule set."""
+    task = st.selectbox(
+        "Task", list(_TASKS), index=2, key="task", bind=URL, help="What the model should become good at."
+    )
+    left, right = st.columns(2)
+    goal = left.selectbox("Goal", list(_GOALS), index=1, key="goal", bind=URL, help="What matters most to you.")
+    rules = right.selectbox(
+        "Rules",
+        list(_RULES),
+        key="rules",
+        bind=URL,
+        help="Evidence: from measurements and published recipes. Textbook: the classic table by model size.",
+    )
+    return {"task": _TASKS[task], "goal": _GOALS[goal], "rules": _RULES[rules]}
+
+
+def price() -> float | None:
+    """Ask what the devices cost, for those who rent them."""
+    return st.number_input(
+        "Price per hour",
+        0.0,
+        1e6,
+        None,
+        key="price",
+        bind=URL,
+        placeholder="if you rent the device",
+        help="Of all devices together, in any currency; the page then says what the run costs, about.",
+    )
+
+
+def method() -> dict[str, str]:
+    """Ask for the method; the first choice leaves it to the advice."""
+    labels = {RECOMMENDED: "", **{method.label: name for name, method in METHODS.items()}}
+    label = st.segmented_control(
+        "Method",
+        list(labels),
+        default=RECOMMENDED,
+        required=True,
+        key="method",
+        bind=URL,
+        wrap=True,
+        help=fields.MEANINGS["method"],
+    )
+    return {"method": labels[label]} if labels[label] else {}
+
+
+def pins(linear_modules: tuple[str, ...]) -> dict[str, Any]:
+    """Ask for plan fields that the person insists on; an empty one is left to the advice.
+
+    While they are folded away, only fields with a value are drawn: the browser lays out each drawn field anew on every
+    change of the page, but only a drawn one stays in the address.
+    """
+    chosen: dict[str, Any] = {}
+    box = st.expander("Settings you insist on", icon=":material/push_pin:", key="pins", on_change="rerun")
+    with box:
+        st.caption("Empty fields follow the recommendation.")
+        for group, names in fields.GROUPS.items():
+            shown = [name for name in names if box.open or _has_value(name)]
+            if shown:
+                st.markdown(f"**{group}**")
+            columns = st.columns(2) if shown else []
+            for index, name in enumerate(shown):
+                with columns[index % 2]:
+                    chosen[name] = _pin(name, linear_modules)
+    return {name: value for name, value in chosen.items() if value is not None}
+
+
+@guarded
+def _keep_upload() -> None:
+    """Keep a fresh upload and choose it."""
+    upload = st.session_state["upload"]
+    if upload is not None:
+        st.session_state["data"] = add(upload, upload.name)
+
+
+@guarded
+def _keep_columns(label: str, roles: tuple[str, ...]) -> None:
+    """Keep which column plays which role."""
+    chosen = {role: st.session_state.get(_column_key(label, role)) for role in roles}
+    say_columns(label, {role: column for role, column in chosen.items() if column is not None})
+
+
+def _column_key(label: str, role: str) -> str:
+    return f"column {label} {role}"
+
+
+def _has_value(name: str) -> bool:
+    """Return whether a field was set, here or in the address that opened the page."""
+    return bool(st.query_params.get(name) or st.session_state.get(name) not in (None, [], ""))
+
+
+def _pin(name: str, linear_modules: tuple[str, ...]) -> Any:
+    """Show one field and return its value, None where it is left empty."""
+    shown: dict[str, Any] = {"key": name, "bind": URL, "help": fields.MEANINGS[name], "placeholder": "recommended"}
+    if name == "target_modules":
+        return _target_modules(linear_modules)
+    if options := fields.choices(name):
+        return st.selectbox(name, options, index=None, format_func=text.value, **shown)
+    if fields.is_whole(name):
+        return st.number_input(name, value=None, step=1, **shown)
+    return st.text_input(name, value=None, **shown) or None
+
+
+def _target_modules(linear_modules: tuple[str, ...]) -> Any:
+    """Ask for target modules: the model's own where they are known, else by name."""
+    name, meaning = "target_modules", fields.MEANINGS["target_modules"]
+    if not linear_modules:
+        typed = st.text_input(name, value=None, key=name, bind=URL, help=meaning, placeholder="q_proj, v_proj")
+        return tuple(typed.replace(",", " ").split()) if typed else None
+    options = ["all-linear", *linear_modules]
+    picked = st.pills(name, options, selection_mode="multi", key=name, bind=URL, help=meaning, wrap=True)
+    return ("all-linear" if "all-linear" in picked else tuple(picked)) if picked else None

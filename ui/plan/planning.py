@@ -1,0 +1,242 @@
+"""From the inputs to a recommendation: joins catalog, advisor and estimator. Knows no widget."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from advisor import Advice, Recommendation, Situation, advise
+from advisor.rules import RULE_SETS
+from advisor.search import Search, drafted
+from catalog import gpus, machine, models
+from estimator import pricing
+from estimator.estimate import MemoryEstimate
+from estimator.replay.live_tensors import Tensors, alive_at_peak
+from estimator.replay.replay import Replay
+from estimator.tape import library
+from specs import MIB, FinetunePlan, GpuSpec, LorafitError, ModelSpec, PlanError, paths
+from specs.fields import PATTERNS
+from trainer.runs.contract import Place
+from ui.parts import notices, prices
+from ui.plan import fields
+from ui.plan.datasets import Data, find
+from ui.plan.forms import Inputs
+
+DEMO_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+HERE = "This machine: "
+SIDE_BY_SIDE = ("full", "lora", "qlora")
+"""The methods that every plan is shown beside."""
+
+_GRAIN = 256 * MIB
+"""Free memory is rounded down to this, so that a page that nobody touched shows the same numbers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """The inputs, looked up."""
+
+    situation: Situation
+    rules: str
+    data: Data
+    device: str | None
+    """What torch calls the device, where this machine has it; a run can start from the page only then."""
+    price_per_hour: float | None = None
+
+    @property
+    def gpu(self) -> GpuSpec:
+        """The device with no more than its free memory."""
+        return dataclasses.replace(self.situation.gpu, usable_bytes=self.situation.available_bytes)
+
+    def price(self, plan: FinetunePlan) -> MemoryEstimate:
+        """Return what a plan needs on the device."""
+        return prices.priced(self.situation.model, self.situation.as_answers(plan), self.gpu)
+
+    def at_least(self, plan: FinetunePlan) -> int:
+        """Return what a plan certainly needs on the device."""
+        return pricing.least_used_bytes(self.situation.model, self.situation.as_answers(plan), self.gpu)
+
+    def place(self, token: str) -> Place:
+        """Return where a run of this request takes place; the token makes a double click one run."""
+        folder = str(paths.demo_model()) if self.situation.model.name == DEMO_MODEL else ""
+        return Place(device=self.device or "cpu", model_path=folder, token=token)
+
+
+def model_names() -> list[str]:
+    """Return the models to choose from, the one that is ready to train first."""
+    return [DEMO_MODEL, *(name for name in models.names() if name != DEMO_MODEL)]
+
+
+def device_names() -> list[str]:
+    """Return the devices to choose from, this machine's own first."""
+    return [*_here(), *gpus.names()]
+
+
+def linear_modules(model: str) -> tuple[str, ...]:
+    """Return the modules that an adapter may target, or nothing for a model that cannot be found."""
+    try:
+        return models.find(model).linear_modules
+    except LorafitError:
+        return ()
+
+
+def request(inputs: Inputs, method: Mapping[str, str]) -> Request:
+    """Look up what was chosen.
+
+    Args:
+        inputs: The form.
+        method: The method that the person insists on, as a pin, or nothing.
+
+    Raises:
+        LorafitError: If a model, device, file or setting cannot be used; the sentence names it.
+    """
+    here = _here().get(inputs.device)
+    data = find(inputs.data)
+    situation = Situation(
+        model=models.find(inputs.model),
+        gpu=here.gpu if here else gpus.find(_of_size(inputs.device)),
+        num_gpus=inputs.num_gpus,
+        free_bytes=max(_GRAIN, here.free_bytes // _GRAIN * _GRAIN) if here else None,
+        dataset_rows=data.report.rows,
+        dataset_tokens=data.tokens,
+        task=inputs.task,
+        goal=inputs.goal,
+        pins={**method, **{name: _pinned(name, value) for name, value in inputs.pins.items()}},
+    )
+    return Request(
+        situation=situation,
+        rules=inputs.rules,
+        data=data,
+        device=here.torch_name if here else None,
+        price_per_hour=inputs.price_per_hour,
+    )
+
+
+def recommendation(asked: Request) -> Recommendation:
+    """Return the advice for a request; what was asked lately is remembered."""
+    return _advised(asked.rules, _Key(asked.situation))
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """A situation that can be looked up: its pins are a mapping, which has no hash of its own."""
+
+    situation: Situation
+
+    def __hash__(self) -> int:
+        """Leave the pins out; equality still compares them."""
+        situation = self.situation
+        return hash((situation.model, situation.gpu, situation.available_bytes, situation.task, situation.goal))
+
+
+@functools.lru_cache(maxsize=256)
+def _advised(rules: str, key: _Key) -> Recommendation:
+    return advise(key.situation, rules=rules, price=_price_for(key.situation))
+
+
+def _price_for(situation: Situation) -> Callable[[FinetunePlan], MemoryEstimate]:
+    """Return what prices plans on the free memory of a situation's device."""
+    gpu = dataclasses.replace(situation.gpu, usable_bytes=situation.available_bytes)
+    return lambda plan: prices.priced(situation.model, plan, gpu)
+
+
+@dataclass(frozen=True, slots=True)
+class Insisted:
+    """One setting that the person fixed, beside what would be without it."""
+
+    advice: Advice
+    accepted: bool
+    """Whether the evidence finds the value acceptable."""
+    cost_bytes: int
+    """Used memory more (or less, if negative) than without it."""
+
+
+def insisted(asked: Request, result: Recommendation) -> list[Insisted]:
+    """Return what each fixed setting costs, and whether the evidence agrees with it."""
+    used, found = asked.price(result.plan).used_bytes, []
+    for advice in result.advice:
+        if advice.field not in asked.situation.pins:
+            continue
+        rest = {name: value for name, value in asked.situation.pins.items() if name != advice.field}
+        free = dataclasses.replace(asked, situation=dataclasses.replace(asked.situation, pins=rest))
+        wished = recommendation(free)
+        freed = next((entry for entry in wished.advice if entry.field == advice.field), None)
+        accepted = freed is None or freed.accepts(advice.value)
+        found.append(Insisted(advice, accepted, used - asked.price(wished.plan).used_bytes))
+    return found
+
+
+def devices_needed(situation: Situation, method: str) -> int | None:
+    """Return how many of the device a method's smallest plan takes; None if no number suffices.
+
+    From two devices on, FSDP divides the plan.
+    """
+    return _devices_needed(_Key(dataclasses.replace(situation, num_gpus=1)), method)
+
+
+@functools.lru_cache(maxsize=1024)
+def _devices_needed(key: _Key, method: str) -> int | None:
+    situation = key.situation
+    gpu = dataclasses.replace(situation.gpu, usable_bytes=situation.available_bytes)
+    search = Search(situation, RULE_SETS["evidence"], _price_for(situation))
+    smallest = search.smallest_of(method)
+    if smallest.fits:
+        return 1
+    divided = situation.as_answers(search.divided(smallest.plan, 2))
+    return pricing.gpus_needed(situation.model, divided, gpu, progress=notices.tell)
+
+
+@functools.lru_cache(maxsize=64)
+def alive(model: ModelSpec, plan: FinetunePlan, gpu: GpuSpec) -> tuple[Tensors, ...]:
+    """Return the tensors that are alive at the peak of a step on one device."""
+    return alive_at_peak(Replay(library.tape_for(model, plan, gpu=gpu, progress=notices.tell), plan, gpu))
+
+
+def is_traced(situation: Situation) -> bool:
+    """Return whether the usual methods are priced without tracing the model's step first."""
+    plain = dataclasses.replace(situation, pins={})
+    plans = [drafted(plain, name, RULE_SETS["evidence"]) for name in SIDE_BY_SIDE]
+    return all(library.is_warm(situation.model, plan, gpu=situation.gpu) for plan in plans)
+
+
+def obstacle(asked: Request, estimate: MemoryEstimate) -> str | None:
+    """Return why a run of a plan cannot start from this page, or None where it can."""
+    if asked.device is None:
+        return f"This machine has no {asked.situation.gpu.name}. Export the plan and run it there."
+    if asked.situation.num_gpus > 1:
+        return "Runs on several devices start from the command line. Export the plan."
+    if estimate.verdict == "does not fit":
+        return "The plan does not fit. Take one of the changes below first."
+    return None
+
+
+def _here() -> dict[str, machine.Device]:
+    return {f"{HERE}{device.gpu.name}": device for device in machine.devices()}
+
+
+def _of_size(choice: str) -> str:
+    """Return what the catalog calls a bare number of GiB."""
+    return f"{choice} GiB" if choice.strip().replace(".", "", 1).isdigit() else choice
+
+
+def _pinned(name: str, value: Any) -> Any:
+    """Return a pinned value; numbers such as 2e-4 arrive as they were typed."""
+    if not isinstance(value, str) or fields.choices(name) or name == "target_modules":
+        return value
+    if name in PATTERNS:
+        return _pattern(name, value)
+    try:
+        return float(value)
+    except ValueError as error:
+        raise PlanError(name, "must be a number", value, "Write it like 0.0002 or 2e-4") from error
+
+
+def _pattern(name: str, typed: str) -> tuple[tuple[str, int], ...]:
+    """Return modules with their numbers, as they were typed: ``q_proj: 8, down_proj: 32``."""
+    pairs = [entry.rpartition(":") for entry in typed.split(",")]
+    try:
+        return tuple((module.strip(), int(number)) for module, _, number in pairs)
+    except ValueError as error:
+        raise PlanError(
+            name, "must name modules with numbers", typed, "Write it like q_proj: 8, down_proj: 32"
+        ) from error

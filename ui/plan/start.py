@@ -1,0 +1,40 @@
+"""The head of the plan page: the verdict, and the button that starts the run."""
+
+import secrets
+
+import streamlit as st
+
+from advisor import Recommendation
+from estimator.estimate import MemoryEstimate
+from ui.parts import text
+from ui.plan import plan_view, planning
+from ui.plan.planning import Request
+from ui.runs import run_data
+
+
+def headline(asked: Request, result: Recommendation, estimate: MemoryEstimate) -> None:
+    """Show the verdict, and the start beside it or why there is none."""
+    obstacle = planning.obstacle(asked, estimate)
+    words, button = st.columns([3, 1], vertical_alignment="center")
+    with words:
+        plan_view.verdict(asked, result, estimate)
+    with button:
+        start(asked, result, estimate, disabled=obstacle is not None)
+    if obstacle:
+        st.caption(text.plain(obstacle))
+
+
+def way_out(asked: Request, result: Recommendation, estimate: MemoryEstimate) -> None:
+    """Say how many devices would hold what does not fit; comes last, since it may need a trace."""
+    if estimate.verdict == "does not fit" and not asked.situation.gpu.is_cpu:
+        plan_view.devices_needed(asked, result, planning.devices_needed(asked.situation, result.plan.method))
+
+
+def start(asked: Request, result: Recommendation, estimate: MemoryEstimate, *, disabled: bool) -> None:
+    """Offer the start; a click queues the run and opens its page."""
+    token = st.session_state.setdefault("ticket", secrets.token_hex(8))
+    label = "Start" if disabled else text.on_accent("Start")
+    if st.button(label, key="start", type="primary", width="stretch", disabled=disabled):
+        run_id = run_data.start(result.plan, asked.data.source, asked.place(token), estimate.to_dict())
+        del st.session_state["ticket"]
+        st.switch_page("ui/runs/page.py", query_params={"run": run_id})

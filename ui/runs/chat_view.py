@@ -1,0 +1,98 @@
+"""A conversation with a run's model on the page."""
+
+from collections.abc import Iterator
+from itertools import chain
+
+import streamlit as st
+
+from specs import LorafitError
+from trainer.data.layouts import Turn
+from trainer.results.chat import BASE, TUNED
+from trainer.runs.contract import Run
+from ui.parts import text
+from ui.runs import conversations, run_data
+
+VOICES = {TUNED: "Tuned model", BASE: "Base model"}
+
+
+def chat(run: Run) -> None:
+    """Talk to the tuned model or to the base model."""
+    if not run_data.has_adapter(run):
+        st.caption("Here you can talk to the model, once the run has saved its result.")
+        return
+    st.fragment(_chat)(run)
+
+
+def _chat(run: Run) -> None:
+    said: list[tuple[Turn, str]] = st.session_state.setdefault(f"chat_{run.id}", [])
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        voice = st.segmented_control(
+            "Who answers", list(VOICES), default=TUNED, required=True, format_func=VOICES.__getitem__, key="voice"
+        )
+        temperature = st.slider(
+            "temperature",
+            0.0,
+            1.5,
+            0.0,
+            0.1,
+            key="temperature",
+            width=220,
+            help="0 takes the likeliest token each time.",
+        )
+        if conversations.is_open(run) or said:
+            st.button(
+                "End conversation",
+                icon=":material/close:",
+                key="end_chat",
+                on_click=_end,
+                args=(run,),
+                help="Forgets what was said and frees the memory.",
+            )
+    window = st.container(border=True, height=360, autoscroll=True)
+    with window:
+        if not said:
+            st.caption(
+                "The first question loads the model in a process of its own, which leaves after 10 quiet minutes."
+            )
+        for turn, note in said:
+            with st.chat_message(turn.role):
+                st.markdown(text.paragraphs(turn.content) or "No answer.")
+                if note:
+                    st.caption(note)
+    if words := st.chat_input("Ask the model", key="asked", max_chars=20_000):
+        with window:
+            _ask(run, said, words, voice, temperature)
+
+
+def _ask(run: Run, said: list[tuple[Turn, str]], words: str, voice: str, temperature: float) -> None:
+    question = Turn(role="user", content=words)
+    with st.chat_message("user"):
+        st.markdown(text.paragraphs(words))
+    heard: list[str] = []
+    with st.chat_message("assistant"):
+        try:
+            pieces = conversations.answer(
+                run, [*(turn for turn, _ in said), question], voice=voice, temperature=temperature
+            )
+            with st.spinner("Thinking ..." if conversations.is_open(run) else "Loading the model ..."):
+                first = next(pieces, "")
+            st.write_stream(_shown(chain([first], pieces), heard))
+        except LorafitError as error:
+            st.error(text.plain(str(error)), icon=":material/error:")
+            return
+        speed = conversations.speed(run)
+        note = f"{VOICES[voice]}, {speed:.1f} tokens/s" if speed else VOICES[voice]
+        st.caption(note)
+    said += [(question, ""), (Turn(role="assistant", content="".join(heard)), note)]
+
+
+def _shown(pieces: Iterator[str], heard: list[str]) -> Iterator[str]:
+    """Pass pieces on with every sign of Markdown shown as it is, and keep them as they were said."""
+    for piece in pieces:
+        heard.append(piece)
+        yield text.plain(piece).replace("\n", "  \n")
+
+
+def _end(run: Run) -> None:
+    st.session_state.pop(f"chat_{run.id}", None)
+    conversations.close(run)

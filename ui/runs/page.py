@@ -1,0 +1,19 @@
+"""Runs: watch one, compare several, find them all again."""
+
+import streamlit as st
+
+from ui.parts import notices
+from ui.runs import address, history_view, run_data, run_view
+
+with notices.errors():
+    chosen = run_data.known(address.named())
+    runs = () if chosen else run_data.store().runs()
+    if len(chosen) == 1:
+        run_view.one(chosen[0])
+    elif chosen:
+        history_view.comparison(chosen)
+    elif runs:
+        history_view.history(runs)
+    else:
+        st.info("No run yet. Choose a model on the Plan page and start one.", icon=":material/rocket_launch:")
+        st.page_link("ui/plan/page.py", label="Plan a run", icon=":material/tune:")
