@@ -4,10 +4,8 @@ from advisor.advice import Source
 
 QLORA = Source("Dettmers et al. 2023, QLoRA", "https://arxiv.org/abs/2305.14314")
 QLORA_CODE = Source("QLoRA code and Guanaco scripts", "https://github.com/artidoro/qlora")
-LORA = Source("Hu et al. 2021, LoRA", "https://arxiv.org/abs/2106.09685")
 LEARNS_LESS = Source("Biderman et al. 2024, LoRA Learns Less and Forgets Less", "https://arxiv.org/abs/2405.09673")
 RSLORA = Source("Kalajdzievski 2023, rsLoRA", "https://arxiv.org/abs/2312.03732")
-DORA = Source("Liu et al. 2024, DoRA", "https://arxiv.org/abs/2402.09353")
 ADALORA = Source("Zhang et al. 2023, AdaLoRA", "https://arxiv.org/abs/2303.10512")
 ADALORA_CODE = Source("AdaLoRA code", "https://github.com/QingruZhang/AdaLoRA")
 PROMPT_TUNING = Source("Lester et al. 2021, Prompt Tuning", "https://arxiv.org/abs/2104.08691")
@@ -18,7 +16,6 @@ TRL_SFT = Source("TRL 1.16, SFTConfig", "https://huggingface.co/docs/trl/sft_tra
 TRL_DPO = Source("TRL 1.16, DPOTrainer", "https://huggingface.co/docs/trl/dpo_trainer")
 TRL_MEMORY = Source("TRL, Reducing Memory Usage", "https://huggingface.co/docs/trl/reducing_memory_usage")
 PEFT_LORA = Source("PEFT, LoraConfig", "https://huggingface.co/docs/peft/package_reference/lora")
-PEFT_QUANTIZATION = Source("PEFT, Quantization", "https://huggingface.co/docs/peft/developer_guides/quantization")
 PEFT_FSDP = Source("PEFT, Fully Sharded Data Parallel", "https://huggingface.co/docs/peft/accelerate/fsdp")
 PEFT_DEEPSPEED = Source("PEFT, DeepSpeed", "https://huggingface.co/docs/peft/accelerate/deepspeed")
 PEFT_BENCHMARK = Source(
@@ -27,9 +24,6 @@ PEFT_BENCHMARK = Source(
 )
 TRANSFORMERS = Source(
     "transformers 5.23, TrainingArguments", "https://huggingface.co/docs/transformers/main_classes/trainer"
-)
-TRANSFORMERS_BNB = Source(
-    "transformers, bitsandbytes", "https://huggingface.co/docs/transformers/quantization/bitsandbytes"
 )
 TRANSFORMERS_ATTENTION = Source(
     "transformers, Attention backends", "https://huggingface.co/docs/transformers/attention_interface"
@@ -45,8 +39,6 @@ TRAINER = Source("LoRAFit trainer: what its runs refuse or were never tried with
 KBIT = Source("TRL pull requests 4335 and 4457", "https://github.com/huggingface/trl/pull/4457")
 TINKER = Source("Tinker cookbook, hyperparams", "https://github.com/thinking-machines-lab/tinker-cookbook")
 TORCHTUNE = Source("torchtune recipes and tutorials", "https://github.com/pytorch/torchtune")
-LITGPT = Source("LitGPT config hub and resource tables", "https://github.com/Lightning-AI/litgpt")
-AXOLOTL = Source("Axolotl examples and docs/choosing_method.qmd", "https://github.com/axolotl-ai-cloud/axolotl")
 LLAMA_FACTORY = Source("LLaMA-Factory examples and README", "https://github.com/hiyouga/LLaMA-Factory")
 UNSLOTH = Source(
     "Unsloth, LoRA hyperparameters guide",
@@ -66,5 +58,4 @@ CPU_MEASURED = Source(
     "",
 )
 ESTIMATE = Source("LoRAFit estimator: replay of the traced training step on this device", "")
-GIVEN = Source("Your own choice", "")
 TEXTBOOK = Source("The textbook table (classic rules)", "")

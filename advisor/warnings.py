@@ -208,12 +208,6 @@ def _not_run_here(_situation: Situation, plan: FinetunePlan, _estimate: Estimate
                 "adamw_torch_fused.",
                 sources.BNB_FSDP,
             )
-    if plan.loss == "fused":
-        yield Caution(
-            "loss",
-            "A run of LoRAFit refuses loss fused, since TRL 1.16 has none; chunked holds as little memory.",
-            sources.TRAINER,
-        )
 
 
 CHECKS: tuple[Check, ...] = (

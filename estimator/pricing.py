@@ -40,7 +40,7 @@ def price(
     """
     found = estimate(tape_for(model, plan, progress=progress, gpu=gpu), plan, gpu, circumstances)
     choice = kernel_choice(model, plan, gpu, masked=is_masked(plan))
-    told = (fallback_warning(choice, model, plan), _beyond_positions(model, plan), _other_loss(plan))
+    told = (fallback_warning(choice, model, plan), _beyond_positions(model, plan))
     return replace(found, warnings=(*found.warnings, *(text for text in told if text is not None)))
 
 
@@ -97,12 +97,3 @@ def _beyond_positions(model: ModelSpec, plan: FinetunePlan) -> str | None:
     if limit is None or plan.max_length <= limit:
         return None
     return f"{model.name} was made for {limit:,} tokens, fewer than max_length ({plan.max_length:,}): shorten it."
-
-
-def _other_loss(plan: FinetunePlan) -> str | None:
-    if plan.loss != "fused":
-        return None
-    return (
-        "The fused loss needs the package liger_kernel and a trainer that calls it: TRL 1.16 does not, and a run "
-        "started here takes full or chunked."
-    )

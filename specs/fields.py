@@ -8,7 +8,7 @@ from specs.methods import METHODS, Quantization
 Dtype = Literal["float32", "bfloat16", "float16"]
 QuantType = Literal["nf4", "fp4"]
 Attention = Literal["sdpa", "eager", "flash_attention_2"]
-Loss = Literal["full", "chunked", "fused"]
+Loss = Literal["full", "chunked"]
 Bias = Literal["none", "all", "lora_only"]
 Sharding = Literal["none", "ddp", "zero1", "zero2", "zero3", "fsdp"]
 Offload = Literal["none", "optimizer", "all"]
@@ -109,7 +109,7 @@ class PlanFields:
     completion_only_loss: bool = True
     """Whether the prompt's tokens are left out of the loss."""
     loss: Loss = "chunked"
-    """``full``: logits of all positions; ``chunked``: TRL's default; ``fused``: Liger's kernel."""
+    """``full``: logits of all positions at once; ``chunked``: TRL's default, a chunk of positions at a time."""
     attn_implementation: Attention = "sdpa"
     gradient_checkpointing: bool = False
     """Whether activations are recomputed in the backward pass instead of kept."""

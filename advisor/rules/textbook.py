@@ -25,7 +25,6 @@ class Row:
     """Roles of the targeted modules: q, k, v, o and m for the feed-forward layers."""
     lora_dropout: tuple[float, float]
     double_quant: bool = False
-    bf16_only: bool = True
     learning_rate: tuple[float, float]
 
 
@@ -39,7 +38,6 @@ TABLE = (
         lora_alpha=(16, 32),
         targets="qv",
         lora_dropout=(0.05, 0.05),
-        bf16_only=False,
         learning_rate=(2e-4, 2e-3),
     ),
     Row(
@@ -51,7 +49,6 @@ TABLE = (
         lora_alpha=(16, 32),
         targets="qv",
         lora_dropout=(0.05, 0.05),
-        bf16_only=False,
         learning_rate=(2e-4, 1e-3),
     ),
     Row(

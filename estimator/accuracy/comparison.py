@@ -218,6 +218,8 @@ def _plan(entry: Mapping[str, str]) -> FinetunePlan:
         if entry.get(name):
             values[name] = _number(name, entry[name], read)
     values.update({name: entry[name] for name in _WORDS if entry.get(name)})
+    if _has_liger_loss(entry):
+        values["loss"] = "full"
     values.update({name: _switch(name, entry[name]) for name in _SWITCHES if entry.get(name)})
     targets = entry.get("target_modules", "")
     if targets and targets != "all-linear":
@@ -253,6 +255,7 @@ def _conditions(entry: Mapping[str, str]) -> Conditions:
     values.update({name: entry[name] for name in ("bnb_forward", "attention_kernel", "padding") if entry.get(name)})
     values.setdefault("padding", "none")
     versions = entry.get("versions", "")
+    values["liger_loss"] = _has_liger_loss(entry)
     values["shifted_logits"] = _before(versions, "transformers", _LABELS_SHIFTED_SINCE)
     values["embeddings_cast_back"] = (
         entry.get("prepare_kbit", "").lower() == "true"
@@ -260,6 +263,11 @@ def _conditions(entry: Mapping[str, str]) -> Conditions:
         and _before(versions, "trl", _EMBEDDINGS_LEFT_SINCE)
     )
     return Conditions(**values)
+
+
+def _has_liger_loss(entry: Mapping[str, str]) -> bool:
+    """Return whether a row was measured with Liger's fused loss, which is no choice of a plan."""
+    return entry.get("loss") == "fused"
 
 
 def _circumstances(entry: Mapping[str, str]) -> Circumstances:

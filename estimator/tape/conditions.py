@@ -25,5 +25,7 @@ class Conditions:
     embeddings_cast_back: bool = False
     """Embedding and head go back to bfloat16 after ``prepare_model_for_kbit_training``, as in TRL before it dropped
     that call; trl/models/utils.py, peft_module_casting_to_bf16 (trl 0.13)."""
+    liger_loss: bool = False
+    """Liger's fused linear cross entropy instead of the plan's loss; TRL 1.16 no longer runs it."""
     padding: Padding = "auto"
     """Whether the batch carries a padding mask; ``auto``: if several sequences are padded to one length."""

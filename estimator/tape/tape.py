@@ -35,7 +35,6 @@ COMPONENTS = (
 )
 """What an allocation is for."""
 
-PHASES = ("forward", "backward")
 """The phases that a tape holds events of."""
 
 LARGEST_TENSOR_BYTES = 2**46

@@ -67,10 +67,10 @@ def traced_model(
     if conditions.embeddings_cast_back:
         prepared.get_input_embeddings().to(torch.bfloat16)
         prepared.get_output_embeddings().to(torch.bfloat16)
-    if plan.loss == "chunked":
-        add_fused_lm_head(base, outputs=("log_probs", "entropy", "is_top1"))
-    elif plan.loss == "fused":
+    if conditions.liger_loss:
         add_fused_loss(base)
+    elif plan.loss == "chunked":
+        add_fused_lm_head(base, outputs=("log_probs", "entropy", "is_top1"))
     module = trainer_model.with_adapter(prepared, plan).train()
     _make_fake(module, mode)
     return TracedModel(module, layers, whole.layers_like, whole.num_params, unquantized)

@@ -280,7 +280,6 @@ def test_the_textbook_row_that_does_not_fit_says_so_with_the_numbers():
         pytest.param({"dataset_rows": 120}, "under 100 a result is mostly luck", id="few steps"),
         pytest.param({"dataset_rows": 120}, "try prompting with examples first", id="prompting first"),
         pytest.param({"task": "preference"}, "DPO sends the chosen and the rejected answer", id="preferences"),
-        pytest.param({"pins": {"loss": "fused"}}, "A run of LoRAFit refuses loss fused", id="a loss that no run has"),
         pytest.param(
             {"model": "meta-llama/Llama-3.1-70B", "gpu": "A100 SXM4 80 GB", "num_gpus": 8},
             "Export the script with its accelerate configuration",

@@ -12,7 +12,7 @@ FILE = "runs.sqlite"
 BUSY_SECONDS = 30.0
 
 # Each entry takes the database from the version of its index to the next one.
-_MIGRATIONS = (
+MIGRATIONS = (
     """
     CREATE TABLE runs (
         id TEXT PRIMARY KEY,
@@ -71,6 +71,8 @@ _MIGRATIONS = (
         PRIMARY KEY (run_id, position)
     ) WITHOUT ROWID;
     """,
+    # Plans lost the loss ``fused``, which no run could ever begin with.
+    "UPDATE runs SET plan = json_set(plan, '$.loss', 'chunked') WHERE json_extract(plan, '$.loss') = 'fused'",
 )
 
 
@@ -110,18 +112,18 @@ class Database:
         with self.connection() as db:
             db.execute("PRAGMA journal_mode = WAL")
             version = db.execute("PRAGMA user_version").fetchone()[0]
-        if version > len(_MIGRATIONS):
-            rule = f"has the format {version}, newer than this LoRAFit's {len(_MIGRATIONS)}"
+        if version > len(MIGRATIONS):
+            rule = f"has the format {version}, newer than this LoRAFit's {len(MIGRATIONS)}"
             raise RunError(str(self._path), rule, None, "Update LoRAFit")
-        while version < len(_MIGRATIONS):
+        while version < len(MIGRATIONS):
             version = self._migrate_once()
 
     def _migrate_once(self) -> int:
         """Take the database one version up, unless another process just did; return its version."""
         with self.transaction() as db:
             version: int = db.execute("PRAGMA user_version").fetchone()[0]
-            if version < len(_MIGRATIONS):
-                for statement in _MIGRATIONS[version].split(";"):
+            if version < len(MIGRATIONS):
+                for statement in MIGRATIONS[version].split(";"):
                     db.execute(statement)
                 version += 1
                 db.execute(f"PRAGMA user_version = {version}")

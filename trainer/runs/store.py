@@ -193,18 +193,6 @@ class Store:
         run = self.run(run_id)
         return self.request_resume(run_id, plan=dataclasses.replace(run.plan, max_steps=run.step + steps))
 
-    def delete(self, run_id: str) -> None:
-        """Forget a run that is over; its folder is the caller's to remove.
-
-        Raises:
-            RunError: If a worker is or will be busy with it.
-        """
-        with self._database.transaction() as db:
-            state = _state(db, run_id)
-            if state in ACTIVE or state is State.QUEUED:
-                raise RunError(f"run {run_id}", "can be deleted once it is over", str(state), "Stop it first")
-            db.execute("DELETE FROM runs WHERE id = ?", (run_id,))
-
     def waiting_devices(self) -> tuple[str, ...]:
         """Return the devices that queued runs wait for."""
         with self._database.connection() as db:

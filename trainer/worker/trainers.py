@@ -126,8 +126,6 @@ def trainer_of(session: Session, model: nn.Module, tokenizer: PreTrainedTokenize
     if pairs and plan.method == "adalora":
         way_out = "Choose lora or qlora"
         raise PlanError("method", "adalora holds one adapter, and DPO begins with two", plan.method, way_out)
-    if plan.loss == "fused":
-        raise PlanError("loss", "is full or chunked in a run: TRL 1.16 has no fused one", plan.loss, "Choose chunked")
     learned, held_out = split_rows(data, plan)
     kind: Any = _PreferenceTrainer if pairs else _PlanTrainer
     arguments = training_arguments(plan, session.folder, device=session.device, pairs=pairs)

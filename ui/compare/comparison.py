@@ -105,7 +105,7 @@ def axes() -> Mapping[str, Axis]:
             ("adamw_torch_fused", "adamw_torch", "adamw_8bit", "paged_adamw_8bit", "adafactor", "lion_8bit", "sgd"),
         ),
         "gradient_checkpointing": _field("gradient_checkpointing", (False, True)),
-        "loss": _field("loss", ("full", "chunked", "fused")),
+        "loss": _field("loss", ("full", "chunked")),
         "adapter_dtype": _field("adapter_dtype", ("float32", "bfloat16")),
         "bnb_4bit_use_double_quant": _field("bnb_4bit_use_double_quant", (False, True)),
     }

@@ -36,11 +36,6 @@ class Format:
         return (2 - 2.0 ** (1 - self.mantissa)) * 2.0 ** (self.bias + 1)
 
     @property
-    def smallest_normal(self) -> float:
-        """The smallest number with full precision."""
-        return 2.0 ** (1 - self.bias)
-
-    @property
     def step_at_one(self) -> float:
         """The distance from 1 to the next number."""
         return 2.0**-self.mantissa

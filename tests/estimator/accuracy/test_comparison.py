@@ -74,3 +74,12 @@ def test_empty_cells_keep_the_defaults():
 def test_broken_rows_say_what_is_wrong(text, words):
     with pytest.raises(PlanError, match=words):
         comparison.rows(text)
+
+
+def test_ligers_loss_is_a_condition_of_a_row_and_no_choice_of_a_plan():
+    (row,) = comparison.rows(f"{HEADER},loss\nme,T4,m.json,lora,,,,512,1e9,fused\n")
+    assert row.conditions.liger_loss
+    assert row.plan.loss == "full"
+    (row,) = comparison.rows(f"{HEADER},loss\nme,T4,m.json,lora,,,,512,1e9,chunked\n")
+    assert not row.conditions.liger_loss
+    assert row.plan.loss == "chunked"

@@ -99,7 +99,7 @@ def test_a_replay_equals_a_full_trace_of_unusual_layers(name):
         pytest.param({"kernel": "math"}, id="the math kernel"),
         pytest.param({"target_modules": ("q_proj", "v_proj"), "adapter_dtype": "bfloat16"}, id="two modules"),
         pytest.param({"loss": "full", "holds": True}, id="a loop that holds the outputs"),
-        pytest.param({"loss": "fused", "method": "full", "bf16": True}, id="Liger's fused loss"),
+        pytest.param({"liger": True, "loss": "full", "method": "full", "bf16": True}, id="Liger's fused loss"),
         pytest.param({"dtype": "float32", "method": "lora"}, id="32-bit weights"),
     ],
 )
@@ -109,6 +109,7 @@ def test_a_replay_equals_a_full_trace_in_every_variation(values):
         padding=chosen.pop("padding", "none"),
         attention_kernel=chosen.pop("kernel", "auto"),
         caller_holds_outputs=chosen.pop("holds", False),
+        liger_loss=chosen.pop("liger", False),
     )
     plan = FinetunePlan.for_method(
         chosen.pop("method", "qlora"),

@@ -1,3 +1,5 @@
+import dataclasses
+import json
 import sqlite3
 import threading
 import time
@@ -98,12 +100,10 @@ def test_stop_ends_a_waiting_run_at_once_and_asks_a_working_one(store, plan_of):
 
 
 @pytest.mark.parametrize("state", [State.QUEUED, *sorted(ACTIVE)])
-def test_a_run_that_is_not_over_cannot_be_resumed_or_deleted(store, plan_of, state):
+def test_a_run_that_is_not_over_cannot_be_resumed(store, plan_of, state):
     run = in_state(store, plan_of(), state)
     with pytest.raises(RunError, match="can be resumed"):
         store.request_resume(run.id)
-    with pytest.raises(RunError, match="can be deleted"):
-        store.delete(run.id)
 
 
 @pytest.mark.parametrize("state", sorted(contract.RESUMABLE))
@@ -182,14 +182,19 @@ def test_answers_events_and_measurements_are_kept(store, plan_of):
     assert again.details == {"libraries": {"torch": "2"}}
 
 
-def test_deleting_a_run_takes_its_rows_along(store, plan_of):
-    run = in_state(store, plan_of(), State.FAILED)
-    store.add_metric(run.id, Metric(step=1, loss=1.0))
-    store.delete(run.id)
-    assert store.runs() == ()
-    assert store.metrics(run.id) == ()
-    with pytest.raises(RunError, match="must be the id of a stored run"):
-        store.run(run.id)
+def test_a_store_of_the_first_format_opens_and_keeps_its_runs(tmp_path, plan_of):
+    plan = {**plan_of().to_dict(), "loss": "fused"}  # a choice of that time, with which no run ever began
+    with sqlite3.connect(tmp_path / database.FILE) as old:
+        old.executescript(database.MIGRATIONS[0] + "PRAGMA user_version = 1;")
+        old.execute(
+            "INSERT INTO runs (id, state, phase, device, model_path, plan, data, created_at, queued_at)"
+            " VALUES ('20261101-120000-abcd', 'failed', 'loading', 'cpu', '', ?, ?, 1.0, 1.0)",
+            (json.dumps(plan), json.dumps({"path": "rows.jsonl", "columns": {}, "prompts": []})),
+        )
+    old.close()
+    (run,) = Store(tmp_path).runs()
+    assert (run.id, run.state, run.data.path) == ("20261101-120000-abcd", State.FAILED, "rows.jsonl")
+    assert run.plan == dataclasses.replace(plan_of(), loss="chunked")
 
 
 @pytest.mark.parametrize("hostile", ["../../etc", "a/b", "", "20260101-000000-abcd/..", "x' OR 1=1 --"])

@@ -102,11 +102,6 @@ def test_the_saved_adapter_has_the_dtype_of_the_plan(store, trained, plan_of):
     assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
 
 
-def test_the_fused_loss_is_refused_with_a_way_out(trained, plan_of):
-    with pytest.raises(PlanError, match="Choose chunked"):
-        trained(plan_of(loss="fused"))
-
-
 @pytest.fixture
 def preferences(tmp_path):
     path = tmp_path / "pairs.jsonl"
