@@ -14,7 +14,7 @@ from catalog import gpus, machine, models
 from estimator import pricing
 from estimator.estimate import MemoryEstimate
 from specs import GIB, DataError, FinetunePlan, GpuSpec, LorafitError, PlanError, paths
-from specs.door import leave, setting
+from specs.door import run_and_exit, setting
 from trainer.data import doctor, tokenizer
 from trainer.data.source import DataSource
 
@@ -177,4 +177,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    leave(main)
+    run_and_exit(main)

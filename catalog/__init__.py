@@ -1,4 +1,4 @@
-"""Where facts come from: model configurations, cards, this machine's devices.
+"""Where facts come from: model configurations, GPUs, this machine's devices.
 
 Every package may call it; it computes no memory, gives no advice and never imports torch or streamlit.
 """

@@ -12,18 +12,18 @@ from specs import LorafitError, gib
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print one list and return the exit status: 2 for a question that has no answer."""
-    parser = argparse.ArgumentParser(prog="python -m catalog", description="The facts LoRAFit has.")
+    """Print one list and return the exit status: 2 if the question has no answer."""
+    parser = argparse.ArgumentParser(prog="python -m catalog", description="List the facts LoRAFit has.")
     parser.add_argument("what", choices=("models", "gpus", "machine"))
-    parser.add_argument("name", nargs="?", help="one model or card instead of all")
+    parser.add_argument("name", nargs="?", help="a single model or card")
     parser.add_argument("--json", action="store_true", help="every field, as JSON")
-    asked = parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
     try:
-        entries = _ENTRIES[asked.what](asked.name)
+        entries = _ENTRIES[args.what](args.name)
     except LorafitError as error:
         print(error, file=sys.stderr)
         return 2
-    print(json.dumps(entries, indent=2) if asked.json else "\n".join(map(_LINES[asked.what], entries)))
+    print(json.dumps(entries, indent=2) if args.json else "\n".join(map(_LINES[args.what], entries)))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The cards people fine-tune on, by name, or by their memory alone."""
+"""The GPUs that people fine-tune on, found by name or by memory alone."""
 
 import difflib
 import functools
@@ -14,8 +14,8 @@ from specs.paths import assets
 _MEMORY = re.compile(r"(\d{1,5}(?:\.\d{1,6})?)\s*(?:g|gb|gib)")
 _WORD = re.compile(r"\d+(?:\.\d+)? ?gi?b|[a-z]+\d*[a-z]*|\d+[a-z]*")
 
-# What a card keeps from CUDA where it is not measured: the most seen on one without ECC, 15,825 of 16,384 MiB on an
-# RTX 5060 Ti under Linux; assets/gpus.json says how the shipped cards were treated.
+# The share of its memory that a card gives to CUDA, where it was not measured: the smallest seen on a card without ECC,
+# 15,825 of 16,384 MiB on an RTX 5060 Ti under Linux; assets/gpus.json says how the shipped cards were treated.
 _USABLE_SHARE = 0.965
 
 
@@ -25,10 +25,10 @@ def names() -> tuple[str, ...]:
 
 
 def find(text: str) -> GpuSpec:
-    """Return the card that a person means: its name or what tells it apart, or any card with so many GB.
+    """Return the card that a person means: a name, enough words to identify it, or a memory size such as 24GB.
 
     Raises:
-        CatalogError: If no card or more than one has such a name; the sentence offers the nearest.
+        CatalogError: If no card or several cards match; the message offers the nearest names.
     """
     wanted = text.strip().lower()
     memory = _MEMORY.fullmatch(wanted)
@@ -39,7 +39,7 @@ def find(text: str) -> GpuSpec:
         return min(found, key=lambda spec: spec.memory_bandwidth_gb_s or 0)
     if found:
         listed = ", ".join(spec.name for spec in found[:5])
-        raise CatalogError("gpu", f"is the name of several cards ({listed})", text, "Name one of them")
+        raise CatalogError("gpu", f"matches several cards ({listed})", text, "Name one of them")
     close = difflib.get_close_matches(wanted, [name.lower() for name in _gpus()], n=3, cutoff=0.5)
     nearest = [name for name in _gpus() if name.lower() in close]
     offered = f" (nearest: {', '.join(nearest)})" if nearest else ""
@@ -49,14 +49,14 @@ def find(text: str) -> GpuSpec:
 
 
 def of_memory(gib: float) -> GpuSpec:
-    """Return any card with so much memory: CUDA, and of a generation that computes in bfloat16.
+    """Return a generic card with this much memory: CUDA, and recent enough to compute in bfloat16.
 
     Raises:
-        CatalogError: If there is no card with so little or so much.
+        CatalogError: If no card has so little or so much memory.
     """
     if not 1 <= gib <= 4096:
         raise CatalogError("GPU memory", "must lie between 1 and 4,096 GiB", gib)
-    like = _of_about(gib)
+    like = _nearest_in_memory(gib)
     rates = [spec.half_tflops for spec in like if spec.half_tflops]
     return GpuSpec(
         name=f"any card with {gib:g} GiB",
@@ -70,23 +70,23 @@ def of_memory(gib: float) -> GpuSpec:
         throughput_spread=math.sqrt(max(rates) / min(rates)),
         memory_bandwidth_gb_s=_middle([spec.memory_bandwidth_gb_s for spec in like if spec.memory_bandwidth_gb_s]),
         form="other",
-        source="memory as given, 3.5 % kept by the driver; taken for an NVIDIA card of the Ampere generation or later; "
-        f"speed in the middle of {', '.join(spec.name for spec in like)}",
+        source="memory as given, 3.5 % kept by the driver; assumed to be an NVIDIA card of Ampere or later; "
+        f"speed midway between the slowest and fastest of {', '.join(spec.name for spec in like)}",
     )
 
 
 def of_driver(name: str, total_bytes: int) -> GpuSpec | None:
     """Return the card that a driver reports under a name such as ``NVIDIA A100-SXM4-80GB``; None if none is known.
 
-    Drivers leave the memory out of most names: among cards of one name the one that is nearest to it is meant.
+    Most driver names leave out the memory: among cards with the same name, the one nearest in memory is taken.
     """
     plain = _plain(name)
     found = [spec for spec in _gpus().values() if plain in _driver_names()[spec.name]]
     return min(found, key=lambda spec: abs(spec.memory_bytes - total_bytes), default=None)
 
 
-def _of_about(gib: float) -> tuple[GpuSpec, ...]:
-    """Return the NVIDIA cards with bfloat16 whose memory is nearest to so much."""
+def _nearest_in_memory(gib: float) -> tuple[GpuSpec, ...]:
+    """Return the NVIDIA cards with bfloat16 whose memory is nearest to this."""
     able = [
         spec
         for spec in _gpus().values()
@@ -97,12 +97,12 @@ def _of_about(gib: float) -> tuple[GpuSpec, ...]:
 
 
 def _middle(rates: Sequence[float]) -> float:
-    """Return the geometric middle between the slowest and the fastest."""
+    """Return the geometric mean of the slowest and the fastest."""
     return math.sqrt(min(rates) * max(rates))
 
 
 def _matching(wanted: str) -> list[GpuSpec]:
-    """Return the cards whose names contain every word of a text, and of those the ones with the fewest other words."""
+    """Return the cards whose names contain every word of a text, with the fewest other words."""
     words = _words(wanted)
     other = {name: _words(name.lower()) - words for name in _gpus() if words and words <= _words(name.lower())}
     fewest = min(map(len, other.values()), default=0)
@@ -115,7 +115,7 @@ def _words(text: str) -> frozenset[str]:
 
 
 def _plain(name: str) -> str:
-    """Return a card's name as drivers and catalog have it in common: no maker, no spaces, no ``GPU``."""
+    """Return a card's name without what drivers and the catalog write differently: maker, spaces, ``GPU``."""
     return re.sub(r"nvidia|\bgpu\b|[\s-]", "", name.lower())
 
 
@@ -132,7 +132,7 @@ def _gpus() -> Mapping[str, GpuSpec]:
 
 @functools.cache
 def _driver_names() -> Mapping[str, frozenset[str]]:
-    """Return what drivers may call each card: its name with and without the memory, or what the catalog says."""
+    """Return what drivers may call each card: its name with and without the memory, or those the catalog lists."""
     short = {name: re.sub(r" \d+ GB$", "", name) for name in _entries()}
     return {
         name: frozenset(map(_plain, (name, short[name], *entry.get("driver_names", ()))))

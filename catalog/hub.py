@@ -22,14 +22,14 @@ TIMEOUT_SECONDS = 5.0
 
 
 def config(name: str, *, nearest: str = "") -> Mapping[str, Any]:
-    """Return the ``config.json`` of a Hub model; once fetched it is found without the network.
+    """Return the ``config.json`` of a Hub model; once fetched, it is found without the network.
 
     Args:
         name: The Hub id, owner and repository.
-        nearest: What to add to the sentence when there is no such model.
+        nearest: What to add to the message when there is no such model.
 
     Raises:
-        CatalogError: If the Hub cannot be reached, knows no such model, or does not show its file.
+        CatalogError: If the Hub cannot be reached, has no such model, or gives no access to its file.
     """
     try:
         return local.config_of(_fetched(name))
@@ -50,7 +50,7 @@ def _fetched(name: str) -> Path:
     try:
         return Path(hf_hub_download(name, "config.json", cache_dir=folder, local_files_only=True))
     except LocalEntryNotFoundError:
-        # hf_hub_download repeats a failed request for over 20 seconds; a single one tells at once that there is no net.
+        # hf_hub_download retries a failed request for over 20 seconds; a single one shows at once that we are offline.
         get_session().head(constants.ENDPOINT, timeout=TIMEOUT_SECONDS)
         return Path(hf_hub_download(name, "config.json", cache_dir=folder, etag_timeout=TIMEOUT_SECONDS))
 

@@ -1,4 +1,4 @@
-"""The devices of this machine: its NVIDIA cards through NVML, or else its processor and RAM. Makes no CUDA context."""
+"""The devices of this machine: NVIDIA cards, read through NVML, or else its CPU and RAM. Creates no CUDA context."""
 
 import functools
 import os
@@ -15,29 +15,29 @@ import pynvml
 from catalog import gpus
 from specs import GpuSpec
 
-# Processors with one of these units multiply in bfloat16; the others emulate it, slower than float32.
+# CPUs with one of these units multiply in bfloat16; others emulate it, slower than float32.
 _BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
 
-# 32-bit operations of one core and cycle, from the widest unit: two multiply-adds of 16, 8 or 4 numbers.
+# 32-bit operations per core and cycle with the widest unit: two multiply-adds of 16, 8 or 4 numbers.
 # https://en.wikichip.org/wiki/flops
 _FLOPS_PER_CYCLE = (("avx512f", 64), ("avx2", 32))
 _FLOPS_PER_CYCLE_AT_LEAST = 16
-# Some of those cores have one such unit, and the clock moves by as much under load.
+# Some of those cores have only one such unit, and the clock varies by as much under load.
 _CPU_SPREAD = 2.0
 
-# What NVML lists includes what the driver keeps: T4 15,360 MiB listed and 15,095 usable, RTX 4090 24,564 and 24,080.
+# NVML's total includes what the driver keeps: T4 15,360 MiB listed and 15,095 usable, RTX 4090 24,564 and 24,080.
 _SHARE_OF_NVML_TOTAL = 0.98
 
-# The memory limit of the container this runs in, where it runs in one.
+# The memory limit of the container, if this runs in one.
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """One device of this machine, as it is now."""
+    """One device of this machine, in its current state."""
 
     gpu: GpuSpec
-    """What it is; ``usable_bytes`` are no more than the driver reports here."""
+    """The device; ``usable_bytes`` is at most what the driver reports here."""
     index: int
     """Its number, as in ``cuda:0``."""
     total_bytes: int
@@ -45,12 +45,12 @@ class Device:
 
     @property
     def torch_name(self) -> str:
-        """What torch calls it: ``cpu``, ``cuda:0``; AMD's cards are ``cuda`` to torch too."""
+        """The name torch uses: ``cpu``, ``cuda:0``; torch calls AMD cards ``cuda`` too."""
         return "cpu" if self.gpu.is_cpu else f"{self.gpu.backend.replace('rocm', 'cuda')}:{self.index}"
 
 
 def devices() -> tuple[Device, ...]:
-    """Return the NVIDIA cards of this machine; where there are none, its processor."""
+    """Return this machine's NVIDIA cards, or its CPU if it has none."""
     try:
         with _nvml():
             cards = tuple(_card(index) for index in range(pynvml.nvmlDeviceGetCount()))
@@ -78,7 +78,7 @@ def _card(index: int) -> Device:
 
 
 def detected(name: str, total_bytes: int, compute_capability: tuple[int, int]) -> GpuSpec:
-    """Return a card as its driver reports it, with the catalog's figures where it is known there."""
+    """Return a card as its driver reports it, with the catalog's figures if it is listed there."""
     known = gpus.of_driver(name, total_bytes)
     if known is not None and total_bytes <= known.memory_bytes:
         usable = min(total_bytes, known.usable_bytes)
@@ -90,12 +90,12 @@ def detected(name: str, total_bytes: int, compute_capability: tuple[int, int]) -
         compute_capability=compute_capability,
         bf16=compute_capability >= (8, 0),
         form="other",
-        source="NVML on this machine; 2 % of its total kept by the driver",
+        source="NVML on this machine; 2 % of the total kept by the driver",
     )
 
 
 def processor() -> Device:
-    """Return this machine's processor with its RAM."""
+    """Return this machine's CPU with its RAM."""
     memory = psutil.virtual_memory()
     total = min(memory.total, _container_limit(_CGROUP_LIMIT) or memory.total)
     name, flags = _cpuinfo(Path("/proc/cpuinfo"))
@@ -108,13 +108,13 @@ def processor() -> Device:
         float32_tflops=_processor_tflops(flags),
         throughput_spread=_CPU_SPREAD,
         form="other",
-        source="the operating system of this machine; throughput: cores x clock x operations of a cycle",
+        source="the operating system of this machine; throughput: cores x clock x operations per cycle",
     )
     return Device(gpu=gpu, index=0, total_bytes=total, free_bytes=min(memory.available, total))
 
 
 def _container_limit(path: Path) -> int | None:
-    """Return the bytes that a container may use; None where there is no limit."""
+    """Return the bytes that a container may use; None if there is no limit."""
     try:
         text = path.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError):
@@ -124,7 +124,7 @@ def _container_limit(path: Path) -> int | None:
 
 @functools.cache
 def _processor_tflops(flags: frozenset[str]) -> float | None:
-    """Return the most 32-bit TFLOP/s of the cores that this process may use; None where the clock is unknown."""
+    """Return the peak 32-bit TFLOP/s of the cores that this process may use; None if the clock is unknown."""
     clock = psutil.cpu_freq()
     if clock is None or not (clock.max or clock.current):
         return None
@@ -136,7 +136,7 @@ def _processor_tflops(flags: frozenset[str]) -> float | None:
 
 
 def _cpuinfo(path: Path) -> tuple[str, frozenset[str]]:
-    """Return the processor's name and its instruction sets; without Linux' file the name Python knows."""
+    """Return the CPU's name and instruction sets; without Linux's file, the name that Python knows."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -19,7 +19,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 
 
 def names() -> tuple[str, ...]:
-    """Return the names of all shipped models, fine-tunes with the same tensors after the model they come from."""
+    """Return the names of all shipped models; fine-tunes with the same tensors follow the model they come from."""
     return tuple(name for name, _ in _index().values())
 
 
@@ -27,16 +27,16 @@ def find(text: str) -> ModelSpec:
     """Return the model that a person means.
 
     Args:
-        text: A shipped name (in any case, also its part after ``/`` or words that tell it apart, such as
-            ``llama 2 7b``), the path of a ``config.json`` or of a model folder, a size such as ``7B``, or a Hub id.
+        text: A shipped name (in any case; the part after ``/`` or words that identify it, such as ``llama 2 7b``, are
+            enough), the path of a ``config.json`` or model folder, a size such as ``7B``, or a Hub id.
 
     Raises:
-        CatalogError: If nothing of that name is found; the sentence offers the nearest names.
+        CatalogError: If nothing of that name is found; the message offers the nearest names.
         SpecError: If the model's configuration is broken.
     """
     wanted = text.strip()
-    if wanted.lower() in _tails():
-        return shipped(_tails()[wanted.lower()])
+    if wanted.lower() in _spellings():
+        return shipped(_spellings()[wanted.lower()])
     path = local.config_file(wanted)
     if path is not None:
         return described(local.config_of(path), name=wanted, source=f"{path.name} in {path.parent.name or path.parent}")
@@ -45,10 +45,10 @@ def find(text: str) -> ModelSpec:
         return described(sizes.reference_config(billions), name=wanted, source=sizes.SOURCE)
     if _HUB_ID.fullmatch(wanted):
         return _from_hub(wanted)
-    meant = _meant(wanted)
-    if meant is not None:
-        return shipped(meant)
-    raise CatalogError("model", f"is not in the catalog, no file and no size{nearest(wanted)}", wanted, _WAY_OUT)
+    matching = _matching(wanted)
+    if matching is not None:
+        return shipped(matching)
+    raise CatalogError("model", f"is not in the catalog, nor a file or a size{nearest(wanted)}", wanted, _WAY_OUT)
 
 
 @functools.cache
@@ -61,7 +61,7 @@ def shipped(name: str) -> ModelSpec:
 
 
 def described(config: Mapping[str, Any], *, name: str, source: str) -> ModelSpec:
-    """Return the model of a ``config.json``, with what is known of its architecture and of a shipped equal.
+    """Return the model of a ``config.json``, with the facts of its architecture or of a shipped model of its shape.
 
     Raises:
         SpecError: If the configuration is broken.
@@ -88,27 +88,27 @@ def described(config: Mapping[str, Any], *, name: str, source: str) -> ModelSpec
 
 
 def nearest(text: str) -> str:
-    """Return the shipped names most like a text, as the end of a sentence; empty where none is."""
-    close = difflib.get_close_matches(text.lower(), _tails(), n=6, cutoff=0.5)
-    found = list(dict.fromkeys(_tails()[name] for name in close))[:3]
+    """Return the shipped names closest to a text, as the end of a sentence; empty if none is close."""
+    close = difflib.get_close_matches(text.lower(), _spellings(), n=6, cutoff=0.5)
+    found = list(dict.fromkeys(_spellings()[name] for name in close))[:3]
     return f" (nearest: {', '.join(found)})" if found else ""
 
 
-# State-space and recurrent models: PEFT puts no adapter on them, and their steps follow the length token by token.
+# State-space and recurrent models: PEFT adds no adapter to them, and their steps depend on the length token by token.
 _WITHOUT_ATTENTION = ("falcon_mamba", "mamba", "rwkv", "xlstm")
 
 _WAY_OUT = "Give a shipped name, the path of a config.json, a size such as 7B, or a Hub id such as Qwen/Qwen3-8B"
 
 
 def _from_hub(name: str) -> ModelSpec:
-    # huggingface_hub is imported when a Hub id is asked for: whoever stays offline does not pay for it.
+    # huggingface_hub is imported only when a Hub id is asked for, so that offline use does not pay for it.
     hub = importlib.import_module("catalog.hub")
     config = hub.config(name, nearest=nearest(name))
     return described(config, name=name, source=f"config.json of https://huggingface.co/{name}")
 
 
-def _meant(text: str) -> str | None:
-    """Return the shipped name with all words of a text and the fewest others; None if no or several models have."""
+def _matching(text: str) -> str | None:
+    """Return the shipped name with all words of a text and the fewest others; None if no or several models match."""
     words = _words(text)
     others = {name: len(_words(name.rpartition("/")[2]) - words) for name in names() if words <= _words(name)}
     closest = [name for name, number in others.items() if number == min(others.values())]
@@ -122,21 +122,21 @@ def _words(text: str) -> frozenset[str]:
 
 
 def _refuse_without_attention(config: Mapping[str, Any], name: str) -> None:
-    """Refuse state-space and recurrent models by what they are: their files name no attention heads."""
+    """Refuse state-space and recurrent models by their type: their files name no attention heads."""
     model_type = str(config.get("model_type"))
     if model_type in architectures() and model_type.startswith(_WITHOUT_ATTENTION):
         way_out = "Choose a model with attention layers"
-        raise CatalogError(f"{name}: model_type", "must be of a model with attention layers", model_type, way_out)
+        raise CatalogError(f"{name}: model_type", "must be that of a model with attention layers", model_type, way_out)
 
 
 def _unknown_type(model_type: str) -> str:
     close = difflib.get_close_matches(model_type.lower(), architectures(), n=3, cutoff=0.6)
     offered = f" (nearest: {', '.join(close)})" if close else ""
-    return f"is no causal language model of transformers{offered}"
+    return f"is not a causal language model in transformers{offered}"
 
 
 def _linear_modules(by_default: Sequence[str], config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return an architecture's linear modules; latent attention without ``q_lora_rank`` projects queries at once."""
+    """Return an architecture's linear modules; without ``q_lora_rank``, latent attention projects queries at once."""
     if "q_a_proj" not in by_default or config.get("q_lora_rank", 0) is not None:
         return tuple(by_default)
     return ("q_proj", *(name for name in by_default if name not in {"q_a_proj", "q_b_proj"}))
@@ -152,18 +152,18 @@ def _counted(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 @functools.cache
 def _index() -> Mapping[str, tuple[str, Mapping[str, Any]]]:
-    """Return each shipped name in lower case with its spelling and its entry."""
+    """Return the spelling and the entry of each shipped name, keyed by the name in lower case."""
     entries = json.loads((assets() / "models.json").read_text(encoding="utf-8"))["models"]
     found = ((name, entry) for entry in entries for name in (entry["name"], *entry.get("aliases", ())))
     return {name.lower(): (name, entry) for name, entry in found}
 
 
 @functools.cache
-def _tails() -> Mapping[str, str]:
-    """Return the spelling of each shipped name under the full name and under its part after ``/``, in lower case."""
-    spellings = [name for name, _ in _index().values()]
-    tails = {name.rpartition("/")[2].lower(): name for name in reversed(spellings)}
-    return {**tails, **{name.lower(): name for name in spellings}}
+def _spellings() -> Mapping[str, str]:
+    """Return the spelling of each shipped name, keyed in lower case by the full name and by its part after ``/``."""
+    full = [name for name, _ in _index().values()]
+    tails = {name.rpartition("/")[2].lower(): name for name in reversed(full)}
+    return {**tails, **{name.lower(): name for name in full}}
 
 
 @functools.cache

@@ -38,7 +38,7 @@ SHAPE_FIELDS = (
     "parallel_attn",
     "alibi",
 )
-"""Fields besides ModelSpec's own that decide which tensors there are and how large."""
+"""Fields besides ModelSpec's own that decide which tensors exist and how large they are."""
 
 SIZE_FIELDS = (
     "vocab_size",
@@ -51,9 +51,9 @@ SIZE_FIELDS = (
     "max_position_embeddings",
     "sliding_window",
 )
-"""Sizes that the text tower of a multimodal file leaves out where they are its type's own, as Gemma 3's do."""
+"""Sizes that the text tower of a multimodal file may leave to its type's defaults, as Gemma 3's do."""
 
-# These keep one trained vector for each position.
+# These learn one vector per position.
 _LEARNED_POSITIONS = frozenset({"gpt2", "opt"})
 
 
@@ -66,22 +66,22 @@ def architectures() -> Mapping[str, Mapping[str, Any]]:
 
 
 def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration with the output head's tying filled in: where the file is silent, its type decides."""
+    """Return a configuration that says whether the output head is tied: if the file does not say, its type decides."""
     defaults = architectures().get(str(config.get("model_type")), {}).get("defaults", {})
     tied = {"tie_word_embeddings": defaults["tie_word_embeddings"]} if "tie_word_embeddings" in defaults else {}
     return {**tied, **config}
 
 
 def tower_with_defaults(text: Mapping[str, Any], outer: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a text tower's configuration with what its file leaves to the type's defaults, or says outside of it."""
+    """Return a text tower's configuration, completed by its type's defaults and by what the file says outside it."""
     defaults = architectures().get(str(text.get("model_type")), {}).get("defaults", {})
     sizes = {name: defaults[name] for name in SIZE_FIELDS if name in defaults}
-    said = {name: outer[name] for name in ("tie_word_embeddings",) if name in outer}
-    return with_defaults({**sizes, **said, **text})
+    outside = {name: outer[name] for name in ("tie_word_embeddings",) if name in outer}
+    return with_defaults({**sizes, **outside, **text})
 
 
 def shape(spec: ModelSpec) -> tuple[Any, ...]:
-    """Return what two models have in common when every tensor of one is as large as the other's."""
+    """Return a key that two models share if all their tensors have the same sizes."""
     config = spec.config
     defaults = architectures().get(spec.model_type, {}).get("defaults", {})
     positions = spec.max_position_embeddings if spec.model_type in _LEARNED_POSITIONS else None

@@ -1,4 +1,4 @@
-"""A reference shape for a person who knows a model's size only: Llama-like, between the shipped Llamas."""
+"""A reference shape for a model of which only the size is known: Llama-like, between the shipped Llamas."""
 
 import bisect
 import functools
@@ -10,13 +10,13 @@ from typing import Any
 from specs import CatalogError, ModelSpec
 from specs.paths import assets
 
-SOURCE = "reference shape of this size, interpolated between SmolLM2 and Llama 3; a real model of the size may differ"
+SOURCE = "reference shape of this size, interpolated between SmolLM2 and Llama 3; a real model of this size may differ"
 
 _SIZE = re.compile(r"(\d{1,6}(?:\.\d{1,9})?|\.\d{1,9})\s*(m|million|b|bn|billion|t|trillion)(\s+(parameters|params))?")
 _BILLIONS = {"m": 1e-3, "million": 1e-3, "b": 1.0, "bn": 1.0, "billion": 1.0, "t": 1e3, "trillion": 1e3}
 _LEAST, _MOST = 0.02, 2000.0
 
-# Width and depth of what lies between follow these models; their configurations are in assets/models.json.
+# Width and depth of the sizes in between follow these models; their configurations are in assets/models.json.
 _ANCHORS = (
     "HuggingFaceTB/SmolLM2-135M",
     "HuggingFaceTB/SmolLM2-360M",
@@ -30,10 +30,10 @@ _MULTIPLE_OF_INTERMEDIATE = 16
 
 
 def billions(text: str) -> float | None:
-    """Return the billions of parameters that a text such as ``7B`` or ``350 million`` says; None if it says no size.
+    """Return the billions of parameters in a text such as ``7B`` or ``350 million``; None if it is not a size.
 
     Raises:
-        CatalogError: If the size is beyond any model.
+        CatalogError: If no model is so small or so large.
     """
     match = _SIZE.fullmatch(text.strip().lower())
     if match is None:
@@ -45,7 +45,7 @@ def billions(text: str) -> float | None:
 
 
 def reference_config(size: float) -> dict[str, Any]:
-    """Return the configuration of a Llama-like model of so many billion parameters, to within 1 %."""
+    """Return the configuration of a Llama-like model with this many billion parameters, to within 1 %."""
     target = size * 1e9
     family = _family(target)
     hidden_size = _rounded_width(_interpolated("hidden_size", target))
@@ -81,14 +81,14 @@ def llama_params(spec: ModelSpec) -> int:
 
 
 def _family(target: float) -> dict[str, Any]:
-    """Return vocabulary, tying and context of the family of a size: SmolLM2 under 0.7B, Llama 3.2 to 5B, Llama 3.1."""
+    """Return vocabulary, tying and context for a size: SmolLM2's under 0.7B, Llama 3.2's under 5B, then Llama 3.1's."""
     anchor = _ANCHORS[0] if target < 0.7e9 else _ANCHORS[2] if target < 5e9 else _ANCHORS[4]
     config = _anchors()[anchor]["config"]
     return {name: config[name] for name in ("vocab_size", "tie_word_embeddings", "max_position_embeddings")}
 
 
 def _interpolated(field: str, target: float) -> float:
-    """Return a field at a size, linear in logarithms between the anchors and beyond them."""
+    """Return a field at a size, linear in logarithms between the anchors and beyond."""
     sizes = [math.log(entry["num_params"]) for entry in _anchors().values()]
     values = [math.log(entry["config"][field]) for entry in _anchors().values()]
     at = min(max(bisect.bisect(sizes, math.log(target)), 1), len(sizes) - 1)
@@ -97,7 +97,7 @@ def _interpolated(field: str, target: float) -> float:
 
 
 def _rounded_width(width: float) -> int:
-    """Return a width that divides into whole heads, coarser for wider models as published ones are."""
+    """Return a width that divides into whole heads, rounded more coarsely for wider models, as published ones are."""
     multiple = next(step for least, step in ((6144, 1024), (3072, 512), (0, 64)) if width >= least)
     return max(multiple, multiple * round(width / multiple))
 

@@ -17,7 +17,7 @@ from estimator.replay.reservation import Circumstances
 from estimator.tape import library, shipping
 from estimator.tape.recipe import Recipe, recipe
 from specs import METHODS, CatalogError, FinetunePlan, GpuSpec, LorafitError, ModelSpec, gib
-from specs.door import leave
+from specs.door import run_and_exit
 from specs.paths import assets
 
 _ASSETS = assets()
@@ -312,4 +312,4 @@ def measured_recipes() -> Iterator[Recipe]:
 
 
 if __name__ == "__main__":
-    leave(main)
+    run_and_exit(main)

@@ -1,6 +1,6 @@
-"""The nouns of LoRAFit: model, GPU, method, plan, units and errors; and what all doors share.
+"""The nouns of LoRAFit (model, GPU, method, plan, units, errors) and what every command line shares.
 
-Every package may import it; it imports the standard library only.
+Every package may import it; it imports only the standard library.
 """
 
 from specs.errors import CatalogError, DataError, LorafitError, PlanError, RunError, SpecError, TraceError

@@ -1,4 +1,4 @@
-"""What a plan refuses: wrong kinds, values out of range, contradictions; each in one sentence that names the field."""
+"""The checks of a plan: wrong types, values out of range, contradictions; each error names the field."""
 
 import math
 import re
@@ -39,7 +39,7 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "num_gpus": (1, 100_000),
 }
 _PATTERN_RANGES: Mapping[str, str] = {"rank_pattern": "r", "alpha_pattern": "lora_alpha"}
-"""Each pattern with the field whose range its numbers have."""
+"""For each pattern, the field whose range its numbers must be in."""
 
 # deepspeed/runtime/zero/config.py: offload_param needs stage 3; torch's CPUOffloadPolicy moves everything at once.
 _OFFLOADS: Mapping[str, tuple[str, ...]] = {
@@ -54,10 +54,10 @@ _QUANTIFIERS = re.compile(r"[*+]")
 
 
 def check(plan: PlanFields, annotations: Mapping[str, Any]) -> None:
-    """Refuse a plan that cannot be meant.
+    """Refuse a plan that makes no sense.
 
     Raises:
-        PlanError: Naming the first field that is of the wrong kind, out of range or contradicts another.
+        PlanError: Names the first field that has the wrong type, is out of range or contradicts another.
     """
     _check_types(plan, annotations)
     _check_ranges(plan)
@@ -67,21 +67,21 @@ def check(plan: PlanFields, annotations: Mapping[str, Any]) -> None:
 
 
 def known_method(name: str) -> Method:
-    """Return a method of the table, or refuse with the names there are."""
+    """Return a method by name, or refuse and list the names that exist."""
     if name not in METHODS:
         raise PlanError("method", f"must be one of {', '.join(METHODS)}", name)
     return METHODS[name]
 
 
-def _fits(value: object, annotation: Any) -> bool:
-    """Return whether a value is of an annotated kind; numbers are finite, and a bool is no number."""
+def _has_type(value: object, annotation: Any) -> bool:
+    """Return whether a value has an annotated type; numbers must be finite, and a bool is not a number."""
     origin = typing.get_origin(annotation)
     if origin is Literal:
         return any(value == choice and type(value) is type(choice) for choice in typing.get_args(annotation))
     if origin in {typing.Union, types.UnionType}:
-        return any(_fits(value, option) for option in typing.get_args(annotation))
+        return any(_has_type(value, option) for option in typing.get_args(annotation))
     if origin is tuple:
-        return isinstance(value, tuple) and _are_members(value, typing.get_args(annotation)[0])
+        return isinstance(value, tuple) and _has_members(value, typing.get_args(annotation)[0])
     if annotation is float:
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if annotation is int:
@@ -89,27 +89,29 @@ def _fits(value: object, annotation: Any) -> bool:
     return isinstance(value, annotation)
 
 
-def _are_members(values: tuple[Any, ...], member: Any) -> bool:
-    """Return whether the members of a tuple are names, of which there is one at least, or pairs of name and number."""
+def _has_members(values: tuple[Any, ...], member: Any) -> bool:
+    """Return whether a tuple holds names, at least one, or pairs of name and number."""
     if member is str:
         return bool(values) and all(isinstance(name, str) and name for name in values)
     kinds = typing.get_args(member)
-    return all(isinstance(pair, tuple) and len(pair) == len(kinds) and all(map(_fits, pair, kinds)) for pair in values)
+    return all(
+        isinstance(pair, tuple) and len(pair) == len(kinds) and all(map(_has_type, pair, kinds)) for pair in values
+    )
 
 
-def _kind(annotation: Any) -> str:
-    """Return how to say an annotation in a sentence."""
+def _in_words(annotation: Any) -> str:
+    """Return an annotation in words, for an error message."""
     origin = typing.get_origin(annotation)
     if origin is Literal:
         return ", ".join(str(choice) for choice in typing.get_args(annotation))
     if origin in {typing.Union, types.UnionType}:
-        return " or ".join(_kind(option) for option in typing.get_args(annotation))
+        return " or ".join(_in_words(option) for option in typing.get_args(annotation))
     if origin is tuple and typing.get_args(annotation)[0] is not str:
         return "a mapping of module names to whole numbers"
-    return _KINDS.get(origin or annotation, "empty")
+    return _WORDS_FOR_TYPES.get(origin or annotation, "empty")
 
 
-_KINDS: Mapping[Any, str] = {
+_WORDS_FOR_TYPES: Mapping[Any, str] = {
     float: "a finite number",
     int: "a whole number",
     bool: "true or false",
@@ -121,8 +123,8 @@ _KINDS: Mapping[Any, str] = {
 def _check_types(plan: PlanFields, annotations: Mapping[str, Any]) -> None:
     for name, annotation in annotations.items():
         value = getattr(plan, name)
-        if not _fits(value, annotation):
-            raise PlanError(name, f"must be {_kind(annotation)}", value)
+        if not _has_type(value, annotation):
+            raise PlanError(name, f"must be {_in_words(annotation)}", value)
 
 
 def _check_ranges(plan: PlanFields) -> None:
@@ -137,19 +139,20 @@ def _check_ranges(plan: PlanFields) -> None:
 
 
 def _check_patterns(plan: PlanFields) -> None:
-    """Refuse numbers out of range, and expressions that are none or that take for ever to match."""
+    """Refuse numbers out of range, and expressions that are invalid or could take forever to match."""
     for field, ranged in _PATTERN_RANGES.items():
         least, most = _RANGES[ranged]
         for name, number in getattr(plan, field):
             if not least <= number <= most:
                 raise PlanError(f"{field}: {name}", f"must lie between {least:,} and {most:,}", number)
             if not _is_quick_to_match(name):
-                way_out = "Write a name, such as q_proj, or layers\\.(0|1)\\..*q_proj"
-                raise PlanError(field, "names modules, or is an expression with at most two of * and +", name, way_out)
+                way_out = "Write a name such as q_proj, or layers\\.(0|1)\\..*q_proj"
+                rule = "must be a module name, or an expression with at most two of * and +"
+                raise PlanError(field, rule, name, way_out)
 
 
 def _is_quick_to_match(name: str) -> bool:
-    """Return whether a name is an expression whose matching cannot explode: no repetition of a group, few others."""
+    """Return whether a name is an expression that matches quickly: no repeated group, at most two quantifiers."""
     if not _NAME_PATTERN.fullmatch(name) or re.search(r"\)[*+]", name) or len(_QUANTIFIERS.findall(name)) > 2:
         return False
     try:
@@ -164,14 +167,14 @@ def _check_method(plan: PlanFields) -> None:
     for name, needed in method.preset.items():
         if getattr(plan, name) != needed:
             raise PlanError(
-                name, f"is {needed} under method {method.name}", getattr(plan, name), "Choose another method"
+                name, f"must be {needed} under method {method.name}", getattr(plan, name), "Choose another method"
             )
     if method.quantization is not None and plan.quantization != method.quantization:
         raise PlanError(
             f"load_in_{plan.quantization}" if plan.quantization != "none" else "method",
-            f"method {method.name} keeps the base model in {method.quantization.replace('none', '16 or 32 bit')}",
+            f"method {method.name} keeps the base model in {method.quantization.replace('none', '16- or 32-bit')}",
             plan.quantization,
-            "Choose qlora for 4 bit or lora-8bit for 8 bit",
+            "Choose qlora for 4-bit or lora-8bit for 8-bit",
         )
     if not method.has_rank and (plan.use_dora or plan.use_rslora or plan.loraplus_lr_ratio):
         raise PlanError("method", f"{method.label} has no LoRA adapter to apply DoRA, rsLoRA or LoRA+ to", plan.method)
@@ -179,30 +182,34 @@ def _check_method(plan: PlanFields) -> None:
 
 def _check_contradictions(plan: PlanFields) -> None:
     rules = (
-        (plan.load_in_4bit and plan.load_in_8bit, "load_in_8bit", "a model is loaded in 4 or in 8 bit, not both"),
+        (plan.load_in_4bit and plan.load_in_8bit, "load_in_8bit", "a model is loaded in 4-bit or in 8-bit, not both"),
         (plan.bf16 and plan.fp16, "fp16", "mixed precision is bf16 or fp16, not both"),
         (
             plan.prepare_kbit and plan.quantization == "none",
             "prepare_kbit",
-            "concerns quantized base models only",
+            "applies only to quantized base models",
         ),
         (
             plan.fp16 and plan.method == "full" and plan.dtype == "float16",
             "fp16",
-            "loss scaling cannot update weights that are float16 themselves: load them in float32",
+            "loss scaling cannot update weights that are themselves float16: load them in float32",
         ),
         (
             plan.method == "adalora" and plan.target_r >= plan.init_r,
             "target_r",
-            f"must be smaller than init_r ({plan.init_r}), from which AdaLoRA takes ranks away",
+            f"must be less than init_r ({plan.init_r}), from which AdaLoRA prunes ranks",
         ),
         (
             plan.method == "adalora" and 0 < plan.max_steps <= plan.tinit + plan.tfinal,
             "max_steps",
-            f"must be more than tinit + tfinal ({plan.tinit + plan.tfinal}), between which AdaLoRA moves ranks",
+            f"must be more than tinit + tfinal ({plan.tinit + plan.tfinal}): AdaLoRA prunes ranks in between",
         ),
         *(
-            (bool(getattr(plan, name)) and not plan.eval_split, name, "compares evaluations: set eval_split above 0")
+            (
+                bool(getattr(plan, name)) and not plan.eval_split,
+                name,
+                "needs evaluations to compare: set eval_split above 0",
+            )
             for name in ("load_best_model_at_end", "early_stopping_patience")
         ),
         (
@@ -213,12 +220,12 @@ def _check_contradictions(plan: PlanFields) -> None:
         (
             plan.num_gpus > 1 and plan.sharding == "none",
             "sharding",
-            "several GPUs need ddp, zero1, zero2, zero3 or fsdp",
+            "must be ddp, zero1, zero2, zero3 or fsdp on several GPUs",
         ),
         (
             plan.offload not in _OFFLOADS.get(plan.sharding, ("none",)),
             "offload",
-            f"under sharding {plan.sharding} must be {' or '.join(_OFFLOADS.get(plan.sharding, ('none',)))}",
+            f"must be {' or '.join(_OFFLOADS.get(plan.sharding, ('none',)))} with sharding {plan.sharding}",
         ),
     )
     for broken, subject, rule in rules:

@@ -1,4 +1,4 @@
-"""What every command line of LoRAFit does alike: how it reads a setting, and how it ends."""
+"""What all command lines of LoRAFit share: how they read a setting and how they exit."""
 
 import json
 import os
@@ -8,28 +8,28 @@ from typing import Any, NoReturn
 
 from specs.errors import PlanError
 
-_NOBODY_READS = 128 + 13
-"""What a shell reports for a program that wrote to a closed pipe (SIGPIPE)."""
+_BROKEN_PIPE_STATUS = 128 + 13
+"""The exit status a shell reports for a program that wrote to a closed pipe (SIGPIPE)."""
 
 
-def leave(main: Callable[[list[str]], int]) -> NoReturn:
-    """Carry out a command line and end the process with its status; quietly if nobody reads the output any more.
+def run_and_exit(main: Callable[[list[str]], int]) -> NoReturn:
+    """Run a command line and exit with its status; exit quietly if nobody reads the output any more.
 
-    Ignoring SIGPIPE, as Python does, is left as it is: its default would also end the process at a lost connection.
+    Python ignores SIGPIPE, and so does this: the default action would also end the process when a connection drops.
     https://docs.python.org/3/library/signal.html#note-on-sigpipe
     """
     try:
         status = _status(main)
         sys.stdout.flush()
     except BrokenPipeError:
-        # What is still buffered goes nowhere, so that the interpreter's own flush at the end finds nothing wrong.
+        # Discard what is still buffered, so that the interpreter's final flush does not fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = _NOBODY_READS
+        status = _BROKEN_PIPE_STATUS
     sys.exit(status)
 
 
 def _status(main: Callable[[list[str]], int]) -> int | str | None:
-    """Return what a command line ended with, also where argparse ended it, as after ``--help``."""
+    """Return the exit status of a command line, even if argparse exited by itself, as after ``--help``."""
     try:
         return main(sys.argv[1:])
     except SystemExit as ended:
@@ -37,14 +37,16 @@ def _status(main: Callable[[list[str]], int]) -> int | str | None:
 
 
 def setting(option: str, text: str) -> tuple[str, Any]:
-    """Return field and value of a text such as ``r=8``: the value as JSON, else as it stands, several names as a list.
+    """Return the field and value in a text such as ``r=8``.
+
+    The value is read as JSON if it is valid JSON, otherwise as text; names of modules become a list.
 
     Raises:
-        PlanError: If the text is no such pair.
+        PlanError: If the text is not of the form ``field=value``.
     """
     name, equals, value = text.partition("=")
     if not equals:
-        raise PlanError(option, "is written field=value", text)
+        raise PlanError(option, "must be written as field=value", text)
     try:
         return name, json.loads(value)
     except ValueError:

@@ -1,11 +1,11 @@
-"""Every error a person can cause, each with one sentence that says what, where, the rule and the way out."""
+"""Every error a person can cause; each is one sentence that gives subject, rule, value and way out."""
 
 
 class LorafitError(Exception):
-    """An error whose text is one sentence for a person: subject, rule, what was found, way out."""
+    """An error whose text is one sentence for a person: subject, rule, value found, way out."""
 
     def __init__(self, subject: str, rule: str, got: object = None, way_out: str = "") -> None:
-        """Compose the sentence; ``got`` is shown shortened and on one line, so that hostile input stays harmless."""
+        """Compose the sentence; ``got`` is shortened to one line, so that hostile input does no harm."""
         shown = "" if got is None else f", got {shortened(got)}"
         ending = f" {way_out.rstrip('.')}." if way_out else ""
         super().__init__(f"{subject}: {rule}{shown}.{ending}")
@@ -17,11 +17,11 @@ class SpecError(LorafitError):
 
 
 class PlanError(LorafitError):
-    """A plan with a value out of range, or one that contradicts itself."""
+    """A plan with a value out of range or with values that contradict each other."""
 
 
 class CatalogError(LorafitError):
-    """A fact that was asked for and could not be found or read."""
+    """A fact that could not be found or read."""
 
 
 class TraceError(LorafitError):
@@ -29,11 +29,11 @@ class TraceError(LorafitError):
 
 
 class DataError(LorafitError):
-    """A data set that cannot be trained on as it is."""
+    """A data set that cannot be trained on."""
 
 
 class RunError(LorafitError):
-    """A request that a run cannot fulfil in its state, or that its machine cannot."""
+    """A request that a run cannot meet, because of its state or its machine."""
 
 
 def shortened(value: object, limit: int = 80) -> str:

@@ -27,7 +27,7 @@ Schedule = Literal["linear", "cosine", "constant", "constant_with_warmup"]
 TargetModules = Literal["all-linear"] | tuple[str, ...]
 
 Pattern = tuple[tuple[str, int], ...]
-"""Module names or regular expressions, each with a number; a mapping in JSON. The first that matches counts."""
+"""Module names or regular expressions, each with a number; in JSON, a mapping. The first match counts."""
 
 PATTERNS = ("rank_pattern", "alpha_pattern")
 """Fields that hold a pattern."""
@@ -35,7 +35,7 @@ PATTERNS = ("rank_pattern", "alpha_pattern")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanFields:
-    """The fields of a plan and what follows from them, whether or not they may stand together."""
+    """The fields of a plan and what follows from them, without checks that they fit together."""
 
     model_name_or_path: str
     """Catalog name, Hub id, or folder of the base model."""
@@ -49,7 +49,7 @@ class PlanFields:
     lora_dropout: float = 0.0
     """Share of adapter inputs dropped in training."""
     target_modules: TargetModules = "all-linear"
-    """Last names of the modules with an adapter, or ``all-linear``: every linear layer but the output head."""
+    """Last part of the names of the adapted modules, or ``all-linear``: every linear layer except the output head."""
     bias: Bias = "none"
     """Which biases are trained besides the adapter."""
     use_rslora: bool = False
@@ -57,62 +57,62 @@ class PlanFields:
     init_lora_weights: Literal["default", "pissa", "gaussian"] = "default"
     """How A and B start; ``default`` is PEFT's ``True``: Kaiming-uniform A, zero B."""
     loraplus_lr_ratio: float | None = None
-    """LoRA+: learning rate of B over that of A; None trains both alike."""
+    """LoRA+: learning rate of B divided by that of A; None trains both at the same rate."""
     rank_pattern: Pattern = ()
-    """Modules with a rank of their own instead of ``r``."""
+    """Modules with their own rank instead of ``r``."""
     alpha_pattern: Pattern = ()
-    """Modules with a scale of their own instead of ``lora_alpha``."""
+    """Modules with their own scale instead of ``lora_alpha``."""
 
     init_r: int = 12
     """AdaLoRA: rank of every module at the start."""
     target_r: int = 8
     """AdaLoRA: rank of a module at the end, on average."""
     tinit: int = 0
-    """AdaLoRA: steps before ranks begin to be taken away."""
+    """AdaLoRA: first steps, before any rank is pruned."""
     tfinal: int = 0
-    """AdaLoRA: last steps, in which ranks stay."""
+    """AdaLoRA: last steps, during which ranks stay fixed."""
     deltaT: int = 1  # noqa: N815 - PEFT's name
-    """AdaLoRA: steps between two allocations of ranks."""
+    """AdaLoRA: steps between two rank allocations."""
 
     num_virtual_tokens: int = 20
-    """Prompt and prefix tuning: trained tokens before every sequence; ``max_length`` does not count them."""
+    """Prompt and prefix tuning: trained tokens in front of every sequence; ``max_length`` does not count them."""
     prompt_tuning_init: Literal["RANDOM", "SAMPLE_VOCAB"] = "RANDOM"
-    """Prompt tuning: whether virtual tokens start at random or as words of the vocabulary."""
+    """Prompt tuning: whether virtual tokens start as random numbers or as words of the vocabulary."""
 
     load_in_4bit: bool = False
     load_in_8bit: bool = False
     bnb_4bit_quant_type: QuantType = "nf4"
     bnb_4bit_use_double_quant: bool = True
-    """Whether the quantization constants are quantized too: 0.516 instead of 0.5625 bytes a weight."""
+    """Whether the quantization constants are quantized too: 0.516 instead of 0.5625 bytes per weight."""
     bnb_4bit_quant_storage: Literal["uint8", "bfloat16", "float16", "float32"] = "uint8"
-    """The dtype that packs the 4-bit weights; FSDP needs the one of the other weights."""
+    """The dtype that the 4-bit weights are packed into; FSDP needs that of the other weights."""
 
     dtype: Dtype = "bfloat16"
-    """The base model's weights that are not quantized, and the dtype that 4-bit layers compute in."""
+    """The dtype of the base model's unquantized weights, and the one that 4-bit layers compute in."""
     bf16: bool = False
     """Autocast to bfloat16 (mixed precision), transformers' ``bf16``."""
     fp16: bool = False
     """Autocast to float16 with loss scaling, transformers' ``fp16``."""
     adapter_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """The adapter's weights, gradients and optimizer states."""
+    """The dtype of the adapter's weights, gradients and optimizer states."""
     prepare_kbit: bool = False
-    """Whether PEFT's ``prepare_model_for_kbit_training`` raises what is not quantized to 32 bit."""
+    """Whether PEFT's ``prepare_model_for_kbit_training`` upcasts unquantized weights to 32-bit."""
 
     per_device_train_batch_size: int = 1
-    """Sequences of one forward pass on one device."""
+    """Sequences per forward pass on one device."""
     gradient_accumulation_steps: int = 1
-    """Forward and backward passes of one optimizer step."""
+    """Forward and backward passes per optimizer step."""
     max_length: int = 1024
-    """Longest sequence in tokens; longer ones are cut."""
+    """Longest sequence in tokens; longer ones are truncated."""
     packing: bool = False
-    """Whether short examples are joined to sequences of ``max_length``."""
+    """Whether short examples are joined into sequences of ``max_length``."""
     completion_only_loss: bool = True
-    """Whether the prompt's tokens are left out of the loss."""
+    """Whether prompt tokens are left out of the loss."""
     loss: Loss = "chunked"
     """``full``: logits of all positions at once; ``chunked``: TRL's default, a chunk of positions at a time."""
     attn_implementation: Attention = "sdpa"
     gradient_checkpointing: bool = False
-    """Whether activations are recomputed in the backward pass instead of kept."""
+    """Whether activations are recomputed in the backward pass instead of being kept."""
     use_reentrant: bool = False
     """Which of PyTorch's two checkpointing implementations is used."""
 
@@ -120,41 +120,41 @@ class PlanFields:
     learning_rate: float = 2e-4
     lr_scheduler_type: Schedule = "linear"
     warmup_steps: float = 0.03
-    """Steps of linear warm-up; under 1 a share of all steps."""
+    """Steps of linear warm-up; below 1, a share of all steps."""
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     num_train_epochs: float = 1.0
     max_steps: int = -1
-    """Optimizer steps in all; -1 lets ``num_train_epochs`` decide."""
+    """Total number of optimizer steps; -1 lets ``num_train_epochs`` decide."""
     logging_steps: int = 1
     save_steps: int = 100
     eval_split: float = 0.0
     """Share of the data held out for evaluation; 0 evaluates nothing."""
     seed: int = 42
     train_sampling_strategy: Literal["random", "group_by_length"] = "random"
-    """Order of the rows; ``group_by_length`` puts rows of like length into one batch, so that little is padded."""
+    """Order of the rows; ``group_by_length`` batches rows of similar length, so that little is padded."""
     load_best_model_at_end: bool = False
-    """Whether the weights with the lowest evaluation loss are kept as the result, not the last ones."""
+    """Whether the result is the weights with the lowest evaluation loss instead of the last ones."""
     early_stopping_patience: int | None = None
-    """Evaluations in a row without a lower loss that end the run; None lets it take all its steps."""
+    """Evaluations in a row without a lower loss after which the run ends; None lets it finish."""
     report_to: Literal["none", "wandb", "trackio"] = "none"
-    """Where metrics are also sent; each needs its package and the person's own account."""
+    """Where metrics are also sent; each service needs its package and the person's own account."""
 
     num_gpus: int = 1
     sharding: Sharding = "none"
     """How several devices share the work."""
     offload: Offload = "none"
-    """What lies in RAM instead of on the devices: DeepSpeed's ``offload_optimizer``, or with ``offload_param`` (FSDP's
-    ``cpu_offload``) all that is divided."""
+    """What is kept in RAM instead of on the devices: ``optimizer`` is DeepSpeed's ``offload_optimizer``; ``all`` adds
+    ``offload_param`` (FSDP's ``cpu_offload``), so everything that is sharded."""
 
     @property
     def keeps_base(self) -> bool:
-        """Whether the base model is there again with the adapter off: not after changed biases or PiSSA's weights."""
+        """Whether switching the adapter off gives the base model back: not with trained biases or PiSSA."""
         return METHODS[self.method].trains_adapter and self.bias == "none" and self.init_lora_weights != "pissa"
 
     @property
     def effective_batch_size(self) -> int:
-        """Sequences of one optimizer step over all devices."""
+        """Sequences per optimizer step over all devices."""
         return self.per_device_train_batch_size * self.gradient_accumulation_steps * self.num_gpus
 
     @property

@@ -21,7 +21,7 @@ class Method:
     quantization: Quantization | None = "none"
     """What bitsandbytes does to the frozen base model; None leaves it to ``load_in_4bit`` and ``load_in_8bit``."""
     preset: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
-    """Plan fields that make the method what it is; a plan of this method holds exactly these values."""
+    """Plan fields that define the method; every plan of this method has exactly these values."""
     summary: str
     """What it does, in one sentence."""
     source: str
@@ -34,11 +34,11 @@ class Method:
 
     @property
     def has_rank(self) -> bool:
-        """Whether ``r`` means something to it."""
+        """Whether the method uses ``r``."""
         return self.uses("r")
 
     def uses(self, field: str) -> bool:
-        """Return whether a plan field means something to it; the others are ignored."""
+        """Return whether the method uses a plan field; the others are ignored."""
         return field not in _ADAPTER_FIELDS or field in _FIELDS[self.peft_type]
 
 
@@ -67,7 +67,7 @@ _ENTRIES = (
         name="lora",
         label="LoRA",
         peft_type="LORA",
-        summary="The base model is frozen in 16 bit; two small matrices per target module are trained.",
+        summary="The base model is frozen in 16-bit; two small matrices per target module are trained.",
         source="Hu et al. 2021, LoRA, https://arxiv.org/abs/2106.09685",
     ),
     Method(
@@ -101,7 +101,7 @@ _ENTRIES = (
         label="DoRA",
         peft_type="LORA",
         preset=MappingProxyType({"use_dora": True}),
-        summary="LoRA on the direction of each weight, with its magnitude trained apart.",
+        summary="LoRA on the direction of each weight, with its magnitude trained separately.",
         source="Liu et al. 2024, DoRA, https://arxiv.org/abs/2402.09353",
     ),
     Method(
@@ -109,7 +109,7 @@ _ENTRIES = (
         label="AdaLoRA",
         peft_type="ADALORA",
         quantization=None,
-        summary="LoRA that starts with rank init_r everywhere and moves ranks to the modules that need them.",
+        summary="LoRA that starts with rank init_r everywhere and prunes the ranks that matter least.",
         source="Zhang et al. 2023, AdaLoRA, https://arxiv.org/abs/2303.10512",
     ),
     Method(
@@ -117,7 +117,7 @@ _ENTRIES = (
         label="IA3",
         peft_type="IA3",
         quantization=None,
-        summary="One vector per target module is trained, which scales what the module reads or returns.",
+        summary="One vector per target module is trained; it scales the module's input or output.",
         source="Liu et al. 2022, (IA)^3, https://arxiv.org/abs/2205.05638",
     ),
     Method(
@@ -125,9 +125,9 @@ _ENTRIES = (
         label="Prompt tuning",
         peft_type="PROMPT_TUNING",
         quantization=None,
-        # The virtual tokens stand before the row, of which packing makes one out of many.
+        # Virtual tokens come before each row, and packing joins many rows into one.
         preset=MappingProxyType({"packing": False}),
-        summary="Embeddings of virtual tokens are trained, which stand before every sequence.",
+        summary="The embeddings of virtual tokens in front of every sequence are trained.",
         source="Lester et al. 2021, Prompt Tuning, https://arxiv.org/abs/2104.08691",
     ),
     Method(
@@ -135,9 +135,9 @@ _ENTRIES = (
         label="Prefix tuning",
         peft_type="PREFIX_TUNING",
         quantization=None,
-        # PEFT 0.21, PeftModel._setup_prompt_encoder: the prefix lies in the cache, which checkpointing does without.
+        # PEFT 0.21, PeftModel._setup_prompt_encoder: the prefix is in the KV cache, which checkpointing does not use.
         preset=MappingProxyType({"packing": False, "gradient_checkpointing": False}),
-        summary="Keys and values of virtual tokens are trained, which every layer attends to.",
+        summary="Keys and values of virtual tokens that every layer attends to are trained.",
         source="Li and Liang 2021, Prefix-Tuning, https://arxiv.org/abs/2101.00190",
     ),
 )

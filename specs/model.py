@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from specs.errors import SpecError
 
-# Other names that transformers' configurations give to the same thing; the first that is present counts.
+# Other names that transformers' configurations use for the same thing; the first one present counts.
 _SPELLINGS: Mapping[str, tuple[str, ...]] = {
     "hidden_size": ("hidden_size", "n_embd", "d_model", "dim"),
     "num_hidden_layers": ("num_hidden_layers", "n_layer", "n_layers", "num_layers"),
@@ -18,7 +18,7 @@ _SPELLINGS: Mapping[str, tuple[str, ...]] = {
     "num_experts": ("num_local_experts", "num_experts", "n_routed_experts"),
 }
 
-# Wider than any published model by two orders of magnitude: what lies beyond is a broken or hostile file.
+# Two orders of magnitude above any published model: anything larger is a broken or hostile file.
 _LARGEST: Mapping[str, int] = {
     "hidden_size": 1_000_000,
     "num_hidden_layers": 10_000,
@@ -49,29 +49,29 @@ class ModelSpec:
     """Fewer than ``num_attention_heads`` under grouped-query attention."""
     head_dim: int
     intermediate_size: int
-    """Width of the feed-forward layer; of one expert's in some mixtures."""
+    """Width of the feed-forward layer; in some mixtures, of one expert."""
     vocab_size: int
     max_position_embeddings: int | None = None
-    """The longest sequence the model was made for, in tokens; None where the configuration names none."""
+    """The longest sequence the model was made for, in tokens; None if the configuration does not say."""
     tie_word_embeddings: bool = False
     """Whether lm_head shares the embedding's weights."""
     num_experts: int = 0
     """Experts per layer; 0 for a dense model."""
     num_params: int | None = None
-    """Exact number of parameters, tied weights once; None until it was counted."""
+    """Exact number of parameters, tied weights counted once; None until they are counted."""
     linear_modules: tuple[str, ...] = ()
-    """Last names of the linear modules that LoRA may target, such as ``q_proj``; empty until they are known."""
+    """Last part of the names of the linear modules that LoRA may target, such as ``q_proj``; empty if unknown."""
     expert_parameters: tuple[str, ...] = ()
     """Parameters that hold all experts of a layer as one tensor, such as ``experts.down_proj``: bitsandbytes leaves
-    them in 16 bit, and LoRA reaches them through ``target_parameters`` only."""
+    them in 16-bit, and LoRA reaches them only through ``target_parameters``."""
     config_json: str = field(default="{}", repr=False)
-    """The configuration as canonical JSON; of a multimodal model, its text tower's."""
+    """The configuration as canonical JSON; for a multimodal model, that of its text tower."""
     source: str = ""
-    """Where the configuration and the count are from."""
+    """Where the configuration and the parameter count come from."""
 
     @property
     def config(self) -> dict[str, Any]:
-        """The configuration as transformers' ``config.json`` has it."""
+        """The configuration as in transformers' ``config.json``."""
         loaded: dict[str, Any] = json.loads(self.config_json)
         return loaded
 
@@ -85,13 +85,13 @@ class ModelSpec:
         """Read the shapes out of a ``config.json``.
 
         Raises:
-            SpecError: If a field that decides shapes is missing, of the wrong kind, or out of range.
+            SpecError: If a field that decides shapes is missing, has the wrong type, or is out of range.
         """
         text = _text_tower(config, name)
         model_type = text.get("model_type")
         if not isinstance(model_type, str) or not model_type:
             raise SpecError(
-                f"{name}: model_type", "a config.json names the architecture", model_type, "Use the model's own file"
+                f"{name}: model_type", "must name the architecture", model_type, "Use the model's own config.json"
             )
         hidden_size = _size(text, "hidden_size", name)
         heads = _size(text, "num_attention_heads", name)
@@ -114,9 +114,9 @@ class ModelSpec:
 
 
 def _text_tower(config: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Return the text model's part of a configuration, refusing what is not a JSON object of finite numbers."""
+    """Return the text model's part of a configuration; refuse anything but plain JSON with finite numbers."""
     if not isinstance(config, Mapping):
-        raise SpecError(name, "a config.json holds one JSON object", type(config).__name__)
+        raise SpecError(name, "config.json must be one JSON object", type(config).__name__)
     text = config.get("text_config", config)
     if not isinstance(text, Mapping):
         raise SpecError(f"{name}: text_config", "must be a JSON object", type(text).__name__)
@@ -124,13 +124,13 @@ def _text_tower(config: Mapping[str, Any], name: str) -> dict[str, Any]:
         json.dumps(text, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise SpecError(
-            name, "a config.json holds finite numbers and plain JSON", None, "Use the model's own file"
+            name, "config.json must be plain JSON with finite numbers", None, "Use the model's own config.json"
         ) from error
     return dict(text)
 
 
 def _size(config: Mapping[str, Any], field_name: str, name: str, default: int | None = None) -> int:
-    """Return one whole number of a configuration under any of its spellings, checked against its range."""
+    """Return one whole number of a configuration under any of its names, checked against its range."""
     for spelling in _SPELLINGS.get(field_name, (field_name,)):
         value = config.get(spelling)
         if value is None:
@@ -147,7 +147,7 @@ def _size(config: Mapping[str, Any], field_name: str, name: str, default: int | 
 
 
 def _key_value_heads(config: Mapping[str, Any], heads: int, name: str) -> int:
-    """Return the number of key/value heads; Falcon says it with ``multi_query``."""
+    """Return the number of key/value heads; Falcon uses ``multi_query`` for it."""
     if config.get("multi_query") is True and not config.get("new_decoder_architecture"):
         return 1
     kv_heads = _size(config, "num_key_value_heads", name, default=_size(config, "num_kv_heads", name, default=heads))

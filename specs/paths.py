@@ -8,7 +8,7 @@ REPO = Path(__file__).resolve().parent.parent
 
 
 def assets() -> Path:
-    """Return the folder of shipped facts."""
+    """Return the folder of the data files that come with LoRAFit."""
     return REPO / "assets"
 
 
@@ -18,7 +18,7 @@ def runs() -> Path:
 
 
 def cache() -> Path:
-    """Return the folder of what can be fetched or computed again: ``$LORAFIT_CACHE``, or ``~/.cache/lorafit``."""
+    """Return the folder for what can be fetched or computed again: ``$LORAFIT_CACHE``, or ``~/.cache/lorafit``."""
     return _folder("LORAFIT_CACHE", Path.home() / ".cache" / "lorafit")
 
 

@@ -40,7 +40,7 @@ class FinetunePlan(PlanFields):
         """Build a plan from plain JSON values.
 
         Raises:
-            PlanError: If a field is unknown, missing, of the wrong kind, out of range, or contradicts another.
+            PlanError: If a field is unknown, missing, of the wrong type, out of range, or contradicts another.
         """
         if not isinstance(values, Mapping):
             raise PlanError("plan", "must be a JSON object", type(values).__name__)
@@ -71,7 +71,7 @@ class FinetunePlan(PlanFields):
 
     @classmethod
     def for_method(cls, method: str, model_name_or_path: str, **values: Any) -> Self:
-        """Return a plan of a method with what the method fixes filled in.
+        """Return a plan for a method, with the fields that the method fixes filled in.
 
         Raises:
             PlanError: If the method is unknown or a value contradicts it.
@@ -80,7 +80,7 @@ class FinetunePlan(PlanFields):
         return cls(model_name_or_path=model_name_or_path, method=method, **{**entry.preset, **values})
 
     def with_method(self, method: str) -> Self:
-        """Return this plan under another method: the old one's preset is undone, the new one's filled in."""
+        """Return this plan under another method: the old one's preset is undone, the new one's applied."""
         defaults = {entry.name: entry.default for entry in dataclasses.fields(self)}
         fixed = {*checks.known_method(self.method).preset, "load_in_4bit", "load_in_8bit"}
         undone = {name: defaults[name] for name in fixed}

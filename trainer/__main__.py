@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from catalog import machine
 from specs import DataError, FinetunePlan, LorafitError, PlanError, gib, paths
-from specs.door import leave
+from specs.door import run_and_exit
 from trainer.data.doctor import examined
 from trainer.data.layouts import Turn, first_example
 from trainer.data.reading import is_hub_id
@@ -399,4 +399,4 @@ def _model_path(plan: FinetunePlan) -> str:
 
 
 if __name__ == "__main__":
-    leave(main)
+    run_and_exit(main)

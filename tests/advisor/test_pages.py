@@ -106,7 +106,7 @@ def test_the_command_line_answers_in_json():
         pytest.param(["--model", LLAMA, "--task", "poetry"], "task: must be one of", id="unknown task"),
         pytest.param(["--model", LLAMA, "--dataset-rows", "0"], "dataset_rows: must be at least 1", id="no rows"),
         pytest.param(["--model", LLAMA, "--vram-gib", "x"], "Argument --vram-gib: invalid", id="no number"),
-        pytest.param(["--model", LLAMA, "--pin", "r"], "--pin: is written field=value", id="half a pin"),
+        pytest.param(["--model", LLAMA, "--pin", "r"], "--pin: must be written as field=value", id="half a pin"),
         pytest.param(["--vram-gib", "24"], "The following arguments are required: --model", id="no model"),
     ],
 )

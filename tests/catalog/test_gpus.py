@@ -59,7 +59,7 @@ def test_a_card_is_found_by(text, name):
         pytest.param("99999gb", "must lie between", id="impossible memory"),
     ],
 )
-def test_what_names_no_single_card_is_refused_with_a_way_out(text, part):
+def test_a_name_of_no_card_or_several_is_refused_with_a_way_out(text, part):
     with pytest.raises(CatalogError, match=part):
         gpus.find(text)
 
@@ -93,7 +93,7 @@ def test_the_driver_names_a_card_of_the_catalog(driver_name, mib, name):
     assert spec.usable_bytes <= mib * 2**20
 
 
-def test_a_card_that_nobody_knows_is_taken_as_the_driver_reports_it():
+def test_an_unknown_card_is_taken_as_the_driver_reports_it():
     spec = machine.detected("NVIDIA Future 9", 100 * GIB, (13, 0))
     assert (spec.name, spec.memory_bytes, spec.bf16) == ("Future 9", 100 * GIB, True)
     assert spec.usable_bytes == round(98 * GIB)
@@ -105,7 +105,7 @@ def test_this_machine_has_a_device_with_free_memory():
         assert device.gpu.name
 
 
-def test_a_processor_without_its_file_is_still_named():
+def test_a_cpu_without_cpuinfo_still_has_a_name():
     name, flags = machine._cpuinfo(Path("/no/such/file"))
     assert name
     assert not flags
@@ -168,7 +168,7 @@ def test_any_card_of_a_size_is_as_fast_as_the_middle_of_the_cards_that_have_it()
     assert gpus.find("RTX 4090").throughput_spread == 1
 
 
-def test_this_machines_processor_knows_its_throughput_or_says_nothing():
+def test_this_machines_cpu_has_a_throughput_or_none_if_the_clock_is_unknown():
     spec = machine.processor().gpu
     assert spec.float32_tflops is None or 0.001 < spec.float32_tflops < 100
     assert spec.half_tflops is None

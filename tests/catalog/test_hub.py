@@ -1,4 +1,4 @@
-"""The Hub is a real HTTP server of this machine that answers as the Hub does; huggingface_hub is the real client."""
+"""The Hub is a real HTTP server on this machine that answers like the Hub; huggingface_hub is the real client."""
 
 import json
 import os
@@ -80,7 +80,7 @@ def test_a_hub_model_is_read_and_later_found_without_the_network(endpoint, tmp_p
         pytest.param("org/code", "needs its own code", id="brings code"),
     ],
 )
-def test_what_the_hub_does_not_give_is_said_in_one_sentence(endpoint, tmp_path, name, part):
+def test_what_the_hub_does_not_give_is_explained_in_one_sentence(endpoint, tmp_path, name, part):
     done = asked(name, endpoint, tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert part in done.stderr

@@ -56,7 +56,7 @@ DIFFERENT = [entry for entry in ENTRIES if "published" in entry and "whole" not 
 
 
 @pytest.mark.parametrize("entry", [pytest.param(entry, id=entry["name"]) for entry in DIFFERENT])
-def test_where_the_published_number_differs_the_reason_accounts_for_the_whole_difference(entry):
+def test_a_published_number_that_differs_has_a_reason_that_accounts_for_the_whole_difference(entry):
     difference = abs(entry["published"]["params"] - entry["num_params"])
     text = entry["published"]["difference"]
     products = [int(a) * int(b) * int(c or 1) for a, b, c in re.findall(r"(\d+) x (\d+)(?: x (\d+))?", text)]
@@ -208,18 +208,18 @@ def test_latent_attention_has_the_query_projections_it_is_built_with(written, mo
     assert set(models.find(written(config)).linear_modules) == set(linear_modules(built(config)))
 
 
-def test_a_silent_config_ties_its_head_as_its_type_does(written):
+def test_a_config_that_does_not_say_ties_its_head_as_its_type_does(written):
     assert models.find(written({**LLAMA, "model_type": "gemma"})).tie_word_embeddings is True
     assert models.find(written(LLAMA)).tie_word_embeddings is False
 
 
-def test_of_a_multimodal_config_the_text_tower_counts(written):
+def test_the_text_tower_of_a_multimodal_config_is_the_model(written):
     text = next(entry["config"] for entry in ENTRIES if entry["name"] == "google/gemma-3-4b-it")
     spec = models.find(written({"model_type": "gemma3", "text_config": text, "vision_config": {"hidden_size": 1152}}))
     assert (spec.model_type, spec.num_params) == ("gemma3_text", 3_880_263_168)
 
 
-def test_a_text_tower_may_leave_out_what_is_its_types_default(written):
+def test_a_text_tower_may_leave_out_the_defaults_of_its_type(written):
     text = {"model_type": "gemma3_text", "hidden_size": 2560, "intermediate_size": 10240, "num_hidden_layers": 34}
     spec = models.find(written({"model_type": "gemma3", "text_config": {**text, "sliding_window": 1024}}))
     assert (spec.num_params, spec.num_attention_heads, spec.vocab_size) == (3_880_263_168, 8, 262_208)
@@ -228,7 +228,7 @@ def test_a_text_tower_may_leave_out_what_is_its_types_default(written):
 
 BROKEN = [
     pytest.param(b"{", "is not valid JSON", id="torn file"),
-    pytest.param(b"\xff\xfe\x00", "is not valid JSON", id="no text"),
+    pytest.param(b"\xff\xfe\x00", "is not valid JSON", id="not text"),
     pytest.param(b"[" * 100_000, "is not valid JSON", id="nesting bomb"),
     pytest.param(b"[1]", "must hold one JSON object", id="a list"),
     pytest.param(b'{"hidden_size": NaN}', "is not valid JSON", id="NaN"),
@@ -239,12 +239,12 @@ BROKEN = [
     pytest.param({**LLAMA, "hidden_size": "64"}, "must be a whole number", id="text for a number"),
     pytest.param({"model_type": "llama"}, "is missing", id="missing fields"),
     pytest.param({**LLAMA, "model_type": "lama"}, "nearest: ", id="unknown type"),
-    pytest.param({**LLAMA, "model_type": ["llama"]}, "names the architecture", id="a list as type"),
+    pytest.param({**LLAMA, "model_type": ["llama"]}, "must name the architecture", id="a list as type"),
     pytest.param({"model_type": "mamba", "hidden_size": 64}, "attention layers", id="no attention"),
-    pytest.param({**LLAMA, "text_config": 7}, "must be a JSON object", id="text_config no object"),
+    pytest.param({**LLAMA, "text_config": 7}, "must be a JSON object", id="text_config that is not an object"),
     pytest.param({**LLAMA, "auto_map": {"AutoModel": "x.Y"}}, "needs its own code", id="its own code"),
     pytest.param(
-        {**LLAMA, "quantization_config": {"quant_method": "gptq"}}, "quantized already", id="quantized checkpoint"
+        {**LLAMA, "quantization_config": {"quant_method": "gptq"}}, "already quantized", id="quantized checkpoint"
     ),
 ]
 
@@ -263,7 +263,7 @@ def test_a_config_that_cannot_be_used_is_refused_in_one_sentence(written, conten
         st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8), st.lists),
     )
 )
-def test_whatever_a_config_says_it_is_a_model_or_one_sentence(changes):
+def test_any_config_gives_a_model_or_one_sentence(changes):
     try:
         spec = models.described({**LLAMA, **changes}, name="x", source="test")
     except LorafitError as refused:
@@ -280,17 +280,17 @@ def test_whatever_a_config_says_it_is_a_model_or_one_sentence(changes):
         pytest.param("", "is not in the catalog", id="nothing"),
         pytest.param("x\0y", "is not in the catalog", id="a zero byte"),
         pytest.param("a" * 10_000, "is not in the catalog", id="longer than a path"),
-        pytest.param("../../etc/passwd\n", "is not", id="a path that is no model"),
-        pytest.param("/dev/zero", "holds no config.json", id="a device"),
+        pytest.param("../../etc/passwd\n", "is not", id="a path that is not a model"),
+        pytest.param("/dev/zero", "has no config.json", id="a device"),
         pytest.param("0.001B", "must lie between", id="too small"),
         pytest.param("9000T", "must lie between", id="too large"),
     ],
 )
-def test_what_names_no_model_is_refused_with_a_way_out(text, part):
+def test_a_name_of_no_model_is_refused_with_a_way_out(text, part):
     with pytest.raises(CatalogError, match=part):
         models.find(text)
 
 
 def test_a_folder_without_a_config_says_so(tmp_path):
-    with pytest.raises(CatalogError, match="holds no config"):
+    with pytest.raises(CatalogError, match="has no config"):
         models.find(str(tmp_path))

@@ -47,7 +47,7 @@ def test_a_table_has_every_method(capsys):
         pytest.param(["--method", "magic"], "must be one of", id="unknown method"),
         pytest.param(["--model", "no/such model"], "model", id="unknown model"),
         pytest.param(["--optim", "magic"], "optim", id="unknown optimizer"),
-        pytest.param(["--offload", "all"], "under sharding none", id="offload without a strategy"),
+        pytest.param(["--offload", "all"], "with sharding none", id="offload without a strategy"),
         pytest.param(["--target-modules", "q_porj"], "Nearest: q_proj", id="misspelt module"),
     ],
 )

@@ -1,4 +1,4 @@
-"""A command line whose reader has gone ends without complaint."""
+"""A command line whose reader has gone exits without complaint."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize(("module", "arguments"), COMMANDS.items(), ids=COMMANDS)
-def test_a_command_line_ends_quietly_when_nobody_reads_on(tmp_path, module, arguments):
+def test_a_command_line_exits_quietly_when_nobody_reads_any_more(tmp_path, module, arguments):
     reading, writing = os.pipe()
     os.close(reading)
     ended = subprocess.run(

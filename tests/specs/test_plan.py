@@ -44,28 +44,28 @@ def test_patterns_survive_json_in_their_order_as_mappings(pattern: dict[str, int
     ("values", "subject"),
     [
         pytest.param({"r": 0}, "r", id="rank zero"),
-        pytest.param({"r": True}, "r", id="a boolean is no number"),
-        pytest.param({"r": "8"}, "r", id="text is no number"),
+        pytest.param({"r": True}, "r", id="a boolean is not a number"),
+        pytest.param({"r": "8"}, "r", id="text is not a number"),
         pytest.param({"learning_rate": math.nan}, "learning_rate", id="NaN"),
         pytest.param({"learning_rate": math.inf}, "learning_rate", id="infinity"),
         pytest.param({"max_length": 10**12}, "max_length", id="absurd length"),
         pytest.param({"target_modules": ()}, "target_modules", id="no targets"),
-        pytest.param({"target_modules": "q_proj"}, "target_modules", id="a bare name is no list"),
+        pytest.param({"target_modules": "q_proj"}, "target_modules", id="a bare name is not a list"),
         pytest.param({"optim": "adam"}, "optim", id="unknown optimizer"),
         pytest.param({"max_steps": 0}, "max_steps", id="zero steps"),
-        pytest.param({"load_in_8bit": True}, "load_in_8bit", id="4 and 8 bit at once"),
-        pytest.param({"load_in_4bit": False}, "load_in_4bit", id="QLoRA without 4 bit"),
+        pytest.param({"load_in_8bit": True}, "load_in_8bit", id="4-bit and 8-bit at once"),
+        pytest.param({"load_in_4bit": False}, "load_in_4bit", id="QLoRA without 4-bit"),
         pytest.param({"bf16": True, "fp16": True}, "fp16", id="two mixed precisions"),
-        pytest.param({"num_gpus": 2}, "sharding", id="two GPUs and no way to share"),
+        pytest.param({"num_gpus": 2}, "sharding", id="two GPUs without sharding"),
         pytest.param({"sharding": "fsdp"}, "sharding", id="sharding on one GPU"),
         pytest.param({"model_name_or_path": "  "}, "model_name_or_path", id="no model"),
         pytest.param({"rank_pattern": {"q_proj": 0}}, "rank_pattern: q_proj", id="rank zero in a pattern"),
         pytest.param({"rank_pattern": {"q_proj": "8"}}, "rank_pattern", id="text in a pattern"),
-        pytest.param({"rank_pattern": ["q_proj"]}, "rank_pattern", id="a list is no pattern"),
-        pytest.param({"rank_pattern": {"(": 8}}, "rank_pattern", id="no regular expression"),
-        pytest.param({"alpha_pattern": {"(a+)+$": 8}}, "alpha_pattern", id="an expression that explodes"),
+        pytest.param({"rank_pattern": ["q_proj"]}, "rank_pattern", id="a list is not a pattern"),
+        pytest.param({"rank_pattern": {"(": 8}}, "rank_pattern", id="not a regular expression"),
+        pytest.param({"alpha_pattern": {"(a+)+$": 8}}, "alpha_pattern", id="an expression that backtracks without end"),
         pytest.param({"alpha_pattern": {".*.*.*q": 8}}, "alpha_pattern", id="many repetitions"),
-        pytest.param({"method": "adalora", "init_r": 8, "target_r": 8}, "target_r", id="no rank to take away"),
+        pytest.param({"method": "adalora", "init_r": 8, "target_r": 8}, "target_r", id="no rank to prune"),
         pytest.param({"method": "adalora", "max_steps": 9, "tinit": 5, "tfinal": 4}, "max_steps", id="no step left"),
         pytest.param({"method": "ia3", "use_dora": True}, "method", id="DoRA without matrices"),
         pytest.param({"method": "prefix-tuning", "gradient_checkpointing": True}, "gradient_checkpointing", id="cache"),
@@ -122,14 +122,14 @@ def test_autocast_decides_the_compute_dtype() -> None:
 
 
 @pytest.mark.parametrize("method", ["adalora", "ia3", "prompt-tuning", "prefix-tuning"])
-def test_adapters_other_than_lora_go_over_a_base_of_any_quantization(method: str) -> None:
+def test_adapters_other_than_lora_work_on_a_base_of_any_quantization(method: str) -> None:
     for values, quantization in (({}, "none"), ({"load_in_4bit": True}, "4bit"), ({"load_in_8bit": True}, "8bit")):
         plan = FinetunePlan.for_method(method, "m", **values)
         assert plan.quantization == quantization
         assert plan.with_method("lora") == FinetunePlan.for_method("lora", "m")
 
 
-def test_every_field_of_an_adapter_means_something_to_some_method() -> None:
+def test_every_field_of_an_adapter_is_used_by_some_method() -> None:
     fields = {entry.name for entry in dataclasses.fields(FinetunePlan)}
     used = {method.name: {field for field in fields if method.uses(field)} for method in METHODS.values()}
     assert set().union(*used.values()) == fields
