@@ -1,7 +1,7 @@
-"""Recommended hyperparameters for a model, card, data and task, each with reason, source and confidence.
+"""Recommended hyperparameters for a model, GPU, data and task, each with reason, source and confidence.
 
-Doors and pages call it. It is pure: it imports specs alone, is handed what prices a plan, and never imports torch,
-streamlit or whatever reads files.
+Command lines and pages call it. It is pure: it imports only specs, gets the function that prices a plan as an argument,
+and never imports torch, streamlit or anything that reads files.
 """
 
 from advisor.advice import Advice, Caution, Confidence, Source

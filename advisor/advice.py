@@ -1,4 +1,4 @@
-"""What an advice consists of: a value, what else is acceptable, why, who says so, and how surely."""
+"""What a piece of advice consists of: a value, what else is acceptable, why, who says so, and how sure it is."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ from specs import FinetunePlan
 
 
 class Confidence(StrEnum):
-    """How well the evidence carries a value."""
+    """How well the evidence supports a value."""
 
     HIGH = "high"
-    """Two or more independent measurements, or a fact of the library."""
+    """Two or more independent measurements, or a fact about the library."""
     MEDIUM = "medium"
     """One measurement, or many shipped defaults that agree."""
     LOW = "low"
@@ -44,20 +44,20 @@ class Source:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Advice:
-    """One field of the plan as it is recommended."""
+    """The recommendation for one field of the plan."""
 
     field: str
     value: Any
     range: tuple[Any, ...]
-    """Of a number the least and the most that is acceptable; else every acceptable value."""
+    """For a number, the lowest and the highest acceptable value; otherwise every acceptable value."""
     reason: str
-    """One sentence that names the inputs the value follows from."""
+    """One sentence that names the inputs that the value follows from."""
     source: Source
     confidence: Confidence = Confidence.MEDIUM
 
     @property
     def is_interval(self) -> bool:
-        """Whether ``range`` holds the two ends of an interval."""
+        """Whether ``range`` is the two ends of an interval."""
         return len(self.range) == 2 and all(_is_number(end) for end in self.range)
 
     def accepts(self, value: Any) -> bool:
@@ -80,11 +80,11 @@ class Advice:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One field's rule: how it decides, what its reason must name, and when the field means anything."""
+    """The rule for one field: how it decides, what its reason must name, and when the field applies."""
 
     field: str
     decide: Callable[[Situation, FinetunePlan], Advice]
-    """From the situation and the plan as decided so far."""
+    """Takes the situation and the plan as decided so far."""
     uses: tuple[str, ...]
     """The inputs of the decision: names that ``Situation.phrase`` knows, or earlier fields of the plan."""
     applies: Callable[[FinetunePlan], bool] = lambda _plan: True
@@ -92,7 +92,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Caution:
-    """Something about a plan that a person should know before the start."""
+    """Something a person should know about a plan before starting it."""
 
     field: str
     text: str
@@ -107,11 +107,11 @@ class Caution:
 
 
 class Estimate(Protocol):
-    """What the advisor reads of a memory estimate."""
+    """The part of a memory estimate that the advisor reads."""
 
     @property
     def used_bytes(self) -> int:
-        """Bytes of the device that the run uses at its peak."""
+        """Bytes that the run uses on the device at its peak."""
 
     @property
     def trainable_params(self) -> int:
@@ -123,26 +123,26 @@ class Estimate(Protocol):
 
     @property
     def components(self) -> Mapping[str, int]:
-        """Bytes by part; their sum is ``used_bytes``."""
+        """Bytes by component; their sum is ``used_bytes``."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the estimate as plain JSON values."""
 
 
 Price = Callable[[FinetunePlan], Estimate]
-"""What a plan costs in memory on the situation's device."""
+"""Estimates the memory of a plan on the situation's device."""
 
-AtLeast = Callable[[FinetunePlan], int]
-"""Bytes that a plan uses at the very least: much cheaper to say than its price."""
+LowerBound = Callable[[FinetunePlan], int]
+"""Returns bytes that a plan uses at the very least: much cheaper to compute than its price."""
 
 
-def unbounded(_plan: FinetunePlan) -> int:
-    """Return 0: nothing is known of a plan before it is priced."""
+def no_lower_bound(_plan: FinetunePlan) -> int:
+    """Return 0: nothing is known about a plan before it is priced."""
     return 0
 
 
 def spelled(value: Any) -> str:
-    """Return a plan's value as text shows it."""
+    """Return a plan's value as text."""
     named: Mapping[Any, str] = {True: "on", False: "off", None: "none"}
     if value is None or isinstance(value, bool):
         return named[value]

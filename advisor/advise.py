@@ -1,11 +1,11 @@
-"""The advice itself: rules wish, the search fits, and every field is explained from the plan that came out."""
+"""The advice itself: rules propose, the search makes it fit, and every field of the result is explained."""
 
 import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
 from advisor import levers, sources, speed, warnings
-from advisor.advice import Advice, AtLeast, Caution, Confidence, Estimate, Price, Rule, spelled, unbounded
+from advisor.advice import Advice, Caution, Confidence, Estimate, LowerBound, Price, Rule, no_lower_bound, spelled
 from advisor.levers import Alternative, Lever
 from advisor.rules import RULE_SETS, classic, contradictions
 from advisor.search import HEADROOM, Fit, Search
@@ -16,21 +16,21 @@ from specs import METHODS, FinetunePlan, PlanError, gib
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recommendation:
-    """The plan for a situation, why it is so, what it costs, and what else there is."""
+    """The plan for a situation, the reasons for it, what it costs, and the alternatives."""
 
     plan: FinetunePlan
     advice: tuple[Advice, ...]
     estimate: Estimate
     fits: bool
     headroom: float
-    """Share of the available memory that stays free."""
+    """Share of the available memory that is left free."""
     alternatives: tuple[Alternative, ...]
     levers: tuple[Lever, ...]
     warnings: tuple[Caution, ...]
     speed: Speed | None
-    """Time of a step; None where the device's throughput is unknown."""
+    """Time of a step; None if the device's throughput is unknown."""
     speed_unknown: str
-    """Why there is no speed; empty where there is one."""
+    """Why there is no speed; empty if there is one."""
 
     def advised(self, field: str) -> Advice:
         """Return the advice on one field.
@@ -41,7 +41,7 @@ class Recommendation:
         for advice in self.advice:
             if advice.field == field:
                 return advice
-        raise PlanError(field, f"is not advised under method {self.plan.method}")
+        raise PlanError(field, f"has no advice under method {self.plan.method}")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the recommendation as plain JSON values."""
@@ -60,18 +60,18 @@ class Recommendation:
 
 
 def advise(
-    situation: Situation, *, rules: str = "evidence", price: Price, at_least: AtLeast = unbounded
+    situation: Situation, *, rules: str = "evidence", price: Price, at_least: LowerBound = no_lower_bound
 ) -> Recommendation:
     """Recommend a plan for a situation.
 
     Args:
-        situation: Model, device, data, task, goal and fixed choices.
-        rules: ``evidence``, or ``classic`` for the textbook table as it stands.
-        price: What a plan costs in memory; asked about 10 times.
-        at_least: What a plan certainly uses; what it rules out is not priced.
+        situation: Model, device, data, task, goal and pinned fields.
+        rules: ``evidence``, or ``classic`` for the textbook table unchanged.
+        price: Estimates the memory of a plan; called about 10 times.
+        at_least: Bytes that a plan certainly uses; plans that it rules out are not priced.
 
     Raises:
-        PlanError: If the rule set is unknown or the fixed choices contradict each other.
+        PlanError: If the rule set is unknown or pinned fields contradict each other.
     """
     if rules not in RULE_SETS:
         raise PlanError("rules", f"must be one of {', '.join(RULE_SETS)}", rules)
@@ -79,7 +79,7 @@ def advise(
     search = Search(situation, rule_set, price, at_least)
     if rules == "classic":
         plan = search.drafted(classic.method(situation))
-        fit = search.as_it_is(plan)
+        fit = search.unchanged(plan)
         advice = (classic.method_advice(situation), *_explained(search, fit, rule_set))
         cautions = (
             *contradictions.disagreements(situation, fit.plan, fit.estimate),
@@ -99,23 +99,23 @@ def advise(
         levers=levers.levers(search, fit),
         warnings=cautions,
         speed=speed.step_speed(situation, fit.plan),
-        speed_unknown=speed.unknown_because(situation, fit.plan),
+        speed_unknown=speed.why_unknown(situation, fit.plan),
     )
 
 
 def _method_advice(situation: Situation, fit: Fit) -> Advice:
-    """Return why the search took this method."""
+    """Return why the search chose this method."""
     plan, memory = fit.plan, situation.phrase("memory")
     label = METHODS[plan.method].label
     used = gib(fit.estimate.used_bytes)
     better = [f"{METHODS[name].label} needs at least {gib(needed)}" for name, needed in fit.refused.items()]
     outcome = f"{label} uses {used} of {memory} on {situation.gpu.name} for {situation.phrase('model')}"
     if "method" in situation.pins:
-        reason = f"You fixed it; {outcome}."
+        reason = f"You set this; {outcome}."
     elif not fit.fits:
-        reason = f"Nothing fits: {'; '.join(better)}. {outcome}, the least of all."
+        reason = f"Nothing fits: {'; '.join(better)}. {outcome}, less than any other plan."
     elif situation.goal == "memory":
-        reason = f"{outcome}: 4 bits a weight is the least."
+        reason = f"{outcome}: 4 bits per weight need the least memory."
     elif better and plan.method not in fit.refused:
         reason = f"{'; '.join(better)}; {outcome}, the highest precision that fits."
     else:
@@ -131,13 +131,13 @@ def _method_advice(situation: Situation, fit: Fit) -> Advice:
 
 
 def _acceptable_methods(fit: Fit) -> tuple[str, ...]:
-    """Return the chosen method and what costs no more memory."""
+    """Return the chosen method and those that cost no more memory."""
     more = {"lora": ("lora-8bit", "qlora", "rslora", "dora"), "full": ("lora", "qlora")}
     return (fit.plan.method, *more.get(fit.plan.method, ()))
 
 
 def _explained(search: Search, fit: Fit, rule_set: tuple[Rule, ...]) -> tuple[Advice, ...]:
-    """Return the advice on every field that means something to the plan."""
+    """Return the advice on every field that applies to the plan."""
     return tuple(
         _adjusted(search.situation, rule.decide(search.situation, fit.plan), fit)
         for rule in rule_set
@@ -146,11 +146,11 @@ def _explained(search: Search, fit: Fit, rule_set: tuple[Rule, ...]) -> tuple[Ad
 
 
 def _adjusted(situation: Situation, advice: Advice, fit: Fit) -> Advice:
-    """Return an advice with the value the plan really has, and why it differs from the rule's wish."""
+    """Return advice with the value that the plan really has, and why it differs from what the rule proposed."""
     value = getattr(fit.plan, advice.field)
     if advice.field in situation.pins:
         return dataclasses.replace(
-            advice, value=value, reason=f"You fixed it; the advice would be {spelled(advice.value)}. {advice.reason}"
+            advice, value=value, reason=f"You set this; the advice would be {spelled(advice.value)}. {advice.reason}"
         )
     if value == advice.value:
         return advice
@@ -163,13 +163,13 @@ def _adjusted(situation: Situation, advice: Advice, fit: Fit) -> Advice:
 
 
 def _cause(situation: Situation, advice: Advice, fit: Fit) -> str:
-    """Return the sentence that says why the search took another value than wished."""
+    """Return the sentence that says why the search chose another value than the rule."""
     value, memory = getattr(fit.plan, advice.field), situation.phrase("memory")
     free = f"{fit.headroom:.0%} of {memory}"
     if advice.field == "gradient_checkpointing":
-        kept = "memory is short, so activations are recomputed" if value else "activations are kept: faster, and"
-        return f"Here {kept} {'and ' if value else ''}{free} stays free."
-    return f"Here {spelled(value)} instead of {spelled(advice.value)}, so that {free} stays free."
+        kept = "memory is short, so activations are recomputed" if value else "activations are kept, which is faster"
+        return f"Here {kept}; {free} is left free."
+    return f"Here {spelled(value)} instead of {spelled(advice.value)}, so that {free} is left free."
 
 
 def _widened(advice: Advice, value: Any) -> tuple[Any, ...]:

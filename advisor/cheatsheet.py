@@ -1,4 +1,4 @@
-"""The cheat sheet: the plan for a situation, why, what it costs, and what to do next, on one page."""
+"""The cheat sheet: the plan for a situation, its reasons, what it costs and what to do next, on one page."""
 
 from collections.abc import Iterator, Sequence
 
@@ -27,7 +27,7 @@ _MAIN_FIELDS = (
     "dtype",
     "sharding",
 )
-"""What people ask for; the rest stays in the plan file."""
+"""The settings that people ask about; the rest stay in the plan file."""
 
 
 def markdown(situation: Situation, recommendation: Recommendation, *, rules: str = "evidence") -> str:
@@ -55,7 +55,7 @@ def cheat_sheet(situation: Situation, recommendation: Recommendation, *, rules: 
                 names_first=True,
             ),
             Section(heading="Memory by part", head=("Part", "Bytes"), rows=[*_parts(recommendation)]),
-            Section(heading="Take care", rows=[(str(caution),) for caution in recommendation.warnings]),
+            Section(heading="Warnings", rows=[(str(caution),) for caution in recommendation.warnings]),
             Section(
                 heading="To save memory", rows=[(f"{lever.text}; {lever.cost}",) for lever in recommendation.levers]
             ),
@@ -71,12 +71,12 @@ def cheat_sheet(situation: Situation, recommendation: Recommendation, *, rules: 
 
 
 SYMPTOMS: Sequence[tuple[str, str]] = (
-    ("Out of memory", "pull the first change of the list above"),
-    ("Loss jumps or is NaN", "halve learning_rate; in float16 watch for overflow"),
-    ("Loss does not fall", "check that answers are not cut by max_length; then double learning_rate; r last"),
+    ("Out of memory", "make the first change in the list above"),
+    ("Loss jumps or is NaN", "halve learning_rate; with float16, watch for overflow"),
+    ("Loss does not fall", "check that max_length does not truncate answers; then double learning_rate; change r last"),
     ("Held-out loss rises while the loss falls", "fewer epochs, then more data; a smaller r forgets less"),
 )
-"""What people meet first, and what to try."""
+"""The most common problems, and what to try."""
 
 
 def verdict(situation: Situation, recommendation: Recommendation) -> str:
@@ -85,13 +85,13 @@ def verdict(situation: Situation, recommendation: Recommendation) -> str:
     memory = situation.phrase("memory")
     if not recommendation.fits:
         helps = next((lever for lever in recommendation.levers if lever.fits), None)
-        way_out = f"{helps.text.partition(': ')[0]} would fit" if helps else "and nothing smaller was found"
-        return f"Does not fit: {label} needs {used} of {memory}, {way_out}."
-    return f"{label} fits: {used} of {memory}, {recommendation.headroom:.0%} stay free."
+        way_out = f"{helps.text.partition(': ')[0]} would fit" if helps else "no smaller plan was found"
+        return f"Does not fit: {label} needs {used} of {memory}; {way_out}."
+    return f"{label} fits: {used} of {memory}, {recommendation.headroom:.0%} left free."
 
 
 def duration(seconds: float) -> str:
-    """Return a time as people say it."""
+    """Return a time in the unit that people would use."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 5400:
@@ -116,13 +116,13 @@ def _time(recommendation: Recommendation) -> str:
     if speed is None:
         return recommendation.speed_unknown
     least, most = speed.band
-    text = f"About {speed.seconds_per_step:.2g} s a step, {speed.tokens_per_second:,.0f} tokens/s"
+    text = f"About {speed.seconds_per_step:.2g} s per step, {speed.tokens_per_second:,.0f} tokens/s"
     if speed.total_seconds is not None:
         text += (
             f"; {speed.steps:,} steps take {duration(least * speed.total_seconds)} to "
             f"{duration(most * speed.total_seconds)}"
         )
-    return f"{text} (an estimate from arithmetic, good to a factor of {most:.2g})."
+    return f"{text} (calculated, not measured; right to within a factor of {most:.2g})."
 
 
 def _settings(recommendation: Recommendation) -> Iterator[tuple[str, ...]]:
@@ -137,7 +137,7 @@ def _parts(recommendation: Recommendation) -> Iterator[tuple[str, ...]]:
     for name, size in recommendation.estimate.components.items():
         if size:
             yield name.replace("_", " "), gib(size)
-    yield "in all", gib(recommendation.estimate.used_bytes)
+    yield "total", gib(recommendation.estimate.used_bytes)
 
 
 def _alternatives(recommendation: Recommendation) -> Iterator[tuple[str, ...]]:

@@ -1,4 +1,4 @@
-"""What else there is: other methods as a table, and single changes with the bytes each saves."""
+"""The alternatives: other methods as a table, and single changes with the bytes that each saves."""
 
 import contextlib
 import dataclasses
@@ -12,16 +12,16 @@ from advisor.search import PAGED, SHORTEST_LENGTH, SMALLEST_RANK, Fit, Search
 from specs import METHODS, FinetunePlan, TraceError, gib
 
 MORE_DEVICES = (2, 4, 8)
-"""How many times as many devices are tried for a plan that fits no fewer."""
+"""Multiples of the number of devices to try for a plan that does not fit."""
 
-OFFLOAD_COST = "what is divided lies in RAM: about 60 % fewer tokens a second"
-"""FSDP with CPU offload in torchtune: 63 % less memory, 60 % fewer tokens a second, github pytorch/ao issue 1213."""
+OFFLOAD_COST = "keeps what is sharded in RAM: about 60 % fewer tokens per second"
+"""FSDP with CPU offload in torchtune: 63 % less memory, 60 % fewer tokens per second, github pytorch/ao issue 1213."""
 
 _QUALITY = {
-    "full": "every weight learns; forgets most",
-    "lora": "as full fine-tuning until the data outgrows the adapter",
+    "full": "trains every weight; forgets most",
+    "lora": "like full fine-tuning until the data outgrows the adapter",
     "lora-8bit": "between LoRA and QLoRA",
-    "qlora": "as LoRA in the QLoRA paper's tests, a small loss elsewhere",
+    "qlora": "like LoRA in the QLoRA paper's tests, slightly worse elsewhere",
 }
 """What to expect of each method: QLoRA https://arxiv.org/abs/2305.14314 table 4; LitGPT's resource tables, validation
 losses .794 and .803, .888 and .939 for LoRA and QLoRA; full fine-tuning https://arxiv.org/abs/2405.09673."""
@@ -38,7 +38,7 @@ class Alternative:
     quality: str
     """What to expect of the result, in words."""
     relative_time: float | None
-    """Time for the same data over that of the recommended plan; None where it cannot be said."""
+    """Time for the same data, divided by that of the recommended plan; None if unknown."""
     recommended: bool
 
     def to_dict(self) -> dict[str, Any]:
@@ -48,7 +48,7 @@ class Alternative:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lever:
-    """One change of the recommended plan and what it saves."""
+    """One change to the recommended plan, and what it saves."""
 
     field: str
     before: Any
@@ -57,7 +57,7 @@ class Lever:
     used_bytes: int
     fits: bool
     cost: str
-    """What is paid for it."""
+    """What it costs in time or quality."""
     plan: FinetunePlan
 
     @property
@@ -72,7 +72,7 @@ class Lever:
 
 
 def alternatives(search: Search, fit: Fit) -> tuple[Alternative, ...]:
-    """Return the chosen plan beside the best of every common method and the smallest of all."""
+    """Return the chosen plan, the best plan of every common method, and the smallest of all."""
     entries = [_alternative(search, fit, fit, METHODS[fit.plan.method].label)]
     for method in _others(search, fit):
         with contextlib.suppress(TraceError):  # what cannot be priced cannot be offered
@@ -112,10 +112,10 @@ def levers(search: Search, fit: Fit) -> tuple[Lever, ...]:
 
 
 def _others(search: Search, fit: Fit) -> tuple[str, ...]:
-    """Return the methods worth a row beside the chosen one."""
+    """Return the methods worth comparing with the chosen one."""
     if not search.allows("method"):
         return ()
-    return tuple(name for name in ("full", "lora", "qlora") if name != fit.plan.method and search.agrees(name))
+    return tuple(name for name in ("full", "lora", "qlora") if name != fit.plan.method and search.is_compatible(name))
 
 
 def _alternative(search: Search, entry: Fit, chosen: Fit, label: str) -> Alternative:
@@ -131,7 +131,7 @@ def _alternative(search: Search, entry: Fit, chosen: Fit, label: str) -> Alterna
 
 
 def _changes(search: Search, plan: FinetunePlan) -> Iterator[tuple[str, FinetunePlan, str]]:
-    """Yield each lever that this plan still has: the field, the changed plan, and what is paid for it."""
+    """Yield each change still open to this plan: the field, the changed plan, and what it costs."""
     if plan.per_device_train_batch_size > 1 and search.allows("per_device_train_batch_size"):
         halved = search.rebatched(plan, plan.per_device_train_batch_size // 2)
         yield "per_device_train_batch_size", halved, "slower steps, same result"
@@ -140,45 +140,45 @@ def _changes(search: Search, plan: FinetunePlan) -> Iterator[tuple[str, Finetune
     if plan.loss == "full":
         yield "loss", dataclasses.replace(plan, loss="chunked"), "nothing"
     if plan.max_length // 2 >= SHORTEST_LENGTH:
-        yield "max_length", _shorter(search, plan), "longer rows are cut"
+        yield "max_length", _shorter(search, plan), "longer rows are truncated"
     if plan.method in {"full", "lora", "lora-8bit"}:
         smaller = "lora" if plan.method == "full" else "qlora"
-        if search.agrees(smaller):
-            cost = "only an adapter learns" if smaller == "lora" else "19 % to 105 % slower, a small loss at most"
-            yield "method", search.moved(plan, smaller), cost
+        if search.is_compatible(smaller):
+            cost = "trains only an adapter" if smaller == "lora" else "19 % to 105 % slower, slightly worse at most"
+            yield "method", search.under_method(plan, smaller), cost
     yield from _late_changes(search, plan)
     yield from _device_changes(search, plan)
 
 
 def _device_changes(search: Search, plan: FinetunePlan) -> Iterator[tuple[str, FinetunePlan, str]]:
-    """Yield what other places would hold: RAM, and more devices."""
+    """Yield the changes that use memory elsewhere: RAM, or more devices."""
     if plan.sharding == "fsdp" and plan.offload == "none" and search.allows("offload"):
         yield "offload", dataclasses.replace(plan, offload="all"), OFFLOAD_COST
     more = _more_devices(search, plan)
     if more is not None:
-        cost = f"{more.num_gpus} devices, each with its part of the weights (fsdp)"
+        cost = f"needs {more.num_gpus} devices, each with its shard of the weights (fsdp)"
         yield "num_gpus", more, cost
 
 
 def _more_devices(search: Search, plan: FinetunePlan) -> FinetunePlan | None:
-    """Return a plan that does not fit divided over the fewest more devices on which it does; None if none help."""
-    if search.leaves(plan, 0.0) or search.situation.gpu.backend in {"cpu", "mps"} or not search.allows("sharding"):
+    """Return a plan that does not fit, sharded over the fewest additional devices on which it does; else None."""
+    if search.leaves_free(plan, 0.0) or search.situation.gpu.backend in {"cpu", "mps"} or not search.allows("sharding"):
         return None
-    divided = (search.divided(plan, plan.num_gpus * factor) for factor in MORE_DEVICES)
-    return next((wider for wider in divided if search.leaves(wider, 0.0)), None)
+    sharded = (search.sharded_over(plan, plan.num_gpus * factor) for factor in MORE_DEVICES)
+    return next((wider for wider in sharded if search.leaves_free(wider, 0.0)), None)
 
 
 def _shorter(search: Search, plan: FinetunePlan) -> FinetunePlan:
-    """Return a plan of half the length, halved on until it fits; the last of them where none does."""
+    """Return a plan with its length halved until it fits; if none fits, the shortest."""
     halved = dataclasses.replace(plan, max_length=plan.max_length // 2)
-    while not search.leaves(halved, 0.0) and halved.max_length // 2 >= SHORTEST_LENGTH:
+    while not search.leaves_free(halved, 0.0) and halved.max_length // 2 >= SHORTEST_LENGTH:
         halved = dataclasses.replace(halved, max_length=halved.max_length // 2)
     return halved
 
 
 def _late_changes(search: Search, plan: FinetunePlan) -> Iterator[tuple[str, FinetunePlan, str]]:
     if plan.optim not in {PAGED, "adamw_8bit"} and search.may_page(plan):
-        yield "optim", dataclasses.replace(plan, optim=PAGED), "8-bit states, paged at a peak"
+        yield "optim", dataclasses.replace(plan, optim=PAGED), "8-bit states, paged out at a peak"
     if METHODS[plan.method].has_rank and plan.r > SMALLEST_RANK:
         smaller = dataclasses.replace(plan, r=plan.r // 2, lora_alpha=max(1, plan.lora_alpha // 2))
         yield "r", smaller, "a smaller adapter learns less"

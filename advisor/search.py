@@ -1,7 +1,7 @@
-"""The best plan that fits: the levers are pulled in order of harm until the estimate fits with headroom.
+"""The best plan that fits: changes are made in order of harm until the estimate fits with headroom.
 
-A replay of the allocator costs up to 40 ms, its lower bound under 1 ms: what the bound rules out is never replayed, and
-the largest candidate is tried first, for where it fits the smaller ones need no answer.
+A replay of the allocator costs up to 40 ms, its lower bound under 1 ms: plans that the bound rules out are never
+replayed, and the largest candidate is tried first, since smaller ones need not be tried if it fits.
 """
 
 import dataclasses
@@ -10,25 +10,28 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from advisor.advice import AtLeast, Estimate, Price, Rule, unbounded
+from advisor.advice import Estimate, LowerBound, Price, Rule, no_lower_bound
 from advisor.rules.batch import effective_batch
-from advisor.rules.schedule import BITSANDBYTES, WHOLE
+from advisor.rules.schedule import BITSANDBYTES_OPTIMIZERS, UNSHARDED
 from advisor.situation import Situation
 from specs import METHODS, FinetunePlan, PlanError
 from specs.fields import Optimizer
 
 HEADROOM = 0.10
-"""Share of the memory that a recommended plan leaves free: the estimate's own error and what else the card shows."""
+"""Share of the memory that a recommended plan leaves free, for the estimate's error and what else uses the card."""
 SPARE_WITHOUT_CHECKPOINTING = 0.30
-"""Share that must stay free before activations are kept instead of recomputed."""
+"""Share that must be left free for activations to be kept instead of recomputed."""
 SMALLEST_RANK = 8
 SHORTEST_LENGTH = 256
 PAGED: Optimizer = "paged_adamw_8bit"
 
+Fields = tuple[str, ...]
+"""Names of plan fields."""
+
 _PREFERRED = ("lora", "qlora")
 _SMALLEST = ("qlora",)
-_NOTHING: tuple[str, ...] = ()
-_WITHOUT_MEMORY: Mapping[str, Any] = {
+_NOTHING: Fields = ()
+_IRRELEVANT_TO_MEMORY: Mapping[str, Any] = {
     entry.name: entry.default
     for entry in dataclasses.fields(FinetunePlan)
     if entry.name
@@ -51,31 +54,31 @@ _WITHOUT_MEMORY: Mapping[str, Any] = {
 }
 """Fields that change no tensor's size, with their defaults."""
 _LAST_RESORTS = frozenset({"r"})
-"""Given up only when nothing else fits at all, not for headroom: rank costs quality and saves little."""
+"""Lowered only when nothing else fits at all, not for headroom: a lower rank costs quality and saves little."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """A plan with its price and what the search changed in it."""
+    """A plan with its estimate and what the search changed in it."""
 
     plan: FinetunePlan
     estimate: Estimate
     fits: bool
     headroom: float
-    """Share of the memory that stays free; negative when it does not fit."""
-    pulled: tuple[str, ...] = ()
-    """Fields that the search lowered, in the order they were pulled."""
+    """Share of the memory that is left free; negative if the plan does not fit."""
+    changed: Fields = ()
+    """Fields that the search changed, in order."""
     refused: Mapping[str, int] = field(default_factory=dict)
-    """Better methods that did not fit, with the bytes their smallest form uses."""
+    """Better methods that did not fit, with the bytes that their smallest form uses."""
 
 
 class Search:
-    """Prices plans of one situation, each once, and finds the best that fits."""
+    """Prices each plan of a situation once and finds the best one that fits."""
 
     def __init__(
-        self, situation: Situation, rules: Sequence[Rule], price: Price, at_least: AtLeast = unbounded
+        self, situation: Situation, rules: Sequence[Rule], price: Price, at_least: LowerBound = no_lower_bound
     ) -> None:
-        """Remember the inputs; nothing is priced yet."""
+        """Store the inputs; nothing is priced yet."""
         self.situation = situation
         self.rules = rules
         self._price = price
@@ -84,7 +87,7 @@ class Search:
 
     def estimate(self, plan: FinetunePlan) -> Estimate:
         """Return a plan's estimate."""
-        asked = alike_in_memory(self.situation.as_answers(plan))
+        asked = same_in_memory(self.situation.as_supervised(plan))
         if asked not in self._priced:
             self._priced[asked] = self._price(asked)
         return self._priced[asked]
@@ -93,14 +96,14 @@ class Search:
         """Return the share of the memory that a plan leaves free."""
         return 1 - self.estimate(plan).used_bytes / self.situation.available_bytes
 
-    def leaves(self, plan: FinetunePlan, headroom: float) -> bool:
-        """Return whether a plan leaves so much of the memory free."""
-        if self._at_least(self.situation.as_answers(plan)) > (1 - headroom) * self.situation.available_bytes:
+    def leaves_free(self, plan: FinetunePlan, headroom: float) -> bool:
+        """Return whether a plan leaves at least this share of the memory free."""
+        if self._at_least(self.situation.as_supervised(plan)) > (1 - headroom) * self.situation.available_bytes:
             return False
         return self.headroom(plan) >= headroom
 
     def drafted(self, method: str) -> FinetunePlan:
-        """Return the plan that the rules wish for under a method, before memory is looked at."""
+        """Return the plan that the rules propose under a method, before memory is considered."""
         return drafted(self.situation, method, self.rules)
 
     def best(self) -> Fit:
@@ -108,84 +111,84 @@ class Search:
         stages = list(self._stages())
         for headroom in (HEADROOM, 0.0):
             refused: dict[str, FinetunePlan] = {}
-            for plan, pulled in stages:
-                if headroom and _LAST_RESORTS & set(pulled):
+            for plan, changed in stages:
+                if headroom and _LAST_RESORTS & set(changed):
                     continue
                 refined = self._refined(plan, headroom)
                 if refined is not None:
-                    return self._fit(refined, pulled, refused)
+                    return self._fit(refined, changed, refused)
                 refused.setdefault(plan.method, self._smallest(plan))
-        plan, pulled = stages[-1]
-        return self._fit(self._smallest(plan), pulled, refused)
+        plan, changed = stages[-1]
+        return self._fit(self._smallest(plan), changed, refused)
 
     def best_of(self, method: str) -> Fit:
         """Return the best plan of one method that fits, or its smallest form."""
-        wished = self.drafted(method)
-        refined = self._refined(wished, HEADROOM) or self._refined(wished, 0.0)
-        return self._fit(refined or self._smallest(wished), (), {})
+        proposed = self.drafted(method)
+        refined = self._refined(proposed, HEADROOM) or self._refined(proposed, 0.0)
+        return self._fit(refined or self._smallest(proposed), (), {})
 
     def smallest_of(self, method: str) -> Fit:
-        """Return the form of a method that needs least: one sequence, recomputed, paged 8-bit optimizer."""
+        """Return the smallest form of a method: one sequence, checkpointing, paged 8-bit optimizer."""
         plan = self._smallest(self.drafted(method))
         return self._fit(self._with(plan, optim=PAGED) if self.may_page(plan) else plan, (), {})
 
-    def as_it_is(self, plan: FinetunePlan) -> Fit:
-        """Return a plan priced and unchanged."""
+    def unchanged(self, plan: FinetunePlan) -> Fit:
+        """Return a plan unchanged, with its price."""
         return self._fit(plan, (), {})
 
-    def moved(self, plan: FinetunePlan, method: str) -> FinetunePlan:
-        """Return the rules' plan of another method with the batch, length and checkpointing of this one."""
+    def under_method(self, plan: FinetunePlan, method: str) -> FinetunePlan:
+        """Return the rules' plan for another method, with the batch, length and checkpointing of this one."""
         kept = ("per_device_train_batch_size", "gradient_accumulation_steps", "max_length", "gradient_checkpointing")
         return dataclasses.replace(self.drafted(method), **{name: getattr(plan, name) for name in kept})
 
-    def divided(self, plan: FinetunePlan, num_gpus: int) -> FinetunePlan:
-        """Return a plan divided over so many devices by FSDP, with the same effective batch."""
+    def sharded_over(self, plan: FinetunePlan, num_gpus: int) -> FinetunePlan:
+        """Return a plan sharded over this many devices by FSDP, with the same effective batch."""
         wider = self._with(plan, num_gpus=num_gpus, sharding="fsdp")
         return self.rebatched(wider, plan.per_device_train_batch_size)
 
-    def agrees(self, method: str) -> bool:
-        """Return whether a method goes together with what the person fixed."""
-        return _agrees(method, self.situation)
+    def is_compatible(self, method: str) -> bool:
+        """Return whether a method is compatible with the pinned fields."""
+        return _is_compatible(method, self.situation)
 
     def allows(self, name: str, method: str | None = None) -> bool:
-        """Return whether the search may change a field: neither the person fixed it nor the method."""
+        """Return whether the search may change a field: neither the person nor the method has fixed it."""
         return name not in self.situation.pins and (method is None or name not in METHODS[method].preset)
 
     def may_page(self, plan: FinetunePlan) -> bool:
-        """Return whether the states may move to bitsandbytes' paged 8-bit optimizer, which only cards have."""
-        return self.allows("optim") and not self.situation.gpu.is_cpu and plan.sharding in WHOLE
+        """Return whether the plan may use bitsandbytes' paged 8-bit optimizer, which runs only on GPUs."""
+        return self.allows("optim") and not self.situation.gpu.is_cpu and plan.sharding in UNSHARDED
 
     def rebatched(self, plan: FinetunePlan, micro: int) -> FinetunePlan:
-        """Return a plan with another micro-batch and the same effective batch, by accumulation."""
+        """Return a plan with another micro-batch and, by accumulation, the same effective batch."""
         if not self.allows("per_device_train_batch_size"):
             return plan
         values: dict[str, Any] = {"per_device_train_batch_size": micro}
         if self.allows("gradient_accumulation_steps"):
-            wished = max(effective_batch(self.situation), plan.num_gpus)
-            values["gradient_accumulation_steps"] = max(1, math.ceil(wished / (micro * plan.num_gpus)))
+            proposed = max(effective_batch(self.situation), plan.num_gpus)
+            values["gradient_accumulation_steps"] = max(1, math.ceil(proposed / (micro * plan.num_gpus)))
         return dataclasses.replace(plan, **values)
 
-    def _fit(self, plan: FinetunePlan, pulled: tuple[str, ...], refused: Mapping[str, FinetunePlan]) -> Fit:
+    def _fit(self, plan: FinetunePlan, changed: Fields, refused: Mapping[str, FinetunePlan]) -> Fit:
         headroom = self.headroom(plan)
         needed = {name: self.estimate(smallest).used_bytes for name, smallest in refused.items()}
-        return Fit(plan, self.estimate(plan), headroom >= 0, headroom, pulled, needed)
+        return Fit(plan, self.estimate(plan), headroom >= 0, headroom, changed, needed)
 
-    def _stages(self) -> Iterator[tuple[FinetunePlan, tuple[str, ...]]]:
-        """Yield wished plans from the best to the smallest, each with the levers pulled so far."""
-        wished = [self.drafted(method) for method in self._methods()]
-        for plan in wished:
+    def _stages(self) -> Iterator[tuple[FinetunePlan, Fields]]:
+        """Yield candidate plans from the best to the smallest, each with the fields changed so far."""
+        proposed = [self.drafted(method) for method in self._methods()]
+        for plan in proposed:
             yield from self._sharded(plan, ())
             if self.situation.may_shorten:
                 yield from self._shortened(plan, ())
-        last, pulled = wished[-1], _NOTHING
+        last, changed = proposed[-1], _NOTHING
         for name, value in self._late_levers(last):
-            last, pulled = self._with(last, **{name: value}), (*dict.fromkeys((*pulled, name)),)
-            yield from self._sharded(last, pulled)
+            last, changed = self._with(last, **{name: value}), (*dict.fromkeys((*changed, name)),)
+            yield from self._sharded(last, changed)
         if self.allows("max_length") and self.situation.dataset_tokens is None:
-            yield from self._shortened(last, pulled)
+            yield from self._shortened(last, changed)
 
     def _methods(self) -> tuple[str, ...]:
-        """Return the methods to try, best first, that agree with what the person fixed."""
+        """Return the methods to try, best first, that are compatible with the pinned fields."""
         situation = self.situation
         if "method" in situation.pins:
             return (situation.pins["method"],)
@@ -194,16 +197,16 @@ class Search:
             order = ("lora",)
         if self._deserves_full():
             order = ("full", *order)
-        return _agreeing(order, situation) or _agreeing(tuple(METHODS), situation) or order
+        return _compatible(order, situation) or _compatible(tuple(METHODS), situation) or order
 
     def _deserves_full(self) -> bool:
-        """Return whether all weights should be trained: much text of a new domain, and quality is the goal."""
+        """Return whether all weights should be trained: the goal is quality, with much text from a new domain."""
         situation = self.situation
         tokens = situation.train_tokens or 0
         return situation.task == "domain" and situation.goal == "quality" and tokens > situation.lora_params(256)
 
     def _late_levers(self, plan: FinetunePlan) -> Iterator[tuple[str, Any]]:
-        """Yield what is given up last: exact optimizer states, then rank."""
+        """Yield the last changes to make: the optimizer's precision, then rank."""
         if self.may_page(plan) and plan.optim != PAGED:
             yield "optim", PAGED
         rank = plan.r
@@ -211,45 +214,45 @@ class Search:
             rank //= 2
             yield "r", rank
 
-    def _sharded(self, plan: FinetunePlan, pulled: tuple[str, ...]) -> Iterator[tuple[FinetunePlan, tuple[str, ...]]]:
-        yield plan, pulled
+    def _sharded(self, plan: FinetunePlan, changed: Fields) -> Iterator[tuple[FinetunePlan, Fields]]:
+        yield plan, changed
         if plan.sharding == "ddp" and self.allows("sharding"):
-            yield self._with(plan, sharding="fsdp"), (*pulled, "sharding")
+            yield self._with(plan, sharding="fsdp"), (*changed, "sharding")
 
-    def _shortened(self, plan: FinetunePlan, pulled: tuple[str, ...]) -> Iterator[tuple[FinetunePlan, tuple[str, ...]]]:
+    def _shortened(self, plan: FinetunePlan, changed: Fields) -> Iterator[tuple[FinetunePlan, Fields]]:
         length = plan.max_length // 2
         while length >= SHORTEST_LENGTH and self.allows("max_length"):
-            yield from self._sharded(self._with(plan, max_length=length), (*pulled, "max_length"))
+            yield from self._sharded(self._with(plan, max_length=length), (*changed, "max_length"))
             length //= 2
 
     def _with(self, plan: FinetunePlan, **values: Any) -> FinetunePlan:
-        """Return a plan with other values and what follows from them."""
+        """Return a plan with other values and everything that follows from them."""
         sharding = values.get("sharding", plan.sharding)
         if "r" in values and self.allows("lora_alpha"):
             values["lora_alpha"] = max(1, plan.lora_alpha * values["r"] // plan.r)
-        if sharding not in WHOLE and plan.optim in BITSANDBYTES and self.allows("optim"):
+        if sharding not in UNSHARDED and plan.optim in BITSANDBYTES_OPTIMIZERS and self.allows("optim"):
             values["optim"] = "adamw_torch_fused"
         if plan.load_in_4bit and "sharding" in values and self.allows("bnb_4bit_quant_storage"):
             values["bnb_4bit_quant_storage"] = plan.dtype if sharding == "fsdp" else "uint8"
         return dataclasses.replace(plan, **values)
 
     def _smallest(self, plan: FinetunePlan) -> FinetunePlan:
-        """Return a plan with one sequence at a time and recomputed activations."""
+        """Return a plan with one sequence at a time and checkpointing."""
         one = self.rebatched(plan, 1)
         if not self.allows("gradient_checkpointing", plan.method):
             return one
         return dataclasses.replace(one, gradient_checkpointing=True)
 
     def _refined(self, plan: FinetunePlan, headroom: float) -> FinetunePlan | None:
-        """Return the fastest form of a plan that leaves the headroom; None if not even the smallest does."""
-        wished = plan.per_device_train_batch_size
-        on = self._largest(self._smallest(plan), range_of_powers(1, wished), headroom)
+        """Return the fastest form of a plan that leaves the headroom; None if even the smallest does not."""
+        proposed = plan.per_device_train_batch_size
+        on = self._largest(self._smallest(plan), powers_of_two(1, proposed), headroom)
         if on is None or not self._may_keep_activations(plan):
             return on
         spare = headroom if self.situation.goal == "speed" or self.situation.gpu.is_cpu else SPARE_WITHOUT_CHECKPOINTING
         one = dataclasses.replace(self.rebatched(plan, 1), gradient_checkpointing=False)
         reached = on.per_device_train_batch_size
-        return self._largest(one, range_of_powers(max(1, reached // 2), reached), spare) or on
+        return self._largest(one, powers_of_two(max(1, reached // 2), reached), spare) or on
 
     def _may_keep_activations(self, plan: FinetunePlan) -> bool:
         """Return whether checkpointing may be switched off: QLoRA keeps it unless speed is the goal."""
@@ -258,26 +261,26 @@ class Search:
         return plan.quantization == "none" or self.situation.goal == "speed" or self.situation.gpu.is_cpu
 
     def _largest(self, plan: FinetunePlan, batches: Sequence[int], headroom: float) -> FinetunePlan | None:
-        """Return a plan with the largest of some rising micro-batches that leaves the headroom; None if none does."""
+        """Return a plan with the largest of several micro-batches that leaves the headroom; None if none does."""
         tried = batches if self.allows("per_device_train_batch_size") else batches[-1:]
         candidates = (self.rebatched(plan, micro) for micro in reversed(tried))
-        return next((candidate for candidate in candidates if self.leaves(candidate, headroom)), None)
+        return next((candidate for candidate in candidates if self.leaves_free(candidate, headroom)), None)
 
 
-def range_of_powers(least: int, most: int) -> tuple[int, ...]:
-    """Return the powers of two from one to the other."""
+def powers_of_two(least: int, most: int) -> tuple[int, ...]:
+    """Return the powers of two from ``least`` to ``most``."""
     return tuple(2**power for power in range(least.bit_length() - 1, most.bit_length()))
 
 
-def alike_in_memory(plan: FinetunePlan) -> FinetunePlan:
-    """Return a plan that costs the same memory and stands for all that do, whatever rate or schedule they have."""
+def same_in_memory(plan: FinetunePlan) -> FinetunePlan:
+    """Return the plan that stands for all plans with the same memory, which may differ in learning rate or schedule."""
     several = min(plan.gradient_accumulation_steps, 2)
-    return dataclasses.replace(plan, gradient_accumulation_steps=several, **_WITHOUT_MEMORY)
+    return dataclasses.replace(plan, gradient_accumulation_steps=several, **_IRRELEVANT_TO_MEMORY)
 
 
 def drafted(situation: Situation, method: str, rules: Sequence[Rule]) -> FinetunePlan:
-    """Return the plan that rules wish for under a method; what the person or the method fixed stays."""
-    plan = started(situation, method)
+    """Return the plan that the rules propose under a method; fields fixed by the person or the method are kept."""
+    plan = starting_plan(situation, method)
     for rule in rules:
         if rule.field in situation.pins or rule.field in METHODS[method].preset or not rule.applies(plan):
             continue
@@ -287,11 +290,11 @@ def drafted(situation: Situation, method: str, rules: Sequence[Rule]) -> Finetun
     return plan
 
 
-def started(situation: Situation, method: str) -> FinetunePlan:
-    """Return the plan before any rule: the model, the devices, the method, and what the person fixed.
+def starting_plan(situation: Situation, method: str) -> FinetunePlan:
+    """Return the plan before any rule: the model, the devices, the method, and the pinned fields.
 
     Raises:
-        PlanError: If the fixed choices contradict each other.
+        PlanError: If pinned fields contradict each other.
     """
     values = dict(situation.pins)
     values.pop("method", None)
@@ -301,17 +304,17 @@ def started(situation: Situation, method: str) -> FinetunePlan:
     return FinetunePlan.for_method(method, name, num_gpus=situation.num_gpus, **values)
 
 
-def _agreeing(methods: Sequence[str], situation: Situation) -> tuple[str, ...]:
-    """Return the methods that a plan with the person's fixed choices can have."""
-    return tuple(method for method in methods if _agrees(method, situation))
+def _compatible(methods: Sequence[str], situation: Situation) -> tuple[str, ...]:
+    """Return the methods that are compatible with the pinned fields."""
+    return tuple(method for method in methods if _is_compatible(method, situation))
 
 
-def _agrees(method: str, situation: Situation) -> bool:
+def _is_compatible(method: str, situation: Situation) -> bool:
     preset = METHODS[method].preset
     if any(situation.pins.get(name, value) != value for name, value in preset.items()):
         return False
     try:
-        started(situation, method)
+        starting_plan(situation, method)
     except PlanError:
         return False
     return True

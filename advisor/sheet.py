@@ -1,4 +1,4 @@
-"""A sheet of paper as data, and its two forms: Markdown to keep, HTML to look at and to print on one page."""
+"""A one-page sheet as data, and its two forms: Markdown to keep, HTML to read and print."""
 
 import html
 from collections.abc import Iterator, Sequence
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """A heading with a table or a list below it."""
+    """A heading with a table or list below it."""
 
     heading: str
     rows: Sequence[Sequence[str]]
-    """Of a table its lines, of a list entries of one cell."""
+    """The rows of a table, or entries of one cell for a list."""
     head: Sequence[str] = ()
-    """What stands above the columns; empty makes the section a list."""
+    """The column headings; empty makes the section a list."""
     names_first: bool = False
-    """Whether the first column holds names of fields, written as code."""
+    """Whether the first column holds field names, shown as code."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +30,7 @@ class Sheet:
 
     @property
     def filled(self) -> tuple[Section, ...]:
-        """The sections that have something in them."""
+        """The sections that are not empty."""
         return tuple(section for section in self.sections if section.rows)
 
 
@@ -44,7 +44,7 @@ def markdown(sheet: Sheet) -> str:
 
 
 def page(sheet: Sheet) -> str:
-    """Return a sheet as an HTML page that fits one sheet of A4 when it is printed."""
+    """Return a sheet as an HTML page that prints on one sheet of A4."""
     sections = "\n".join(
         f"<section><h2>{html.escape(section.heading)}</h2>{_html_rows(section)}</section>" for section in sheet.filled
     )
@@ -129,7 +129,7 @@ def _html_cells(row: Sequence[str], section: Section) -> str:
 
 
 def _linked(text: str) -> str:
-    """Return text with the address at its end as a link."""
+    """Return text with the URL at its end as a link."""
     words, _, last = text.rpartition(" ")
     if not last.startswith("https://"):
         return html.escape(text)

@@ -1,4 +1,4 @@
-"""The situation advice is asked for: model, device, data, task, goal, and what the person insists on."""
+"""The situation that advice is for: model, device, data, task, goal, and the fields that the person pinned."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -43,21 +43,21 @@ class Situation:
     gpu: GpuSpec
     num_gpus: int = 1
     free_bytes: int | None = None
-    """Free memory of each device; None counts all that the device can hand out."""
+    """Free memory of each device; None means everything that the device can hand out."""
     dataset_rows: int | None = None
     dataset_tokens: tuple[int, int, int] | None = None
-    """Tokens of a row: median, 95th percentile, longest."""
+    """Tokens per row: median, 95th percentile, longest."""
     task: str = "instruction"
     goal: str = "balanced"
     pins: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
-    """Plan fields that the person insists on."""
+    """Plan fields that the person has set; the advice keeps them."""
     may_shorten: bool = False
-    """Whether ``max_length`` may be cut below the data's lengths to keep a method that trains better."""
+    """Whether ``max_length`` may be below the data's lengths, to keep a method that trains better."""
     model_name_or_path: str = ""
-    """What the plan names the model; empty takes the catalog's name."""
+    """The plan's ``model_name_or_path``; empty takes the name in the catalog."""
 
     def __post_init__(self) -> None:
-        """Refuse what no advice can be given for."""
+        """Refuse a situation that no advice can be given for."""
         _check_choice("task", self.task, TASKS)
         _check_choice("goal", self.goal, GOALS)
         if not 1 <= self.num_gpus <= 100_000:
@@ -73,24 +73,24 @@ class Situation:
 
     @property
     def num_params(self) -> int:
-        """The model's parameters: counted where that is known, else from its shapes."""
+        """The model's parameters: the exact count if known, otherwise estimated from its shapes."""
         return self.model.num_params or shape_params(self.model)
 
     @property
     def modules(self) -> tuple[str, ...]:
-        """The linear modules that an adapter may target: the model's, or those the person named."""
+        """The linear modules that an adapter may target: the model's, or those that the person named."""
         pinned = self.pins.get("target_modules")
         return self.model.linear_modules or (pinned if isinstance(pinned, tuple) else ())
 
     @property
     def train_tokens(self) -> int | None:
-        """Tokens of the data, about: rows times the median length."""
+        """About how many tokens the data has: rows times the median length."""
         if self.dataset_rows is None or self.dataset_tokens is None:
             return None
         return self.dataset_rows * self.dataset_tokens[0]
 
     def lora_params(self, r: int) -> int:
-        """Return about how many parameters adapters of rank ``r`` on every linear layer have."""
+        """Return roughly how many parameters adapters of rank ``r`` on every linear layer have."""
         model = self.model
         q = model.num_attention_heads * model.head_dim
         kv = model.num_key_value_heads * model.head_dim
@@ -98,18 +98,18 @@ class Situation:
         feed_forward = 0 if model.is_moe else 3 * (model.hidden_size + model.intermediate_size)
         return r * model.num_hidden_layers * (attention + feed_forward)
 
-    def as_answers(self, plan: FinetunePlan) -> FinetunePlan:
-        """Return the plan whose step on answers has the memory of a step of this one on the task's data.
+    def as_supervised(self, plan: FinetunePlan) -> FinetunePlan:
+        """Return the plan whose supervised step takes as much memory as this plan's step on the task's data.
 
-        DPO sends the chosen and the rejected answer through the model together; the base model, which is asked without
-        gradients afterwards, keeps nothing. docs/decisions/0304 has the comparison.
+        DPO sends the chosen and the rejected answer through the model together; the reference pass runs afterwards
+        without gradients and keeps nothing. docs/decisions/0304 has the comparison.
         """
         if self.task != "preference":
             return plan
         return dataclasses.replace(plan, per_device_train_batch_size=2 * plan.per_device_train_batch_size)
 
     def phrase(self, name: str) -> str:
-        """Return how a reason names one input."""
+        """Return the words in which a reason names an input."""
         phrases = {
             "model": f"{self.model.name} ({billions(self.num_params)} parameters)",
             "size": f"{billions(self.num_params)} parameters",
@@ -130,14 +130,14 @@ class Situation:
 
 
 def billions(count: int) -> str:
-    """Return a number of parameters as people say it, such as ``8.0B`` or ``135M``."""
+    """Return a number of parameters in the usual form, such as ``8.0B`` or ``135M``."""
     if count >= 999_500_000:
         return f"{count / 1e9:.1f}B"
     return f"{count / 1e6:.0f}M"
 
 
 def shape_params(model: ModelSpec) -> int:
-    """Return about how many parameters a gated decoder of a model's shapes has; norms and biases are left out."""
+    """Return roughly how many parameters a gated decoder of these shapes has; norms and biases are left out."""
     q = model.num_attention_heads * model.head_dim
     kv = model.num_key_value_heads * model.head_dim
     attention = model.hidden_size * (2 * q + 2 * kv)
@@ -154,22 +154,22 @@ def _check_choice(name: str, value: str, table: Mapping[str, str]) -> None:
 def _check_data(situation: Situation) -> None:
     rows, tokens = situation.dataset_rows, situation.dataset_tokens
     if rows is not None and rows < 1:
-        raise PlanError("dataset_rows", "must be at least 1", rows, "Leave it out while you have no data")
+        raise PlanError("dataset_rows", "must be at least 1", rows, "Leave it out if you have no data yet")
     if tokens is not None and not (len(tokens) == 3 and 1 <= tokens[0] <= tokens[1] <= tokens[2]):
-        raise PlanError("dataset_tokens", "are three rising lengths: median, 95th percentile, longest", tokens)
+        raise PlanError("dataset_tokens", "must be three rising lengths: median, 95th percentile, longest", tokens)
 
 
 def _check_memory(situation: Situation) -> None:
     if situation.free_bytes is not None and situation.free_bytes <= 0:
-        raise PlanError("free_bytes", "must be more than 0", situation.free_bytes, "Close what fills the device")
+        raise PlanError("free_bytes", "must be more than 0", situation.free_bytes, "Close what else uses the device")
     if situation.gpu.is_cpu and situation.num_gpus > 1:
-        raise PlanError("num_gpus", "is 1 on a CPU", situation.num_gpus)
+        raise PlanError("num_gpus", "must be 1 on a CPU", situation.num_gpus)
 
 
 def _check_pins(situation: Situation) -> None:
     for name in situation.pins:
         if name in _GIVEN_ELSEWHERE:
-            raise PlanError(f"pins: {name}", "is given beside the pins", None, "Name it there")
+            raise PlanError(f"pins: {name}", "cannot be pinned", None, "Give it as an argument of its own")
         if name not in _PLAN_FIELDS:
             raise PlanError(f"pins: {name}", "is not a field of a plan", None, "Remove it or correct its name")
     if not situation.modules:

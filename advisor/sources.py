@@ -1,4 +1,4 @@
-"""The sources that the rules cite; a rule points at the place in them."""
+"""The sources that the rules cite; each rule adds the place in the source."""
 
 from advisor.advice import Source
 
@@ -35,7 +35,7 @@ BNB_FSDP = Source(
     "https://github.com/bitsandbytes-foundation/bitsandbytes/issues/1633",
     "8-bit and paged optimizers under FSDP",
 )
-TRAINER = Source("LoRAFit trainer: what its runs refuse or were never tried with", "")
+TRAINER = Source("LoRAFit trainer: what its runs refuse or have not been tested with", "")
 KBIT = Source("TRL pull requests 4335 and 4457", "https://github.com/huggingface/trl/pull/4457")
 TINKER = Source("Tinker cookbook, hyperparams", "https://github.com/thinking-machines-lab/tinker-cookbook")
 TORCHTUNE = Source("torchtune recipes and tutorials", "https://github.com/pytorch/torchtune")
@@ -54,7 +54,7 @@ PREDIBASE = Source("Predibase documentation", "https://docs.predibase.com")
 CPU_MEASURED = Source(
     "LoRAFit measurement, 2026-11-22: SmolLM2-135M-Instruct, forward and backward of 2 x 128 tokens on 2 cores of a "
     "Xeon with AVX512_BF16 at 2.3 GHz, torch 2.13.0, bitsandbytes 0.50.2, the best of 4 to 10: in float32 LoRA 0.94 s, "
-    "QLoRA 1.00 s, 8 bit 1.22 s; in bfloat16 LoRA 1.62 s",
+    "QLoRA 1.00 s, 8-bit 1.22 s; in bfloat16 LoRA 1.62 s",
     "",
 )
 ESTIMATE = Source("LoRAFit estimator: replay of the traced training step on this device", "")

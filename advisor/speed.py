@@ -1,4 +1,4 @@
-"""Time and cost before the start: the step's arithmetic over the card's throughput; an estimate, with its band."""
+"""Time and cost before a run: the step's arithmetic over the card's throughput, with an error band."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,49 +8,49 @@ from advisor.situation import Situation
 from specs import METHODS, FinetunePlan, ModelSpec
 
 BAND = (0.5, 2.0)
-"""Factors to either side on one known card; every published row of tests/golden/speed.csv lies within them."""
+"""Error factors, down and up, on a known card; every published row of tests/golden/speed.csv lies within them."""
 
 EFFICIENCY = 0.5
-"""Share of the printed 16-bit throughput that dense layers reach. Fitted to 18 published A100 rows, where it is 0.41 to
-0.64 from 1,024 tokens on: github QwenLM/Qwen README (profiling) and github foundation-model-stack/fms-acceleration
-scripts/benchmarks/refs/a100_80gb.csv."""
+"""Share of the specified 16-bit throughput that dense layers reach. Fitted to 18 published A100 rows, where it is 0.41
+to 0.64 from 1,024 tokens up: github QwenLM/Qwen README (profiling) and github foundation-model-stack/
+fms-acceleration scripts/benchmarks/refs/a100_80gb.csv."""
 
 SECONDS_PER_LAYER = 1e-3
-"""Launching the kernels of one layer once; from the Qwen rows at 256 and 512 tokens, where it is what is left."""
+"""Time to launch the kernels of one layer once: what the Qwen rows at 256 and 512 tokens leave unexplained."""
 
 BANDWIDTH_SHARE = 0.5
-"""Share of the printed memory bandwidth that expanding 4-bit weights reaches; an assumption within the band."""
+"""Share of the specified memory bandwidth that expanding 4-bit weights reaches; an assumption within the band."""
 
 _SLOWER = {"dora": 1191 / 942}
-"""Measured beside LoRA: PEFT method comparison, MetaMathQA, lora/llama-3.2-3B-rank32-dora 1191 s, rank32 942 s."""
+"""Compared with LoRA: PEFT method comparison, MetaMathQA, lora/llama-3.2-3B-rank32-dora 1191 s, rank32 942 s."""
 
 EIGHT_BIT_SLOWER = 2.5
-"""LLM.int8() beside 16 bit: 2 to 3 times in LoRA training on an RTX A5000 (github bitsandbytes-foundation/bitsandbytes
-issue 465), 2.5 times on a T4 (https://earino.github.io/applied-deep-learning/site/blog/11_int8_is_slower.html)."""
+"""LLM.int8() compared with 16-bit: 2 to 3 times slower in LoRA training on an RTX A5000 (github
+bitsandbytes-foundation/bitsandbytes issue 465), 2.5 times on a T4 (https://earino.github.io/applied-deep-learning/site/blog/11_int8_is_slower.html)."""
 
 EIGHT_BIT_SPREAD = 1.5
-"""Factor by which those figures differ among themselves."""
+"""Factor by which those figures differ from each other."""
 
 _CPU_SLOWER = {"4bit": 1.1, "8bit": 1.3}
 _CPU_HALF_SLOWER = 1.7
-"""Beside LoRA in float32 on the same processor; ``sources.CPU_MEASURED``."""
+"""Compared with LoRA in float32 on the same CPU; ``sources.CPU_MEASURED``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Speed:
-    """How long a run takes, before it starts: an estimate, good to within the factors of ``band``."""
+    """How long a run will take: an estimate, right to within the factors of ``band``."""
 
     seconds_per_step: float
     tokens_per_second: float
     """Tokens of all devices, padding included."""
     steps: int | None
-    """Optimizer steps of the whole run; None while the data is unknown."""
+    """Optimizer steps of the whole run; None if the data is unknown."""
     band: tuple[float, float] = BAND
-    """Factors between which the real time lies; wide where the device or the arithmetic is known less well."""
+    """Factors between which the real time lies; wider if the device or the arithmetic is less well known."""
 
     @property
     def total_seconds(self) -> float | None:
-        """Time of the whole run, without loading; None while the data is unknown."""
+        """Time of the whole run, without loading; None if the data is unknown."""
         return None if self.steps is None else self.steps * self.seconds_per_step
 
     def cost(self, price_per_hour: float) -> float | None:
@@ -70,12 +70,12 @@ class Speed:
 
 
 def step_speed(situation: Situation, plan: FinetunePlan) -> Speed | None:
-    """Return the speed of a plan, or None where the device's throughput in the plan's dtype is unknown."""
+    """Return the speed of a plan, or None if the device's throughput in the plan's dtype is unknown."""
     seconds = micro_step_seconds(situation, plan)
     if seconds is None:
         return None
     per_step = seconds * plan.gradient_accumulation_steps
-    tokens = _padded_length(situation, plan) * situation.as_answers(plan).effective_batch_size
+    tokens = _padded_length(situation, plan) * situation.as_supervised(plan).effective_batch_size
     spread = situation.gpu.throughput_spread * (EIGHT_BIT_SPREAD if plan.load_in_8bit else 1)
     return Speed(
         seconds_per_step=per_step,
@@ -85,18 +85,18 @@ def step_speed(situation: Situation, plan: FinetunePlan) -> Speed | None:
     )
 
 
-def unknown_because(situation: Situation, plan: FinetunePlan) -> str:
-    """Return why there is no speed for a plan, in one sentence; empty where there is one."""
+def why_unknown(situation: Situation, plan: FinetunePlan) -> str:
+    """Return why there is no speed for a plan, in one sentence; empty if there is one."""
     if micro_step_seconds(situation, plan) is not None:
         return ""
     return (
         f"No time is given: no throughput in {plan.compute_dtype} is published for {situation.gpu.name}. "
-        "The first steps of a run tell it."
+        "The first steps of a run will show it."
     )
 
 
 def relative_time(situation: Situation, plan: FinetunePlan, other: FinetunePlan) -> float | None:
-    """Return the time of a plan over that of another for the same data."""
+    """Return the time of a plan for the same data, divided by that of another plan."""
     mine, theirs = step_speed(situation, plan), step_speed(situation, other)
     if mine is None or theirs is None:
         return None
@@ -109,12 +109,12 @@ def micro_step_seconds(situation: Situation, plan: FinetunePlan) -> float | None
     if tflops is None or expansion is None:
         return None
     arithmetic = step_flops(situation, plan) / (tflops * 1e12 * EFFICIENCY)
-    launches = (_passes(plan) + _asked_again(situation)) * situation.model.num_hidden_layers * SECONDS_PER_LAYER
+    launches = (_passes(plan) + _reference_passes(situation)) * situation.model.num_hidden_layers * SECONDS_PER_LAYER
     return (arithmetic + launches + expansion) * _SLOWER.get(plan.method, 1.0)
 
 
 def throughput(situation: Situation, plan: FinetunePlan) -> float | None:
-    """Return the TFLOP/s that a device reaches at most in a plan's arithmetic; None where that is unknown."""
+    """Return the peak TFLOP/s of a device in a plan's arithmetic; None if unknown."""
     gpu, in_float32 = situation.gpu, plan.compute_dtype == "float32"
     rate = gpu.float32_tflops if in_float32 or gpu.is_cpu else gpu.half_tflops
     if rate is None:
@@ -141,14 +141,14 @@ def _passes(plan: FinetunePlan) -> int:
 def step_flops(situation: Situation, plan: FinetunePlan) -> float:
     """Return the floating-point operations of one forward and backward pass on one device.
 
-    Two per weight and token forward, two for the gradient of the inputs, two for that of trained weights, two more to
-    recompute, two more to ask the base model as DPO's reference; causal attention 2 s q per token and layer forward,
-    2.5 times that backward (FlashAttention-2, https://arxiv.org/abs/2307.08691, section 4.1).
+    Per weight and token: two forward, two for the gradient of the inputs, two for that of trained weights, two more to
+    recompute, two more for DPO's reference pass. Causal attention: 2 s q per token and layer forward, 2.5 times that
+    backward (FlashAttention-2, https://arxiv.org/abs/2307.08691, section 4.1).
     """
     model = situation.model
     length = _padded_length(situation, plan)
-    tokens = situation.as_answers(plan).per_device_train_batch_size * length
-    recomputed = _asked_again(situation) + (1 if plan.gradient_checkpointing else 0)
+    tokens = situation.as_supervised(plan).per_device_train_batch_size * length
+    recomputed = _reference_passes(situation) + (1 if plan.gradient_checkpointing else 0)
     trained = 0 if METHODS[plan.method].trains_adapter else 1
     dense = 2 * matmul_params(situation) * tokens * (2 + recomputed + trained)
     attention_width = model.num_attention_heads * model.head_dim * model.num_hidden_layers
@@ -156,7 +156,7 @@ def step_flops(situation: Situation, plan: FinetunePlan) -> float:
 
 
 def matmul_params(situation: Situation) -> int:
-    """Return the weights that one token is multiplied with: all but the embedding table and the experts it skips."""
+    """Return the weights that each token is multiplied by: all but the embedding table and the experts it skips."""
     model = situation.model
     table = 0 if model.tie_word_embeddings else model.vocab_size * model.hidden_size
     return situation.num_params - table - _idle_expert_params(model)
@@ -170,13 +170,13 @@ def _idle_expert_params(model: ModelSpec) -> int:
     return 3 * model.hidden_size * width * max(0, model.num_experts - used) * model.num_hidden_layers
 
 
-def _asked_again(situation: Situation) -> int:
-    """Return the forward passes besides those of training: DPO's through the base model."""
+def _reference_passes(situation: Situation) -> int:
+    """Return the forward passes on top of those of training: DPO's pass through the base model."""
     return 1 if situation.task == "preference" else 0
 
 
 def _padded_length(situation: Situation, plan: FinetunePlan) -> int:
-    """Return the tokens of one sequence with its padding: alone the median, in a batch the 95th percentile."""
+    """Return the tokens of one sequence with padding: the median if alone, the 95th percentile in a batch."""
     if situation.dataset_tokens is None or plan.packing:
         return plan.max_length
     median, p95, _ = situation.dataset_tokens

@@ -1,4 +1,4 @@
-"""The decision tree as data: the questions of one situation with its numbers, and the map of size by memory."""
+"""The decision tree as data: the questions for one situation with its numbers, and the map of size by memory."""
 
 import dataclasses
 from collections.abc import Callable, Iterable
@@ -18,30 +18,30 @@ _LADDER = ("full", "lora", "qlora")
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One fork of the tree, as this situation meets it."""
+    """One fork of the tree, for this situation."""
 
     text: str
     answer: bool
     detail: str
     """The numbers behind the answer."""
-    taken: str
-    """What follows from the answer; empty where the next question decides."""
+    outcome: str
+    """What follows from the answer; empty if the next question decides."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One field of the map: the method for a model on a card."""
+    """One cell of the map: the method for a model on a card."""
 
     model: str
     num_params: int
     gpu: str
     memory_bytes: int
     method: str | None
-    """The most precise adapter that fits with headroom; None where nothing does."""
+    """The most precise adapter that fits with headroom; None if none fits."""
     full_fits: bool
-    """Whether every weight could be trained too."""
+    """Whether full fine-tuning fits too."""
     used_bytes: int
-    """Of the method's smallest form; of QLoRA's where nothing fits."""
+    """Bytes of the method's smallest form; of QLoRA's if nothing fits."""
 
 
 def questions(situation: Situation, recommendation: Recommendation) -> tuple[Question, ...]:
@@ -77,7 +77,7 @@ def questions(situation: Situation, recommendation: Recommendation) -> tuple[Que
 
 
 def method_map(models: Iterable[ModelSpec], gpus: Iterable[GpuSpec], price: PriceOfModel) -> tuple[Cell, ...]:
-    """Return which method each model trains with on each card; every model is priced three times."""
+    """Return the method for each model on each card; every model is priced three times."""
     cards = tuple(gpus)
     cells = []
     for model in models:

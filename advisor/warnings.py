@@ -1,4 +1,4 @@
-"""What a person should know about a plan before it starts, each with its numbers and its source."""
+"""What a person should know about a plan before starting it, each warning with its numbers and source."""
 
 from collections.abc import Callable, Iterator
 
@@ -6,7 +6,7 @@ from advisor import sources
 from advisor.advice import Caution, Estimate
 from advisor.rules.batch import WITHOUT_SDPA
 from advisor.rules.method import RATES
-from advisor.rules.schedule import BITSANDBYTES, FEW_STEPS, WHOLE, total_steps
+from advisor.rules.schedule import BITSANDBYTES_OPTIMIZERS, FEW_STEPS, UNSHARDED, total_steps
 from advisor.situation import Situation
 from specs import METHODS, FinetunePlan, gib
 
@@ -30,7 +30,7 @@ def _scale(_situation: Situation, plan: FinetunePlan, _estimate: Estimate) -> It
         yield Caution(
             "lora_alpha",
             f"lora_alpha {plan.lora_alpha} at r {plan.r} scales the update by {scale:.3g} ({rule}); recipes stay "
-            "between 0.25 and 4, and the learning rate then no longer means what it says.",
+            "between 0.25 and 4; outside, the usual learning rates do not apply.",
             sources.LEARNS_LESS.at("section 4.7; QLoRA 0.25, torchtune 2"),
         )
 
@@ -42,8 +42,8 @@ def _learning_rate(_situation: Situation, plan: FinetunePlan, _estimate: Estimat
     if not least <= plan.learning_rate <= most:
         yield Caution(
             "learning_rate",
-            f"learning_rate {plan.learning_rate:g} lies outside {least:g} to {most:g}, all that published recipes of "
-            f"{METHODS[plan.method].label} use.",
+            f"learning_rate {plan.learning_rate:g} is outside {least:g} to {most:g}, the range of published recipes "
+            f"for {METHODS[plan.method].label}.",
             sources.TRL_REGRET.at("learning rates"),
         )
 
@@ -53,8 +53,8 @@ def _large_rank(situation: Situation, plan: FinetunePlan, _estimate: Estimate) -
     if METHODS[plan.method].has_rank and plan.r > 64 and rows is not None and rows < 1_000:
         yield Caution(
             "r",
-            f"r {plan.r} on {rows:,} rows: about {situation.lora_params(plan.r) // rows:,} parameters for each row "
-            "learn the rows by heart.",
+            f"r {plan.r} on {rows:,} rows: about {situation.lora_params(plan.r) // rows:,} parameters per row are "
+            "enough to memorize them.",
             sources.LEARNS_LESS.at("section 4.6, rank and forgetting"),
         )
 
@@ -66,7 +66,7 @@ def _few_targets(situation: Situation, plan: FinetunePlan, _estimate: Estimate) 
     if named & {"embed_tokens", "lm_head", "wte", "word_embeddings", "embed_in", "embed_out"}:
         yield Caution(
             "target_modules",
-            "Embeddings or the head are targeted: they are large and forget fast; for new words use PEFT's "
+            "Embeddings or the head are targeted: they are large and forget quickly. For new tokens, use PEFT's "
             "trainable_token_indices.",
             sources.PEFT_LORA.at("trainable_token_indices"),
         )
@@ -74,8 +74,8 @@ def _few_targets(situation: Situation, plan: FinetunePlan, _estimate: Estimate) 
     if len(named) <= 2 < len(situation.modules) and missing:
         yield Caution(
             "target_modules",
-            f"Only {', '.join(plan.target_modules)} learn; left out are {', '.join(missing)}. Attention alone trails "
-            "adapters on all linear layers at equal size.",
+            f"Only {', '.join(plan.target_modules)} are trained, without {', '.join(missing)}. At equal size, "
+            "attention alone does worse than adapters on all linear layers.",
             sources.LEARNS_LESS.at("figure 7"),
         )
 
@@ -108,7 +108,7 @@ def _experts(situation: Situation, plan: FinetunePlan, _estimate: Estimate) -> I
     yield Caution(
         "load_in_4bit",
         f"The {model.num_experts} experts of each layer ({', '.join(model.expert_parameters)}) are fused parameters: "
-        f"bitsandbytes leaves them in 16 bit, about {gib(bytes_16bit)}, and all-linear does not adapt them.",
+        f"bitsandbytes leaves them in 16-bit, about {gib(bytes_16bit)}, and all-linear does not adapt them.",
         sources.BNB_EXPERTS,
     )
 
@@ -130,7 +130,7 @@ def _few_steps(situation: Situation, plan: FinetunePlan, _estimate: Estimate) ->
         yield Caution(
             "num_train_epochs",
             f"{situation.dataset_rows or 0:,} rows at an effective batch of {plan.effective_batch_size} make {steps} "
-            f"optimizer steps; under {FEW_STEPS} a result is mostly luck. More rows, epochs or a smaller batch help.",
+            f"optimizer steps; under {FEW_STEPS}, a result is mostly luck. Use more rows, epochs or a smaller batch.",
             sources.TINKER.at("docs, at least 100 steps"),
         )
 
@@ -140,7 +140,7 @@ def _tiny_data(situation: Situation, _plan: FinetunePlan, _estimate: Estimate) -
     if rows is not None and rows < 500:
         yield Caution(
             "dataset_rows",
-            f"{rows:,} rows: try prompting with examples first; 500 to 1,000 rows are where fine-tuning starts to pay.",
+            f"{rows:,} rows: try prompting with examples first; fine-tuning starts to pay off at 500 to 1,000 rows.",
             sources.PREDIBASE,
         )
 
@@ -151,14 +151,14 @@ def _preference(situation: Situation, plan: FinetunePlan, _estimate: Estimate) -
     yield Caution(
         "per_device_train_batch_size",
         f"DPO sends the chosen and the rejected answer of {plan.per_device_train_batch_size} rows through the model "
-        f"together: the memory is that of {2 * plan.per_device_train_batch_size} sequences.",
+        f"together, so memory is that of {2 * plan.per_device_train_batch_size} sequences.",
         sources.TRL_DPO.at("DataCollatorForPreference"),
     )
     if plan.method in {"full", "adalora"} or plan.init_lora_weights == "pissa":
         yield Caution(
             "method",
-            f"{METHODS[plan.method].label} cannot be switched off to ask the base model, which DPO needs as its "
-            "reference: choose LoRA or QLoRA without PiSSA.",
+            f"{METHODS[plan.method].label} cannot be switched off to get back the base model, DPO's reference: "
+            "choose LoRA or QLoRA without PiSSA.",
             sources.TRL_DPO.at("reference model of a PEFT model"),
         )
 
@@ -188,24 +188,24 @@ def _large_batch(_situation: Situation, plan: FinetunePlan, _estimate: Estimate)
         yield Caution(
             "gradient_accumulation_steps",
             f"An effective batch of {plan.effective_batch_size} is large: LoRA loses more than full fine-tuning above "
-            "32, and rank does not mend it.",
+            "32, and a higher rank does not help.",
             sources.TRL_REGRET.at("batch size"),
         )
 
 
 def _not_run_here(_situation: Situation, plan: FinetunePlan, _estimate: Estimate) -> Iterator[Caution]:
-    if plan.sharding not in WHOLE:
+    if plan.sharding not in UNSHARDED:
         yield Caution(
             "sharding",
-            f"sharding {plan.sharding} divides the model over {plan.num_gpus:,} devices: LoRAFit's own runs were tried "
-            "with ddp alone. Export the script with its accelerate configuration.",
+            f"sharding {plan.sharding} splits the model over {plan.num_gpus:,} devices: LoRAFit's own runs were "
+            "tested only with ddp. Export the script with its accelerate configuration.",
             sources.TRAINER,
         )
-        if plan.optim in BITSANDBYTES:
+        if plan.optim in BITSANDBYTES_OPTIMIZERS:
             yield Caution(
                 "optim",
-                f"{plan.optim} is of bitsandbytes, which cannot update what {plan.sharding} divides: choose "
-                "adamw_torch_fused.",
+                f"{plan.optim} is a bitsandbytes optimizer and cannot update weights that {plan.sharding} shards: "
+                "choose adamw_torch_fused.",
                 sources.BNB_FSDP,
             )
 

@@ -1,6 +1,6 @@
-"""The plan in the form of whatever tool a person uses: every format is one entry here.
+"""Export of the plan to other tools: every format is one entry here.
 
-Doors and pages call it; it imports no rule and no search.
+Command lines and pages call it; it imports no rule and no search.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ __all__ = ["FORMATS", "Format", "Job"]
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """One way to write a plan down."""
+    """One export format."""
 
     name: str
     label: str
@@ -62,7 +62,7 @@ def exported(plan: FinetunePlan, name: str, *, data: str = "data.jsonl", uses_co
     Args:
         plan: What to write.
         name: A name from ``FORMATS``.
-        data: Path or Hub id of the data set, as the file shall name it.
+        data: Path or Hub id of the data set, as the file should name it.
         uses_conv1d: Whether the model's linear layers are GPT-2's ``Conv1D``.
     """
     return FORMATS[name].text(Job(plan=plan, data=data, uses_conv1d=uses_conv1d))

@@ -1,4 +1,4 @@
-"""PEFT's part of an export: the adapter's configuration, and what AdaLoRA needs of a trainer."""
+"""PEFT's part of an export: the adapter's configuration, and the trainer that AdaLoRA needs."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,7 +19,7 @@ _FEEDFORWARD = "TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING"
 ADALORA = '''
 
 class RankBudget(TrainerCallback):
-    """Lets AdaLoRA take ranks away after each step."""
+    """Lets AdaLoRA prune ranks after each step."""
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
         model.peft_config["default"].total_step = state.max_steps
@@ -32,7 +32,7 @@ class RankBudget(TrainerCallback):
 
 
 class AdaLoraTrainer(SFTTrainer):
-    """Adds AdaLoRA's regularization to TRL's chunked loss, and saves ranks that were taken away as zeros."""
+    """Adds AdaLoRA's regularization to TRL's chunked loss, and saves pruned ranks as zeros."""
 
     def compute_loss(self, model, inputs, *args, **kwargs):
         added = self.orthogonality() if model.training else 0.0
@@ -51,11 +51,11 @@ class AdaLoraTrainer(SFTTrainer):
         super().save_model(*args, **kwargs)
         config.rank_pattern = pattern
 '''
-"""What AdaLoRA needs of a trainer, as a script's own classes."""
+"""The trainer that AdaLoRA needs, as classes of the exported script."""
 
 
 def imported(job: Job) -> tuple[str, ...]:
-    """Return the lines that import what ``config_text`` names."""
+    """Return the lines that import the names in ``config_text``."""
     if not job.has_adapter:
         return ()
     lines = [f"from peft import {_CONFIGS[_type(job)]}"]
@@ -65,30 +65,30 @@ def imported(job: Job) -> tuple[str, ...]:
 
 
 def config_text(job: Job, *, model_type: str) -> str:
-    """Return the lines that make PEFT's configuration ``peft_config``.
+    """Return the lines that define PEFT's configuration, ``peft_config``.
 
     Args:
-        job: What to write down.
+        job: What to export.
         model_type: The expression for the model's type, on which IA3's feed-forward modules depend.
     """
     values = {**_VALUES[_type(job)](job), "task_type": "CAUSAL_LM"}
     text = f"peft_config = {call_text(_CONFIGS[_type(job)], values)}"
     if _type(job) != "IA3":
         return text
-    # An expression, for PEFT wants names letter for letter among those of target_modules.
+    # An expression, since PEFT accepts plain names only if they are also in target_modules.
     inside = f'inside = "|".join({_FEEDFORWARD}.get({model_type}, ()))\n'
     return inside + text.removesuffix(")") + '    feedforward_modules=f".*({inside})" if inside else [],\n)'
 
 
 def require_lora(job: Job, tool: str) -> None:
-    """Refuse a plan that another tool has no words for.
+    """Refuse a plan that another tool cannot express.
 
     Raises:
-        PlanError: If the plan's adapter is none of LoRA's, or its ranks differ by module.
+        PlanError: If the plan's adapter is not a LoRA, or its ranks differ by module.
     """
     way_out = "Export the Python script"
     if job.has_adapter and _type(job) != "LORA":
-        raise PlanError("method", f"{tool} trains LoRA and whole models only", job.plan.method, way_out)
+        raise PlanError("method", f"{tool} trains only LoRA and whole models", job.plan.method, way_out)
     for field in ("rank_pattern", "alpha_pattern"):
         if job.has_adapter and getattr(job.plan, field):
             raise PlanError(field, f"{tool} gives all modules one rank and scale", getattr(job.plan, field), way_out)
@@ -121,7 +121,7 @@ def _lora(job: Job) -> dict[str, Any]:
 def _adalora(job: Job) -> dict[str, Any]:
     names = ("init_r", "target_r", "tinit", "tfinal", "deltaT")
     values = {name: getattr(job.plan, name) for name in names}
-    # Of a run that counts epochs the callback knows the steps.
+    # For a run that counts epochs, the callback sets the steps.
     steps = job.plan.max_steps if job.plan.max_steps > 0 else job.plan.tinit + job.plan.tfinal + 1
     return {**values, "total_step": steps, **_shared(job)}
 

@@ -6,7 +6,7 @@ from advisor.export.adapters import require_lora
 from advisor.export.job import Job, yaml_text
 
 _COMMENT = """The plan for Axolotl 0.19: axolotl train axolotl.yaml
-Kept in 32 bit there, whatever the plan says: the adapter while it trains (peft_autocast_adapter_dtype)."""
+Axolotl keeps the adapter in 32-bit while it trains, whatever the plan says (peft_autocast_adapter_dtype)."""
 
 _OPTIMIZERS = {"adamw_8bit": "adamw_bnb_8bit"}
 """Axolotl's own name where it differs from transformers'."""
@@ -81,7 +81,7 @@ def _sharding(job: Job) -> dict[str, Any]:
         "fsdp_config": {
             "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
             "reshard_after_forward": True,
-            # Under quantization its schema refuses it: one rank alone would quantize, and the others wait for ever.
+            # Axolotl's schema refuses it with quantization: one rank would quantize while the others wait forever.
             "cpu_ram_efficient_loading": plan.quantization == "none",
             "state_dict_type": "SHARDED_STATE_DICT",
             "offload_params": False,

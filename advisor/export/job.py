@@ -1,4 +1,4 @@
-"""What an export writes down: the plan and the names around it."""
+"""The input of an export: the plan, and the names of data and output."""
 
 import json
 import shlex
@@ -28,7 +28,7 @@ class Job:
 
     @property
     def is_local_file(self) -> bool:
-        """Whether ``data`` names a file rather than a data set of the Hub."""
+        """Whether ``data`` names a file rather than a data set on the Hub."""
         return self.data.rpartition(".")[2].lower() in {"json", "jsonl", "csv", "parquet", "txt"}
 
     @property
@@ -42,7 +42,7 @@ class Job:
 
 
 def launch_commands(plan: FinetunePlan, script: str) -> tuple[str, ...]:
-    """Return how a script is started for a plan's devices: on one machine, and where they can be shared out, on two."""
+    """Return the commands that start a script on a plan's devices: on one machine and, if they divide by 2, on two."""
     if plan.num_gpus == 1:
         return (f"python {script}",)
     alone = shlex.join(["python", "-m", *torchrun_arguments(plan.num_gpus), script])
@@ -76,7 +76,7 @@ def literal(value: Any) -> str:
 
 def _yaml_value(value: Any) -> str:
     if isinstance(value, float) and not isinstance(value, bool) and value and abs(value) < 1e-3:
-        # YAML reads 1e-05 as text; it wants a point in the mantissa.
+        # YAML reads 1e-05 as text; the mantissa needs a decimal point.
         mantissa, _, exponent = f"{value:.6e}".partition("e")
         return f"{float(mantissa):.7g}{'' if '.' in f'{float(mantissa):.7g}' else '.0'}e{int(exponent):+03d}"
     return json.dumps(value)

@@ -6,10 +6,10 @@ from advisor.export.adapters import require_lora
 from advisor.export.job import Job, yaml_text
 
 _COMMENT = """The plan for LLaMA-Factory 0.9.5: llamafactory-cli train llamafactory.yaml
-Name your file in its data/dataset_info.json first, as the entry "{name}":
+First add your file to its data/dataset_info.json, as the entry "{name}":
   "{name}": {{"file_name": "{file}", "formatting": "sharegpt", "columns": {{"messages": "messages"}},
   "tags": {{"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"}}}}
-Choose the template of your model; "default" has no chat format."""
+Set template to that of your model; "default" has no chat format."""
 
 _ATTENTION = {"sdpa": "sdpa", "flash_attention_2": "fa2", "eager": "disabled"}
 
@@ -67,7 +67,7 @@ def _adapter(job: Job) -> dict[str, Any]:
         "lora_target": "all" if isinstance(targets, str) else ",".join(targets),
         "use_rslora": plan.use_rslora,
         "use_dora": plan.use_dora,
-        # It wants a quantized model prepared by scripts/pissa_init.py instead.
+        # A quantized model must be prepared by its scripts/pissa_init.py instead.
         "pissa_init": plan.init_lora_weights == "pissa" and plan.quantization == "none",
         "loraplus_lr_ratio": plan.loraplus_lr_ratio,
     }
@@ -84,6 +84,6 @@ def _quantization(job: Job) -> dict[str, Any]:
 
 
 def _dataset_name(job: Job) -> str:
-    """Return a name for the data: the file's, without folders and ending."""
+    """Return a name for the data: that of the file, without folders and extension."""
     last = job.data.replace("\\", "/").rpartition("/")[2]
     return "".join(letter if letter.isalnum() else "_" for letter in last.partition(".")[0]) or "data"

@@ -1,4 +1,4 @@
-"""The plan as a Python script that needs transformers, peft and TRL alone."""
+"""The plan as a Python script that needs only transformers, peft and TRL."""
 
 import re
 
@@ -8,7 +8,7 @@ from advisor.export.job import Job, call_text, launch_commands, literal
 _HEAD = '''"""Fine-tunes {model} with {method}, as planned by LoRAFit.
 
 Needs: {packages}
-Data: one example a line or row, as chat messages, prompt and completion, instruction and output, or text.
+Data: one example per line or row, as chat messages, prompt and completion, instruction and output, or text.
 Run: {command}
      with --data FILE [--model FOLDER_OR_HUB_ID] [--output FOLDER] [--max-steps N]
 """
@@ -52,7 +52,7 @@ def messages(row):
 
 
 def tokens(row, tokenizer):
-    """Return input_ids and labels: what the assistant says is learned, the rest is read."""
+    """Return input_ids and labels: the loss counts only what the assistant says."""
     turns = messages(row)
     if turns is None:
         text = row["text"] + tokenizer.eos_token
@@ -81,37 +81,37 @@ def main():
     parser.add_argument("--model", default={model})
     parser.add_argument("--output", default={output})
     parser.add_argument("--max-steps", type=int, default={max_steps})
-    chosen = parser.parse_args()
+    args = parser.parse_args()
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
     if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))  # torchrun starts one process a card
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))  # torchrun starts one process per GPU
     set_seed({seed})
 
-    tokenizer = AutoTokenizer.from_pretrained(chosen.model)
+    tokenizer = AutoTokenizer.from_pretrained(args.model)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    data = rows(chosen.data)
+    data = rows(args.data)
     data = data.map(tokens, fn_kwargs={{"tokenizer": tokenizer}}, remove_columns=data.column_names)
     data = data.filter(lambda row: any(label != -100 for label in row["labels"]))
 {split}
 {quantization}    model = AutoModelForCausalLM.from_pretrained(
-        chosen.model,
+        args.model,
         dtype=torch.{dtype},
         attn_implementation={attention},{quantized}{placed}
     )
     model.config.use_cache = False
 {adapter}
-    arguments = {arguments}
+    training_args = {arguments}
     {kept}trainer = {trainer}(
         model=model,
-        args=arguments,
+        args=training_args,
         train_dataset=data,
         eval_dataset={held_out},
         processing_class=tokenizer,
         callbacks=[{callbacks}],
     )
 {restored}{loraplus}    trainer.train()
-    trainer.save_model(chosen.output)
+    trainer.save_model(args.output)
     print(json.dumps(trainer.state.log_history))
 
 
@@ -121,10 +121,10 @@ if __name__ == "__main__":
 
 
 def text(job: Job) -> str:
-    """Return the script; it tokenizes, builds and trains as a run of LoRAFit does."""
+    """Return the script; it tokenizes, builds and trains the way a LoRAFit run does."""
     plan = job.plan
     head = _HEAD.format(
-        # A name out of somebody's plan file must not end the docstring.
+        # A name from an untrusted plan file must not end the docstring.
         model=re.sub(r"[^\w./@: -]", "_", plan.model_name_or_path),
         method=plan.method,
         packages=_packages(job),
@@ -150,7 +150,7 @@ def text(job: Job) -> str:
         kept="kept = [(weight, weight.data) for weight in model.parameters() if weight.requires_grad]\n    "
         if job.has_adapter
         else "",
-        trainer="AdaLoraTrainer" if _budgeted(job) else "SFTTrainer",
+        trainer="AdaLoraTrainer" if _is_adalora(job) else "SFTTrainer",
         callbacks=_callbacks(job),
         held_out="held_out" if plan.eval_split else "None",
         restored="    for weight, values in kept:\n        weight.data = values  # TRL casts adapters to bfloat16\n"
@@ -158,17 +158,17 @@ def text(job: Job) -> str:
         else "",
         loraplus=_loraplus(job),
     )
-    return head + _DATA + (adapters.ADALORA if _budgeted(job) else "") + main
+    return head + _DATA + (adapters.ADALORA if _is_adalora(job) else "") + main
 
 
-def _budgeted(job: Job) -> bool:
+def _is_adalora(job: Job) -> bool:
     return job.plan.method == "adalora"
 
 
 def _callbacks(job: Job) -> str:
     patience = job.plan.early_stopping_patience
     names = [f"EarlyStoppingCallback({patience})"] if patience else []
-    names += ["RankBudget()"] if _budgeted(job) else []
+    names += ["RankBudget()"] if _is_adalora(job) else []
     return ", ".join(names)
 
 
@@ -197,7 +197,7 @@ def _peft_imports(job: Job) -> str:
 def _transformers_imports(job: Job) -> str:
     names = ["BitsAndBytesConfig"] if job.plan.quantization != "none" else []
     names += ["EarlyStoppingCallback"] if job.plan.early_stopping_patience else []
-    names += ["TrainerCallback"] if _budgeted(job) else []
+    names += ["TrainerCallback"] if _is_adalora(job) else []
     return "".join(f"{name}, " for name in names)
 
 
@@ -260,7 +260,7 @@ def _arguments(job: Job) -> str:
     values.pop("max_steps")
     written = call_text("SFTConfig", values)
     expressions = (
-        '    output_dir=chosen.output,\n    max_steps=chosen.max_steps,\n    use_cpu=device.type == "cpu",\n'
+        '    output_dir=args.output,\n    max_steps=args.max_steps,\n    use_cpu=device.type == "cpu",\n'
         '    dataloader_pin_memory=device.type != "cpu",\n'
     )
     return _indented(written.replace("(\n", "(\n" + expressions, 1)).lstrip()
@@ -273,7 +273,7 @@ def _loraplus(job: Job) -> str:
         _indented(
             "\n".join(
                 [
-                    "kind, values = trainer.get_optimizer_cls_and_kwargs(arguments, model)",
+                    "kind, values = trainer.get_optimizer_cls_and_kwargs(training_args, model)",
                     "trainer.optimizer = create_loraplus_optimizer(",
                     f"    model, optimizer_cls=kind, loraplus_lr_ratio={job.plan.loraplus_lr_ratio}, **values",
                     ")",

@@ -11,7 +11,7 @@ def text(job: Job) -> str:
         parts += [f"quantization_config = {quantization(job)}", ""]
     if job.has_adapter:
         if job.plan.method == "ia3":
-            parts += ['model_type = ""  # as the config.json of your model says', ""]
+            parts += ['model_type = ""  # the model_type in the config.json of your model', ""]
         parts += [adapters.config_text(job, model_type="model_type"), ""]
     arguments = {"output_dir": job.output_dir, **job.arguments}
     parts += [f"training_args = {call_text('SFTConfig', arguments)}", ""]
@@ -30,7 +30,7 @@ def imports(job: Job) -> list[str]:
 
 
 def quantization(job: Job) -> str:
-    """Return the call that makes bitsandbytes' configuration."""
+    """Return the call that creates bitsandbytes' configuration."""
     plan = job.plan
     if plan.load_in_8bit:
         return "BitsAndBytesConfig(load_in_8bit=True)"

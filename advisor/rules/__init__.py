@@ -1,4 +1,4 @@
-"""The rule sets a person can choose between, one function for each field.
+"""The rule sets that a person can choose from, with one function per field.
 
 ``advise`` and the search call them; they import neither the search nor an export.
 """

@@ -16,20 +16,20 @@ TASK_RANKS = {
     "code": (64, 32, 256),
     "preference": (16, 8, 32),
 }
-"""Rank by task with the least and the most that measurements and recipes use; sources at ``r``."""
+"""Rank by task, with the lowest and highest that measurements and recipes use; sources at ``r``."""
 
 SMALL_DATA_ROWS = 1_000
 LARGEST_RANK = 256
 RSLORA_ABOVE = 64
 DROPOUT_UP_TO = 14_000_000_000
-"""The 13B class; QLoRA found dropout useful up to it and useless from 33B on."""
+"""The 13B class; QLoRA found dropout useful up to there and useless from 33B up."""
 
 ROUTERS = frozenset({"gate", "router", "shared_expert_gate"})
-"""Linear modules that choose experts; an adapter there moves the routing."""
+"""Linear modules that choose experts; an adapter there would change the routing."""
 
 
 def r(situation: Situation, _plan: FinetunePlan) -> Advice:
-    """Take the task's rank, 8 under 1,000 rows, and more while the data outgrows the adapter."""
+    """Take the task's rank; 8 under 1,000 rows; more if the data outgrows the adapter."""
     rank, least, most = TASK_RANKS[situation.task]
     task = situation.phrase("task")
     reason = f"For {task}, r = {rank} is what comparable recipes use; model size does not change it."
@@ -39,12 +39,12 @@ def r(situation: Situation, _plan: FinetunePlan) -> Advice:
     rows = situation.dataset_rows
     if rows is not None and rows < SMALL_DATA_ROWS and rank > 8:
         rank, least = 8, 4
-        reason = f"{situation.phrase('rows').capitalize()} of {task} fit into a small adapter: r = 8."
-    lifted = _rank_for_capacity(situation, rank)
-    if lifted > rank:
-        rank, most = lifted, max(most, lifted)
+        reason = f"{situation.phrase('rows').capitalize()} of {task} fit in a small adapter: r = 8."
+    raised = _rank_for_capacity(situation, rank)
+    if raised > rank:
+        rank, most = raised, max(most, raised)
         reason = (
-            f"For {task}, {situation.phrase('rows')} hold about {situation.train_tokens:,} tokens: the adapter gets "
+            f"For {task}, {situation.phrase('rows')} have about {situation.train_tokens:,} tokens: the adapter gets "
             f"at least one parameter per token, up to r = {LARGEST_RANK}."
         )
         source, confidence = sources.TINKER.at("docs, LoRA capacity"), Confidence.LOW
@@ -59,9 +59,9 @@ def use_rslora(_situation: Situation, plan: FinetunePlan) -> Advice:
     fixed = plan.method == "rslora"
     value = fixed or plan.r > RSLORA_ABOVE
     reason = (
-        f"At r = {plan.r} alpha / sqrt(r) keeps the scale that alpha / r would let fade."
+        f"At r = {plan.r}, alpha / sqrt(r) keeps the update from fading as it would with alpha / r."
         if value
-        else f"At r = {plan.r} the plain scale alpha / r is stable."
+        else f"At r = {plan.r}, the usual scale alpha / r is stable."
     )
     return Advice(
         field="use_rslora",
@@ -73,7 +73,7 @@ def use_rslora(_situation: Situation, plan: FinetunePlan) -> Advice:
 
 
 def lora_alpha(_situation: Situation, plan: FinetunePlan) -> Advice:
-    """Keep the scale of the update at 2."""
+    """Scale the update by 2."""
     if plan.use_rslora:
         value = max(1, round(2 * math.sqrt(plan.r)))
         return Advice(
@@ -87,25 +87,25 @@ def lora_alpha(_situation: Situation, plan: FinetunePlan) -> Advice:
         field="lora_alpha",
         value=2 * plan.r,
         range=(plan.r, 2 * plan.r),
-        reason=f"Twice r = {plan.r}; alpha acts like the learning rate, so tune that one and leave alpha.",
+        reason=f"Twice r = {plan.r}; alpha acts like the learning rate, so tune that and leave alpha alone.",
         source=sources.LEARNS_LESS.at("section 4.7: alpha = 2r best at high rank"),
     )
 
 
 def lora_dropout(situation: Situation, plan: FinetunePlan) -> Advice:
-    """Drop 5 % up to 13B, nothing above or beside fused experts, 10 % when few rows are repeated."""
+    """Drop 5 % up to 13B, nothing above or with fused experts, 10 % if few rows are repeated."""
     most, source = 0.1, sources.QLORA.at("appendix B.2; Guanaco scripts 0.1 at 7B, 0.05 above")
     size, rows = situation.phrase("size"), situation.phrase("rows")
     few = situation.dataset_rows is not None and situation.dataset_rows < SMALL_DATA_ROWS
     if situation.goal == "speed":
-        value, reason = 0.0, "no dropout lets fused kernels run and saves its masks"
+        value, reason = 0.0, "without dropout, fused kernels can run and no masks are stored"
     elif situation.model.expert_parameters:
-        value, reason = 0.0, "the experts are fused parameters, on which PEFT refuses dropout"
+        value, reason = 0.0, "the experts are fused parameters, for which PEFT does not allow dropout"
         most, source = 0.0, sources.PEFT_LORA.at("target_parameters; tuners/lora/layer.py, ParamWrapper")
     elif situation.num_params > DROPOUT_UP_TO:
         value, reason = 0.0, "QLoRA found dropout useless at 33B and 65B"
     elif few and plan.num_train_epochs >= 3:
-        value, reason = 0.1, f"{plan.num_train_epochs:g} passes over few rows call for more dropout"
+        value, reason = 0.1, f"{plan.num_train_epochs:g} passes over few rows need more dropout"
     else:
         value, reason = 0.05, "QLoRA found dropout useful at 7B and 13B"
     return Advice(
@@ -118,7 +118,7 @@ def lora_dropout(situation: Situation, plan: FinetunePlan) -> Advice:
 
 
 def target_modules(situation: Situation, _plan: FinetunePlan) -> Advice:
-    """Adapt every linear layer of the blocks, but never a router."""
+    """Adapt every linear layer of the blocks except routers."""
     routers = [name for name in situation.modules if name in ROUTERS]
     value: str | tuple[str, ...] = "all-linear"
     names = situation.phrase("modules")
@@ -129,8 +129,8 @@ def target_modules(situation: Situation, _plan: FinetunePlan) -> Advice:
         field="target_modules",
         value=value,
         range=(value, situation.modules),
-        reason=f"Every linear layer of {situation.model.model_type} learns ({names}); "
-        "the feed-forward layers gain most, attention alone trails at equal size.",
+        reason=f"Every linear layer of {situation.model.model_type} is adapted ({names}); "
+        "feed-forward layers help most, and attention alone does worse at equal size.",
         source=sources.LEARNS_LESS.at("figure 7; QLoRA section 4 and PEFT's comparison agree"),
         confidence=Confidence.HIGH,
     )
@@ -149,7 +149,7 @@ def bias(situation: Situation, _plan: FinetunePlan) -> Advice:
 
 
 def use_dora(situation: Situation, plan: FinetunePlan) -> Advice:
-    """Use DoRA only where the person chose it."""
+    """Use DoRA only if the person chose it."""
     return Advice(
         field="use_dora",
         value=plan.method == "dora",
@@ -161,13 +161,13 @@ def use_dora(situation: Situation, plan: FinetunePlan) -> Advice:
 
 
 def init_lora_weights(_situation: Situation, plan: FinetunePlan) -> Advice:
-    """Start from PEFT's own initialisation."""
+    """Use PEFT's default initialization."""
     return Advice(
         field="init_lora_weights",
         value="default",
         range=("default", "pissa"),
-        reason=f"B starts at zero, so the {plan.method} model begins exactly at the base model; "
-        "variants end within 1 to 2 % once the learning rate is tuned.",
+        reason=f"B starts at zero, so the {plan.method} model starts out identical to the base model; "
+        "variants differ by 1 to 2 % once the learning rate is tuned.",
         source=sources.VANILLA.at("abstract"),
     )
 
@@ -179,14 +179,14 @@ def loraplus_lr_ratio(_situation: Situation, plan: FinetunePlan) -> Advice:
         value=None,
         range=(None, 16.0),
         reason=f"One learning rate for both matrices of {plan.method} is the proven default; "
-        "LoRA+ (ratio about 16) wants a lower base rate.",
+        "LoRA+ (ratio about 16) needs a lower base rate.",
         source=sources.LORA_PLUS.at("abstract and README"),
         confidence=Confidence.LOW,
     )
 
 
 def _rank_for_capacity(situation: Situation, rank: int) -> int:
-    """Return the rank doubled until the adapter has a parameter for each token of the data."""
+    """Return the rank, doubled until the adapter has one parameter per token of the data."""
     tokens = situation.train_tokens or 0
     while rank < LARGEST_RANK and situation.lora_params(rank) < tokens:
         rank *= 2

@@ -1,4 +1,4 @@
-"""Evidence about what one step holds: batch, length, loss, attention, checkpointing, sharding."""
+"""Evidence about what one step contains: batch, length, loss, attention, checkpointing, sharding."""
 
 import math
 
@@ -18,11 +18,11 @@ ROUND_LENGTH_TO = 64
 WITHOUT_SDPA = frozenset(
     {"bloom", "codegen", "ctrl", "gemma2", "gpt_oss", "mpt", "openai-gpt", "xlm", "xlnet", "rwkv", "reformer"}
 )
-"""Model types whose transformers 5.23 code declares no SDPA (``_supports_sdpa`` is False): they run eager attention."""
+"""Model types without SDPA in transformers 5.23 (``_supports_sdpa`` is False): they run eager attention."""
 
 
 def effective_batch(situation: Situation) -> int:
-    """Return the wished sequences of one optimizer step."""
+    """Return the number of sequences that one optimizer step should have."""
     if situation.gpu.is_cpu:
         return CPU_BATCH
     if situation.dataset_rows is not None and situation.dataset_rows < 1_000:
@@ -31,51 +31,51 @@ def effective_batch(situation: Situation) -> int:
 
 
 def per_device_train_batch_size(situation: Situation, plan: FinetunePlan) -> Advice:
-    """Wish for the largest useful micro-batch; the search lowers it to what fits."""
-    wished = effective_batch(situation)
-    value = 1 if situation.goal == "memory" else max(1, min(LARGEST_MICRO_BATCH, wished // plan.num_gpus))
+    """Propose the largest useful micro-batch; the search lowers it until the plan fits."""
+    wanted = effective_batch(situation)
+    value = 1 if situation.goal == "memory" else max(1, min(LARGEST_MICRO_BATCH, wanted // plan.num_gpus))
     return Advice(
         field="per_device_train_batch_size",
         value=value,
-        range=(1, max(value, min(LARGEST_MICRO_BATCH, wished))),
+        range=(1, max(value, min(LARGEST_MICRO_BATCH, wanted))),
         reason=f"On {situation.gpu.name} with {situation.phrase('num_gpus')}, goal {situation.phrase('goal')}: {value} "
-        f"of {wished} sequences at once; the result depends on their product with accumulation alone.",
+        f"of {wanted} sequences at once; only the product with accumulation affects the result.",
         source=_BATCH,
     )
 
 
 def gradient_accumulation_steps(situation: Situation, plan: FinetunePlan) -> Advice:
-    """Accumulate up to the effective batch."""
-    wished = effective_batch(situation)
+    """Accumulate to reach the effective batch."""
+    wanted = effective_batch(situation)
     micro = plan.per_device_train_batch_size * plan.num_gpus
-    value = max(1, math.ceil(wished / micro))
-    why = "LoRA loses quality at more than 32"
-    if wished == SMALL_DATA_BATCH:
+    value = max(1, math.ceil(wanted / micro))
+    why = "LoRA loses quality above 32"
+    if wanted == SMALL_DATA_BATCH:
         why = f"{situation.phrase('rows')} should still make 100 steps"
     if situation.gpu.is_cpu:
         why = f"on {situation.gpu.name} the first loss should come soon"
     return Advice(
         field="gradient_accumulation_steps",
         value=value,
-        range=(max(1, math.ceil(wished / 2 / micro)), max(1, math.ceil(2 * wished / micro))),
+        range=(max(1, math.ceil(wanted / 2 / micro)), max(1, math.ceil(2 * wanted / micro))),
         reason=f"{micro} x {value} make an effective batch of {micro * value}: {why}.",
         source=_BATCH,
     )
 
 
 def max_length(situation: Situation, _plan: FinetunePlan) -> Advice:
-    """Cover 95 % of the rows, within what the model was made for."""
+    """Cover 95 % of the rows, up to the length that the model was made for."""
     limit = situation.model.max_position_embeddings or 2**24
     default = CPU_LENGTH if situation.gpu.is_cpu else DEFAULT_LENGTH
     value, most = default, 2 * default
-    reason = f"{situation.phrase('tokens').capitalize()}: {default} tokens hold most instruction data"
+    reason = f"{situation.phrase('tokens').capitalize()}: {default} tokens are enough for most instruction data"
     if situation.dataset_tokens is not None:
         _, p95, longest = situation.dataset_tokens
         value = ROUND_LENGTH_TO * math.ceil(p95 / ROUND_LENGTH_TO)
         most = ROUND_LENGTH_TO * math.ceil(longest / ROUND_LENGTH_TO)
-        reason = f"{situation.phrase('tokens').capitalize()}; longer rows are cut"
+        reason = f"{situation.phrase('tokens').capitalize()}; longer rows are truncated"
         if situation.gpu.is_cpu and value > 2 * CPU_LENGTH:
-            value, reason = 2 * CPU_LENGTH, f"{reason}, here already at {2 * CPU_LENGTH}: a CPU is slow"
+            value, reason = 2 * CPU_LENGTH, f"{reason}, here at {2 * CPU_LENGTH} since a CPU is slow"
     value = max(8, min(value, limit))
     if value == limit:
         reason += f"; {situation.model.name} was made for {limit:,} tokens"
@@ -89,7 +89,7 @@ def max_length(situation: Situation, _plan: FinetunePlan) -> Advice:
 
 
 def packing(situation: Situation, plan: FinetunePlan) -> Advice:
-    """Keep every example in its own row unless the attention kernel keeps packed ones apart."""
+    """Keep every example in its own row unless the attention kernel keeps packed ones separate."""
     flash = plan.attn_implementation == "flash_attention_2"
     value = flash and situation.task == "domain"
     return Advice(
@@ -97,21 +97,21 @@ def packing(situation: Situation, plan: FinetunePlan) -> Advice:
         value=value,
         range=(False, True) if flash else (False,),
         reason=f"For {situation.phrase('task')} under {plan.attn_implementation}: "
-        + ("packing wastes no padding." if value else "only flash_attention_2 keeps packed examples apart."),
+        + ("packing avoids padding." if value else "only flash_attention_2 keeps packed examples separate."),
         source=sources.TRL_SFT.at("packing and padding_free"),
         confidence=Confidence.HIGH,
     )
 
 
 def completion_only_loss(situation: Situation, _plan: FinetunePlan) -> Advice:
-    """Learn the answers, not the prompts; of plain text learn everything."""
+    """Train on the answers, not the prompts; on all of plain text."""
     value = situation.task != "domain"
     return Advice(
         field="completion_only_loss",
         value=value,
         range=(value,) if situation.task == "domain" else (True, False),
         reason=f"For {situation.phrase('task')} "
-        + ("the model shall learn to answer, not to ask." if value else "there is no prompt: every token is learned."),
+        + ("the model should learn to answer, not to ask." if value else "there is no prompt: every token counts."),
         source=sources.TRL_SFT.at("completion_only_loss and assistant_only_loss"),
     )
 
@@ -122,14 +122,14 @@ def loss(situation: Situation, _plan: FinetunePlan) -> Advice:
         field="loss",
         value="chunked",
         range=("chunked",),
-        reason=f"TRL's default: the logits over {situation.model.vocab_size:,} words are never held whole.",
+        reason=f"TRL's default: the logits over {situation.model.vocab_size:,} words are never all in memory.",
         source=sources.TRL_SFT.at("loss_type nll, computed in chunks"),
         confidence=Confidence.HIGH,
     )
 
 
 def attn_implementation(situation: Situation, _plan: FinetunePlan) -> Advice:
-    """Take PyTorch's fused attention wherever the model's code allows it."""
+    """Use PyTorch's fused attention wherever the model's code allows it."""
     model_type = situation.model.model_type
     eager = model_type in WITHOUT_SDPA
     value = "eager" if eager else "sdpa"
@@ -145,14 +145,14 @@ def attn_implementation(situation: Situation, _plan: FinetunePlan) -> Advice:
 
 
 def gradient_checkpointing(situation: Situation, plan: FinetunePlan) -> Advice:
-    """Recompute under QLoRA and sharding; elsewhere the search decides by the memory that is left."""
+    """Recompute activations on GPUs unless speed is the goal; the search may keep them if there is enough memory."""
     value = not situation.gpu.is_cpu and situation.goal != "speed"
     return Advice(
         field="gradient_checkpointing",
         value=value,
         range=(True, False),
         reason=f"{plan.method} on {situation.gpu.name}, goal {situation.phrase('goal')}: recomputing costs 20 to 30 % "
-        "of time and keeps one input per layer instead of all activations.",
+        "more time and keeps one input per layer instead of all activations.",
         source=sources.TORCHTUNE.at("README, ablation on a 3B model: 42 % less memory, 21 % slower"),
         confidence=Confidence.HIGH,
     )
@@ -173,12 +173,12 @@ def use_reentrant(_situation: Situation, plan: FinetunePlan) -> Advice:
 
 
 def sharding(situation: Situation, plan: FinetunePlan) -> Advice:
-    """Copy the model to each device while it fits; the search splits it when it does not."""
+    """Copy the model to each device if it fits; otherwise the search shards it."""
     value = "none" if situation.num_gpus == 1 else plan.sharding
     why = {
-        "none": "nothing to share.",
-        "ddp": "each holds the whole model and its own batch, the fastest way.",
-        "fsdp": "one alone cannot hold the model: its weights are split over all.",
+        "none": "nothing to shard.",
+        "ddp": "each has the whole model and its own batch, which is fastest.",
+        "fsdp": "one alone cannot hold the model, so its weights are sharded over all.",
     }
     return Advice(
         field="sharding",
@@ -191,14 +191,14 @@ def sharding(situation: Situation, plan: FinetunePlan) -> Advice:
 
 
 def offload(situation: Situation, plan: FinetunePlan) -> Advice:
-    """Keep everything on the devices; whoever has too few of them and time to wait moves the optimizer to RAM."""
+    """Keep everything on the devices; with too few of them, the optimizer can move to RAM at the cost of time."""
     choices = {"fsdp": ("none", "all"), "zero3": ("none", "optimizer", "all")}
     return Advice(
         field="offload",
         value="none",
         range=choices.get(plan.sharding, ("none", "optimizer")),
-        reason=f"With sharding {plan.sharding} over {situation.phrase('num_gpus')} memory is divided already; "
-        "what lies in RAM crosses the bus in every step.",
+        reason=f"With sharding {plan.sharding} over {situation.phrase('num_gpus')} memory is already shared; "
+        "what is in RAM would cross the bus in every step.",
         source=sources.ZERO_OFFLOAD,
         confidence=Confidence.MEDIUM,
     )

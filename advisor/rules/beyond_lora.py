@@ -1,4 +1,4 @@
-"""Evidence about adapters other than LoRA: AdaLoRA's ranks, virtual tokens; and about ranks by module."""
+"""Evidence about adapters other than LoRA (AdaLoRA's ranks, virtual tokens) and about ranks per module."""
 
 import math
 from functools import partial
@@ -11,35 +11,35 @@ from advisor.situation import Situation
 from specs import FinetunePlan
 
 PROMPT_TOKENS = 20
-"""Source at ``num_virtual_tokens``, as of the prefix."""
+"""Sources of both numbers at ``num_virtual_tokens``."""
 PREFIX_TOKENS = 50
 START_OVER_TARGET = 1.5
 WARM_UP_SHARE, LAST_SHARE = 0.1, 0.5
 
 
 def init_r(situation: Situation, plan: FinetunePlan) -> Advice:
-    """Start with half as many ranks again as remain."""
+    """Start with 1.5 times the rank that should remain."""
     remaining = _remaining_rank(situation, plan)
     value = min(4096, math.ceil(START_OVER_TARGET * remaining))
     return Advice(
         field="init_r",
         value=value,
         range=(remaining + 1, 2 * remaining),
-        reason=f"For {situation.phrase('task')} rank {remaining} shall remain on average: AdaLoRA starts with half as "
-        "many again and takes away what matters least.",
+        reason=f"For {situation.phrase('task')} rank {remaining} should remain on average: AdaLoRA starts with 1.5 "
+        "times as much and prunes what matters least.",
         source=sources.ADALORA.at("section 4, initial budget 1.5 times the final one"),
     )
 
 
 def target_r(situation: Situation, plan: FinetunePlan) -> Advice:
-    """Keep on average the rank that LoRA would have."""
-    wished = _remaining_rank(situation, plan)
-    value = min(wished, plan.init_r - 1)
+    """Keep, on average, the rank that LoRA would have."""
+    wanted = _remaining_rank(situation, plan)
+    value = min(wanted, plan.init_r - 1)
     return Advice(
         field="target_r",
         value=value,
         range=(1, plan.init_r - 1),
-        reason=f"For {situation.phrase('task')} LoRA would take r = {wished}; AdaLoRA keeps {value} a module on "
+        reason=f"For {situation.phrase('task')} LoRA would take r = {wanted}; AdaLoRA keeps {value} per module on "
         f"average, out of init_r {plan.init_r}.",
         source=sources.ADALORA.at("section 4; PEFT's comparison: 37.3 % at PEFT's defaults, LoRA 47.8 %"),
         confidence=Confidence.LOW,
@@ -47,38 +47,38 @@ def target_r(situation: Situation, plan: FinetunePlan) -> Advice:
 
 
 def tinit(situation: Situation, plan: FinetunePlan) -> Advice:
-    """Learn with all ranks for a tenth of the run."""
+    """Train with all ranks for the first tenth of the run."""
     steps = total_steps(situation, plan)
-    return _part_of_run(situation, steps, "tinit", WARM_UP_SHARE, "before any rank is taken away")
+    return _part_of_run(situation, steps, "tinit", WARM_UP_SHARE, "before any rank is pruned")
 
 
 def tfinal(situation: Situation, plan: FinetunePlan) -> Advice:
-    """Learn with the ranks that remain for half of the run."""
+    """Train with the remaining ranks for the last half of the run."""
     steps = total_steps(situation, plan)
-    return _part_of_run(situation, steps, "tfinal", LAST_SHARE, "with the ranks that remain")
+    return _part_of_run(situation, steps, "tfinal", LAST_SHARE, "with the remaining ranks")
 
 
 def deltaT(situation: Situation, plan: FinetunePlan) -> Advice:  # noqa: N802 - PEFT's name
-    """Move ranks about a thousand times at most."""
+    """Reallocate ranks about a thousand times at most."""
     value = max(1, (total_steps(situation, plan) or 0) // 1_000)
     return Advice(
         field="deltaT",
         value=value,
         range=(1, 100),
-        reason=f"{situation.phrase('rows').capitalize()}: ranks are moved every {'step' if value == 1 else value}"
-        f"{'' if value == 1 else ' steps'}; a longer run moves them less often.",
+        reason=f"{situation.phrase('rows').capitalize()}: ranks are reallocated every {'step' if value == 1 else value}"
+        f"{'' if value == 1 else ' steps'}; less often in a longer run.",
         source=_SCHEDULE,
         confidence=Confidence.LOW,
     )
 
 
 def num_virtual_tokens(_situation: Situation, plan: FinetunePlan) -> Advice:
-    """Take 20 embeddings, or a prefix of 50 keys and values."""
+    """Use 20 embeddings, or a prefix of 50 keys and values."""
     prefix = plan.method == "prefix-tuning"
     why = (
-        "a prefix of 50 reached 41.6 % in PEFT's comparison, one of 200 from zeros 35.8 %"
+        "a prefix of 50 reached 41.6 % in PEFT's comparison, one of 200 started from zeros 35.8 %"
         if prefix
-        else "beyond 20 virtual tokens the paper gains little, and each takes a place of every sequence"
+        else "beyond 20 virtual tokens the paper gains little, and each lengthens every sequence"
     )
     source = sources.PEFT_BENCHMARK.at("prefixtuning/llama-3.2-3B-tokens50-init_prefix-lr_0.005")
     return Advice(
@@ -96,8 +96,8 @@ def prompt_tuning_init(_situation: Situation, plan: FinetunePlan) -> Advice:
         field="prompt_tuning_init",
         value="SAMPLE_VOCAB",
         range=("SAMPLE_VOCAB",),
-        reason=f"Under {plan.method}, words of the vocabulary as a start reached 34.3 % and random numbers 23.4 % in "
-        "PEFT's comparison.",
+        reason=f"Under {plan.method}, starting from words of the vocabulary reached 34.3 % and from random numbers "
+        "23.4 % in PEFT's comparison.",
         source=sources.PEFT_BENCHMARK.at("prompt_tuning/llama-3.2-3B-sample_vocab-lr_0.001 and -lr_0.001"),
         confidence=Confidence.HIGH,
     )
@@ -109,7 +109,7 @@ def _pattern(field: str, _situation: Situation, plan: FinetunePlan) -> Advice:
         field=field,
         value=(),
         range=((),),
-        reason=f"One r = {plan.r} for all modules: which of them want more is not known before a run; AdaLoRA finds it "
+        reason=f"One r = {plan.r} for all modules: which of them need more is not known before a run; AdaLoRA finds "
         "out while it trains.",
         source=sources.PEFT_LORA.at(field),
         confidence=Confidence.LOW,
@@ -126,7 +126,7 @@ def _remaining_rank(situation: Situation, plan: FinetunePlan) -> int:
 
 
 def _part_of_run(situation: Situation, steps: int | None, field: str, share: float, why: str) -> Advice:
-    """Return how many steps a share of a run is; none where the run is not known or too short for it."""
+    """Return a share of the run in steps; 0 if the length of the run is unknown or too short."""
     value = int(share * steps) if steps is not None else 0
     known = f"{situation.phrase('rows').capitalize()} make an unknown number of steps"
     if steps is not None:

@@ -1,4 +1,4 @@
-"""The textbook's rules as they stand: its table, with its starter recipe and its rules for data and task."""
+"""The textbook's rules unchanged: its table, starter recipe, and rules for data and task."""
 
 import dataclasses
 import math
@@ -25,22 +25,22 @@ _ROLES: Mapping[str, frozenset[str]] = MappingProxyType(
 
 
 def method(situation: Situation) -> str:
-    """Return the method of the table's row, unless the person fixed one."""
+    """Return the method of the table's row, unless the person set one."""
     pinned: str | None = situation.pins.get("method")
     return pinned or row(situation).method
 
 
 def method_advice(situation: Situation) -> Advice:
-    """Return which row of the table names the method."""
+    """Return the row of the table that the method comes from."""
     entry = row(situation)
     least, most = entry.memory_gib
-    span = f"{least:g} GB and more" if math.isinf(most) else f"{least:g} to {most:g} GB"
-    fixed = "You fixed it; the table says: " if "method" in situation.pins else ""
+    span = f"{least:g} GB or more" if math.isinf(most) else f"{least:g} to {most:g} GB"
+    fixed = "You set this; the table says: " if "method" in situation.pins else ""
     return Advice(
         field="method",
         value=method(situation),
         range=(entry.method,),
-        reason=f"{fixed}{situation.phrase('model')} on {situation.gpu.name} is nearest to the row {entry.size} with "
+        reason=f"{fixed}{situation.phrase('model')} on {situation.gpu.name} is nearest to row {entry.size} with "
         f"{span}: {METHODS[entry.method].label}.{_matrix(situation)}",
         source=sources.TEXTBOOK.at(f"row {entry.size}, {METHODS[entry.method].label}"),
         confidence=Confidence.LOW,
@@ -48,7 +48,7 @@ def method_advice(situation: Situation) -> Advice:
 
 
 def _matrix(situation: Situation) -> str:
-    """Return what the decision matrix says of a situation, as a sentence that follows another."""
+    """Return what the decision matrix says about a situation, as a sentence to append."""
     said = [f"{entry.given} -> {entry.answer}" for entry in decisions(situation)]
     return f" Its decision matrix: {'; '.join(said)}." if said else ""
 
@@ -76,16 +76,16 @@ def _advice(situation: Situation, field: str, value: Any, span: tuple[Any, ...],
 
 
 def r(situation: Situation, _plan: FinetunePlan) -> Advice:
-    """Take the task's rank within the row, the low end for small data and the high end for large."""
+    """Take the task's rank within the row's range; its low end for small data, its high end for large."""
     least, most = row(situation).r
     value = min(most, max(least, TASK_RANKS[situation.task][0]))
     value = {"small": least, "large": most, "ordinary": value}[_data(situation)]
-    why = f"r {least}-{most}, {situation.phrase('task')} and {_data(situation)} data take {value}"
+    why = f"r {least}-{most}, {situation.phrase('task')} with {_data(situation)} data gives {value}"
     return _advice(situation, "r", value, (least, most), why)
 
 
 def lora_alpha(situation: Situation, plan: FinetunePlan) -> Advice:
-    """Move alpha through its range as r moves through its own."""
+    """Place alpha in its range where r is in its own."""
     (least, most), (low, high) = row(situation).r, row(situation).lora_alpha
     share = min(1.0, max(0.0, (plan.r - least) / (most - least)))
     value = round(low + share * (high - low))
@@ -93,7 +93,7 @@ def lora_alpha(situation: Situation, plan: FinetunePlan) -> Advice:
 
 
 def lora_dropout(situation: Situation, _plan: FinetunePlan) -> Advice:
-    """Take the row's low end, more for small data, none for large."""
+    """Take the row's low end; more for small data, none for large."""
     low, high = row(situation).lora_dropout
     value = {"small": 0.1, "large": 0.0, "ordinary": low}[_data(situation)]
     span = (min(low, value), max(high, value))
@@ -105,12 +105,12 @@ def learning_rate(situation: Situation, _plan: FinetunePlan) -> Advice:
     low, high = row(situation).learning_rate
     ordinary = min(high, max(low, STARTER_RECIPE["learning_rate"]))
     value = {"small": low, "large": high, "ordinary": ordinary}[_data(situation)]
-    why = f"learning rate {low:g} to {high:g}, {_data(situation)} data take {value:g}"
+    why = f"learning rate {low:g} to {high:g}, {_data(situation)} data get {value:g}"
     return _advice(situation, "learning_rate", value, (low, high), why)
 
 
 def target_modules(situation: Situation, _plan: FinetunePlan) -> Advice:
-    """Take the row's roles under the model's real names; q and v for small data, all attention for large."""
+    """Take the row's roles under the model's own names; q and v for small data, all of attention for large."""
     roles = row(situation).targets
     if _data(situation) == "small":
         roles = "qv"
@@ -122,7 +122,7 @@ def target_modules(situation: Situation, _plan: FinetunePlan) -> Advice:
 
 
 def named(roles: str, modules: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the modules that play some roles: q, k, v, o, and m for all the rest."""
+    """Return the modules with the given roles: q, k, v, o, and m for all others."""
     attention = frozenset[str]().union(*_ROLES.values())
     wanted = frozenset[str]().union(*(_ROLES[role] for role in roles if role in _ROLES))
     return tuple(name for name in modules if name in wanted or ("m" in roles and name not in attention)) or modules
@@ -143,15 +143,15 @@ def prepare_kbit(situation: Situation, plan: FinetunePlan) -> Advice:
 
 
 def optim(situation: Situation, plan: FinetunePlan) -> Advice:
-    """Page the optimizer under QLoRA."""
+    """Use a paged optimizer with QLoRA."""
     value = "paged_adamw_32bit" if plan.quantization == "4bit" else "adamw_torch"
     return _advice(situation, "optim", value, (value,), f"{value} under {plan.method}")
 
 
 def gradient_checkpointing(situation: Situation, plan: FinetunePlan) -> Advice:
-    """Recompute activations of large models."""
+    """Use checkpointing for large models."""
     value = row(situation).billions >= 13
-    why = f"checkpointing {'with' if value else 'is for'} large models, {plan.method}"
+    why = f"checkpointing, meant for large models, is {'on' if value else 'off'} under {plan.method}"
     return _advice(situation, "gradient_checkpointing", value, (value,), why)
 
 
@@ -180,7 +180,7 @@ _OWN: Mapping[str, tuple[Callable[[Situation, FinetunePlan], Advice], tuple[str,
 
 
 def _classic(rule: Rule) -> Rule:
-    """Return the textbook's rule for a field, or the evidence rule where the textbook is silent."""
+    """Return the textbook's rule for a field, or the evidence rule if the textbook has none."""
     if rule.field in _OWN:
         decide, uses = _OWN[rule.field]
         return dataclasses.replace(rule, decide=decide, uses=uses)
@@ -190,4 +190,4 @@ def _classic(rule: Rule) -> Rule:
 
 
 RULES: tuple[Rule, ...] = tuple(within_method(_classic(rule)) for rule in evidence.RULES)
-"""The textbook's rule for each field; where it says nothing, the evidence rule."""
+"""The textbook's rule for each field, or the evidence rule if it has none."""

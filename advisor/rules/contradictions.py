@@ -1,4 +1,4 @@
-"""Where the estimator, the evidence or the textbook itself contradicts the textbook's plan, with the numbers."""
+"""Where the estimator, the evidence or the textbook itself contradicts the textbook's plan, with numbers."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from specs import GIB, METHODS, FinetunePlan, gib
 
 
 def disagreements(situation: Situation, plan: FinetunePlan, estimate: Estimate) -> tuple[Caution, ...]:
-    """Return everything that speaks against the textbook's plan."""
+    """Return every objection to the textbook's plan."""
     return (
         *_by_memory(situation, plan, estimate, row(situation)),
         *_by_matrix(situation, plan),
@@ -23,14 +23,14 @@ def _by_memory(situation: Situation, plan: FinetunePlan, estimate: Estimate, ent
     if estimate.used_bytes > situation.available_bytes:
         yield Caution(
             "method",
-            f"The row {entry.size} with {METHODS[plan.method].label} does not fit: it uses "
+            f"Row {entry.size} with {METHODS[plan.method].label} does not fit: it uses "
             f"{gib(estimate.used_bytes)} of {situation.phrase('memory')} on {situation.gpu.name}.",
             sources.ESTIMATE,
         )
     if situation.gpu.memory_bytes * situation.num_gpus / GIB < entry.memory_gib[0]:
         yield Caution(
             "method",
-            f"The table has no row for {entry.size} under {entry.memory_gib[0]:g} GB; this is the nearest.",
+            f"The table has no row for {entry.size} under {entry.memory_gib[0]:g} GB; this row is the nearest.",
             sources.TEXTBOOK,
         )
 
@@ -40,8 +40,8 @@ def _by_matrix(situation: Situation, plan: FinetunePlan) -> Iterator[Caution]:
         if plan.method not in decision.methods:
             yield Caution(
                 "method",
-                f"The textbook's own decision matrix says {decision.answer} for {decision.given}, its table "
-                f"{METHODS[plan.method].label}.",
+                f"The textbook's own decision matrix says {decision.answer} for {decision.given}, but its table "
+                f"says {METHODS[plan.method].label}.",
                 sources.TEXTBOOK.at("decision matrix"),
             )
 
@@ -54,6 +54,6 @@ def _by_evidence(situation: Situation, plan: FinetunePlan) -> Iterator[Caution]:
         if not advice.accepts(value):
             yield Caution(
                 rule.field,
-                f"The textbook says {spelled(value)}, the evidence {spelled(advice.value)}: {advice.reason}",
+                f"The textbook says {spelled(value)}, the evidence says {spelled(advice.value)}: {advice.reason}",
                 advice.source,
             )

@@ -1,4 +1,4 @@
-"""The default rules: what measurements and published recipes support, one rule for each field, in deciding order."""
+"""The default rules: what measurements and published recipes support, one rule per field, in order of decision."""
 
 from advisor.advice import Rule
 from advisor.rules import adapter, batch, beyond_lora, precision, schedule, watching
@@ -14,7 +14,7 @@ def _quantized(plan: FinetunePlan) -> bool:
     return plan.quantization != "none"
 
 
-def _divided(plan: FinetunePlan) -> bool:
+def _sharded(plan: FinetunePlan) -> bool:
     return plan.sharding not in {"none", "ddp"}
 
 
@@ -30,7 +30,7 @@ _ENTRIES = (
     Rule("fp16", precision.fp16, ("gpu",)),
     Rule("adapter_dtype", precision.adapter_dtype, ("method",)),
     Rule("sharding", batch.sharding, ("num_gpus",)),
-    Rule("offload", batch.offload, ("num_gpus", "sharding"), _divided),
+    Rule("offload", batch.offload, ("num_gpus", "sharding"), _sharded),
     Rule("bnb_4bit_quant_type", precision.bnb_4bit_quant_type, ("method",), _in_4bit),
     Rule("bnb_4bit_use_double_quant", precision.bnb_4bit_use_double_quant, ("model",), _in_4bit),
     Rule("bnb_4bit_quant_storage", precision.bnb_4bit_quant_storage, ("sharding",), _in_4bit),
@@ -84,4 +84,4 @@ _ENTRIES = (
     Rule("weight_decay", schedule.weight_decay, ("method",)),
 )
 RULES: tuple[Rule, ...] = tuple(within_method(entry) for entry in _ENTRIES)
-"""Every field that a rule decides; the method itself is found by the search."""
+"""Every field that a rule decides; the search finds the method itself."""

@@ -1,4 +1,4 @@
-"""What the method decides about other fields: its learning rate, and what it fixes or leaves without meaning."""
+"""What the method decides about other fields: its learning rate, and the fields that it fixes or ignores."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from specs import METHODS, FinetunePlan
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rate:
-    """The learning rate of a method that wants another one than LoRA."""
+    """The learning rate of a method that needs a different one from LoRA."""
 
     value: float
     range: tuple[float, float]
@@ -24,28 +24,28 @@ RATES: Mapping[str, Rate] = {
     "ia3": Rate(
         value=5e-3,
         range=(1e-3, 1e-2),
-        why="IA3's few vectors want large steps: 45.5 % at 5e-3 and 31.1 % at 1e-4 in PEFT's comparison",
+        why="IA3's few vectors need large steps: 45.5 % at 5e-3 and 31.1 % at 1e-4 in PEFT's comparison",
         source=sources.PEFT_BENCHMARK.at("ia3/llama-3.2-3B-all-attn-5k-lr0.005 and ia3/llama-3.2-3B-default"),
     ),
     "prompt-tuning": Rate(
         value=1e-2,
         range=(1e-3, 3e-2),
-        why="embeddings of virtual tokens want large steps: 23.4 % at 1e-3 and 5.7 % at 1e-4 in PEFT's comparison, and "
+        why="embeddings of virtual tokens need large steps: 23.4 % at 1e-3 and 5.7 % at 1e-4 in PEFT's comparison, and "
         "TRL starts at 1e-2",
         source=sources.PEFT_BENCHMARK.at("prompt_tuning; TRL, PEFT integration: 1e-2 to 3e-2"),
     ),
     "prefix-tuning": Rate(
         value=5e-3,
         range=(1e-3, 1e-2),
-        why="virtual keys and values want large steps: 35.8 % at 5e-3 and 18.6 % at 1e-3 in PEFT's comparison",
+        why="virtual keys and values need large steps: 35.8 % at 5e-3 and 18.6 % at 1e-3 in PEFT's comparison",
         source=sources.PEFT_BENCHMARK.at("prefixtuning/llama-3.2-3B-lr_0.005_zero_init and -lr_0.001"),
     ),
 }
-"""Methods whose rate follows from them alone, whatever model and task."""
+"""Methods that decide their learning rate alone, for any model and task."""
 
 
 def within_method(rule: Rule) -> Rule:
-    """Return a rule that applies only where its field means something, and that heeds what the method fixes."""
+    """Return a rule that applies only if the method uses its field, and that keeps what the method fixes."""
 
     def applies(plan: FinetunePlan) -> bool:
         return METHODS[plan.method].uses(rule.field) and rule.applies(plan)
@@ -60,7 +60,7 @@ def within_method(rule: Rule) -> Rule:
             advice,
             value=fixed,
             range=(fixed,),
-            reason=f"{method.label} goes only with {rule.field} {'on' if fixed else 'off'}. {advice.reason}",
+            reason=f"{method.label} works only with {rule.field} {'on' if fixed else 'off'}. {advice.reason}",
             source=Source(title, url),
             confidence=Confidence.HIGH,
         )

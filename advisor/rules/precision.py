@@ -18,7 +18,7 @@ def load_in_8bit(_situation: Situation, plan: FinetunePlan) -> Advice:
 
 
 def bnb_4bit_quant_type(_situation: Situation, plan: FinetunePlan) -> Advice:
-    """Take NF4; the library's default is FP4."""
+    """Use NF4; the library's default is FP4."""
     return Advice(
         field="bnb_4bit_quant_type",
         value="nf4",
@@ -37,29 +37,29 @@ def bnb_4bit_use_double_quant(situation: Situation, _plan: FinetunePlan) -> Advi
         field="bnb_4bit_use_double_quant",
         value=True,
         range=(True,),
-        reason=f"Quantizing the constants saves 0.373 bits a weight, {saved:.1f} GiB on {situation.phrase('model')}, "
-        "without a measured loss.",
+        reason=f"Quantizing the constants saves 0.373 bits per weight, {saved:.1f} GiB on {situation.phrase('model')}, "
+        "with no measured loss.",
         source=sources.QLORA.at("section 3, double quantization; LitGPT measured 0.3 GB at 7B"),
         confidence=Confidence.HIGH,
     )
 
 
 def bnb_4bit_quant_storage(_situation: Situation, plan: FinetunePlan) -> Advice:
-    """Pack into the dtype of the other weights under FSDP, else into bytes."""
+    """Pack into the dtype of the other weights under FSDP, otherwise into bytes."""
     sharded = plan.sharding in {"fsdp", "zero3"}
     return Advice(
         field="bnb_4bit_quant_storage",
         value=plan.dtype if sharded else "uint8",
         range=(plan.dtype,) if sharded else ("uint8",),
         reason=f"With sharding {plan.sharding} "
-        + ("all weights must share one dtype to be split." if sharded else "bytes are the plain container."),
+        + ("all weights must have one dtype to be sharded." if sharded else "bytes are the default."),
         source=sources.PEFT_FSDP.at("quantized models"),
         confidence=Confidence.HIGH,
     )
 
 
 def dtype(situation: Situation, plan: FinetunePlan) -> Advice:
-    """Take bfloat16 where a card computes in it, else float16; float32 on a CPU."""
+    """Use bfloat16 if the card supports it, otherwise float16; float32 on a CPU."""
     gpu = situation.gpu
     if gpu.is_cpu:
         value, source = "float32", sources.CPU_MEASURED
@@ -67,7 +67,7 @@ def dtype(situation: Situation, plan: FinetunePlan) -> Advice:
     elif gpu.bf16:
         value, why, source = "bfloat16", "computes in bfloat16, whose range needs no loss scaling", _BF16
     elif plan.method == "full":
-        value, why, source = "float32", "has no bfloat16: weights that are trained stay in float32", _FP16
+        value, why, source = "float32", "has no bfloat16 units: trained weights stay in float32", _FP16
     else:
         value, why, source = "float16", "has no bfloat16 units", _FP16
     return Advice(
@@ -81,7 +81,7 @@ def dtype(situation: Situation, plan: FinetunePlan) -> Advice:
 
 
 def bf16(situation: Situation, plan: FinetunePlan) -> Advice:
-    """Autocast to bfloat16 on a card that has it."""
+    """Autocast to bfloat16 on a card that supports it."""
     able = situation.gpu.bf16 and not plan.fp16 and not situation.gpu.is_cpu
     return Advice(
         field="bf16",
@@ -94,11 +94,11 @@ def bf16(situation: Situation, plan: FinetunePlan) -> Advice:
 
 
 def fp16(situation: Situation, plan: FinetunePlan) -> Advice:
-    """Autocast to float16 only where bfloat16 is missing."""
+    """Autocast to float16 only if the card has no bfloat16."""
     value = not plan.bf16 and not situation.gpu.is_cpu
     reason = "computes in bfloat16, which needs no loss scaling." if plan.bf16 else "computes in float32."
     if value:
-        reason = "has no bfloat16 units: float16 with loss scaling; about 1 in 5 such 7B runs failed, watch the loss."
+        reason = "has no bfloat16 units: float16 with loss scaling; about 1 in 5 such 7B runs failed: watch the loss."
     return Advice(
         field="fp16",
         value=value,
@@ -115,22 +115,22 @@ def adapter_dtype(_situation: Situation, plan: FinetunePlan) -> Advice:
         field="adapter_dtype",
         value="float32",
         range=("float32", "bfloat16") if plan.bf16 else ("float32",),
-        reason=f"The {plan.method} adapter is small, and small updates survive in float32; PEFT casts to it by itself.",
+        reason=f"The {plan.method} adapter is small, and small updates survive in float32, PEFT's default.",
         source=sources.PEFT_LORA.at("autocast_adapter_dtype"),
         confidence=Confidence.HIGH,
     )
 
 
 def prepare_kbit(situation: Situation, plan: FinetunePlan) -> Advice:
-    """Do not raise norms, embeddings and the head to 32 bit."""
+    """Do not upcast norms, embeddings and the head to 32-bit."""
     model = situation.model
     tables = model.vocab_size * model.hidden_size * (1 if model.tie_word_embeddings else 2)
     return Advice(
         field="prepare_kbit",
         value=False,
         range=(False,),
-        reason=f"Under {plan.method} it would raise embeddings and head of {model.name} to float32, "
-        f"{2 * tables / 2**30:.1f} GiB more at rest, for the same result; TRL dropped it.",
+        reason=f"Under {plan.method} it would upcast embeddings and head of {model.name} to float32, "
+        f"{2 * tables / 2**30:.1f} GiB more at rest for the same result; TRL dropped it.",
         source=sources.KBIT.at("same results without the upcast"),
         confidence=Confidence.HIGH,
     )
@@ -152,6 +152,6 @@ def _follows_method(plan: FinetunePlan, field: str, *, quantization: Quantizatio
     )
 
 
-_KEPT = {"none": "16 or 32 bit", "8bit": "8 bit", "4bit": "4 bit"}
+_KEPT = {"none": "16- or 32-bit", "8bit": "8-bit", "4bit": "4-bit"}
 _BF16 = sources.TRL_SFT.at("bf16")
 _FP16 = sources.QLORA_CODE.at("README, known issues: float16 compute")

@@ -9,19 +9,19 @@ from advisor.situation import Situation
 from specs import FinetunePlan
 
 TINY_MODEL = 300_000_000
-"""Below it a model is so narrow that it wants a higher rate; the smallest published recipe is of 0.5B."""
+"""Models below this are so narrow that they need a higher rate; the smallest published recipe is for 0.5B."""
 SMALL_MODEL = 16_000_000_000
-"""Above the 14B class."""
+"""Models up to this belong to the 14B class or below."""
 FEW_STEPS = 100
-BITSANDBYTES = frozenset({"adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit", "lion_8bit"})
-"""Optimizers of bitsandbytes, which cannot update weights that FSDP divides; source at ``optim``."""
-WHOLE = frozenset({"none", "ddp"})
-"""Ways to share the work that leave the weights whole on each device."""
+BITSANDBYTES_OPTIMIZERS = frozenset({"adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit", "lion_8bit"})
+"""bitsandbytes optimizers, which cannot update weights that FSDP shards; source at ``optim``."""
+UNSHARDED = frozenset({"none", "ddp"})
+"""Values of ``sharding`` that leave the weights whole on each device."""
 EVALUATE_FROM_ROWS = 1_000
 
 
 def total_steps(situation: Situation, plan: FinetunePlan) -> int | None:
-    """Return the optimizer steps of a run, or None while the data is unknown."""
+    """Return the optimizer steps of a run, or None if the data is unknown."""
     if plan.max_steps > 0:
         return plan.max_steps
     if situation.dataset_rows is None:
@@ -31,37 +31,37 @@ def total_steps(situation: Situation, plan: FinetunePlan) -> int | None:
 
 
 def optim(situation: Situation, plan: FinetunePlan) -> Advice:
-    """Take PyTorch's fused AdamW; the search moves to a paged 8-bit one when memory is short."""
-    divided = plan.sharding not in WHOLE
+    """Use PyTorch's fused AdamW; the search switches to a paged 8-bit one if memory is short."""
+    sharded = plan.sharding not in UNSHARDED
     value = "adamw_torch_fused"
     acceptable: tuple[str, ...] = (value, "adamw_torch")
     why, source = "exact and fast; an 8-bit optimizer saves little", sources.TRANSFORMERS.at("optim")
-    if divided:
-        why, source = f"those of bitsandbytes cannot update what {plan.sharding} divides", sources.BNB_FSDP
+    if sharded:
+        why, source = f"those of bitsandbytes cannot update weights that {plan.sharding} shards", sources.BNB_FSDP
     elif not situation.gpu.is_cpu:
         acceptable = (*acceptable, "paged_adamw_8bit", "paged_adamw_32bit", "adamw_8bit")
     if situation.goal == "memory" and len(acceptable) > 2:
-        value, why = "paged_adamw_8bit", "8 bit, and paged out at a peak"
-    elif plan.method != "full" and not divided:
+        value, why = "paged_adamw_8bit", "8-bit, and paged out at a peak"
+    elif plan.method != "full" and not sharded:
         source = sources.RASCHKA.at("AdamW 14.18 GB, SGD 14.15 GB at small rank")
     return Advice(
         field="optim",
         value=value,
         range=acceptable,
-        reason=f"States of a {plan.method} run with goal {situation.phrase('goal')} on {situation.gpu.name}: {why}.",
+        reason=f"Optimizer of a {plan.method} run with goal {situation.phrase('goal')} on {situation.gpu.name}: {why}.",
         source=source,
     )
 
 
 def learning_rate(situation: Situation, plan: FinetunePlan) -> Advice:
-    """Take 1e-3 under 0.3B, 2e-4 up to 14B, 1.5e-4 above; less for text, preferences and full fine-tuning."""
+    """Use 1e-3 under 0.3B, 2e-4 up to 14B, 1.5e-4 above; less for text, preferences and full fine-tuning."""
     value, (least, most), why, source, confidence = _base_rate(situation, plan)
     steps = total_steps(situation, plan)
     usual = situation.task not in {"preference", "domain"} and situation.num_params >= TINY_MODEL
     usual = usual and plan.method not in RATES
     if usual and steps is not None and steps < FEW_STEPS:
         value, most = 1.5 * value, max(most, 1.5 * value)
-        why += f"; {steps} steps in all are few and stand half as much again"
+        why += f"; {steps} steps in all are few, so the rate is 1.5 times as high"
     return Advice(
         field="learning_rate",
         value=float(f"{value:.2g}"),
@@ -78,8 +78,8 @@ def _base_rate(situation: Situation, plan: FinetunePlan) -> tuple[float, tuple[f
         return own.value, own.range, own.why, own.source, Confidence.MEDIUM
     if plan.method == "full":
         rate = 1e-5 if situation.num_params >= SMALL_MODEL or situation.task == "domain" else 2e-5
-        where = sources.TRL_REGRET.at("full fine-tuning wants a tenth of LoRA's rate")
-        return rate, (5e-6, 5e-5), "full fine-tuning wants a tenth of LoRA's rate", where, Confidence.MEDIUM
+        where = sources.TRL_REGRET.at("full fine-tuning needs a tenth of LoRA's rate")
+        return rate, (5e-6, 5e-5), "full fine-tuning needs a tenth of LoRA's rate", where, Confidence.MEDIUM
     if situation.task == "preference":
         return 5e-6, (1e-6, 2e-5), "DPO recipes use 5e-6", sources.ZEPHYR.at("zephyr-7b DPO QLoRA"), Confidence.MEDIUM
     if situation.task == "domain":
@@ -91,10 +91,10 @@ def _base_rate(situation: Situation, plan: FinetunePlan) -> tuple[float, tuple[f
         return 1.5e-4, (5e-5, 3e-4), why, where, Confidence.MEDIUM
     if situation.num_params < TINY_MODEL:
         where = sources.TINKER.at("hyperparam_utils.py: 5e-4 * (2000 / hidden_size) ** 0.781 for Llama shapes")
-        why = "rates that suit large models hardly move one so narrow; Tinker's formula gives 1.3e-3 at a width of 576"
+        why = "rates that suit large models hardly change one so narrow; Tinker's formula gives 1.3e-3 at width 576"
         return 1e-3, (3e-4, 2e-3), why, where, Confidence.MEDIUM
     where = sources.QLORA_CODE.at("scripts/finetune_guanaco_7b.sh; Axolotl, LitGPT, Unsloth and Zephyr agree")
-    return 2e-4, (1e-4, 5e-4), "most recipes train at 2e-4, LoRA and QLoRA alike", where, Confidence.HIGH
+    return 2e-4, (1e-4, 5e-4), "most recipes use 2e-4, for LoRA and QLoRA alike", where, Confidence.HIGH
 
 
 def lr_scheduler_type(situation: Situation, _plan: FinetunePlan) -> Advice:
@@ -103,8 +103,8 @@ def lr_scheduler_type(situation: Situation, _plan: FinetunePlan) -> Advice:
         field="lr_scheduler_type",
         value="cosine",
         range=("cosine", "linear", "constant", "constant_with_warmup"),
-        reason=f"For {situation.phrase('task')} cosine is what most recipes ship; constant does as well, "
-        "the effect is small.",
+        reason=f"For {situation.phrase('task')} most recipes use cosine; constant does as well, "
+        "and the effect is small.",
         source=sources.TORCHTUNE.at("recipes/configs; Axolotl, LitGPT, LLaMA-Factory and Zephyr agree"),
     )
 
@@ -115,9 +115,9 @@ def warmup_steps(situation: Situation, plan: FinetunePlan) -> Advice:
     if steps is None:
         value, reason = 0.03, f"{situation.phrase('rows').capitalize()}: 3 % of all steps"
     else:
-        wished = min(100, max(5, round(0.03 * steps)))
-        value = float(max(1, min(wished, steps // 4)))
-        reason = f"{situation.phrase('rows').capitalize()} make {steps:,} steps; the first {value:g} raise the rate"
+        wanted = min(100, max(5, round(0.03 * steps)))
+        value = float(max(1, min(wanted, steps // 4)))
+        reason = f"{situation.phrase('rows').capitalize()} make {steps:,} steps; the first {value:g} are warm-up"
     return Advice(
         field="warmup_steps",
         value=value,
@@ -128,7 +128,7 @@ def warmup_steps(situation: Situation, plan: FinetunePlan) -> Advice:
 
 
 def weight_decay(_situation: Situation, plan: FinetunePlan) -> Advice:
-    """Leave it out under an adapter, which regularizes by itself."""
+    """Use none with an adapter, whose low rank regularizes already."""
     full = plan.method == "full"
     return Advice(
         field="weight_decay",
@@ -146,22 +146,22 @@ def max_grad_norm(_situation: Situation, plan: FinetunePlan) -> Advice:
         field="max_grad_norm",
         value=1.0,
         range=(0.3, 1.0),
-        reason=f"1.0 catches spikes of a {plan.method} run; QLoRA published 0.3.",
+        reason=f"1.0 catches spikes in a {plan.method} run; QLoRA used 0.3.",
         source=sources.TRANSFORMERS.at("max_grad_norm; qlora.py 0.3"),
     )
 
 
 def num_train_epochs(situation: Situation, _plan: FinetunePlan) -> Advice:
-    """Pass more often over fewer rows."""
+    """Use more epochs for fewer rows."""
     rows = situation.dataset_rows
     if situation.gpu.is_cpu:
-        value, ends, why = 1.0, (1.0, 3.0), f"on {situation.gpu.name} one pass is long enough"
+        value, ends, why = 1.0, (1.0, 3.0), f"on {situation.gpu.name} one pass takes long enough"
     elif situation.task == "domain":
         value, ends, why = 1.0, (1.0, 2.0), "text is read once"
     elif rows is None:
         value, ends, why = 2.0, (1.0, 3.0), "two passes until the data is known"
     elif rows < 5_000:
-        value, ends, why = 3.0, (1.0, 5.0), "few rows bear three passes"
+        value, ends, why = 3.0, (1.0, 5.0), "few rows can take three passes"
     elif rows <= 20_000:
         value, ends, why = 2.0, (1.0, 3.0), "two passes"
     else:
@@ -188,7 +188,7 @@ def max_steps(situation: Situation, plan: FinetunePlan) -> Advice:
 
 
 def logging_steps(situation: Situation, plan: FinetunePlan) -> Advice:
-    """Log each step, every tenth in long runs."""
+    """Log every step, or every tenth in long runs."""
     steps = total_steps(situation, plan)
     value = 10 if steps is not None and steps > 2_000 else 1
     every = "step" if value == 1 else f"{value} steps"
@@ -196,28 +196,28 @@ def logging_steps(situation: Situation, plan: FinetunePlan) -> Advice:
         field="logging_steps",
         value=value,
         range=(1, 10),
-        reason=f"{situation.phrase('rows').capitalize()}: the loss is drawn every {every}.",
+        reason=f"{situation.phrase('rows').capitalize()}: the loss is plotted every {every}.",
         source=sources.TRANSFORMERS.at("logging_steps"),
         confidence=Confidence.HIGH,
     )
 
 
 def save_steps(situation: Situation, plan: FinetunePlan) -> Advice:
-    """Keep about ten checkpoints of a run."""
+    """Save about ten checkpoints per run."""
     steps = total_steps(situation, plan)
     value = 100 if steps is None else max(10, min(500, steps // 10))
     return Advice(
         field="save_steps",
         value=value,
         range=(10, 500),
-        reason=f"{situation.phrase('rows').capitalize()}: a checkpoint every {value} steps loses little to a crash.",
+        reason=f"{situation.phrase('rows').capitalize()}: with a checkpoint every {value} steps, a crash costs little.",
         source=sources.TRANSFORMERS.at("save_steps, default 500"),
         confidence=Confidence.LOW,
     )
 
 
 def eval_split(situation: Situation, _plan: FinetunePlan) -> Advice:
-    """Hold out 5 % where that is at least 50 rows."""
+    """Hold out 5 % if that is at least 50 rows."""
     rows = situation.dataset_rows
     value = 0.05 if rows is not None and rows >= EVALUATE_FROM_ROWS and not situation.gpu.is_cpu else 0.0
     return Advice(
@@ -237,7 +237,7 @@ def seed(_situation: Situation, plan: FinetunePlan) -> Advice:
         field="seed",
         value=42,
         range=(0, 2**32 - 1),
-        reason=f"Any fixed number lets the {plan.method} run be repeated.",
+        reason=f"Any fixed number makes the {plan.method} run repeatable.",
         source=sources.TRANSFORMERS.at("seed, default 42"),
         confidence=Confidence.HIGH,
     )

@@ -1,4 +1,4 @@
-"""What the textbook prints: its table, starter recipe, ranks by task, bounds of data size and decision matrix."""
+"""What the textbook says: its table, starter recipe, ranks by task, data size limits and decision matrix."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -12,11 +12,11 @@ from specs import GIB, METHODS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One row of the textbook table; a pair is the range that it prints."""
+    """One row of the textbook table; a pair is a range as printed."""
 
     size: str
     billions: float
-    """Where the size class lies, to find the nearest for a model in between."""
+    """Typical size of the class, to find the nearest class for a model in between."""
     memory_gib: tuple[float, float]
     method: str
     r: tuple[int, int]
@@ -131,7 +131,7 @@ TABLE = (
         learning_rate=(5e-5, 2e-4),
     ),
 )
-"""The nine rows as printed, sizes of the LLaMA class and memory in GB."""
+"""The nine rows as printed; sizes are LLaMA's, memory is in GB."""
 
 TASK_RANKS: Mapping[str, tuple[int, int]] = MappingProxyType(
     {
@@ -144,7 +144,7 @@ TASK_RANKS: Mapping[str, tuple[int, int]] = MappingProxyType(
         "preference": (8, 16),
     }
 )
-"""The textbook's ranks by task complexity; a row of the table bounds them."""
+"""The textbook's ranks by task complexity; the row of the table limits them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +174,7 @@ DECISION_MATRIX = (
     Decision("efficiency", ("qlora",), lambda asked: asked.goal == "memory"),
     Decision("several tasks", ("lora",), lambda _asked: False, ", one adapter each"),
 )
-"""The decision matrix; what it says of one card or number of rows is taken for those nearest to it."""
+"""The decision matrix; what it says about one card or number of rows is applied to those nearest to it."""
 
 A100_GIB = 40
 
@@ -195,14 +195,14 @@ STARTER_RECIPE: Mapping[str, Any] = MappingProxyType(
         "bnb_4bit_quant_type": "nf4",
     }
 )
-"""What the textbook starts from where the table says nothing."""
+"""What the textbook starts from if the table has no value."""
 
 SMALL_DATA_ROWS = 1_000
 LARGE_DATA_ROWS = 100_000
 
 
 def row(situation: Situation) -> Row:
-    """Return the table's row for a model and card: the nearest size, then LoRA if its memory is there."""
+    """Return the table's row for a model and card: the nearest size, then LoRA if there is enough memory for it."""
     size = situation.num_params / 1e9
     nearest = min(TABLE, key=lambda entry: abs(math.log(entry.billions / size))).size
     rows = [entry for entry in TABLE if entry.size == nearest]
@@ -212,7 +212,7 @@ def row(situation: Situation) -> Row:
 
 
 def decisions(situation: Situation) -> tuple[Decision, ...]:
-    """Return the rows of the decision matrix that speak of a situation."""
+    """Return the rows of the decision matrix that apply to a situation."""
     return tuple(entry for entry in DECISION_MATRIX if entry.applies(situation))
 
 

@@ -1,4 +1,4 @@
-"""Evidence about the order of rows, and about what is done with evaluations and metrics."""
+"""Evidence about the order of rows and about the use of evaluations and metrics."""
 
 from advisor import sources
 from advisor.advice import Advice, Confidence
@@ -7,28 +7,28 @@ from specs import FinetunePlan
 
 
 def train_sampling_strategy(situation: Situation, plan: FinetunePlan) -> Advice:
-    """Put rows of like length side by side, unless they are packed or come in pairs."""
+    """Batch rows of similar length, unless they are packed or come in pairs."""
     value = "random" if plan.packing or situation.task == "preference" else "group_by_length"
     return Advice(
         field="train_sampling_strategy",
         value=value,
         range=("random", "group_by_length"),
         reason=f"For {situation.phrase('task')}: "
-        + ("rows of like length in one batch leave little padding." if value != "random" else "nothing to group."),
+        + ("rows of similar length in one batch need little padding." if value != "random" else "nothing to group."),
         source=sources.TRANSFORMERS.at("train_sampling_strategy"),
         confidence=Confidence.MEDIUM,
     )
 
 
 def load_best_model_at_end(_situation: Situation, plan: FinetunePlan) -> Advice:
-    """Keep the best weights where evaluations tell which ones those are."""
+    """Keep the best weights if there are evaluations to tell."""
     value = plan.eval_split > 0
     return Advice(
         field="load_best_model_at_end",
         value=value,
         range=(True, False) if value else (False,),
         reason=f"eval_split {plan.eval_split:g}: "
-        + ("the evaluation loss tells which weights are best." if value else "without evaluations none is known best."),
+        + ("the evaluation loss tells which weights are best." if value else "without evaluations, nobody knows."),
         source=sources.TRANSFORMERS.at("load_best_model_at_end"),
         confidence=Confidence.HIGH,
     )
@@ -40,7 +40,7 @@ def early_stopping_patience(_situation: Situation, plan: FinetunePlan) -> Advice
         field="early_stopping_patience",
         value=None,
         range=(1, 10),
-        reason=f"{plan.num_train_epochs:g} epochs are short: the learning rate falls, and learns, to their end.",
+        reason=f"{plan.num_train_epochs:g} epochs are short, and the learning rate falls until their end.",
         source=sources.TRANSFORMERS.at("EarlyStoppingCallback"),
         confidence=Confidence.LOW,
     )
@@ -52,7 +52,7 @@ def report_to(_situation: Situation, plan: FinetunePlan) -> Advice:
         field="report_to",
         value="none",
         range=("none", "wandb", "trackio"),
-        reason=f"The {plan.method} run is drawn here and written for TensorBoard; nothing leaves this machine.",
+        reason=f"The {plan.method} run is plotted here and logged for TensorBoard; nothing leaves this machine.",
         source=sources.TRANSFORMERS.at("report_to"),
         confidence=Confidence.HIGH,
     )

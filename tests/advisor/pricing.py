@@ -11,7 +11,7 @@ LLAMA = "meta-llama/Llama-3.1-8B"
 
 
 def situation(model=LLAMA, gpu="RTX 4090", **values):
-    """Return a situation of catalog names."""
+    """Return a situation from catalog names."""
     return Situation(model=models.find(model), gpu=gpus.find(gpu), **values)
 
 
@@ -23,7 +23,7 @@ def processor(**values):
 
 
 def price_of(asked):
-    """Return the estimator's price of plans in a situation."""
+    """Return the function that prices plans in a situation."""
     return lambda plan: _priced(asked.model, plan, asked.gpu)
 
 
@@ -33,5 +33,5 @@ def _priced(model, plan, gpu):
 
 
 def at_least_of(asked):
-    """Return the estimator's lower bound of plans in a situation."""
+    """Return the function that gives the lower bound of plans in a situation."""
     return lambda plan: pricing.least_used_bytes(asked.model, plan, asked.gpu)

@@ -30,7 +30,7 @@ KEYS = json.loads((Path(__file__).parents[1] / "golden" / "export_keys.json").re
 PLANS = [
     pytest.param(FinetunePlan.for_method("qlora", MODEL, bf16=True, gradient_checkpointing=True), id="QLoRA"),
     pytest.param(FinetunePlan.for_method("lora", MODEL, learning_rate=1e-5, warmup_steps=10.0), id="LoRA"),
-    pytest.param(FinetunePlan.for_method("lora-8bit", MODEL, target_modules=("q_proj", "v_proj")), id="8 bit"),
+    pytest.param(FinetunePlan.for_method("lora-8bit", MODEL, target_modules=("q_proj", "v_proj")), id="8-bit"),
     pytest.param(FinetunePlan.for_method("dora", MODEL, loraplus_lr_ratio=16.0, eval_split=0.05), id="DoRA, LoRA+"),
     pytest.param(FinetunePlan.for_method("full", MODEL, completion_only_loss=False, max_steps=7), id="full"),
     pytest.param(FinetunePlan.for_method("qlora", MODEL, prepare_kbit=True, init_lora_weights="pissa"), id="kbit"),
@@ -59,7 +59,7 @@ def test_the_script_and_the_snippet_are_python(plan):
 
 
 @pytest.mark.parametrize("plan", [*PLANS, *BEYOND_LORA])
-def test_the_script_needs_nothing_of_lorafit(plan):
+def test_the_script_needs_nothing_from_lorafit(plan):
     tree = ast.parse(exported(plan, "script"))
     imported = {node.module.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     imported |= {

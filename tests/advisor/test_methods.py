@@ -26,11 +26,11 @@ MEASURED = {"dataset_rows": 10_000, "dataset_tokens": (200, 400, 900)}
         pytest.param("prompt-tuning", {}, "prompt_tuning_init", "SAMPLE_VOCAB", id="out of the vocabulary"),
         pytest.param("prefix-tuning", {}, "num_virtual_tokens", 50, id="a prefix of 50"),
         pytest.param("prefix-tuning", {}, "gradient_checkpointing", False, id="a prefix is not checkpointed"),
-        pytest.param("adalora", {}, "init_r", 24, id="half as many ranks again as LoRA has"),
-        pytest.param("adalora", {}, "target_r", 16, id="as many as LoRA has at the end"),
+        pytest.param("adalora", {}, "init_r", 24, id="1.5 times LoRA's rank"),
+        pytest.param("adalora", {}, "target_r", 16, id="LoRA's rank at the end"),
         pytest.param("adalora", {"pins": {"target_r": 4}}, "init_r", 6, id="a chosen end decides the start"),
         pytest.param("adalora", {}, "tfinal", 0, id="no last steps while the data is unknown"),
-        pytest.param("adalora", MEASURED, "tfinal", 594, id="half of the run with the ranks that remain"),
+        pytest.param("adalora", MEASURED, "tfinal", 594, id="half of the run with the remaining ranks"),
         pytest.param("lora", {}, "rank_pattern", (), id="one rank for all"),
     ],
 )
@@ -39,21 +39,21 @@ def test_a_method_is_advised_as_its_evidence_says(method, values, field, expecte
 
 
 @pytest.mark.parametrize("method", ["adalora", "ia3", "prompt-tuning", "prefix-tuning"])
-def test_only_what_means_something_to_the_method_is_advised(method):
+def test_only_fields_that_the_method_uses_are_advised(method):
     plan = drafted(situation(), method, RULES)
     fields = {rule.field for rule in RULES if rule.applies(plan)}
     assert all(METHODS[method].uses(field) for field in fields)
     assert not {"r", "use_dora", "rank_pattern"} & fields
 
 
-def test_what_the_method_fixes_is_said_to_be_the_methods():
+def test_advice_names_the_method_that_fixes_a_field():
     asked = situation()
     plan = drafted(asked, "prefix-tuning", RULES)
     rule = next(rule for rule in RULES if rule.field == "gradient_checkpointing")
     advice = rule.decide(asked, plan)
     assert advice.value is False
     assert advice.range == (False,)
-    assert advice.reason.startswith("Prefix tuning goes only with gradient_checkpointing off.")
+    assert advice.reason.startswith("Prefix tuning works only with gradient_checkpointing off.")
     assert "arxiv.org/abs/2101.00190" in advice.source.url
 
 
@@ -87,7 +87,7 @@ def test_preference_pairs_cost_the_memory_of_twice_the_sequences():
 
 
 @pytest.mark.parametrize("method", ["qlora", "adalora"])
-def test_preference_pairs_bring_their_cautions(method):
+def test_preference_pairs_bring_their_warnings(method):
     asked = situation(task="preference")
     estimate = price_of(asked)(drafted(asked, "qlora", RULES))
     said = [str(caution) for caution in cautions(asked, drafted(asked, method, RULES), estimate)]

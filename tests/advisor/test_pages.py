@@ -67,11 +67,11 @@ def test_the_tree_asks_until_a_method_fits():
     asked = situation(gpu="16 GiB")
     asked_of = tree.questions(asked, advise(asked, price=price_of(asked)))
     assert [question.answer for question in asked_of] == [False, False, False, True]
-    assert asked_of[-1].taken == "QLoRA (4-bit)"
+    assert asked_of[-1].outcome == "QLoRA (4-bit)"
     assert "of 15" in asked_of[-1].detail
 
 
-def test_the_map_turns_to_qlora_and_then_to_nothing_as_memory_shrinks():
+def test_the_map_changes_to_qlora_and_then_to_nothing_as_memory_shrinks():
     cards = [gpus.find(f"{gib} GiB") for gib in (80, 24, 12, 4)]
     cells = tree.method_map([models.find(LLAMA)], cards, lambda model, plan: pricing.price(model, plan, cards[0]))
     assert [cell.method for cell in cells] == ["lora", "lora", "qlora", None]
@@ -92,7 +92,7 @@ def test_the_command_line_answers_in_json():
     ("arguments", "sentence"),
     [
         pytest.param(["--model", "7B", "--vram-gib", "-3"], "GPU memory: must lie between", id="impossible memory"),
-        pytest.param(["--model", "7B", "--vram-gib", "24", "--free-gib", "nan"], "--free-gib: must be", id="no number"),
+        pytest.param(["--model", "7B", "--vram-gib", "24", "--free-gib", "nan"], "--free-gib: must be", id="NaN"),
         pytest.param(
             ["--model", "7B", "--vram-gib", "24", "--price-per-hour", "-3"],
             "--price-per-hour: must be 0 or more",
@@ -100,12 +100,12 @@ def test_the_command_line_answers_in_json():
         ),
         pytest.param(
             ["--model", "7B", "--vram-gib", "24", "--max-length", "512", "--pin", "max_length=1024"],
-            "max_length: is 512 by --max-length",
-            id="fixed twice",
+            "max_length: is set to 512 by --max-length",
+            id="set twice",
         ),
         pytest.param(["--model", LLAMA, "--task", "poetry"], "task: must be one of", id="unknown task"),
         pytest.param(["--model", LLAMA, "--dataset-rows", "0"], "dataset_rows: must be at least 1", id="no rows"),
-        pytest.param(["--model", LLAMA, "--vram-gib", "x"], "Argument --vram-gib: invalid", id="no number"),
+        pytest.param(["--model", LLAMA, "--vram-gib", "x"], "Argument --vram-gib: invalid", id="not a number"),
         pytest.param(["--model", LLAMA, "--pin", "r"], "--pin: must be written as field=value", id="half a pin"),
         pytest.param(["--vram-gib", "24"], "The following arguments are required: --model", id="no model"),
     ],
@@ -137,7 +137,7 @@ def test_a_data_file_is_counted_instead_of_asked_for():
     ("arguments", "sentence"),
     [
         pytest.param(["--data", "nofile.jsonl"], "nofile.jsonl: is no file", id="no such file"),
-        pytest.param(["--data", str(DATA), "--dataset-rows", "7"], "--data: is counted by itself", id="counted twice"),
+        pytest.param(["--data", str(DATA), "--dataset-rows", "7"], "--data: is counted, so", id="counted twice"),
         pytest.param(["--data", str(ROOT / "Makefile")], "Makefile: must end in .jsonl", id="no data"),
     ],
 )
@@ -154,7 +154,7 @@ def test_data_that_an_export_names_need_not_be_here():
     assert "elsewhere.jsonl" in done.stdout
 
 
-def test_what_does_not_fit_names_the_first_change_that_would():
+def test_a_plan_that_does_not_fit_names_the_first_change_that_would():
     asked = situation(gpu="24 GiB", dataset_rows=5_000)
     result = advise(asked, rules="classic", price=price_of(asked))
     assert not result.fits

@@ -29,7 +29,7 @@ def plans(asked, rules):
     return [(method, drafted(asked, method, RULE_SETS[rules])) for method in METHODS]
 
 
-def test_evidence_has_a_rule_for_every_field_that_is_not_given():
+def test_evidence_has_a_rule_for_every_field_that_the_situation_does_not_give():
     assert {rule.field for rule in evidence.RULES} == {entry.name for entry in dataclasses.fields(FinetunePlan)} - GIVEN
 
 
@@ -124,7 +124,7 @@ def test_routers_are_never_adapted():
     assert set(targets) == set(known.modules)
 
 
-def test_advice_for_a_model_of_unknown_modules_is_refused_with_a_question():
+def test_advice_for_a_model_with_unknown_modules_is_refused_and_asks_for_them():
     model = dataclasses.replace(situation().model, linear_modules=(), model_type="mystery")
     with pytest.raises(SpecError, match=r"linear modules: are unknown for model_type mystery.*Give target_modules"):
         dataclasses.replace(situation(), model=model)
@@ -138,11 +138,13 @@ def test_advice_for_a_model_of_unknown_modules_is_refused_with_a_question():
         pytest.param({"task": "poetry"}, "task: must be one of classification", id="unknown task"),
         pytest.param({"goal": "luck"}, "goal: must be one of quality", id="unknown goal"),
         pytest.param({"dataset_rows": 0}, "dataset_rows: must be at least 1, got 0", id="no rows"),
-        pytest.param({"dataset_tokens": (9, 3, 4)}, "dataset_tokens: are three rising lengths", id="lengths that fall"),
+        pytest.param(
+            {"dataset_tokens": (9, 3, 4)}, "dataset_tokens: must be three rising lengths", id="lengths that fall"
+        ),
         pytest.param({"free_bytes": 0}, "free_bytes: must be more than 0", id="a full card"),
         pytest.param({"num_gpus": 0}, "num_gpus: must lie between 1", id="no card"),
         pytest.param({"pins": {"rank": 8}}, "pins: rank: is not a field of a plan", id="unknown field"),
-        pytest.param({"pins": {"num_gpus": 2}}, "pins: num_gpus: is given beside the pins", id="devices pinned"),
+        pytest.param({"pins": {"num_gpus": 2}}, "pins: num_gpus: cannot be pinned", id="devices pinned"),
     ],
 )
 def test_an_impossible_situation_is_refused_with_one_sentence(values, sentence):
@@ -235,8 +237,8 @@ def test_classic_says_what_its_decision_matrix_says(values, said):
     assert said in classic.method_advice(situation(**values)).reason
 
 
-def test_the_textbooks_matrix_and_table_are_held_against_each_other():
+def test_a_contradiction_between_the_textbooks_matrix_and_table_is_reported():
     asked = situation(model="Llama-2-7b-hf", gpu="RTX 4090")
     plan = drafted(asked, "lora", RULE_SETS["classic"])
     found = [str(caution) for caution in contradictions.disagreements(asked, plan, price_of(asked)(plan))]
-    assert "The textbook's own decision matrix says QLoRA (4-bit) for RTX 4090, its table LoRA." in found
+    assert "The textbook's own decision matrix says QLoRA (4-bit) for RTX 4090, but its table says LoRA." in found

@@ -1,4 +1,4 @@
-"""What is recommended fits, what does not fit says what would, and the textbook is contradicted where it is wrong."""
+"""A recommended plan fits or says what would, and warnings contradict the textbook where it is wrong."""
 
 import dataclasses
 import json
@@ -32,9 +32,9 @@ def spoken(cautions):
         pytest.param({"gpu": "24 GiB"}, "lora", id="8B on 24 GiB: LoRA"),
         pytest.param({"gpu": "16 GiB"}, "qlora", id="8B on 16 GiB: QLoRA"),
         pytest.param({"gpu": "24 GiB", "goal": "memory"}, "qlora", id="least memory: QLoRA"),
-        pytest.param({"gpu": "80 GiB", "pins": {"load_in_4bit": True}}, "qlora", id="4 bit pinned: QLoRA"),
+        pytest.param({"gpu": "80 GiB", "pins": {"load_in_4bit": True}}, "qlora", id="4-bit pinned: QLoRA"),
         pytest.param({"gpu": "80 GiB", "pins": {"use_dora": True}}, "lora", id="DoRA pinned over LoRA"),
-        pytest.param({"gpu": "80 GiB", "pins": {"method": "lora-8bit"}}, "lora-8bit", id="8 bit pinned"),
+        pytest.param({"gpu": "80 GiB", "pins": {"method": "lora-8bit"}}, "lora-8bit", id="8-bit pinned"),
     ],
 )
 def test_the_search_takes_the_highest_precision_that_fits(values, method):
@@ -59,7 +59,7 @@ def test_more_memory_never_gives_a_worse_method(memory):
     task=st.sampled_from(["instruction", "classification", "code", "domain"]),
     goal=st.sampled_from(["quality", "balanced", "speed", "memory"]),
 )
-def test_what_is_recommended_fits_or_says_so(memory, task, goal):
+def test_a_recommended_plan_fits_or_says_that_it_does_not(memory, task, goal):
     asked = situation(gpu=f"{memory} GiB", task=task, goal=goal)
     result = advise(asked, price=price_of(asked))
     again = price_of(asked)(result.plan)
@@ -96,7 +96,7 @@ def test_the_lower_bound_saves_replays_and_changes_nothing(values):
 
 
 @pytest.mark.parametrize("values", SITUATIONS[:2] + SITUATIONS[3:5])
-def test_advice_is_there_at_once_when_its_tapes_are_warm(values):
+def test_advice_is_instant_when_its_tapes_are_cached(values):
     """0.3 s is promised; processor time, so that other work on the machine counts for little, and twice as much."""
     asked, taken = situation(**values), []
     for _ in range(3):
@@ -106,7 +106,7 @@ def test_advice_is_there_at_once_when_its_tapes_are_warm(values):
     assert min(taken) < 0.6
 
 
-def test_free_memory_counts_not_the_size_of_the_card():
+def test_the_free_memory_decides_and_not_the_size_of_the_card():
     whole = advised(gpu="24 GiB")
     busy = advised(gpu="24 GiB", free_bytes=10 * 2**30)
     assert (whole.plan.method, busy.plan.method) == ("lora", "qlora")
@@ -125,17 +125,17 @@ def test_every_field_of_the_plan_equals_its_advice():
         assert advice.accepts(advice.value)
 
 
-def test_what_the_search_changed_is_explained_with_the_room_it_leaves():
+def test_a_value_that_the_search_changed_is_explained_by_the_memory_left_free():
     result = advised(gpu="80 GiB", goal="quality")
     advice = result.advised("gradient_checkpointing")
     assert advice.value is False
-    assert "stays free" in advice.reason
+    assert "is left free" in advice.reason
 
 
 def test_a_pin_holds_and_the_advice_says_what_it_would_be():
     result = advised(pins={"r": 64, "lora_alpha": 128, "max_length": 512})
     assert (result.plan.r, result.plan.lora_alpha, result.plan.max_length) == (64, 128, 512)
-    assert result.advised("r").reason.startswith("You fixed it; the advice would be 16.")
+    assert result.advised("r").reason.startswith("You set this; the advice would be 16.")
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_levers_save_what_they_say_and_the_least_harmful_comes_first():
         assert lever.field in changed
 
 
-def test_what_cannot_fit_says_so_and_names_levers():
+def test_a_model_that_cannot_fit_is_reported_with_changes_that_save_memory():
     result = advised(model="meta-llama/Llama-3.1-70B", gpu="12 GiB")
     assert not result.fits
     assert "Nothing fits" in result.advised("method").reason
@@ -193,7 +193,7 @@ def test_a_fixed_length_that_does_not_fit_names_the_length_that_does():
         assert lengths[0].after < 16_384
 
 
-def test_rows_are_cut_only_if_the_person_allows_it():
+def test_rows_are_truncated_only_if_the_person_allows_it():
     values = {"gpu": "20 GiB", "dataset_rows": 5_000, "dataset_tokens": (900, 3_900, 8_000)}
     strict, lenient = advised(**values), advised(may_shorten=True, **values)
     assert strict.plan.max_length == 3_904
@@ -216,17 +216,17 @@ def test_several_cards_copy_the_model_while_it_fits_and_split_it_when_it_does_no
     assert copies.plan.effective_batch_size == 16
 
 
-def test_optimizers_of_bitsandbytes_are_not_advised_for_weights_that_fsdp_divides():
+def test_optimizers_of_bitsandbytes_are_not_advised_for_weights_that_fsdp_shards():
     asked = {"model": "meta-llama/Llama-3.1-70B", "gpu": "48 GiB", "num_gpus": 2, "goal": "memory"}
     result = advised(**asked)
     assert (result.plan.sharding, result.plan.optim) == ("fsdp", "adamw_torch_fused")
     assert result.plan.bnb_4bit_quant_storage == result.plan.dtype
     assert not [lever for lever in result.levers if lever.field == "optim"]
     pinned = advised(**asked, pins={"optim": "paged_adamw_8bit"})
-    assert "cannot update what fsdp divides" in spoken(pinned.warnings)
+    assert "cannot update weights that fsdp shards" in spoken(pinned.warnings)
 
 
-def test_what_one_card_cannot_hold_names_how_many_can():
+def test_a_plan_too_large_for_one_card_is_offered_on_as_few_as_can_hold_it():
     result = advised(model="meta-llama/Llama-3.1-70B", gpu="24 GiB")
     assert not result.fits
     lever = result.levers[-1]
@@ -235,7 +235,7 @@ def test_what_one_card_cannot_hold_names_how_many_can():
     assert lever.plan.effective_batch_size == result.plan.effective_batch_size
 
 
-def test_what_two_cards_cannot_hold_names_offload_to_ram():
+def test_a_plan_too_large_for_two_cards_is_offered_with_offload_to_ram():
     result = advised(model="meta-llama/Llama-3.1-70B", gpu="24 GiB", num_gpus=2)
     assert not result.fits
     lever = next(lever for lever in result.levers if lever.field == "offload")
@@ -262,28 +262,28 @@ def test_the_textbook_row_that_does_not_fit_says_so_with_the_numbers():
     result = advised(rules="classic", model="huggyllama/llama-30b", gpu="64 GiB")
     assert result.plan.method == "lora"
     assert not result.fits
-    assert "The row 33B with LoRA does not fit: it uses" in spoken(result.warnings)
-    assert "the evidence all-linear" in spoken(result.warnings)
+    assert "Row 33B with LoRA does not fit: it uses" in spoken(result.warnings)
+    assert "the evidence says all-linear" in spoken(result.warnings)
 
 
 @pytest.mark.parametrize(
     ("values", "said"),
     [
         pytest.param({"pins": {"lora_alpha": 1, "r": 16}}, "scales the update by 0.0625", id="alpha far below r"),
-        pytest.param({"pins": {"learning_rate": 0.02}}, "learning_rate 0.02 lies outside", id="rate far too high"),
+        pytest.param({"pins": {"learning_rate": 0.02}}, "learning_rate 0.02 is outside", id="rate far too high"),
         pytest.param({"pins": {"r": 256}, "dataset_rows": 300}, "r 256 on 300 rows", id="r 256 on 300 rows"),
         pytest.param(
-            {"pins": {"target_modules": ("q_proj", "v_proj")}}, "Only q_proj, v_proj learn", id="q and v only"
+            {"pins": {"target_modules": ("q_proj", "v_proj")}}, "Only q_proj, v_proj are trained", id="q and v only"
         ),
         pytest.param({"pins": {"fp16": True}}, "fp16 on GeForce RTX 4090", id="fp16 where bfloat16 is"),
         pytest.param({"gpu": "Tesla T4"}, "Tesla T4 has no bfloat16 units", id="fp16 where it must be"),
-        pytest.param({"dataset_rows": 120}, "under 100 a result is mostly luck", id="few steps"),
+        pytest.param({"dataset_rows": 120}, "under 100, a result is mostly luck", id="few steps"),
         pytest.param({"dataset_rows": 120}, "try prompting with examples first", id="prompting first"),
         pytest.param({"task": "preference"}, "DPO sends the chosen and the rejected answer", id="preferences"),
         pytest.param(
             {"model": "meta-llama/Llama-3.1-70B", "gpu": "A100 SXM4 80 GB", "num_gpus": 8},
             "Export the script with its accelerate configuration",
-            id="weights divided over cards",
+            id="weights sharded over cards",
         ),
         pytest.param({"pins": {"gradient_accumulation_steps": 200}}, "An effective batch of", id="huge batch"),
         pytest.param(
@@ -293,8 +293,8 @@ def test_the_textbook_row_that_does_not_fit_says_so_with_the_numbers():
         ),
         pytest.param(
             {"pins": {"method": "qlora"}, "model": "Qwen/Qwen3-30B-A3B", "gpu": "80 GiB"},
-            "bitsandbytes leaves them in 16 bit",
-            id="experts stay in 16 bit",
+            "bitsandbytes leaves them in 16-bit",
+            id="experts stay in 16-bit",
         ),
         pytest.param(
             {"pins": {"loss": "full", "max_length": 4096, "method": "qlora"}, "model": "google/gemma-2-2b"},
@@ -308,18 +308,18 @@ def test_the_textbook_row_that_does_not_fit_says_so_with_the_numbers():
         ),
     ],
 )
-def test_what_a_person_should_know_is_said(values, said):
+def test_a_person_is_warned_of_every_known_problem(values, said):
     assert said in spoken(advised(**values).warnings)
 
 
-def test_targeted_embeddings_are_named_as_a_mistake():
+def test_targeting_the_embeddings_brings_a_warning():
     asked = situation()
     result = advise(asked, price=price_of(asked))
     plan = dataclasses.replace(result.plan, target_modules=("q_proj", "embed_tokens"))
     assert "Embeddings or the head are targeted" in spoken(cautions(asked, plan, result.estimate))
 
 
-def test_a_sound_plan_brings_no_warning():
+def test_a_sound_plan_has_no_warnings():
     assert advised(dataset_rows=5_000).warnings == ()
 
 

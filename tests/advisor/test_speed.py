@@ -1,4 +1,4 @@
-"""How long a step takes: within the band of what was measured, and for every device an answer or the reason."""
+"""How long a step takes: measurements lie within the band, and every device gets an answer or a reason."""
 
 import csv
 import dataclasses
@@ -37,12 +37,12 @@ def test_measured_speed_lies_within_the_band_of_the_estimate(row):
         pytest.param("lora", "float32", 4, 256, 3.29, id="LoRA, 1,024 tokens"),
         pytest.param("qlora", "float32", 2, 128, 1.00, id="QLoRA"),
         pytest.param("qlora", "float32", 2, 256, 2.00, id="QLoRA, 512 tokens"),
-        pytest.param("lora-8bit", "float32", 2, 128, 1.22, id="8 bit"),
+        pytest.param("lora-8bit", "float32", 2, 128, 1.22, id="8-bit"),
         pytest.param("lora", "bfloat16", 2, 128, 1.62, id="bfloat16"),
     ],
 )
-def test_what_was_measured_on_two_cores_lies_near_the_estimate(method, dtype, batch, length, seconds):
-    """Best of 4 to 10 passes, 2026-11-22, torch 2.13.0, bitsandbytes 0.50.2, while the machine did other work too."""
+def test_measurements_on_two_cores_are_near_the_estimate(method, dtype, batch, length, seconds):
+    """Best of 4 to 10 passes, 2026-11-22, torch 2.13.0, bitsandbytes 0.50.2, while the machine also did other work."""
     asked = dataclasses.replace(situation(model=SMALL), gpu=processor())
     plan = FinetunePlan.for_method(
         method, SMALL, dtype=dtype, per_device_train_batch_size=batch, max_length=length
@@ -55,7 +55,7 @@ def test_what_was_measured_on_two_cores_lies_near_the_estimate(method, dtype, ba
     [
         pytest.param({"gpu": "RTX 4090"}, 2.0, id="a card of the catalog"),
         pytest.param({"gpu": "24 GiB"}, 3.3, id="any card with 24 GiB"),
-        pytest.param({"gpu": "RTX 4090", "pins": {"method": "lora-8bit"}}, 3.0, id="8 bit"),
+        pytest.param({"gpu": "RTX 4090", "pins": {"method": "lora-8bit"}}, 3.0, id="8-bit"),
         pytest.param({"gpu": "A100 80GB", "pins": {"dtype": "float32", "bf16": False}}, 2.0, id="float32"),
         pytest.param({"gpu": "Tesla T4", "model": "Qwen/Qwen2.5-0.5B"}, 2.0, id="float16"),
     ],
@@ -85,7 +85,7 @@ def test_a_device_without_published_throughput_says_so_instead_of_guessing():
     assert result.to_dict()["speed_unknown"] == result.speed_unknown
 
 
-def test_preferences_take_twice_the_sequences_and_ask_the_base_model_too():
+def test_preferences_take_twice_the_sequences_and_a_reference_pass():
     """TRL's DPOTrainer: chosen and rejected together, and one more forward pass with the adapter off."""
     plan = FinetunePlan.for_method("lora", "m", bf16=True, max_length=1024)
     answers, pairs = (speed.step_flops(situation(task=task), plan) for task in ("instruction", "preference"))

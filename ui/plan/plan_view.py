@@ -99,12 +99,12 @@ def tree(questions: Sequence[Question]) -> None:
     for number, question in enumerate(questions):
         answer = "yes" if question.answer else "no"
         lines.append(f'q{number}["{_mermaid(question.text)}<br/>{_mermaid(question.detail)}"]')
-        if question.taken:
-            lines.append(f'q{number} -- {answer} --> t{number}(["{_mermaid(question.taken)}"])')
+        if question.outcome:
+            lines.append(f'q{number} -- {answer} --> t{number}(["{_mermaid(question.outcome)}"])')
         if number + 1 < len(questions):
-            lines.append(f"q{number} -- {'otherwise' if question.taken else answer} --> q{number + 1}")
-    taken = next((question.taken for question in questions if question.taken), "")
-    st.mermaid_chart("\n".join(lines), alt=f"The questions that lead to {taken}")
+            lines.append(f"q{number} -- {'otherwise' if question.outcome else answer} --> q{number + 1}")
+    outcome = next((question.outcome for question in questions if question.outcome), "")
+    st.mermaid_chart("\n".join(lines), alt=f"The questions that lead to {outcome}")
 
 
 def cautions(result: Recommendation, estimate: MemoryEstimate) -> None:

@@ -50,11 +50,11 @@ class Request:
 
     def price(self, plan: FinetunePlan) -> MemoryEstimate:
         """Return what a plan needs on the device."""
-        return prices.priced(self.situation.model, self.situation.as_answers(plan), self.gpu)
+        return prices.priced(self.situation.model, self.situation.as_supervised(plan), self.gpu)
 
     def at_least(self, plan: FinetunePlan) -> int:
         """Return what a plan certainly needs on the device."""
-        return pricing.least_used_bytes(self.situation.model, self.situation.as_answers(plan), self.gpu)
+        return pricing.least_used_bytes(self.situation.model, self.situation.as_supervised(plan), self.gpu)
 
     def place(self, token: str) -> Place:
         """Return where a run of this request takes place; the token makes a double click one run."""
@@ -182,7 +182,7 @@ def _devices_needed(key: _Key, method: str) -> int | None:
     smallest = search.smallest_of(method)
     if smallest.fits:
         return 1
-    divided = situation.as_answers(search.divided(smallest.plan, 2))
+    divided = situation.as_supervised(search.sharded_over(smallest.plan, 2))
     return pricing.gpus_needed(situation.model, divided, gpu, progress=notices.tell)
 
 

@@ -87,7 +87,7 @@ def _savings(run: Run) -> Iterator[Way]:
             RULE_SETS["evidence"],
             lambda plan: prices.priced(situation.model, plan, device.gpu),
         )
-        found = levers(search, search.as_it_is(run.plan))
+        found = levers(search, search.unchanged(run.plan))
     except LorafitError:
         return
     for lever in found:
