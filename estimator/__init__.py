@@ -1,7 +1,7 @@
 """GPU memory of fine-tuning.
 
-Doors, pages and the advisor's callers use ``pricing``; only the tracer imports torch, and nothing here imports
+Command lines, pages and the advisor's callers use ``pricing``. Only the tracer imports torch, and nothing here imports
 streamlit, the advisor or a store.
 
-Rooms, each importing only those to its right: accuracy, pricing, estimate, replay, tape.
+Its parts, each of which imports only those to its right: accuracy, pricing, estimate, replay, tape.
 """

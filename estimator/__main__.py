@@ -27,7 +27,7 @@ _TABLE_BATCHES = (1, 2, 4, 8, 16)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run one command and return the exit status: 2 for a request that cannot be met."""
+    """Run one command and return the exit status: 2 if the request cannot be met."""
     commands: dict[str, Callable[[Sequence[str]], None]] = {
         "accuracy": _accuracy,
         "measure": _measure,
@@ -48,39 +48,40 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _estimate(arguments: Sequence[str]) -> None:
-    asked = _parser().parse_args(arguments)
+    args = _parser().parse_args(arguments)
     started = time.monotonic()
-    model = models.find(asked.model)
-    gpu = gpus.find(asked.gpu) if asked.gpu else machine.devices()[0].gpu
-    plan = _plan(asked, model)
-    if asked.table:
+    model = models.find(args.model)
+    gpu = gpus.find(args.gpu) if args.gpu else machine.devices()[0].gpu
+    plan = _plan(args, model)
+    if args.table:
         _table(model, plan, gpu)
         return
     needed = pricing.gpus_needed(model, plan, gpu, progress=_progress)
-    if asked.gpus_needed and needed is not None:
+    if args.gpus_needed and needed is not None:
         plan = _on_gpus(plan, needed)
-    circumstances = Circumstances(expandable_segments=asked.expandable_segments)
+    circumstances = Circumstances(expandable_segments=args.expandable_segments)
     found = pricing.price(model, plan, gpu, progress=_progress, circumstances=circumstances)
-    if asked.json:
+    if args.json:
         seconds = round(time.monotonic() - started, 3)
         print(json.dumps({**found.to_dict(), "gpus_needed": needed, "seconds": seconds}, indent=2))
     else:
         print(_page(model, plan, gpu, found))
-        print(f"  {_needed(needed, plan, gpu)}")
+        print(f"  {_gpus_needed_line(needed, plan, gpu)}")
 
 
 def _on_gpus(plan: FinetunePlan, number: int) -> FinetunePlan:
-    """Return a plan on so many cards: alone without a strategy, several under the plan's own or FSDP."""
+    """Return a plan on this many cards: one without a strategy, several with the plan's own strategy or FSDP."""
     if number == 1:
         return dataclasses.replace(plan, num_gpus=1, sharding="none", offload="none")
     return dataclasses.replace(plan, num_gpus=number, sharding=pricing.strategy(plan))
 
 
-def _needed(needed: int | None, plan: FinetunePlan, gpu: GpuSpec) -> str:
+def _gpus_needed_line(needed: int | None, plan: FinetunePlan, gpu: GpuSpec) -> str:
     if needed == 1:
-        return f"One {gpu.name} suffices."
-    number = "No number" if needed is None else f"{needed:,}"
-    return f"{number} of {gpu.name} divided by {pricing.strategy(plan)} will do."
+        return f"One {gpu.name} is enough."
+    if needed is None:
+        return f"No number of {gpu.name} is enough with {pricing.strategy(plan)}."
+    return f"Needs {needed:,} x {gpu.name} with {pricing.strategy(plan)}."
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -90,23 +91,23 @@ def _parser() -> argparse.ArgumentParser:
     switch = argparse.BooleanOptionalAction
     parser.add_argument("--model", required=True, help="catalog name, config.json, Hub id, or a size such as 7B")
     parser.add_argument("--method", required=True, help=", ".join(METHODS))
-    parser.add_argument("--gpu", help="a card of the catalog; else the one of this machine")
-    parser.add_argument("--target-modules", type=_targets, help="all-linear, or names with commas between")
+    parser.add_argument("--gpu", help="a card from the catalog; default: this machine's")
+    parser.add_argument("--target-modules", type=_targets, help="all-linear, or names separated by commas")
     parser.add_argument("--autocast", action=switch, help="mixed precision in the dtype of the weights")
     parser.add_argument(
-        "--expandable-segments", action=switch, default=True, help="PYTORCH_ALLOC_CONF; a run started here sets it"
+        "--expandable-segments", action=switch, default=True, help="as in PYTORCH_ALLOC_CONF; LoRAFit's own runs set it"
     )
     for name, kind in _typed_fields():
         flag = "--" + name.replace("_", "-")
         parser.add_argument(flag, **({"action": switch} if kind is bool else {"type": kind}))
-    parser.add_argument("--gpus-needed", action="store_true", help="estimate for as many cards as it takes")
-    parser.add_argument("--json", action="store_true", help="everything, as JSON")
-    parser.add_argument("--table", action="store_true", help="methods by batch sizes")
+    parser.add_argument("--gpus-needed", action="store_true", help="estimate for as many cards as needed")
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+    parser.add_argument("--table", action="store_true", help="print a table of methods and batch sizes")
     return parser
 
 
 def _typed_fields() -> Iterator[tuple[str, Callable[[str], Any]]]:
-    """Yield the plan's fields that the command line takes by their own name."""
+    """Yield the plan fields that are options of the command line, under their own names."""
     yield from (
         (name, int) for name in ("r", "lora_alpha", "per_device_train_batch_size", "gradient_accumulation_steps")
     )
@@ -124,20 +125,22 @@ def _targets(text: str) -> str | tuple[str, ...]:
     return text if text == "all-linear" else tuple(name for name in text.split(",") if name)
 
 
-def _plan(asked: argparse.Namespace, model: ModelSpec) -> FinetunePlan:
+def _plan(args: argparse.Namespace, model: ModelSpec) -> FinetunePlan:
     names = ["target_modules", *(name for name, _ in _typed_fields())]
-    values = {name: getattr(asked, name) for name in names if getattr(asked, name) is not None}
+    values = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     if values.get("num_gpus", 1) > 1:
         values.setdefault("sharding", "ddp")
-    elif asked.gpus_needed and values.get("sharding", "none") != "none":
-        values["num_gpus"] = 2  # a strategy needs several; how many is what is asked
-    if asked.autocast:
+    elif args.gpus_needed and values.get("sharding", "none") != "none":
+        values["num_gpus"] = 2  # a strategy needs several; the number is what we compute
+    if args.autocast:
         values["fp16" if values.get("dtype") == "float16" else "bf16"] = True
     limit = model.max_position_embeddings
     if limit is not None and values.get("max_length", 0) > limit:
         way_out = "Shorten max_length or choose a model made for longer sequences"
-        raise CatalogError("max_length", f"{model.name} was made for {limit:,} tokens", values["max_length"], way_out)
-    return FinetunePlan.for_method(asked.method, asked.model, **values)
+        raise CatalogError(
+            "max_length", f"{model.name} was made for at most {limit:,} tokens", values["max_length"], way_out
+        )
+    return FinetunePlan.for_method(args.method, args.model, **values)
 
 
 def _page(model: ModelSpec, plan: FinetunePlan, gpu: GpuSpec, found: MemoryEstimate) -> str:
@@ -160,7 +163,7 @@ def _page(model: ModelSpec, plan: FinetunePlan, gpu: GpuSpec, found: MemoryEstim
 
 
 def _table(model: ModelSpec, plan: FinetunePlan, gpu: GpuSpec) -> None:
-    """Print what each method uses at several batch sizes; ``*`` marks what is tight and ``-`` what does not fit."""
+    """Print what each method uses at several batch sizes; ``*`` means tight, ``-`` means that it does not fit."""
     print(f"{model.name}, {plan.max_length} tokens, on {gpu.name} ({gib(gpu.usable_bytes)} usable)")
     print(f"{'per_device_train_batch_size':28}" + "".join(f"{size:>12}" for size in _TABLE_BATCHES))
     marks = {"fits": " ", "tight": "*", "does not fit": "-"}
@@ -178,22 +181,24 @@ def _progress(text: str) -> None:
 
 
 def _accuracy(arguments: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(prog="python -m estimator accuracy", description="Predicted against measured.")
+    parser = argparse.ArgumentParser(
+        prog="python -m estimator accuracy", description="Compare predictions with measured runs."
+    )
     parser.add_argument(
-        "--rows", type=Path, action="append", help="a CSV of measured runs; default: all in the project"
+        "--rows", type=Path, action="append", help="a CSV of measured runs; default: all files in assets/measured"
     )
     parser.add_argument("--json", action="store_true")
-    asked = parser.parse_args(arguments)
-    files = asked.rows or sorted(_MEASURED.glob("*.csv"))
+    args = parser.parse_args(arguments)
+    files = args.rows or sorted(_MEASURED.glob("*.csv"))
     found = [entry for file in files for entry in comparisons(file)]
-    if asked.json:
+    if args.json:
         print(json.dumps(comparison.report(found), indent=2))
     else:
         print("\n".join(_accuracy_lines(found)))
 
 
 def comparisons(file: Path) -> tuple[comparison.Comparison, ...]:
-    """Return the predictions of every row of a CSV of measured runs.
+    """Return the prediction for every row of a CSV of measured runs.
 
     Raises:
         CatalogError: If the file cannot be read.
@@ -219,34 +224,37 @@ def _text(file: Path) -> str:
 
 
 def _model_beside(file: Path, name: str) -> ModelSpec:
-    """Return the model of a measured row: a configuration beside the file, or a name of the catalog."""
+    """Return the model of a measured row: a configuration next to the file, or a name from the catalog."""
     beside = file.parent / name
     return models.find(str(beside) if beside.is_file() else name)
 
 
 def _measure(arguments: Sequence[str]) -> None:
-    """Train plans for a few steps on this machine and append what they took to a CSV of measured rows."""
+    """Train plans for a few steps on this machine and append their peaks to a CSV of measured rows."""
     parser = argparse.ArgumentParser(
         prog="python -m estimator measure",
-        description="Trains models of a real shape with weights of no worth for three steps, and notes their memory. "
-        "What the file holds already is not measured again.",
+        description="Train models of real shapes with random weights for three steps and record their "
+        "memory. Plans that the file already has are skipped.",
     )
     parser.add_argument(
-        "--configurations", type=Path, default=_CONFIGURATIONS, help="a CSV of plans; default: those of the project"
+        "--configurations",
+        type=Path,
+        default=_CONFIGURATIONS,
+        help="a CSV of plans; default: assets/configurations.csv",
     )
-    parser.add_argument("--rows", type=Path, help="the CSV to append to; default: the card's in assets/measured")
+    parser.add_argument("--rows", type=Path, help="the CSV to append to; default: that of the card in assets/measured")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--most", type=int, help="measure no more than so many")
-    asked = parser.parse_args(arguments)
-    device = measure.device_to_measure(asked.device)
-    file = asked.rows or _MEASURED / f"{device.gpu.name.lower().replace(' ', '-')}.csv"
-    wanted = comparison.rows(_text(asked.configurations))
+    parser.add_argument("--most", type=int, help="measure at most this many plans")
+    args = parser.parse_args(arguments)
+    device = measure.device_to_measure(args.device)
+    file = args.rows or _MEASURED / f"{device.gpu.name.lower().replace(' ', '-')}.csv"
+    wanted = comparison.rows(_text(args.configurations))
     text = _text(file) if file.exists() else ""
-    left = [one for one in wanted if not measure.is_there(text, one.plan, one.model, device)]
-    for number, one in enumerate(left[: asked.most], start=1):
-        _progress(f"{number} of {len(left[: asked.most])}: {Path(one.model).stem}, {one.plan.method}")
+    left = [one for one in wanted if not measure.is_measured(text, one.plan, one.model, device)]
+    for number, one in enumerate(left[: args.most], start=1):
+        _progress(f"{number} of {len(left[: args.most])}: {Path(one.model).stem}, {one.plan.method}")
         try:
-            found = measure.measure(one.plan, _model_beside(asked.configurations, one.model), device)
+            found = measure.measure(one.plan, _model_beside(args.configurations, one.model), device)
         except LorafitError as error:
             print(error, file=sys.stderr)
             continue
@@ -288,24 +296,24 @@ def _cell(entry: comparison.Comparison, kind: comparison.Kind) -> str:
 
 
 def _tapes(arguments: Sequence[str]) -> None:
-    """Trace what is shipped: the measured rows' tapes, and each model's main ones."""
-    parser = argparse.ArgumentParser(prog="python -m estimator tapes", description="Traces the tapes that are shipped.")
+    """Trace the tapes to ship: those of the measured rows, and the main ones of each model."""
+    parser = argparse.ArgumentParser(prog="python -m estimator tapes", description="Trace the tapes to ship.")
     parser.add_argument("names", nargs="*", help="models; default: the measured rows and the whole catalog")
-    asked = parser.parse_args(arguments)
-    if not asked.names:
-        _tell("measured rows", shipping.write(measured_recipes()))
-    for name in asked.names or models.names():
-        _tell(name, shipping.write(shipping.main_recipes(models.find(name))))
+    args = parser.parse_args(arguments)
+    if not args.names:
+        _print_outcome("measured rows", shipping.write(measured_recipes()))
+    for name in args.names or models.names():
+        _print_outcome(name, shipping.write(shipping.main_recipes(models.find(name))))
 
 
-def _tell(name: str, outcome: tuple[int, list[str]]) -> None:
+def _print_outcome(name: str, outcome: tuple[int, list[str]]) -> None:
     print(f"{name}: {outcome[0]} tapes written", flush=True)
     for problem in outcome[1]:
         print(f"{name}: {problem}", file=sys.stderr)
 
 
 def measured_recipes() -> Iterator[Recipe]:
-    """Yield what the measured rows of the project need."""
+    """Yield the recipes that the measured rows of the project need."""
     for file in sorted(_MEASURED.glob("*.csv")):
         for row in comparison.rows(file.read_text(encoding="utf-8")):
             yield recipe(_model_beside(file, row.model), row.plan, row.conditions, measure.device_of_row(row.gpu))

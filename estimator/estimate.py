@@ -1,4 +1,4 @@
-"""The estimate: bytes allocated, reserved and used by a plan on a device, phase by phase, and whether it fits."""
+"""The estimate: bytes that a plan allocates, reserves and uses on a device, phase by phase, and whether it fits."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -11,14 +11,14 @@ import numpy as np
 from estimator.replay.overhead import context_bytes, worker_bytes
 from estimator.replay.replay import GRADIENTS, Replay
 from estimator.replay.reservation import Circumstances, unpacked_bytes
-from estimator.replay.sharding import Replica, Share, on_each_gpu, replica, share, with_room
+from estimator.replay.sharding import Replica, Share, on_each_gpu, replica, share, with_unlimited_memory
 from estimator.tape.tape import COMPONENTS, Tape
 from specs import FinetunePlan, GpuSpec, gib
 
 Verdict = Literal["fits", "tight", "does not fit"]
 
 ERROR_BAND = (-0.08, 0.07)
-"""Fractions by which a real run may use less or more; from the errors that ``make accuracy`` prints."""
+"""Fractions by which a real run may use less or more, from the errors that ``make accuracy`` prints."""
 
 TIMELINE_POINTS = 160
 _NOTABLE_SHARE = 0.02
@@ -46,31 +46,31 @@ class MemoryEstimate:
     """The memory of one run on one device."""
 
     num_params: int
-    """Parameters of the base model, tied weights once."""
+    """Parameters of the base model, tied weights counted once."""
     trainable_params: int
     peak_allocated_bytes: int
-    """Most that tensors take at once: ``torch.cuda.max_memory_allocated``."""
+    """The most that tensors take at once: ``torch.cuda.max_memory_allocated``."""
     peak_reserved_bytes: int
-    """Most that PyTorch holds, with its cache: ``torch.cuda.max_memory_reserved``."""
+    """The most that PyTorch holds, including its cache: ``torch.cuda.max_memory_reserved``."""
     used_bytes: int
-    """What nvidia-smi shows: reserved memory and the CUDA context. On a CPU the memory of the worker process."""
+    """What nvidia-smi shows: reserved memory and the CUDA context. On a CPU, the memory of the worker process."""
     host_bytes: int
     """RAM of the worker process."""
     phases: Mapping[str, int]
-    """Peak allocated bytes while loading, and in forward pass, backward pass and optimizer step."""
+    """Peak allocated bytes while loading and in the forward pass, backward pass and optimizer step."""
     components: Mapping[str, int]
     """What ``used_bytes`` is made of at the peak."""
     verdict: Verdict
     error_band: tuple[float, float]
-    """Fractions of ``used_bytes`` by which a real run may differ, downwards and upwards."""
+    """Fractions of ``used_bytes`` by which a real run may differ, down and up."""
     capacity_bytes: int
     """What the device can hand out."""
     warnings: tuple[str, ...]
-    """What a person should know before starting."""
+    """What a person should know before starting the run."""
     assumptions: tuple[str, ...]
-    """What the figures hold for."""
+    """What the figures assume."""
     course: Callable[[], tuple[Moment, ...]] = field(repr=False, compare=False)
-    """Replays the course of one step, which tables of many plans do not need."""
+    """Replays the course of one step; a function, since tables of many plans do not need it."""
 
     @property
     def timeline(self) -> tuple[Moment, ...]:
@@ -98,10 +98,10 @@ def estimate(
         tape: The tape of the plan's model and method, from ``estimator.tape.library.tape_for``.
         plan: Decides batch, length, rank, optimizer and accumulation.
         gpu: The device.
-        circumstances: How PyTorch reserves and transformers loads; None as LoRAFit's trainer has it.
+        circumstances: How PyTorch reserves and transformers loads; None means as in LoRAFit's trainer.
     """
     divided = plan.sharding not in {"none", "ddp"}
-    replay = Replay(tape, plan, with_room(gpu) if divided else gpu, circumstances or Circumstances())
+    replay = Replay(tape, plan, with_unlimited_memory(gpu) if divided else gpu, circumstances or Circumstances())
     phases = replay.phases()
     peak = max(phases.values())
     reserved = peak + unpacked_bytes(tape, plan) if gpu.is_cpu else max(replay.reservation.reserved_bytes, peak)
@@ -132,7 +132,7 @@ def estimate(
 
 
 def peak_allocated_bytes(tape: Tape, plan: FinetunePlan, gpu: GpuSpec) -> int:
-    """Return the peak of allocated bytes alone, for tables of many plans."""
+    """Return only the peak of allocated bytes, for tables of many plans."""
     return Replay(tape, plan, gpu).peak_bytes
 
 
@@ -142,14 +142,14 @@ def trainable_params(tape: Tape, plan: FinetunePlan) -> int:
 
 
 def verdict(used_bytes: int, capacity_bytes: int, error_band: tuple[float, float] = ERROR_BAND) -> Verdict:
-    """Return whether so many bytes fit a device, given how far the estimate may be off."""
+    """Return whether this many bytes fit on a device, given how far the estimate may be off."""
     if used_bytes > capacity_bytes:
         return "does not fit"
     return "tight" if used_bytes * (1 + error_band[1]) > capacity_bytes else "fits"
 
 
 def _for_one_of_several(alone: MemoryEstimate, tape: Tape, plan: FinetunePlan, gpu: GpuSpec) -> MemoryEstimate:
-    """Return the estimate for each of several GPUs, from that of one which holds everything."""
+    """Return the estimate for each of several GPUs, from that of a single GPU that holds everything."""
     model = replica(tape, plan)
     held = share(model, plan)
     if gpu.is_cpu:
@@ -185,17 +185,17 @@ def _sharding_warnings(plan: FinetunePlan) -> tuple[str, ...]:
     divides_weights = plan.sharding in {"zero3", "fsdp"}
     if divides_weights and plan.load_in_4bit and plan.bnb_4bit_quant_storage == "uint8":
         return (
-            f"{plan.sharding} leaves 4-bit weights that are packed as uint8 whole on every GPU: "
+            f"{plan.sharding} does not shard 4-bit weights packed as uint8: every GPU holds all of them; "
             "set bnb_4bit_quant_storage to the dtype of the other weights.",
         )
     return ()
 
 
 def _components_at_peak(replay: Replay, phases: Mapping[str, int]) -> dict[str, int]:
-    """Return what the peak is made of, in whichever phase it is."""
+    """Return what the peak is made of, in the phase where it occurs."""
     if max(phases, key=lambda name: phases[name]) in {"forward", "backward"}:
         components = replay.components_after(replay.peak_event())
-        components["workspace"] += replay.rest_bytes
+        components["workspace"] += replay.slack_bytes
         return components
     components = replay.components_after(len(replay.deltas) - 1)
     components["workspace"] += max(phases.values()) - sum(components.values())
@@ -207,8 +207,8 @@ def _warnings(tape: Tape, plan: FinetunePlan) -> tuple[str, ...]:
     left = int(tape.facts.get("unquantized_params", 0))
     if left > tape.num_params * _NOTABLE_SHARE and plan.quantization != "none":
         found.append(
-            f"bitsandbytes leaves {left / 1e9:.1f} billion weights of the layers in 16 bit ({gib(2 * left)}): "
-            "they are no plain linear layers, as the stacked experts of a mixture."
+            f"bitsandbytes leaves {left / 1e9:.1f} billion weights of the layers in 16-bit ({gib(2 * left)}): "
+            "they are not plain linear layers but, for example, the stacked experts of a mixture."
         )
     return tuple(found)
 
@@ -216,7 +216,7 @@ def _warnings(tape: Tape, plan: FinetunePlan) -> tuple[str, ...]:
 def _assumptions(tape: Tape, circumstances: Circumstances, gpu: GpuSpec) -> tuple[str, ...]:
     conditions = tape.facts.get("conditions", {})
     segments = "expandable segments" if circumstances.expandable_segments else "segments of fixed size"
-    reserves = f"PyTorch reserves in {segments} (expandable_segments in PYTORCH_ALLOC_CONF)."
+    reserves = f"PyTorch reserves memory in {segments} (expandable_segments in PYTORCH_ALLOC_CONF)."
     return (
         *(() if gpu.is_cpu else (reserves,)),
         "Every sequence has max_length tokens, and every token counts in the loss.",
@@ -226,12 +226,12 @@ def _assumptions(tape: Tape, circumstances: Circumstances, gpu: GpuSpec) -> tupl
 
 
 def _timeline(tape: Tape, plan: FinetunePlan, gpu: GpuSpec) -> tuple[Moment, ...]:
-    """Return the course of one step, each stretch by its highest moment."""
+    """Return the course of one step: of each stretch, the moment with the most memory."""
     replay = Replay(tape, plan, gpu)
     program, total, width = replay.tape.program, len(replay.deltas), len(COMPONENTS)
     edges = np.unique(np.linspace(0, total, TIMELINE_POINTS + 1).astype(int))
     highest = [start + int(replay.allocated[start:stop].argmax()) for start, stop in pairwise(edges.tolist())]
-    # What moves up to each of these moments, by component: sums between one and the next, added up.
+    # What changes up to each of these moments, by component: the sums between moments, accumulated.
     stretch = np.searchsorted(highest, np.arange(total)) * width
     cells = (len(highest) + 1) * width
     moved = np.bincount(stretch + program.component, weights=replay.deltas, minlength=cells)

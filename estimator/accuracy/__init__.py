@@ -1,5 +1,4 @@
-"""Predictions beside measurements, and measuring new ones.
+"""Predictions compared with measurements, and new measurements.
 
-The command line and the accuracy page call it; it never imports torch: what it measures runs in a process of the
-trainer's.
+The command line and the accuracy page call it. It never imports torch: measured runs are a process of the trainer.
 """

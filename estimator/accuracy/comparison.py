@@ -1,4 +1,4 @@
-"""Predictions against measured runs: rows of a CSV in, predicted and measured bytes with their errors out."""
+"""Predictions compared with measured runs: CSV rows in, predicted and measured bytes with their errors out."""
 
 import csv
 import io
@@ -29,13 +29,13 @@ _LABELS_SHIFTED_SINCE = (4, 50)
 # The version of TRL that no longer calls prepare_model_for_kbit_training; github huggingface/trl #4457.
 _EMBEDDINGS_LEFT_SINCE = (0, 26)
 
-# transformers warms the allocator up since https://github.com/huggingface/transformers/pull/36428, and had threads load
-# what it quantized from its version 5 until https://github.com/huggingface/transformers/pull/44576.
+# transformers has warmed up the allocator since https://github.com/huggingface/transformers/pull/36428, and loaded what
+# it quantized by threads from version 5 until https://github.com/huggingface/transformers/pull/44576.
 _WARMED_UP_SINCE = (4, 50)
 _LOADED_BY_THREADS_SINCE = (5, 0)
 _LOADED_BY_THREADS_UNTIL = (5, 4)
 
-# peft empties the cache after prepare_model_for_kbit_training; https://github.com/huggingface/peft/pull/3293.
+# The version of peft that empties the cache after prepare_model_for_kbit_training; https://github.com/huggingface/peft/pull/3293.
 _CACHE_EMPTIED_SINCE = (0, 20)
 
 COLUMNS = (
@@ -47,12 +47,12 @@ COLUMNS = (
     *(_MEASURED[kind] for kind in KINDS),
     *("versions", "notes"),
 )
-"""The columns of a measured row, in the order in which they are written."""
+"""The columns of a measured row, in the order in which they are written to the file."""
 
 RAN_OUT = "ran out"
-"""How the notes of a row begin whose run had too little memory."""
+"""The start of a row's notes if its run had too little memory."""
 
-# Column of a row, field of a plan, and how its text is read.
+# Columns that are plan fields, by how their text is read.
 _NUMBERS = {"r": int, "lora_dropout": float, "per_device_train_batch_size": int, "max_length": int, "num_gpus": int}
 _WORDS = ("bnb_4bit_quant_type", "adapter_dtype", "dtype", "loss", "sharding")
 _SWITCHES = ("bnb_4bit_use_double_quant", "prepare_kbit", "gradient_checkpointing", "use_reentrant")
@@ -80,12 +80,12 @@ class MeasuredRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """One row's prediction."""
+    """The prediction for one row."""
 
     row: MeasuredRow
     predicted: Mapping[Kind, int]
     verdict: Verdict | None = None
-    """Whether the run was predicted to fit; None if there is no prediction."""
+    """Whether the run was predicted to fit; None if there is none."""
     error_text: str = ""
     """Why there is no prediction; empty if there is one."""
 
@@ -95,7 +95,7 @@ class Comparison:
         return None if not measured or predicted is None else predicted / measured - 1
 
     def to_dict(self) -> dict[str, Any]:
-        """Return predicted, measured and errors as plain JSON values; ``error`` is that of the allocated bytes."""
+        """Return predicted, measured and errors as plain JSON values; ``error`` is the error of the allocated bytes."""
         values: dict[str, Any] = {
             "source": self.row.source,
             "gpu": self.row.gpu,
@@ -123,7 +123,7 @@ class Summary:
     n: int
     mean_abs_error: float | None
     worst_under: float | None
-    """The lowest error; negative if a prediction was too low."""
+    """The lowest error; negative if any prediction was too low."""
     worst_over: float | None
 
 
@@ -131,7 +131,7 @@ def rows(text: str) -> tuple[MeasuredRow, ...]:
     """Return the measured runs of a CSV.
 
     Raises:
-        PlanError: If a row contradicts itself or lacks what decides the memory.
+        PlanError: If a row contradicts itself or lacks a field that decides the memory.
     """
     table = list(csv.DictReader(io.StringIO(text)))
     return tuple(_row({name: (value or "").strip() for name, value in entry.items() if name}) for entry in table)
@@ -144,7 +144,7 @@ def compared(
     gpu: Callable[[str], GpuSpec],
     tape: Callable[[ModelSpec, MeasuredRow, GpuSpec], Tape],
 ) -> Comparison:
-    """Return the prediction of one row; what cannot be predicted says why."""
+    """Return the prediction for one row, or the reason why there is none."""
     try:
         spec, card = model(row.model), gpu(row.gpu)
         found: MemoryEstimate = estimate(tape(spec, row, card), row.plan, card, row.circumstances)
@@ -180,9 +180,9 @@ def report(comparisons: Sequence[Comparison]) -> dict[str, Any]:
 
 
 def settings(plan: FinetunePlan) -> dict[str, str]:
-    """Return a plan as the columns of a measured row, which ``rows`` reads back; what does not concern it is left out.
+    """Return a plan as the columns of a measured row, which ``rows`` reads back; unused columns are left out.
 
-    The schema has no column for what other runs never varied, such as fp16 over 32-bit weights.
+    The schema has no columns for what measured runs never varied, such as fp16 over 32-bit weights.
     """
     values = {name: getattr(plan, name) for name in ("method", *_NUMBERS, *_WORDS, *_SWITCHES, "optim")}
     targets = plan.target_modules
@@ -197,7 +197,7 @@ def settings(plan: FinetunePlan) -> dict[str, str]:
 
 def _row(entry: Mapping[str, str]) -> MeasuredRow:
     if "model" not in entry or "method" not in entry:
-        raise PlanError("measured rows", "need the columns model and method", None, "Use the schema of the README")
+        raise PlanError("measured rows", "must have the columns model and method", None, "Use the schema in the README")
     measured: dict[Kind, int] = {kind: int(float(entry[name])) for kind, name in _MEASURED.items() if entry.get(name)}
     return MeasuredRow(
         source=entry.get("source", ""),
@@ -230,7 +230,7 @@ def _plan(entry: Mapping[str, str]) -> FinetunePlan:
         values["attn_implementation"] = "eager"
     if entry.get("autocast") and _switch("autocast", entry["autocast"]):
         values["fp16" if values.get("dtype") == "float16" else "bf16"] = True
-    # A plan's own default loss is TRL's of 2026; rows that do not say were measured with plain cross-entropy.
+    # A plan's default loss is TRL's of 2026; rows that do not name a loss were measured with plain cross-entropy.
     values.setdefault("loss", "full")
     return FinetunePlan.for_method(entry["method"], entry["model"], **_without_adapter(entry["method"], values))
 
@@ -279,7 +279,7 @@ def _circumstances(entry: Mapping[str, str]) -> Circumstances:
     return Circumstances(
         expandable_segments=_switch("expandable_segments", entry.get("expandable_segments") or "false"),
         loaded_by_threads=by_threads,
-        # What threads filled in a hurry is no part of a figure that agrees with a training step's.
+        # The published figures agree with a training step's, so they leave out what threads allocated while loading.
         reset_after_loading=by_threads,
         cache_emptied=not _before(versions, "peft", _CACHE_EMPTIED_SINCE),
         warmed_up=not _before(versions, "transformers", _WARMED_UP_SINCE),
@@ -291,7 +291,7 @@ def _is_older(entry: Mapping[str, str]) -> bool:
 
 
 def _before(versions: str, library: str, since: tuple[int, int]) -> bool:
-    """Return whether a library is named in a line such as ``torch=2.4.1 transformers=4.48.1`` with an older version."""
+    """Return whether a line such as ``torch=2.4.1 transformers=4.48.1`` names an older version of a library."""
     found = re.search(rf"\b{library}[= ]+(\d+)\.(\d+)", versions)
     return found is not None and (int(found[1]), int(found[2])) < since
 

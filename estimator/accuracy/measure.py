@@ -1,4 +1,4 @@
-"""Measures what the estimator predicts: a plan is trained for a few steps in its own process and becomes a row."""
+"""Measures what the estimator predicts: trains a plan for a few steps in its own process and returns a row."""
 
 import contextlib
 import csv
@@ -22,13 +22,13 @@ from specs.launch import device_environment
 from specs.paths import REPO
 
 STEPS = 3
-"""The first brings the optimizer its states, the second and third run with them there."""
+"""The first step creates the optimizer states; the second and third run with them."""
 
 TIMEOUT_SECONDS = 1800.0
 """Longer than a 70B model takes to be quantized and trained for three steps."""
 
 CPU = "CPU"
-"""What a row names as its card that was measured in RAM, whatever the processor."""
+"""The card name in rows that were measured in RAM, on any CPU."""
 
 
 def device_to_measure(wanted: str) -> Device:
@@ -47,7 +47,7 @@ def device_to_measure(wanted: str) -> Device:
 
 
 def measure(plan: FinetunePlan, model: ModelSpec, device: Device) -> dict[str, Any]:
-    """Train a plan for a few steps on a device; return its peaks, also where memory runs out.
+    """Train a plan for a few steps on a device; return its peaks, even if memory runs out.
 
     Raises:
         RunError: If the training ends with another error.
@@ -56,7 +56,7 @@ def measure(plan: FinetunePlan, model: ModelSpec, device: Device) -> dict[str, A
     request = {
         "plan": replace(plan, max_steps=STEPS).to_dict(),
         "config": model.config,
-        "device": "cpu" if device.gpu.is_cpu else "cuda:0",  # the only card that the process sees
+        "device": "cpu" if device.gpu.is_cpu else "cuda:0",  # the only GPU that the process sees
     }
     before = _used_bytes(device)
     with tempfile.TemporaryFile("w+", encoding="utf-8") as errors:
@@ -86,7 +86,7 @@ def measure(plan: FinetunePlan, model: ModelSpec, device: Device) -> dict[str, A
 
 
 def _answer(process: "subprocess.Popen[str]", request: Mapping[str, Any], errors: TextIO) -> dict[str, Any]:
-    """Return the answer of a measuring process, which holds its memory until it is killed."""
+    """Return the answer of a measuring process, which keeps its memory until it is killed."""
     if process.stdin is None or process.stdout is None:
         return {"error": "the process has no pipes"}
     with contextlib.suppress(BrokenPipeError):
@@ -97,13 +97,13 @@ def _answer(process: "subprocess.Popen[str]", request: Mapping[str, Any], errors
         found: dict[str, Any] = json.loads(line)
         return found
     if process.wait() < 0:
-        return {"ran_out": "the system ended the process, which it does when RAM runs out", "phases": {}}
+        return {"ran_out": "the system killed the process, as it does when RAM runs out", "phases": {}}
     errors.seek(0)
     return {"error": (errors.read().strip().splitlines() or ["it ended without an answer"])[-1]}
 
 
 def row(plan: FinetunePlan, model: str, device: Device, found: Mapping[str, Any]) -> dict[str, str]:
-    """Return a measured row: the plan in the schema's columns, and what was measured of it."""
+    """Return a measured row: the plan in the schema's columns, and its measurements."""
     ran_out = found.get("ran_out")
     phases = ", ".join(f"{name} {size / MIB:.2f}" for name, size in found["phases"].items())
     kind = "allocated" if device.gpu.backend == "cuda" else "resident"
@@ -122,7 +122,7 @@ def row(plan: FinetunePlan, model: str, device: Device, found: Mapping[str, Any]
 
 
 def appended(text: str, entry: Mapping[str, str]) -> str:
-    """Return a CSV of measured rows with one more; of an empty text, with the header."""
+    """Return a CSV of measured rows with one row added, and a header if it was empty."""
     written = io.StringIO()
     table = csv.DictWriter(written, COLUMNS, restval="", lineterminator="\n")
     if not text:
@@ -131,8 +131,8 @@ def appended(text: str, entry: Mapping[str, str]) -> str:
     return text + ("" if not text or text.endswith("\n") else "\n") + written.getvalue()
 
 
-def is_there(text: str, plan: FinetunePlan, model: str, device: Device) -> bool:
-    """Return whether a CSV already holds a plan's row of this card and model."""
+def is_measured(text: str, plan: FinetunePlan, model: str, device: Device) -> bool:
+    """Return whether a CSV already has a row for this plan, model and card."""
     wanted = settings(plan)
     entries = csv.DictReader(io.StringIO(text))
     return any(
@@ -156,7 +156,7 @@ def _name(device: Device) -> str:
 
 
 def _used_bytes(device: Device) -> int:
-    """Return what the card's driver has handed out now; of a processor nothing."""
+    """Return what the card's driver has handed out so far; 0 for a CPU."""
     if device.gpu.is_cpu:
         return 0
     now = machine.devices()[device.index]

@@ -1,4 +1,4 @@
-"""A tape at one plan: allocator, reservation, optimizer, sharding, overhead.
+"""A tape replayed for one plan: allocator, reservation, optimizer, sharding, overhead.
 
-The estimate and pricing call it; it is pure, without files, clock or torch.
+The estimate and pricing call it; it is pure: no files, no clock, no torch.
 """

@@ -1,7 +1,7 @@
-"""PyTorch's CUDA caching allocator, replayed: how much it reserves for a sequence of allocations and frees.
+"""A replay of PyTorch's CUDA caching allocator: how much it reserves for a sequence of allocations and frees.
 
 Rules and constants: pytorch c10/core/AllocatorConfig.h and c10/cuda/CUDACachingAllocator.cpp (torch 2.13). Compiled by
-numba: a step of a large model is some ten thousand allocations, and a page prices many plans at once.
+numba: a step of a large model has tens of thousands of allocations, and a page prices many plans at once.
 """
 
 from dataclasses import dataclass
@@ -19,25 +19,24 @@ SMALL_BYTES = MIB
 """Requests up to this come from the small pool."""
 SMALL_SEGMENT_BYTES = 2 * MIB
 LARGE_SEGMENT_BYTES = 20 * MIB
-"""What requests under ``LARGE_REQUEST_BYTES`` are cut from, and by what an expandable segment grows."""
+"""Requests under ``LARGE_REQUEST_BYTES`` are cut from segments of this size; expandable segments grow by it."""
 LARGE_REQUEST_BYTES = 10 * MIB
 """Larger requests get a segment of their own, rounded up to 2 MiB."""
 SEGMENT_ROUNDING_BYTES = 2 * MIB
 SPLIT_BYTES = MIB
-"""A rest of a large block up to this is not split off; of an expandable segment every rest is."""
+"""The remainder of a large block is split off only if it is larger; in an expandable segment, always."""
 
 EMPTY_CACHE = -1
-"""The slot of an event that gives everything unused back to the driver, ``torch.cuda.empty_cache``."""
+"""The slot of an event that returns everything unused to the driver, as ``torch.cuda.empty_cache`` does."""
 
 _ADDRESS_SPACE = 1 << 62
-"""Bytes that an expandable segment may grow to: more than everything that is ever allocated, or the search for room
-would not end."""
+"""Bytes that an expandable segment may grow to: more than is ever allocated, or the search for room would not end."""
 _SEGMENT_DISTANCE = 1 << 40
-"""Between the addresses of other segments; only their order counts."""
+"""Bytes between the addresses of other segments; only their order matters."""
 
-_SIZE, _ADDRESS, _REST, _BEFORE, _AFTER, _STATE = range(6)
+_SIZE, _ADDRESS, _SLACK, _BEFORE, _AFTER, _STATE = range(6)
 _USED, _FREE, _UNMAPPED = range(3)
-_NUM_FREE, _NUM_SPARE, _NUM_BLOCKS, _NUM_SEGMENTS, _RESERVED, _PEAK, _RESTS, _LIMIT, _EXPANDABLE = range(9)
+_NUM_FREE, _NUM_SPARE, _NUM_BLOCKS, _NUM_SEGMENTS, _RESERVED, _PEAK, _TOTAL_SLACK, _LIMIT, _EXPANDABLE = range(9)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +44,7 @@ class Events:
     """Allocations and frees in order."""
 
     slots: Ints
-    """Where the block of an event is kept: allocated into it, or freed from it. ``EMPTY_CACHE`` frees the cache."""
+    """The slot that keeps the block of each event, allocated or freed; ``EMPTY_CACHE`` frees the cache."""
     sizes: Ints
     """Bytes in multiples of 512: positive allocates, negative frees."""
 
@@ -55,52 +54,52 @@ class Reserved:
     """What the allocator holds."""
 
     peak_bytes: int
-    """Most that was reserved at once."""
-    rest_bytes: int
-    """What blocks held beyond their requests at the marked event; PyTorch counts it as allocated."""
+    """The most that was reserved at once."""
+    slack_bytes: int
+    """What blocks held beyond the bytes requested, at the marked event; PyTorch counts it as allocated."""
 
 
 class _Pool(NamedTuple):
     """Blocks above 1 MiB: best fit among free blocks, split, merged with free neighbours when freed."""
 
     blocks: Ints
-    """Of each block: size, address, rest, the numbers of its neighbours in its segment (-1: none), state."""
+    """For each block: size, address, slack, the numbers of its neighbours in its segment (-1: none), state."""
     free: Ints
-    """Numbers of the free blocks, by size, then by address."""
+    """Numbers of the free blocks, sorted by size, then address."""
     spare: Ints
-    """Numbers that can be given to new blocks."""
+    """Numbers that can be used for new blocks."""
     totals: Ints
-    """Running figures, by the numbers above."""
+    """Running totals, indexed by the constants above."""
 
 
 def reserved(events: Events, *, limit_bytes: int, mark: int, expandable: bool, since: int = 0) -> Reserved:
     """Replay events on an empty device.
 
     Args:
-        events: What is allocated and freed.
-        limit_bytes: What the driver has; beyond it what is unused goes back first.
-        mark: The event before which the rests of blocks are taken.
-        expandable: Whether segments grow, PyTorch's ``expandable_segments``.
-        since: The event from which on the peak counts, ``torch.cuda.reset_peak_memory_stats``.
+        events: The allocations and frees.
+        limit_bytes: What the driver can give; before exceeding it, the allocator returns what is unused.
+        mark: The event before which the slack of blocks is read.
+        expandable: Whether segments can grow, PyTorch's ``expandable_segments``.
+        since: The event from which the peak counts, as after ``torch.cuda.reset_peak_memory_stats``.
     """
     sizes = events.sizes
     large = (np.abs(sizes) > SMALL_BYTES) | (events.slots == EMPTY_CACHE)
     small = np.cumsum(np.where(large, 0, sizes))
     small_bytes = -(-int(small.max(initial=0)) // SMALL_SEGMENT_BYTES) * SMALL_SEGMENT_BYTES
     chosen = np.flatnonzero(large)
-    peak, rest = _replayed(
+    peak, slack = _replayed(
         events.slots[chosen],
         sizes[chosen],
         np.searchsorted(chosen, np.array([mark, since])),
         int(events.slots.max(initial=0)) + 1,
         np.array([0, 0, 0, 0, 0, 0, 0, limit_bytes - small_bytes, int(expandable)], dtype=np.int64),
     )
-    return Reserved(peak_bytes=int(peak) + small_bytes, rest_bytes=int(rest))
+    return Reserved(peak_bytes=int(peak) + small_bytes, slack_bytes=int(slack))
 
 
 @njit(cache=True, nogil=True)
 def _replayed(slots: Ints, sizes: Ints, places: Ints, num_slots: int, totals: Ints) -> tuple[int, int]:
-    """Return the peak of the large pool's bytes and the rests at the mark."""
+    """Return the peak bytes of the large pool and the slack at the mark."""
     capacity = 4 * len(sizes) + 64
     pool = _Pool(
         np.empty((capacity, 6), dtype=np.int64),
@@ -109,54 +108,54 @@ def _replayed(slots: Ints, sizes: Ints, places: Ints, num_slots: int, totals: In
         totals,
     )
     if totals[_EXPANDABLE]:
-        pool.blocks[_segment_of(pool, _ADDRESS_SPACE), _STATE] = _UNMAPPED
+        pool.blocks[_new_range(pool, _ADDRESS_SPACE), _STATE] = _UNMAPPED
     block_of = np.empty(num_slots, dtype=np.int64)
-    rest, mark, since = 0, places[0], places[1]
+    slack, mark, since = 0, places[0], places[1]
     for event in range(len(sizes)):
         if event == mark:
-            rest = totals[_RESTS]
+            slack = totals[_TOTAL_SLACK]
         if event == since:
             totals[_PEAK] = totals[_RESERVED]
         slot = slots[event]
         if slot < 0:
             _release(pool)
         elif sizes[event] > 0:
-            block_of[slot] = _take(pool, sizes[event])
+            block_of[slot] = _allocate(pool, sizes[event])
         else:
-            _give(pool, block_of[slot])
-    return totals[_PEAK], rest if mark < len(sizes) else totals[_RESTS]
+            _free(pool, block_of[slot])
+    return totals[_PEAK], slack if mark < len(sizes) else totals[_TOTAL_SLACK]
 
 
 @njit(cache=True)
-def _take(pool: _Pool, num_bytes: int) -> int:
-    """Return the number of a block of at least so many bytes."""
+def _allocate(pool: _Pool, num_bytes: int) -> int:
+    """Return the number of a block of at least this many bytes."""
     blocks, totals = pool.blocks, pool.totals
     position = _position(pool, num_bytes, 0)
     if totals[_EXPANDABLE]:
-        block = _grown(pool, num_bytes) if position == totals[_NUM_FREE] else _least_growing(pool, position)
+        block = _grow(pool, num_bytes) if position == totals[_NUM_FREE] else _best_fit(pool, position)
     elif position == totals[_NUM_FREE]:
-        block = _segment(pool, num_bytes)
+        block = _reserve_segment(pool, num_bytes)
     else:
         block = pool.free[position]
     _remove(pool, block)
     blocks[block, _STATE] = _USED
-    rest = blocks[block, _SIZE] - num_bytes
-    if rest > (0 if totals[_EXPANDABLE] else SPLIT_BYTES):
+    slack = blocks[block, _SIZE] - num_bytes
+    if slack > (0 if totals[_EXPANDABLE] else SPLIT_BYTES):
         split = _cut(pool, block, num_bytes)
         blocks[split, _STATE] = _FREE
         _insert(pool, split)
-        rest = 0
-    blocks[block, _REST] = rest
-    totals[_RESTS] += rest
+        slack = 0
+    blocks[block, _SLACK] = slack
+    totals[_TOTAL_SLACK] += slack
     return block
 
 
 @njit(cache=True)
-def _give(pool: _Pool, block: int) -> int:
-    """Take a block back and merge it with free neighbours; return the number of the whole."""
+def _free(pool: _Pool, block: int) -> int:
+    """Take a block back and merge it with free neighbours; return the number of the merged block."""
     blocks = pool.blocks
-    pool.totals[_RESTS] -= blocks[block, _REST]
-    blocks[block, _REST] = 0
+    pool.totals[_TOTAL_SLACK] -= blocks[block, _SLACK]
+    blocks[block, _SLACK] = 0
     blocks[block, _STATE] = _FREE
     following = blocks[block, _AFTER]
     if following >= 0 and blocks[following, _STATE] == _FREE:
@@ -172,25 +171,25 @@ def _give(pool: _Pool, block: int) -> int:
 
 
 @njit(cache=True)
-def _segment(pool: _Pool, num_bytes: int) -> int:
-    """Return a free block that is a new segment."""
+def _reserve_segment(pool: _Pool, num_bytes: int) -> int:
+    """Reserve a new segment and return it as one free block."""
     size = LARGE_SEGMENT_BYTES
     if num_bytes >= LARGE_REQUEST_BYTES:
         size = -(-num_bytes // SEGMENT_ROUNDING_BYTES) * SEGMENT_ROUNDING_BYTES
     if pool.totals[_RESERVED] + size > pool.totals[_LIMIT]:
         _release(pool)
     _reserve(pool, size)
-    block = _segment_of(pool, size)
+    block = _new_range(pool, size)
     pool.blocks[block, _STATE] = _FREE
     _insert(pool, block)
     return block
 
 
 @njit(cache=True)
-def _segment_of(pool: _Pool, num_bytes: int) -> int:
-    """Return a block at an address of its own."""
+def _new_range(pool: _Pool, num_bytes: int) -> int:
+    """Return a new block at the start of a new address range."""
     block = _new(pool)
-    pool.blocks[block, _SIZE], pool.blocks[block, _REST] = num_bytes, 0
+    pool.blocks[block, _SIZE], pool.blocks[block, _SLACK] = num_bytes, 0
     pool.blocks[block, _BEFORE], pool.blocks[block, _AFTER] = -1, -1
     pool.blocks[block, _ADDRESS] = pool.totals[_NUM_SEGMENTS] * _SEGMENT_DISTANCE
     pool.totals[_NUM_SEGMENTS] += 1
@@ -198,27 +197,27 @@ def _segment_of(pool: _Pool, num_bytes: int) -> int:
 
 
 @njit(cache=True)
-def _least_growing(pool: _Pool, position: int) -> int:
-    """Return the free block of an expandable segment to take: one with no room to grow rather than the last one."""
+def _best_fit(pool: _Pool, position: int) -> int:
+    """Return the free block to use in an expandable segment: preferably not the last one, which can grow."""
     block = int(pool.free[position])
     for other in range(position + 1, pool.totals[_NUM_FREE]):
         candidate = int(pool.free[other])
-        if _growing(pool, candidate) >= _growing(pool, block):
+        if _growable_bytes(pool, candidate) >= _growable_bytes(pool, block):
             break
         block = candidate
     return block
 
 
 @njit(cache=True)
-def _growing(pool: _Pool, block: int) -> int:
-    """Return the bytes that a free block has and could grow by."""
+def _growable_bytes(pool: _Pool, block: int) -> int:
+    """Return the bytes of a free block, including those that it could grow by."""
     after = pool.blocks[block, _AFTER]
     room = pool.blocks[after, _SIZE] if after >= 0 and pool.blocks[after, _STATE] == _UNMAPPED else 0
     return int(pool.blocks[block, _SIZE] + room)
 
 
 @njit(cache=True)
-def _grown(pool: _Pool, num_bytes: int) -> int:
+def _grow(pool: _Pool, num_bytes: int) -> int:
     """Return a free block made by mapping unmapped room, together with the free block before it."""
     blocks, totals = pool.blocks, pool.totals
     if totals[_RESERVED] + num_bytes > totals[_LIMIT]:
@@ -227,16 +226,16 @@ def _grown(pool: _Pool, num_bytes: int) -> int:
     while _room(pool, block) < num_bytes:
         block = blocks[block, _AFTER]
     if blocks[block, _STATE] == _UNMAPPED:
-        block = _mapped(pool, block, min(num_bytes, blocks[block, _SIZE]))
+        block = _map(pool, block, min(num_bytes, blocks[block, _SIZE]))
     while blocks[block, _SIZE] < num_bytes:
         following = blocks[block, _AFTER]
-        block = _mapped(pool, following, min(num_bytes - blocks[block, _SIZE], blocks[following, _SIZE]))
+        block = _map(pool, following, min(num_bytes - blocks[block, _SIZE], blocks[following, _SIZE]))
     return block
 
 
 @njit(cache=True)
 def _room(pool: _Pool, block: int) -> int:
-    """Return the bytes from a block on that are not in use, mapped or not."""
+    """Return the unused bytes that follow from a block on, mapped or not."""
     room = 0
     while block >= 0 and pool.blocks[block, _STATE] != _USED:
         room += pool.blocks[block, _SIZE]
@@ -245,14 +244,14 @@ def _room(pool: _Pool, block: int) -> int:
 
 
 @njit(cache=True)
-def _mapped(pool: _Pool, block: int, num_bytes: int) -> int:
-    """Map the beginning of an unmapped block, in whole pages; return the free block that it becomes part of."""
+def _map(pool: _Pool, block: int, num_bytes: int) -> int:
+    """Map the start of an unmapped block, in whole pages; return the free block that it becomes part of."""
     size = -(-num_bytes // LARGE_SEGMENT_BYTES) * LARGE_SEGMENT_BYTES
     _reserve(pool, size)
     if size < pool.blocks[block, _SIZE]:
         pool.blocks[_cut(pool, block, size), _STATE] = _UNMAPPED
-    pool.blocks[block, _REST] = 0
-    return _give(pool, block)
+    pool.blocks[block, _SLACK] = 0
+    return _free(pool, block)
 
 
 @njit(cache=True)
@@ -265,7 +264,7 @@ def _reserve(pool: _Pool, num_bytes: int) -> None:
 
 @njit(cache=True)
 def _release(pool: _Pool) -> None:
-    """Give every wholly free segment, or every free page of an expandable one, back to the driver."""
+    """Return every completely free segment, or every free page of an expandable one, to the driver."""
     blocks, totals = pool.blocks, pool.totals
     for block in pool.free[: totals[_NUM_FREE]].copy():
         if totals[_EXPANDABLE]:
@@ -291,9 +290,9 @@ def _unmap(pool: _Pool, block: int) -> None:
         _insert(pool, block)
         block = inner
     if blocks[block, _SIZE] > end - first:
-        rest = _cut(pool, block, end - first)
-        blocks[rest, _STATE] = _FREE
-        _insert(pool, rest)
+        remainder = _cut(pool, block, end - first)
+        blocks[remainder, _STATE] = _FREE
+        _insert(pool, remainder)
     blocks[block, _STATE] = _UNMAPPED
     totals[_RESERVED] -= end - first
     following = blocks[block, _AFTER]
@@ -306,11 +305,11 @@ def _unmap(pool: _Pool, block: int) -> None:
 
 @njit(cache=True)
 def _cut(pool: _Pool, block: int, num_bytes: int) -> int:
-    """Make what lies behind the first bytes of a block a block of its own; return its number."""
+    """Split a block after its first bytes; return the number of the second part."""
     blocks = pool.blocks
     cut = _new(pool)
     following = blocks[block, _AFTER]
-    blocks[cut, _SIZE], blocks[cut, _REST] = blocks[block, _SIZE] - num_bytes, 0
+    blocks[cut, _SIZE], blocks[cut, _SLACK] = blocks[block, _SIZE] - num_bytes, 0
     blocks[cut, _ADDRESS] = blocks[block, _ADDRESS] + num_bytes
     blocks[cut, _BEFORE], blocks[cut, _AFTER] = block, following
     blocks[block, _SIZE], blocks[block, _AFTER] = num_bytes, cut
@@ -321,7 +320,7 @@ def _cut(pool: _Pool, block: int, num_bytes: int) -> int:
 
 @njit(cache=True)
 def _merge(pool: _Pool, block: int, following: int) -> None:
-    """Add the neighbour behind a block to it."""
+    """Merge a block with the neighbour after it."""
     blocks = pool.blocks
     beyond = blocks[following, _AFTER]
     blocks[block, _SIZE] += blocks[following, _SIZE]
@@ -333,7 +332,7 @@ def _merge(pool: _Pool, block: int, following: int) -> None:
 
 @njit(cache=True)
 def _position(pool: _Pool, num_bytes: int, address: int) -> int:
-    """Return where a block of a size and an address stands among the free ones."""
+    """Return the position of a block of this size and address in the sorted list of free blocks."""
     blocks, free = pool.blocks, pool.free
     low, high = 0, pool.totals[_NUM_FREE]
     while low < high:
@@ -348,7 +347,7 @@ def _position(pool: _Pool, num_bytes: int, address: int) -> int:
 
 @njit(cache=True)
 def _insert(pool: _Pool, block: int) -> None:
-    """Add a block to the free ones."""
+    """Add a block to the free blocks."""
     free, num_free = pool.free, pool.totals[_NUM_FREE]
     position = _position(pool, pool.blocks[block, _SIZE], pool.blocks[block, _ADDRESS])
     for index in range(num_free, position, -1):
@@ -359,7 +358,7 @@ def _insert(pool: _Pool, block: int) -> None:
 
 @njit(cache=True)
 def _remove(pool: _Pool, block: int) -> None:
-    """Take a block out of the free ones."""
+    """Remove a block from the free blocks."""
     free, num_free = pool.free, pool.totals[_NUM_FREE]
     position = _position(pool, pool.blocks[block, _SIZE], pool.blocks[block, _ADDRESS])
     for index in range(position, num_free - 1):
@@ -369,7 +368,7 @@ def _remove(pool: _Pool, block: int) -> None:
 
 @njit(cache=True)
 def _new(pool: _Pool) -> int:
-    """Return an unused number."""
+    """Return an unused block number."""
     totals = pool.totals
     if totals[_NUM_SPARE]:
         totals[_NUM_SPARE] -= 1
@@ -380,6 +379,6 @@ def _new(pool: _Pool) -> int:
 
 @njit(cache=True)
 def _drop(pool: _Pool, block: int) -> None:
-    """Let a number be used again."""
+    """Mark a block number as unused."""
     pool.spare[pool.totals[_NUM_SPARE]] = block
     pool.totals[_NUM_SPARE] += 1

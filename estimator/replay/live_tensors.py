@@ -1,4 +1,4 @@
-"""Which tensors are alive at the highest moment of a training step."""
+"""Which tensors are alive at the memory peak of a training step."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ from estimator.tape.tape import COMPONENTS
 
 @dataclass(frozen=True, slots=True)
 class Tensors:
-    """Tensors of one size that are there for the same purpose."""
+    """Tensors of the same size and purpose."""
 
     component: str
-    """What they are for: one of the tape's components."""
+    """What they are for: one of the tape's ``COMPONENTS``."""
     count: int
     bytes_each: int
     """What the allocator hands out for one of them."""
@@ -26,9 +26,9 @@ class Tensors:
 
 
 def alive_at_peak(replay: Replay) -> tuple[Tensors, ...]:
-    """Return what is alive when the forward and backward pass need most, largest total first.
+    """Return what is alive when the forward and backward pass need the most memory, largest total first.
 
-    What is known by its sum alone (optimizer states, gradients that accumulate, cuBLAS' workspace) is one entry.
+    What is known only as a sum (optimizer states, accumulated gradients, cuBLAS workspace) is one entry.
     """
     listed = _made_and_not_freed(replay) + _residents(replay)
     found = [Tensors(component, count, size) for (component, size), count in listed.items() if count and size]
@@ -53,7 +53,7 @@ def _made_and_not_freed(replay: Replay) -> Counter[tuple[str, int]]:
 
 
 def _residents(replay: Replay) -> Counter[tuple[str, int]]:
-    there: Counter[tuple[str, int]] = Counter()
+    counted: Counter[tuple[str, int]] = Counter()
     for resident in replay.tape.residents:
-        there[resident.component, resident.bytes_each(replay.plan.r)] += resident.count
-    return there
+        counted[resident.component, resident.bytes_each(replay.plan.r)] += resident.count
+    return counted

@@ -1,4 +1,4 @@
-"""What an optimizer keeps for the trainable tensors, and what its step needs for a moment."""
+"""What an optimizer keeps for the trainable tensors, and what its step needs temporarily."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from estimator.tape.tape import ALLOCATION_BYTES, Resident, rounded_bytes
 from specs import FinetunePlan
 
-# bitsandbytes/optim/optimizer.py (0.50.2): blocks of 8-bit states, and the sizes under which states stay in 32 bit or
-# unpaged.
+# bitsandbytes/optim/optimizer.py (0.50.2): the block size of 8-bit states, and the sizes below which states stay in
+# 32-bit or unpaged.
 _STATE_BLOCK = 256
 _MIN_8BIT_ELEMENTS = 4096
 _MIN_PAGED_ELEMENTS = 100_000
@@ -24,7 +24,7 @@ class OptimizerMemory:
     state_bytes: int
     """On the device, from the first step on."""
     paged_bytes: int
-    """In managed memory, which moves between host and device and which PyTorch does not count."""
+    """In managed memory, which moves between host and device and is not counted by PyTorch."""
     step_bytes: int
     """Needed only while the step runs."""
 
@@ -43,12 +43,12 @@ def optimizer_memory(plan: FinetunePlan, residents: Iterable[Resident]) -> Optim
 
 
 def state_sizes(optim: str, entry: Resident, rank: int) -> tuple[int, ...]:
-    """Return the bytes of each state on the device of one trainable tensor.
+    """Return the bytes of each state that one trainable tensor has on the device.
 
     Source:
         torch/optim/adamw.py: two moments in the weight's dtype; the fused one counts steps on the device. bitsandbytes
-        optim/optimizer.py: two states, Lion one, in 32 bit, or in 8 bit with a constant for each block.
-        transformers/optimization.py, Adafactor: a row and a column, here as of a square matrix.
+        optim/optimizer.py: two states (Lion one) in 32-bit, or in 8-bit with a constant for each block.
+        transformers/optimization.py, Adafactor: a row and a column, here those of a square matrix.
     """
     elements = entry.elements(rank)
     if optim in {"adamw_torch", "adamw_torch_fused"}:
@@ -64,12 +64,12 @@ def state_sizes(optim: str, entry: Resident, rank: int) -> tuple[int, ...]:
 
 
 def step_sizes(optim: str, trained: Sequence[Resident], rank: int) -> Iterator[int]:
-    """Yield the bytes of each tensor that a step needs for a moment, all of them alive at once.
+    """Yield the bytes of each temporary tensor of a step; all of them are alive at once.
 
     Source:
         torch/optim/adamw.py, _multi_tensor_adamw: the square roots of all second moments of one dtype; the fused step
-        has none. transformers/optimization.py, Adafactor.step: gradient, weight, update and its square of one tensor
-        in 32 bit.
+        has none. transformers/optimization.py, Adafactor.step: gradient, weight, update and its square for one
+        tensor in 32-bit.
     """
     if optim == "adafactor" and trained:
         yield from [rounded_bytes(_FLOAT * max(entry.elements(rank) for entry in trained))] * 4

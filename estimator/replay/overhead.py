@@ -1,4 +1,4 @@
-"""What a device holds besides PyTorch's tensors: the CUDA context, and cuBLAS workspaces."""
+"""What a device holds besides PyTorch's tensors: the CUDA context and cuBLAS workspaces."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,28 +8,28 @@ from specs import GIB, MIB, GpuSpec
 Confidence = Literal["high", "medium", "low"]
 
 _FITCHECK = (
-    "github Anassbzdd/fitcheck data/measurements, 17 runs of 2026-09, torch 2.10 and 2.14: nvidia-smi less reserved"
+    "github Anassbzdd/fitcheck data/measurements, 17 runs of 2026-09, torch 2.10 and 2.14: nvidia-smi minus reserved"
 )
 _MESSAGE = (
-    "PyTorch's out-of-memory message as people quote it, read 2026-11-22: memory in use by the process, less what "
-    "PyTorch has allocated, less what it holds unallocated, each rounded to 10 MiB; the total in it tells the card"
+    "PyTorch's out-of-memory message as quoted in public reports, read 2026-11-22: memory in use by the process, minus "
+    "what PyTorch has allocated, minus what it holds unallocated, each rounded to 10 MiB; the total identifies the card"
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """The context of one process on one card."""
+    """The CUDA context of one process on one card, as measured or reported."""
 
     card: str
-    """The card's name in the catalog, or what is known of it."""
+    """The card's name in the catalog, or what is known about it."""
     compute_capability: tuple[int, int]
     memory_gib: int
     in_use_gib: float
-    """Memory of the process; 0 where the context itself was measured."""
+    """Memory of the process; 0 if the context itself was measured."""
     allocated_gib: float = 0.0
     unallocated_mib: float = 0.0
     context_mib: float = 0.0
-    """The context itself, where it was measured."""
+    """The context itself, if it was measured."""
     source: str = _MESSAGE
 
     @property
@@ -88,27 +88,27 @@ READINGS = (
     _message("GeForce RTX 5090", (12, 0), 32, 31.29, 30.80, 2.80),
     _message("GeForce RTX 5090", (12, 0), 32, 15.90, 13.41, 2089.0),
 )
-"""What single processes took on each generation of cards; more on cards with more processors."""
+"""What single processes took on each generation of cards; more on cards with more multiprocessors."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """What nvidia-smi shows of a training process beyond PyTorch's reserved memory."""
+    """What nvidia-smi shows for a training process beyond PyTorch's reserved memory."""
 
     num_bytes: int
     confidence: Confidence
-    """high: measured on this card; medium: read on this card; low: of a similar one."""
+    """high: measured on this card; medium: reported for this card; low: from a similar one."""
     source: str
 
 
 def context(gpu: GpuSpec) -> Context:
     """Return the CUDA context of a training process on a device.
 
-    Of several readings on one card the largest counts: a process that trains loads more kernels than one that loads a
-    model. A card without one takes that of its generation which is nearest in memory.
+    If a card has several readings, the largest counts: a process that trains loads more kernels than one that only
+    loads a model. A card without readings takes that of the card of its generation with the nearest memory size.
     """
     if gpu.is_cpu:
-        return Context(num_bytes=0, confidence="high", source="a processor has no context")
+        return Context(num_bytes=0, confidence="high", source="a CPU has no CUDA context")
     on_card = [reading for reading in READINGS if reading.card == gpu.name]
     alike = on_card or _of_generation(gpu)
     if not alike:
@@ -125,7 +125,7 @@ def context_bytes(gpu: GpuSpec) -> int:
 
 
 def _of_generation(gpu: GpuSpec) -> list[Reading]:
-    """Return the readings of a card's generation that are nearest to its memory; two as near both count."""
+    """Return the readings of a card's generation that are nearest to its memory; equally near ones all count."""
     major = (gpu.compute_capability or (0, 0))[0]
     generation = [reading for reading in READINGS if reading.compute_capability == gpu.compute_capability] or [
         reading for reading in READINGS if reading.compute_capability[0] == major
@@ -143,17 +143,16 @@ _CUBLAS_WORKSPACE_BYTES = (2 * 4096 + 8 * 16) * 1024
 _CUBLAS_WORKSPACE_BYTES_HOPPER = 32 * MIB
 _HIPBLAS_WORKSPACE_BYTES_CDNA3 = 128 * MIB
 CUBLAS_WORKSPACES = 2
-"""One of the main thread and one of autograd's; seen as a constant of 16.25 MiB in the T4 runs of
-Anassbzdd/fitcheck."""
+"""One for the main thread and one for autograd's; seen as a constant 16.25 MiB in the T4 runs of Anassbzdd/fitcheck."""
 
 # Resident memory of a worker before it holds a tensor: 483 MiB with torch 2.13.0, transformers 5.23.0, peft 0.21.2,
-# bitsandbytes 0.50.2, trl 1.16.0 and datasets 5.2.0 imported under Python 3.11 (psutil, 2026-11-22), and what the
-# trainer adds.
+# bitsandbytes 0.50.2, trl 1.16.0 and datasets 5.2.0 imported under Python 3.11 (psutil, 2026-11-22), plus what
+# the trainer adds.
 _WORKER_BYTES = GIB // 2
 
 
 def cublas_workspace_bytes(gpu: GpuSpec) -> int:
-    """Return the bytes of one cuBLAS workspace; elsewhere of what stands in its place."""
+    """Return the bytes of one cuBLAS workspace, or of its counterpart on other backends."""
     if gpu.backend == "rocm":
         return _HIPBLAS_WORKSPACE_BYTES_CDNA3 if gpu.architecture == "CDNA 3.0" else _CUBLAS_WORKSPACE_BYTES_HOPPER
     if gpu.backend != "cuda":

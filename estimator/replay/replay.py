@@ -1,4 +1,4 @@
-"""One training step of a plan, replayed from a tape: what is allocated at every moment, and what is reserved."""
+"""Replays one training step of a plan from a tape: what is allocated at every moment, and what is reserved."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,15 +15,15 @@ from specs import FinetunePlan, GpuSpec
 
 GRADIENTS = COMPONENTS.index("gradients")
 _NORM_BYTES = 512
-_TELLING_LAYERS = 4
-_WHOLE_EVENTS = 16_000
-"""Longer steps are replayed in outline where segments expand, in half the time: over 30 plans of 7B to 70B models the
-reserved bytes differ from the whole replay's by 0.4 % on average and 2.3 % at most (2026-11-22)."""
+_RELEVANT_LAYERS = 4
+_MOST_WHOLE_EVENTS = 16_000
+"""With expandable segments, longer steps are replayed in outline, in half the time: over 30 plans of 7B to 70B models,
+the reserved bytes differ from those of the whole replay by 0.4 % on average and 2.3 % at most (2026-11-22)."""
 
 
 @dataclass(frozen=True)
 class Replay:
-    """A tape at one batch, length and rank."""
+    """A tape replayed at one batch, length and rank."""
 
     tape: Tape
     plan: FinetunePlan
@@ -32,7 +32,7 @@ class Replay:
 
     @cached_property
     def fixed(self) -> dict[str, int]:
-        """Bytes by component that stay through the whole step, from the second step on."""
+        """Bytes by component that stay allocated during the whole step, from the second step on."""
         fixed = dict.fromkeys(COMPONENTS, 0)
         for resident in self.tape.residents:
             fixed[resident.component] += resident.bytes_each(self.plan.r) * resident.count
@@ -44,7 +44,7 @@ class Replay:
 
     @cached_property
     def optimizer(self) -> OptimizerMemory:
-        """What the optimizer takes."""
+        """The memory of the optimizer."""
         return optimizer_memory(self.plan, self.tape.residents)
 
     @cached_property
@@ -55,12 +55,12 @@ class Replay:
 
     @cached_property
     def deltas(self) -> Ints:
-        """What each event adds to the allocated bytes."""
+        """The change of allocated bytes at each event."""
         return self.tape.program.sign * self.sizes
 
     @cached_property
     def merged(self) -> Ints:
-        """Bytes of new gradients that were added to old ones and freed before each event, under accumulation."""
+        """With accumulation: bytes of new gradients that are freed before each event, once added to the old ones."""
         merged = np.zeros(len(self.sizes), dtype=np.int64)
         if self._accumulates:
             made = np.flatnonzero(self._gradient_events)
@@ -69,7 +69,7 @@ class Replay:
 
     @cached_property
     def allocated(self) -> Ints:
-        """Bytes allocated after each event, without what is fixed."""
+        """Bytes allocated after each event, without the fixed ones."""
         return np.cumsum(self.deltas - self.merged)
 
     @cached_property
@@ -79,39 +79,39 @@ class Replay:
 
     @property
     def fixed_bytes(self) -> int:
-        """Bytes that stay through the whole step."""
+        """Bytes that stay allocated during the whole step."""
         return sum(self.fixed.values())
 
     def peak_event(self) -> int:
-        """Return the event after which most is allocated in the forward and backward pass."""
+        """Return the event after which the forward and backward pass has the most allocated."""
         return int(self.allocated.argmax())
 
     @property
     def peak_bytes(self) -> int:
-        """The peak without what only a replay of the allocator shows."""
+        """The peak, without what only a replay of the allocator would show."""
         return max(self.fixed_bytes + int(self.allocated.max(initial=0)), self.load_bytes(), self.optimizer_bytes())
 
     def phases(self) -> dict[str, int]:
         """Return the peak of each phase in bytes."""
-        turn = self.tape.program.forward_events
+        backward_start = self.tape.program.forward_events
         fixed = self.fixed_bytes
         return {
             "load": self.load_bytes(),
-            "forward": fixed + self.rest_bytes + int(self.allocated[:turn].max(initial=0)),
-            "backward": fixed + self.rest_bytes + int(self.allocated[turn:].max(initial=0)),
+            "forward": fixed + self.slack_bytes + int(self.allocated[:backward_start].max(initial=0)),
+            "backward": fixed + self.slack_bytes + int(self.allocated[backward_start:].max(initial=0)),
             "optimizer": self.optimizer_bytes(),
         }
 
     def load_bytes(self) -> int:
-        """Return the peak while the model is loaded: its tensors, and the largest weight before it is quantized."""
-        there = sum(self.fixed[name] for name in ("weights", "quantization_constants"))
+        """Return the peak while the model loads: its tensors, and the largest weight before it is quantized."""
+        at_rest = sum(self.fixed[name] for name in ("weights", "quantization_constants"))
         packed = [
             entry.elements(self.plan.r) * entry.itemsize
             for entry in self.tape.residents
             if entry.component == "weights" and entry.layer is not None
         ]
         factor = {"4bit": 4, "8bit": 2}.get(self.plan.quantization, 0)
-        return there + factor * max(packed, default=0)
+        return at_rest + factor * max(packed, default=0)
 
     def optimizer_bytes(self) -> int:
         """Return the peak of the optimizer's step: gradients, states, temporaries, and the gradients' norms."""
@@ -120,28 +120,28 @@ class Replay:
         return self.fixed_bytes + left + max(self.optimizer.step_bytes, trainable * _NORM_BYTES)
 
     def components_after(self, event: int) -> dict[str, int]:
-        """Return what the allocated bytes after one event are for."""
+        """Return the allocated bytes after an event, by component."""
         happened = self.tape.program.component[: event + 1]
         moved = np.bincount(happened, weights=self.deltas[: event + 1], minlength=len(COMPONENTS))
         moved[GRADIENTS] -= self.merged[: event + 1].sum()
         return {name: self.fixed[name] + int(moved[index]) for index, name in enumerate(COMPONENTS)}
 
-    def _last_telling_event(self) -> int:
-        """Return the event after which an adapter's backward pass repeats itself over ever less memory."""
+    def _last_relevant_event(self) -> int:
+        """Return the event after which an adapter's backward pass only repeats itself with less and less memory."""
         ends = self.tape.program.backward_ends
-        telling = len(ends) if self.plan.method == "full" else min(_TELLING_LAYERS, len(ends))
-        return max(ends[telling - 1], self.peak_event() + 1)
+        relevant = len(ends) if self.plan.method == "full" else min(_RELEVANT_LAYERS, len(ends))
+        return max(ends[relevant - 1], self.peak_event() + 1)
 
     @property
-    def rest_bytes(self) -> int:
-        """What blocks hold beyond their requests at the peak; PyTorch counts it as allocated."""
-        return 0 if self.gpu.is_cpu else self.reservation.rest_bytes
+    def slack_bytes(self) -> int:
+        """What blocks hold at the peak beyond the bytes requested; PyTorch counts it as allocated."""
+        return 0 if self.gpu.is_cpu else self.reservation.slack_bytes
 
     @cached_property
     def reservation(self) -> Reservation:
         """What the allocator reserves, from loading to the second step."""
-        program, sizes, peak, last = self.tape.program, self.sizes, self.peak_event(), self._last_telling_event()
-        if self.circumstances.expandable_segments and len(sizes) > _WHOLE_EVENTS:
+        program, sizes, peak, last = self.tape.program, self.sizes, self.peak_event(), self._last_relevant_event()
+        if self.circumstances.expandable_segments and len(sizes) > _MOST_WHOLE_EVENTS:
             outline = self.tape.outline
             program, sizes = outline.program, sizes[outline.events]
             peak, last = np.searchsorted(outline.events, (peak, last)).tolist()

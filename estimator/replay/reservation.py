@@ -1,4 +1,4 @@
-"""What a run reserves from loading the model to its second step: the allocator keeps what was freed on the way."""
+"""What a run reserves from loading the model to its second step: the allocator keeps what was freed in between."""
 
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -18,17 +18,17 @@ _HALF, _FLOAT = 2, 4
 _GRADIENTS = COMPONENTS.index("gradients")
 
 ONE_BY_ONE = (1, 2, 4, 8)
-"""16-bit weights that lie on the device at once while each is quantized after the other: one, and up to a layer's if
-Python frees them late. Where blocks end up is a matter of chance; the mean over such orders is what is expected."""
+"""How many 16-bit weights are on the device at once while they are quantized one by one: one, or up to a whole layer if
+Python frees them late. Where blocks end up is a matter of chance, so the estimate is the mean over these orders."""
 
 BY_THREADS = (8, 16, 24, 32)
-"""The same where threads load weights faster than they are quantized, as transformers did from 5.0 until
+"""The same if threads load weights faster than they are quantized, as transformers did from 5.0 until
 https://github.com/huggingface/transformers/pull/44576 (March 2026); of 1 to 64, these fit the T4 runs of
 Anassbzdd/fitcheck, which call for no more than one layer or five layers at once."""
 
 UNSEEN_SHARE = 0.0225
-"""What measured runs reserve beyond this replay, the mean over the rows of assets/measured: gaps in the pool of small
-blocks, and what no replay of one process knows."""
+"""Share that measured runs reserve beyond this replay, the mean over the rows of assets/measured: gaps in the pool of
+small blocks, and what a replay of one process cannot know."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,17 +40,17 @@ class Circumstances:
     loaded_by_threads: bool = False
     """Weights were quantized while threads loaded the next ones."""
     cache_emptied: bool = True
-    """``prepare_model_for_kbit_training`` empties the cache in the end, as it does since peft 0.19."""
+    """``prepare_model_for_kbit_training`` empties the cache at its end, as it has since peft 0.19."""
     warmed_up: bool = True
-    """Loading begins with one block for the whole model; transformers modeling_utils.py, caching_allocator_warmup."""
+    """Loading starts with one block for the whole model; transformers modeling_utils.py, caching_allocator_warmup."""
 
     reset_after_loading: bool = False
-    """Peaks were counted from the training on, ``torch.cuda.reset_peak_memory_stats``."""
+    """Peaks count only from the start of training, after ``torch.cuda.reset_peak_memory_stats``."""
 
     def weights_in_flight(self, plan: FinetunePlan) -> tuple[int, ...]:
-        """Return how many 16-bit weights wait on the device at once, in each of the loading orders to replay.
+        """Return how many 16-bit weights are on the device at once, in each of the loading orders to replay.
 
-        An expandable segment closes the gaps: orders differ by about 1 % there, and one of them is enough.
+        Expandable segments close the gaps: orders then differ by about 1 %, and one of them is enough.
         """
         if plan.quantization == "none" or (self.expandable_segments and not self.loaded_by_threads):
             return ONE_BY_ONE[:1]
@@ -59,11 +59,11 @@ class Circumstances:
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """Peaks that only a replay of the allocator shows."""
+    """The peaks that only a replay of the allocator shows."""
 
     reserved_bytes: int
-    rest_bytes: int
-    """What blocks hold beyond their requests at the step's peak; PyTorch counts it as allocated."""
+    slack_bytes: int
+    """What blocks hold at the step's peak beyond the bytes requested; PyTorch counts it as allocated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,11 +75,11 @@ class Step:
     """Bytes of each event's allocation."""
     peak_event: int
     last_event: int
-    """What comes later reserves nothing more."""
+    """The last event to replay: later ones reserve nothing more."""
     workspaces: Sequence[int]
     """Bytes of each cuBLAS workspace."""
     limit_bytes: int
-    """What the device has for PyTorch."""
+    """What the device can give to PyTorch."""
 
 
 def reservation(tape: Tape, plan: FinetunePlan, step: Step, circumstances: Circumstances) -> Reservation:
@@ -100,16 +100,16 @@ def reservation(tape: Tape, plan: FinetunePlan, step: Step, circumstances: Circu
             )
         )
     seen = round(sum(entry.peak_bytes for entry in found) / len(found))
-    lifted = min(round(seen * (1 + UNSEEN_SHARE)), step.limit_bytes)
-    rest = round(sum(entry.rest_bytes for entry in found) / len(found))
-    return Reservation(reserved_bytes=max(seen, lifted), rest_bytes=rest)
+    with_unseen = min(round(seen * (1 + UNSEEN_SHARE)), step.limit_bytes)
+    rest = round(sum(entry.slack_bytes for entry in found) / len(found))
+    return Reservation(reserved_bytes=max(seen, with_unseen), slack_bytes=rest)
 
 
 def unpacked_bytes(tape: Tape, plan: FinetunePlan) -> int:
-    """Return the bytes of all quantized weights before they were; on a CPU the C library keeps them when freed.
+    """Return the bytes of all quantized weights before quantization; on a CPU, the C library keeps them when freed.
 
     Source:
-        SmolLM2-135M in 4 bit on a CPU: 1,669 MiB resident at the peak, 1,719 MiB with these and 1,314 MiB without
+        SmolLM2-135M in 4-bit on a CPU: 1,669 MiB resident at the peak, 1,719 MiB with these and 1,314 MiB without
         (torch 2.13.0, bitsandbytes 0.50.2, glibc, 2026-11-22).
     """
     itemsize = _FLOAT if plan.dtype == "float32" else _HALF
@@ -121,93 +121,95 @@ def unpacked_bytes(tape: Tape, plan: FinetunePlan) -> int:
 
 
 class _Quantized(NamedTuple):
-    """How a base model is quantized while it is loaded."""
+    """How a base model is quantized while it loads."""
 
     quantization: Quantization
     prepare_kbit: bool
     weights_in_flight: int
 
 
-class _Script:
-    """Events as they are written down."""
+class _EventList:
+    """A list of events under construction."""
 
     def __init__(self) -> None:
         self._slots: list[int] = []
         self._sizes: list[int] = []
         self._next = 0
 
-    def take(self, num_bytes: int) -> int:
+    def allocate(self, num_bytes: int) -> int:
         """Allocate; return the slot."""
         self._slots.append(self._next)
         self._sizes.append(num_bytes)
         self._next += 1
         return self._next - 1
 
-    def give(self, slot: int, num_bytes: int) -> None:
+    def free(self, slot: int, num_bytes: int) -> None:
         """Free a slot."""
         self._slots.append(slot)
         self._sizes.append(-num_bytes)
 
     def empty_cache(self) -> None:
-        """Give back what is unused."""
+        """Return unused memory to the driver."""
         self._slots.append(EMPTY_CACHE)
         self._sizes.append(0)
 
     def events(self) -> Events:
-        """Return all of it."""
+        """Return all events."""
         return Events(slots=np.array(self._slots, dtype=np.int64), sizes=np.array(self._sizes, dtype=np.int64))
 
 
 @lru_cache(maxsize=512)
 def _loading(tape: Tape, how: _Quantized, circumstances: Circumstances) -> Events:
-    """Return the events of loading: one block for the whole model first, then each weight, quantized where it shall be.
+    """Return the events of loading: first one block for the whole model, then each weight, quantized if it is to be.
 
     Source: transformers modeling_utils.py, caching_allocator_warmup; integrations/bitsandbytes.py (5.23).
     """
-    script = _Script()
+    event_list = _EventList()
     order = [(entry, _loaded_itemsize(entry, prepare_kbit=how.prepare_kbit)) for entry in _in_order(tape)]
     if circumstances.warmed_up:
         whole = rounded_bytes(sum(entry.num_elements * itemsize for entry, itemsize in order if _is_weight(entry)))
-        script.give(script.take(whole), whole)
+        event_list.free(event_list.allocate(whole), whole)
     waiting: deque[tuple[int, int]] = deque()
     loaded: list[tuple[int, int, Resident]] = []
     for entry, itemsize in order:
         if _is_packed(entry, how.quantization):
             unpacked = rounded_bytes(_unpacked_bytes(entry, how.quantization))
-            waiting.append((script.take(unpacked), unpacked))
+            waiting.append((event_list.allocate(unpacked), unpacked))
         size = rounded_bytes(entry.num_elements * itemsize)
-        loaded.append((script.take(size), size, entry))
+        loaded.append((event_list.allocate(size), size, entry))
         if len(waiting) == how.weights_in_flight:
-            script.give(*waiting.popleft())
+            event_list.free(*waiting.popleft())
     for slot, size in waiting:
-        script.give(slot, size)
+        event_list.free(slot, size)
     if how.prepare_kbit:
-        _raise(script, loaded, tape, cache_emptied=circumstances.cache_emptied)
-    return script.events()
+        _add_upcasts(event_list, loaded, tape, cache_emptied=circumstances.cache_emptied)
+    return event_list.events()
 
 
-def _raise(script: _Script, loaded: list[tuple[int, int, Resident]], tape: Tape, *, cache_emptied: bool) -> None:
-    """Write ``prepare_model_for_kbit_training`` down: a tensor in 32 bit is made, then the one in 16 bit is freed.
+def _add_upcasts(
+    event_list: _EventList, loaded: list[tuple[int, int, Resident]], tape: Tape, *, cache_emptied: bool
+) -> None:
+    """Add ``prepare_model_for_kbit_training``: each 32-bit tensor is created before the 16-bit one is freed.
 
-    Source: peft utils/other.py (0.21.2). What TRL cast back afterwards went the same way (trl 0.13).
+    Source: peft utils/other.py (0.21.2). TRL casts some back afterwards in the same way (trl 0.13).
     """
     cast_back = tape.facts.get("conditions", {}).get("embeddings_cast_back", False)
-    raised = []
+    upcast = []
     for slot, size, entry in loaded:
         goes_back = cast_back and entry.layer is None and _is_weight(entry)
         if size < entry.bytes_each(0) or goes_back:
             high = rounded_bytes(entry.num_elements * _FLOAT)
-            raised.append((script.take(high), high, entry))
-            script.give(slot, size)
+            upcast.append((event_list.allocate(high), high, entry))
+            event_list.free(slot, size)
     if cache_emptied:
-        script.empty_cache()
-    for slot, size, entry in raised if cast_back else ():
-        script.take(entry.bytes_each(0))
-        script.give(slot, size)
+        event_list.empty_cache()
+    for slot, size, entry in upcast if cast_back else ():
+        event_list.allocate(entry.bytes_each(0))
+        event_list.free(slot, size)
 
 
 def _in_order(tape: Tape) -> Iterator[Resident]:
-    """Yield the base model's tensors one by one: the embedding, the layers, the rest."""
+    """Yield the base model's tensors one by one: first the embedding, then the layers, then the others."""
     base = [entry for entry in tape.residents if entry.component in {"weights", "quantization_constants"}]
     outside = sorted((entry for entry in base if entry.layer is None), key=lambda entry: -entry.num_elements)
     inside: dict[int, list[Resident]] = {}
@@ -234,20 +236,20 @@ def _is_packed(entry: Resident, quantization: Quantization) -> bool:
 
 
 def _unpacked_bytes(entry: Resident, quantization: Quantization) -> int:
-    """Return the bytes of a quantized weight before it was."""
+    """Return the bytes of a quantized weight before quantization."""
     return entry.num_elements * (2 if quantization == "4bit" else 1) * _HALF
 
 
 def _loaded_itemsize(entry: Resident, *, prepare_kbit: bool) -> int:
-    """Return the bytes of an element as loaded, before ``prepare_model_for_kbit_training`` raised it."""
+    """Return the bytes per element as loaded, before ``prepare_model_for_kbit_training`` upcasts it."""
     return _HALF if prepare_kbit and _is_weight(entry) and entry.itemsize == _FLOAT else entry.itemsize
 
 
 def _training(tape: Tape, plan: FinetunePlan, step: Step) -> tuple[Events, int]:
-    """Return the events from the adapter to the second optimizer step, and the place of that step's peak among them.
+    """Return the events from the adapter to the second optimizer step, and the position of that step's peak in them.
 
-    Under accumulation the second pass of a step is the telling one: gradients are there already, and each new one is
-    added to the old one and freed.
+    With accumulation, the second pass of a step has the peak: gradients exist already, and each new one is added to the
+    old one and freed.
     """
     trained = [entry for entry in tape.residents if entry.trainable]
     num_slots = int(step.program.allocation.max(initial=-1)) + 1
@@ -270,32 +272,34 @@ def _training(tape: Tape, plan: FinetunePlan, step: Step) -> tuple[Events, int]:
     )
     passes = (first, *following)
     place = sum(len(part.slots) for part in (*begun, *passes[:-1]))
-    return _joined(*begun, *passes, *ending), place + _place(passes[-1], step)
+    return _joined(*begun, *passes, *ending), place + _peak_position(passes[-1], step)
 
 
 def _pass(step: Step, first_slot: int) -> Events:
     """Return the events of one forward and backward pass."""
-    told = slice(step.last_event)
-    return Events(slots=step.program.allocation[told] + first_slot, sizes=step.program.sign[told] * step.sizes[told])
+    replayed = slice(step.last_event)
+    program = step.program
+    sizes = program.sign[replayed] * step.sizes[replayed]
+    return Events(slots=program.allocation[replayed] + first_slot, sizes=sizes)
 
 
 def _rest_of_pass(events: Events, step: Step) -> Events:
-    """Return how a pass ends that was told no further than it reserves: gradients are made, activations freed."""
+    """Return the end of a pass that was replayed only while it reserves: create gradients, free activations."""
     component, sign = step.program.component, step.program.sign
     gradients = (component == _GRADIENTS) & (sign > 0)
     left = _freed(events)
     activations = ~np.isin(left.slots, step.program.allocation[gradients])
-    untold = np.flatnonzero(gradients[step.last_event :]) + step.last_event
+    not_replayed = np.flatnonzero(gradients[step.last_event :]) + step.last_event
     return Events(
-        slots=np.concatenate([left.slots[activations], step.program.allocation[untold]]),
-        sizes=np.concatenate([left.sizes[activations], step.sizes[untold]]),
+        slots=np.concatenate([left.slots[activations], step.program.allocation[not_replayed]]),
+        sizes=np.concatenate([left.sizes[activations], step.sizes[not_replayed]]),
     )
 
 
 def _merging(events: Events, step: Step) -> Events:
-    """Return a pass in which each gradient is freed after the event that follows it."""
-    told = slice(step.last_event)
-    made = np.flatnonzero((step.program.component[told] == _GRADIENTS) & (step.program.sign[told] > 0))
+    """Return a pass in which each new gradient is freed after the event that follows it."""
+    replayed = slice(step.last_event)
+    made = np.flatnonzero((step.program.component[replayed] == _GRADIENTS) & (step.program.sign[replayed] > 0))
     places = np.minimum(made + 2, len(events.slots))
     return Events(
         slots=np.insert(events.slots, places, events.slots[made]),
@@ -303,17 +307,17 @@ def _merging(events: Events, step: Step) -> Events:
     )
 
 
-def _place(events: Events, step: Step) -> int:
-    """Return where the step's peak is in a pass into which frees of gradients may have been inserted."""
+def _peak_position(events: Events, step: Step) -> int:
+    """Return the position of the step's peak in a pass, counting frees of gradients that were inserted."""
     inserted = len(events.slots) - step.last_event
     return step.peak_event + (inserted if inserted and step.peak_event >= step.program.forward_events else 0)
 
 
 def _with_workspaces(events: Events, step: Step, first_slot: int) -> Events:
-    """Return a first pass in which each thread's first product brings its cuBLAS workspace."""
+    """Return a first pass in which each thread's first matrix product allocates its cuBLAS workspace."""
     chosen = np.flatnonzero(np.abs(events.sizes) > SMALL_BYTES)
-    turn = int(np.searchsorted(chosen, step.program.forward_events))
-    places = [int(chosen[place]) for place in (1, turn + 1) if place < len(chosen)]
+    backward_start = int(np.searchsorted(chosen, step.program.forward_events))
+    places = [int(chosen[place]) for place in (1, backward_start + 1) if place < len(chosen)]
     sizes = list(step.workspaces)[: len(places)]
     return Events(
         slots=np.insert(events.slots, places[: len(sizes)], np.arange(len(sizes)) + first_slot),
@@ -322,14 +326,14 @@ def _with_workspaces(events: Events, step: Step, first_slot: int) -> Events:
 
 
 def _kept(sizes: Sequence[int], first_slot: int) -> Events:
-    """Return allocations, each in a slot of its own."""
+    """Return allocations that are kept, each in its own slot."""
     return Events(
         slots=np.arange(first_slot, first_slot + len(sizes), dtype=np.int64), sizes=np.array(sizes, dtype=np.int64)
     )
 
 
 def _freed(events: Events) -> Events:
-    """Return the frees of what events leave allocated."""
+    """Return events that free whatever the given events leave allocated."""
     num_slots = int(events.slots.max(initial=-1)) + 1
     left = np.bincount(events.slots, weights=events.sizes, minlength=num_slots).astype(np.int64)
     slots = np.flatnonzero(left)
@@ -337,7 +341,7 @@ def _freed(events: Events) -> Events:
 
 
 def _joined(*parts: Events) -> Events:
-    """Return events one after the other."""
+    """Return events concatenated."""
     return Events(
         slots=np.concatenate([part.slots for part in parts]), sizes=np.concatenate([part.sizes for part in parts])
     )

@@ -1,4 +1,4 @@
-"""What one of several GPUs holds: DDP, ZeRO-1/2/3, FSDP2, with or without offload to the host."""
+"""What each of several GPUs holds under DDP, ZeRO-1/2/3 or FSDP2, with or without offload to the host."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -8,10 +8,10 @@ from estimator.tape.tape import Resident, Tape
 from specs import MIB, FinetunePlan, GpuSpec
 
 MOST_GPUS = 16_384
-"""The largest number of GPUs that ``gpus_needed`` considers; Llama 3.1 405B trained on as many, arXiv:2407.21783."""
+"""The most GPUs that ``gpus_needed`` considers; Llama 3.1 405B was trained on as many, arXiv:2407.21783."""
 
 NCCL_BYTES = 2 * 32 * 4 * MIB
-"""At most what NCCL holds outside PyTorch: a buffer of 4 MiB to and from a neighbour on each of up to 32 channels.
+"""An upper bound for what NCCL holds outside PyTorch: two buffers of 4 MiB on each of up to 32 channels.
 
 Source: https://docs.nvidia.com/deeplearning/nccl/user-guide/docs/env.html, NCCL_BUFFSIZE and NCCL_MAX_CTAS."""
 
@@ -34,7 +34,7 @@ class Unit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replica:
-    """One whole model with its adapter and optimizer, as a single GPU holds it: what sharding divides."""
+    """One whole model with its adapter and optimizer, as a single GPU would hold it, before sharding."""
 
     frozen: Mapping[str, int]
     """Bytes of the frozen parameters, by component."""
@@ -43,12 +43,12 @@ class Replica:
     trained_itemsize: int
     """Bytes of one trained element."""
     whole: Mapping[str, int]
-    """Bytes that no strategy divides, by component: quantization constants, buffers, weights packed as integers."""
+    """Bytes that no strategy shards, by component: quantization constants, buffers, weights packed as integers."""
     persistent_bytes: int
-    """Bytes of parameters that ZeRO-3 finds too small to divide."""
+    """Bytes of parameters that ZeRO-3 considers too small to shard."""
     optimizer_bytes: int
     states_follow_weights: bool
-    """Whether the optimizer's states have the dtype of what it updates, as PyTorch's own have."""
+    """Whether the optimizer's states have the dtype of the weights, as in PyTorch's own optimizers."""
     layer: Unit
     """The largest decoder layer."""
     tail: Unit
@@ -63,14 +63,14 @@ class Replica:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
-    """What one GPU holds of a replica, and its process in RAM."""
+    """What one GPU holds of a replica, and what its process holds in RAM."""
 
     components: Mapping[str, int]
     """Bytes on the GPU by component of the estimate; buffers and gathered parameters count as workspace."""
     outside_bytes: int
-    """Bytes on the GPU outside PyTorch, of NCCL."""
+    """Bytes on the GPU outside PyTorch, used by NCCL."""
     host_bytes: int
-    """Bytes in RAM for each GPU."""
+    """Bytes in RAM per GPU."""
 
     @property
     def num_bytes(self) -> int:
@@ -79,12 +79,12 @@ class Share:
 
 
 def replica(tape: Tape, plan: FinetunePlan) -> Replica:
-    """Return what a plan's strategy divides, read off the tensors of its tape."""
+    """Return the replica that a plan's strategy shards, from the tensors of its tape."""
     divisible = [entry for entry in tape.residents if entry.is_parameter and not _packed(entry, plan)]
     whole = [entry for entry in tape.residents if not entry.is_parameter or _packed(entry, plan)]
     trained = [entry for entry in divisible if entry.trainable]
     outside = [entry for entry in divisible if entry.layer is None]
-    hidden_size = min(entry.elements(plan.r) for entry in outside)  # of the last norm
+    hidden_size = min(entry.elements(plan.r) for entry in outside)  # that of the last norm
     small = _PERSISTENT_HIDDEN_SIZES * hidden_size
     return Replica(
         frozen=_by_component(divisible, plan.r, trainable=False),
@@ -101,10 +101,10 @@ def replica(tape: Tape, plan: FinetunePlan) -> Replica:
 
 
 def share(model: Replica, plan: FinetunePlan) -> Share:
-    """Return what each of a plan's GPUs holds besides activations, and its process in RAM.
+    """Return what each of a plan's GPUs holds besides activations, and what its process holds in RAM.
 
     Args:
-        model: The replica that is divided.
+        model: The replica to shard.
         plan: Decides strategy, number of GPUs, offload, and mixed precision.
     """
     if plan.sharding == "fsdp":
@@ -117,15 +117,15 @@ def share(model: Replica, plan: FinetunePlan) -> Share:
 def on_each_gpu(components: Mapping[str, int], model: Replica, held: Share) -> dict[str, int]:
     """Return an estimate's components for one of several GPUs, from those of a single GPU that holds everything.
 
-    Gradients count as far as they are there at the moment that the components describe. The allocator's cache keeps
-    its share of what is allocated.
+    Gradients count in proportion to how many exist at the moment that the components describe. The allocator's cache
+    keeps its ratio to what is allocated.
     """
     whole_gradients = max(1, model.trained_params * model.trained_itemsize)
-    there = components["gradients"] / whole_gradients
+    existing_share = components["gradients"] / whole_gradients
     found = {
         **components,
         **held.components,
-        "gradients": round(there * held.components["gradients"]),
+        "gradients": round(existing_share * held.components["gradients"]),
         "workspace": components["workspace"] + held.components["workspace"],
         "overhead": components.get("overhead", 0) + held.outside_bytes,
     }
@@ -135,8 +135,8 @@ def on_each_gpu(components: Mapping[str, int], model: Replica, held: Share) -> d
     return found
 
 
-def with_room(gpu: GpuSpec) -> GpuSpec:
-    """Return a card like another with room for everything: a model that is divided was never on one alone."""
+def with_unlimited_memory(gpu: GpuSpec) -> GpuSpec:
+    """Return a card with unlimited memory: a sharded model never has to fit on a single card."""
     return replace(gpu, memory_bytes=_BOUNDLESS_BYTES, usable_bytes=_BOUNDLESS_BYTES)
 
 
@@ -148,7 +148,7 @@ def gpus_needed(bytes_on_each: Callable[[int], int], usable_bytes: int, *, most:
     """Return the smallest number of GPUs on which a plan fits; None if no number of them suffices.
 
     Args:
-        bytes_on_each: The bytes that each of so many GPUs holds; from two on it never grows.
+        bytes_on_each: The bytes on each GPU, by the number of GPUs; never grows from two GPUs on.
         usable_bytes: What one GPU can hold.
         most: The largest number to consider.
     """
@@ -167,10 +167,10 @@ def gpus_needed(bytes_on_each: Callable[[int], int], usable_bytes: int, *, most:
 
 
 def _data_parallel(model: Replica, plan: FinetunePlan) -> Share:
-    """Everything on each GPU, and under DDP the gradients once more in the buckets that are reduced.
+    """Everything on each GPU, and with DDP a second copy of the gradients in the buckets that are reduced.
 
-    Source: torch/nn/parallel/distributed.py, ``gradient_as_bucket_view`` (off in accelerate 1.15): it would save the
-    total size of the gradients.
+    Source: torch/nn/parallel/distributed.py, ``gradient_as_bucket_view`` (off in accelerate 1.15): turning it on
+    would save that copy.
     """
     itemsize = model.trained_itemsize
     gradients = model.trained_params * itemsize
@@ -188,7 +188,7 @@ def _data_parallel(model: Replica, plan: FinetunePlan) -> Share:
 
 
 def _zero(model: Replica, plan: FinetunePlan) -> Share:
-    """DeepSpeed's stages: optimizer, then gradients, then parameters divided; always with a 32-bit copy of the trained.
+    """DeepSpeed's stages shard the optimizer, gradients and parameters in turn, with 32-bit copies of trained weights.
 
     Source: Rajbhandari et al. 2020, ZeRO, arXiv:1910.02054; deepspeed/runtime/zero/stage_1_and_2.py
     (``single_partition_of_fp32_groups``, ``ipg_buffer``) and stage3.py; bucket of hidden_size² elements, the ``auto``
@@ -199,18 +199,18 @@ def _zero(model: Replica, plan: FinetunePlan) -> Share:
     itemsize = _HALF if plan.autocast_dtype else model.trained_itemsize
     weights = _summed(model.frozen, _scaled(model.trained, itemsize))
     gradients = model.trained_params * itemsize
-    master = _FLOAT * _part(model.trained_params, gpus) + _state_bytes(model, _FLOAT, gpus)
+    master = _FLOAT * _shard(model.trained_params, gpus) + _state_bytes(model, _FLOAT, gpus)
     workspace, host = model.hidden_size**2 * itemsize, 0
     if stage == 3:
         live = min(sum(weights.values()), _MAX_LIVE_PARAMS * _HALF)
         workspace += live
-        weights, host = _parts(weights, plan)
+        weights, host = _shards(weights, plan)
         weights = _summed(weights, {"weights": model.persistent_bytes})
     if stage >= 2:
-        gradients = _part(gradients, gpus)
+        gradients = _shard(gradients, gpus)
     if plan.offload != "none":
-        # The gradients go to the host in 32 bit as they come; on the GPU one layer's are alive.
-        host += master + _FLOAT * _part(model.trained_params, gpus)
+        # Gradients go to the host in 32-bit as they are computed; only those of one layer are on the GPU.
+        host += master + _FLOAT * _shard(model.trained_params, gpus)
         master, gradients = 0, model.layer.trained_params * itemsize
     return Share(
         components=_components(
@@ -222,9 +222,9 @@ def _zero(model: Replica, plan: FinetunePlan) -> Share:
 
 
 def _fsdp(model: Replica, plan: FinetunePlan) -> Share:
-    """FSDP2: parameters, gradients and optimizer divided; a layer and the next gathered, the head between the passes.
+    """FSDP2 shards parameters, gradients and optimizer; two layers are gathered at once, the head between the passes.
 
-    Source: accelerate/utils/fsdp_utils.py, fsdp2_prepare_model (1.15): trained weights in 32 bit under mixed
+    Source: accelerate/utils/fsdp_utils.py, fsdp2_prepare_model (1.15): trained weights in 32-bit under mixed
     precision, the head not resharded; torch/distributed/fsdp/_fully_shard/_fsdp_param_group.py (2.13):
     ``_backward_prefetch`` gathers one layer ahead, ``foreach_reduce`` copies a layer's gradients into one buffer.
     """
@@ -232,8 +232,8 @@ def _fsdp(model: Replica, plan: FinetunePlan) -> Share:
     mixed = plan.autocast_dtype is not None
     itemsize = _FLOAT if mixed and plan.quantization == "none" else model.trained_itemsize
     gathered_itemsize = _HALF if mixed else itemsize
-    weights, host = _parts(_summed(model.frozen, _scaled(model.trained, itemsize)), plan)
-    gradients = _part(model.trained_params * itemsize, gpus)
+    weights, host = _shards(_summed(model.frozen, _scaled(model.trained, itemsize)), plan)
+    gradients = _shard(model.trained_params * itemsize, gpus)
     states = _state_bytes(model, itemsize, gpus)
     if plan.offload == "all":
         host += gradients + states
@@ -256,30 +256,30 @@ def _components(weights: Mapping[str, int], *, gradients: int, optimizer_states:
     return {**weights, "gradients": gradients, "optimizer_states": optimizer_states, "workspace": workspace}
 
 
-def _parts(weights: Mapping[str, int], plan: FinetunePlan) -> tuple[dict[str, int], int]:
-    """Return one GPU's part of the parameters, and the bytes of it that lie in RAM instead."""
-    divided = {name: _part(num_bytes, plan.num_gpus) for name, num_bytes in weights.items()}
+def _shards(weights: Mapping[str, int], plan: FinetunePlan) -> tuple[dict[str, int], int]:
+    """Return one GPU's shard of the parameters, and the bytes of it that are in RAM instead."""
+    sharded = {name: _shard(num_bytes, plan.num_gpus) for name, num_bytes in weights.items()}
     if plan.offload != "all":
-        return divided, 0
-    return dict.fromkeys(divided, 0), sum(divided.values())
+        return sharded, 0
+    return dict.fromkeys(sharded, 0), sum(sharded.values())
 
 
 def _state_bytes(model: Replica, itemsize: int, gpus: int) -> int:
-    """Return one GPU's part of the optimizer's states for trained weights of so many bytes."""
+    """Return one GPU's shard of the optimizer states, for trained weights with this many bytes per element."""
     factor = itemsize / model.trained_itemsize if model.states_follow_weights else 1
-    return _part(round(model.optimizer_bytes * factor), gpus)
+    return _shard(round(model.optimizer_bytes * factor), gpus)
 
 
 def _gathered(unit: Unit, itemsize: int) -> int:
     return unit.frozen_bytes + unit.trained_params * itemsize
 
 
-def _part(total: int, gpus: int) -> int:
+def _shard(total: int, gpus: int) -> int:
     return -(-total // gpus)
 
 
 def _packed(entry: Resident, plan: FinetunePlan) -> bool:
-    """Return whether weights lie in integers, which FSDP and ZeRO-3 leave whole; accelerate warns of it."""
+    """Return whether weights are packed as integers, which FSDP and ZeRO-3 do not shard; accelerate warns about it."""
     return entry.itemsize == 1 and plan.quantization != "none"
 
 
@@ -288,7 +288,7 @@ def _num_bytes(entry: Resident, rank: int) -> int:
 
 
 def _by_component(entries: list[Resident], rank: int, *, trainable: bool) -> dict[str, int]:
-    """Return by component the bytes of frozen tensors, or the elements of trained ones."""
+    """Return the bytes of frozen tensors, or the elements of trained ones, by component."""
     found: dict[str, int] = {}
     for entry in entries:
         if entry.trainable == trainable:
@@ -304,7 +304,7 @@ def _largest_layer(tape: Tape, entries: list[Resident], rank: int) -> Unit:
 
 
 def _unit(entries: list[Resident], rank: int, copies: int) -> Unit:
-    """Return one of several like units from the tensors of all of them."""
+    """Return one of several identical units, from the tensors of all of them."""
     return Unit(
         frozen_bytes=sum(_by_component(entries, rank, trainable=False).values()) // copies,
         trained_params=sum(_by_component(entries, rank, trainable=True).values()) // copies,

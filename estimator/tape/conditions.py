@@ -1,4 +1,4 @@
-"""What decides the memory of a step besides the plan: the loop around it, older libraries, the attention kernel."""
+"""What affects the memory of a step besides the plan: the loop around it, older libraries, the attention kernel."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,22 +10,22 @@ Padding = Literal["auto", "none", "mask"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conditions:
-    """The circumstances of a measured run that LoRAFit's own trainer never varies."""
+    """Conditions of a measured run that LoRAFit's own trainer never varies."""
 
     caller_holds_outputs: bool = False
     """The loop keeps ``outputs`` alive through the backward pass; transformers' Trainer drops it."""
     kv_repeated: bool = False
-    """Keys and values are repeated to all heads before attention, as before transformers used ``enable_gqa``."""
+    """Keys and values are repeated for all heads before attention, as before transformers used ``enable_gqa``."""
     bnb_forward: BnbForward = "auto"
     """``dequantize``: bitsandbytes before 0.50 expands the whole 4-bit weight in every forward pass."""
     attention_kernel: AttentionKernel = "auto"
-    """The kernel that ran; ``auto`` lets the card, the dtype and the shapes decide. ``cpu``: all runs on the CPU."""
+    """The kernel that ran; ``auto`` lets card, dtype and shapes decide. ``cpu``: everything runs on the CPU."""
     shifted_logits: bool = False
-    """The loss copies the logits shifted by one position, as transformers did before it shifted the labels instead."""
+    """The loss copies the logits, shifted by one position, as transformers did before it shifted the labels."""
     embeddings_cast_back: bool = False
-    """Embedding and head go back to bfloat16 after ``prepare_model_for_kbit_training``, as in TRL before it dropped
-    that call; trl/models/utils.py, peft_module_casting_to_bf16 (trl 0.13)."""
+    """Embedding and head are cast back to bfloat16 after ``prepare_model_for_kbit_training``, as in TRL before it
+    dropped that call; trl/models/utils.py, peft_module_casting_to_bf16 (trl 0.13)."""
     liger_loss: bool = False
     """Liger's fused linear cross entropy instead of the plan's loss; TRL 1.16 no longer runs it."""
     padding: Padding = "auto"
-    """Whether the batch carries a padding mask; ``auto``: if several sequences are padded to one length."""
+    """Whether the batch has a padding mask; ``auto``: if several sequences are padded to the same length."""

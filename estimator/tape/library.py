@@ -1,4 +1,4 @@
-"""Where tapes come from: the shipped ones, the cache on disk, and the tracer process for all others."""
+"""Where tapes come from: those that are shipped, the cache on disk, and the tracer process for all others."""
 
 import atexit
 import contextlib
@@ -35,10 +35,10 @@ def tape_for(
 
     Args:
         model: The base model.
-        plan: The plan; batch, length, rank and optimizer do not change the tape but for its regime.
+        plan: The plan; batch, length, rank and optimizer do not change the tape, except for its regime of sizes.
         progress: Told what is happening while a trace runs.
-        gpu: The card, which chooses the attention kernel; None for a card with all kernels.
-        conditions: The loop around the step; None for LoRAFit's own trainer.
+        gpu: The card, which decides the attention kernel; None for a card with all kernels.
+        conditions: The conditions of the step; None for LoRAFit's own trainer.
 
     Raises:
         LorafitError: If the model cannot be built or traced.
@@ -49,7 +49,7 @@ def tape_for(
 def is_warm(
     model: ModelSpec, plan: FinetunePlan, *, gpu: GpuSpec | None = None, conditions: Conditions | None = None
 ) -> bool:
-    """Return whether the tape of a plan is there without a trace."""
+    """Return whether the tape of a plan is available without tracing."""
     return _LIBRARY.is_warm(recipe(model, plan, conditions or Conditions(), gpu))
 
 
@@ -81,7 +81,7 @@ class TapeLibrary:
         self._lock = threading.Lock()
 
     def tape(self, wanted: Recipe, progress: Progress) -> Tape:
-        """Return the tape of a recipe from wherever it is first found."""
+        """Return the tape of a recipe from the first place that has it."""
         with self._lock:
             found = self._tapes.get(wanted.key)
             if found is not None:
@@ -98,7 +98,7 @@ class TapeLibrary:
         return tape
 
     def is_warm(self, wanted: Recipe) -> bool:
-        """Return whether a tape is there without a trace."""
+        """Return whether a tape is available without tracing."""
         with self._lock:
             if wanted.key in self._tapes:
                 return True
@@ -122,7 +122,7 @@ def _shipped(wanted: Recipe) -> Tape | None:
 
 
 def _cached(wanted: Recipe) -> Tape | None:
-    """Return a tape from disk; a broken file counts as none and is written anew."""
+    """Return a tape from disk; a broken file counts as missing and is rewritten."""
     try:
         return Tape.from_json(gzip.decompress(_cache_file(wanted).read_bytes()).decode())
     except (OSError, EOFError, UnicodeDecodeError, TraceError):
@@ -130,7 +130,7 @@ def _cached(wanted: Recipe) -> Tape | None:
 
 
 def _cache(wanted: Recipe, tape: Tape) -> None:
-    """Write a tape to disk in one piece; a full or read-only disk only costs the cache."""
+    """Write a tape to disk atomically; if the disk is full or read-only, the tape is simply not cached."""
     file = _cache_file(wanted)
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)

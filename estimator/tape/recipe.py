@@ -1,4 +1,4 @@
-"""What a tape depends on, and nothing else: two plans with one recipe share one tape."""
+"""What a tape depends on, and nothing else: two plans with the same recipe share a tape."""
 
 import dataclasses
 import hashlib
@@ -12,7 +12,7 @@ from estimator.tape.conditions import Conditions
 from estimator.tape.kernels import kernel_choice
 from specs import METHODS, FinetunePlan, GpuSpec, ModelSpec
 
-# The plan fields that decide which tensors a step makes. All others leave the tape as it is, or the replay varies them.
+# The plan fields that decide which tensors a step creates. All others do not affect the tape, or are set in the replay.
 _TRACED = (
     "method",
     "target_modules",
@@ -36,7 +36,7 @@ _TRACED = (
     "target_r",
     "num_virtual_tokens",
 )
-# What a config.json says besides the architecture; dropped, so that copies of one model share their tapes.
+# Fields of a config.json that do not belong to the architecture; dropped so that copies of one model share their tapes.
 _NOT_ARCHITECTURE = (
     "_name_or_path",
     "architectures",
@@ -63,11 +63,11 @@ class Recipe:
     plan: FinetunePlan
     """A plan with everything that does not matter at its default."""
     conditions: Conditions
-    """With kernel and padding decided."""
+    """The conditions, with kernel and padding decided."""
     single: bool
     """Whether the batch is one sequence: views of size 1 save copies."""
     beyond_window: bool
-    """Whether sequences are longer than the sliding window, so that its layers need a mask."""
+    """Whether sequences are longer than the sliding window, so that layers with a window need a mask."""
 
     @property
     def key(self) -> str:
@@ -76,12 +76,12 @@ class Recipe:
 
     def to_json(self) -> str:
         """Return the recipe as canonical JSON."""
-        usual, said = FinetunePlan.for_method(self.plan.method, "traced"), self.plan.to_dict()
+        usual, chosen = FinetunePlan.for_method(self.plan.method, "traced"), self.plan.to_dict()
         values = {
             "config": json.loads(self.config_json),
             "method": self.plan.method,
-            "plan": _said({name: said[name] for name in _TRACED}, usual.to_dict()),
-            "conditions": _said(dataclasses.asdict(self.conditions), dataclasses.asdict(Conditions())),
+            "plan": _non_default({name: chosen[name] for name in _TRACED}, usual.to_dict()),
+            "conditions": _non_default(dataclasses.asdict(self.conditions), dataclasses.asdict(Conditions())),
             "single": self.single,
             "beyond_window": self.beyond_window,
         }
@@ -113,8 +113,8 @@ def recipe(model: ModelSpec, plan: FinetunePlan, conditions: Conditions, gpu: Gp
     Args:
         model: The base model.
         plan: The plan to price.
-        conditions: The loop around the step; ``auto`` entries are decided here.
-        gpu: The card that chooses the attention kernel; None for one that has every kernel.
+        conditions: The conditions of the step; ``auto`` values are decided here.
+        gpu: The card, which decides the attention kernel; None for a card with all kernels.
     """
     masked = conditions.padding == "mask" or (conditions.padding == "auto" and is_masked(plan))
     window = sliding_window(model.config)
@@ -122,7 +122,7 @@ def recipe(model: ModelSpec, plan: FinetunePlan, conditions: Conditions, gpu: Gp
     if kernel == "auto":
         on_cpu = gpu is not None and gpu.is_cpu and plan.attn_implementation != "eager"
         kernel = "cpu" if on_cpu else kernel_choice(model, plan, gpu, masked=masked).tape_kernel
-    # The package flash-attn knows windows itself; all others need a mask for them.
+    # The flash-attn package handles windows itself; all other kernels need a mask for them.
     windowed = plan.attn_implementation != "flash_attention_2" and conditions.attention_kernel != "flash"
     batch, length = batch_shape(plan)
     beyond = windowed and window is not None and length >= window
@@ -139,18 +139,18 @@ def recipe(model: ModelSpec, plan: FinetunePlan, conditions: Conditions, gpu: Gp
 
 
 def is_masked(plan: FinetunePlan) -> bool:
-    """Return whether attention needs a mask; the package flash-attn takes padded and packed rows apart itself."""
+    """Return whether attention needs a mask; the flash-attn package separates padded and packed rows itself."""
     if plan.attn_implementation == "flash_attention_2":
         return False
-    # Behind a prefix there are more keys than queries, which a causal mask without a tensor does not describe;
+    # After a prefix there are more keys than queries, which ``is_causal`` without a mask tensor cannot express;
     # transformers/masking_utils.py, _ignore_causal_mask_sdpa.
     return plan.packing or plan.per_device_train_batch_size > 1 or plan.method == "prefix-tuning"
 
 
 def batch_shape(plan: FinetunePlan) -> tuple[int, int]:
-    """Return the rows of one forward pass, and the tokens of each; of prompt tuning the virtual ones too.
+    """Return the rows of one forward pass and the tokens of each, including the virtual ones of prompt tuning.
 
-    Packed rows are joined to one: trl/trainer/sft_trainer.py, DataCollatorForLanguageModeling with ``padding_free``.
+    Packed rows are joined into one: trl/trainer/sft_trainer.py, DataCollatorForLanguageModeling with ``padding_free``.
     """
     if plan.packing:
         return 1, plan.per_device_train_batch_size * plan.max_length
@@ -158,22 +158,22 @@ def batch_shape(plan: FinetunePlan) -> tuple[int, int]:
 
 
 def added_tokens(plan: FinetunePlan) -> int:
-    """Return the virtual tokens that stand in every sequence; those of a prefix lie in the cache instead."""
+    """Return the virtual tokens in every sequence; those of a prefix are in the KV cache instead."""
     return plan.num_virtual_tokens if plan.method == "prompt-tuning" else 0
 
 
 def differs_by_layer(plan: FinetunePlan) -> bool:
-    """Return whether an adapter is no sum of alike layers, so that a few of them do not stand for all.
+    """Return whether layers of an adapter differ, so that a few of them cannot stand for all.
 
-    An expression may name layers; the tensor of a prefix holds all layers; in the model's own loss AdaLoRA's
-    regularization makes gradients of all layers at once.
+    An expression may name single layers; the tensor of a prefix holds all layers; and with the model's own loss,
+    AdaLoRA's regularization creates gradients of all layers at once.
     """
     by_place = any(not part.isidentifier() for name, _ in plan.rank_pattern for part in name.split("."))
     return by_place or plan.method == "prefix-tuning" or (plan.method, plan.loss) == ("adalora", "full")
 
 
 def sliding_window(config: Mapping[str, Any]) -> int | None:
-    """Return the length from which some layers see a window only, in tokens; None if all see everything."""
+    """Return the length in tokens from which some layers see only a window; None if all layers see everything."""
     window = config.get("sliding_window") or config.get("attention_chunk_size")
     if not isinstance(window, int) or config.get("use_sliding_window") is False:
         return None
@@ -185,13 +185,13 @@ def _architecture(config: Mapping[str, Any]) -> str:
     return json.dumps(kept, sort_keys=True, separators=(",", ":"))
 
 
-def _said(chosen: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values that differ from their default, so that a new field leaves the names of old tapes alone."""
+def _non_default(chosen: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values that differ from their default, so that a new field does not change the names of old tapes."""
     return {name: value for name, value in chosen.items() if value != default[name]}
 
 
 def _canonical(plan: FinetunePlan, *, eager: bool) -> FinetunePlan:
-    """Return a plan that keeps only what shapes the step; 16-bit dtypes count alike where no two of them meet."""
+    """Return a plan with only what shapes the step; float16 counts as bfloat16 unless both occur."""
     method = METHODS[plan.method]
     values = {name: getattr(plan, name) for name in _TRACED if name != "method" and method.uses(name)}
     values["attn_implementation"] = "eager" if eager else "sdpa"
@@ -199,7 +199,7 @@ def _canonical(plan: FinetunePlan, *, eager: bool) -> FinetunePlan:
     if plan.lora_dropout and "lora_dropout" in values:
         values["lora_dropout"] = 0.05
     if "target_r" in values:
-        values["target_r"] = 1  # ranks are taken away by making them zero
+        values["target_r"] = 1  # pruned ranks are set to zero but keep their memory
     if not plan.gradient_checkpointing:
         del values["use_reentrant"]
     if not plan.load_in_4bit:
@@ -211,7 +211,7 @@ def _canonical(plan: FinetunePlan, *, eager: bool) -> FinetunePlan:
 
 
 def _traced_method(plan: FinetunePlan) -> str:
-    """Return the method that stands for all whose steps are the same."""
+    """Return the method that stands for all methods with the same step."""
     if METHODS[plan.method].peft_type != "LORA":
         return plan.method
     return {"4bit": "qlora", "8bit": "lora-8bit"}.get(plan.quantization, "dora" if plan.use_dora else "lora")

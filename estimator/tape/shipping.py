@@ -1,4 +1,4 @@
-"""Writes the tapes that come with the project: one archive for each model, in assets/tapes."""
+"""Writes the tapes that come with the project: one archive per model, in assets/tapes."""
 
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -12,10 +12,10 @@ from specs import GIB, METHODS, FinetunePlan, GpuSpec, LorafitError, ModelSpec
 
 SHIPPED_METHODS = ("qlora", "lora", "full")
 ALSO_SHIPPED = ("lora-8bit", "dora")
-"""Methods shipped of a few models besides, within their sliding window."""
+"""Methods also shipped for a few models, within their sliding window."""
 
 _CPU = GpuSpec(name="CPU", backend="cpu", memory_bytes=GIB, usable_bytes=GIB)
-# A choice, to keep the project small: of the families people ask for, sizes that one card trains in 8 bit.
+# A selection, to keep the project small: sizes of popular families that one card can train in 8-bit.
 _ALSO_OF = frozenset(
     {
         "HuggingFaceTB/SmolLM2-135M-Instruct",
@@ -32,16 +32,16 @@ _ALSO_OF = frozenset(
 )
 
 _CPU_UP_TO_PARAMS = 4e8
-"""Larger models are hardly trained on a CPU."""
+"""Larger models are rarely trained on a CPU."""
 
 # Up to this size the advisor proposes dropout.
 _DROPOUT_UP_TO_PARAMS = 13.5e9
 
 
 def main_recipes(model: ModelSpec) -> Iterator[Recipe]:
-    """Yield what is shipped of a model: its main methods, checkpointing on and off, one sequence and several.
+    """Yield the recipes shipped for a model: its main methods, checkpointing on and off, one sequence and several.
 
-    Of a model with a sliding window, both what stays within it and what goes beyond.
+    For a model with a sliding window, lengths both within and beyond it.
     """
     window = sliding_window(model.config)
     dropout = 0.0 if (model.num_params or 0) > _DROPOUT_UP_TO_PARAMS or model.is_moe else 0.05
@@ -64,7 +64,7 @@ def main_recipes(model: ModelSpec) -> Iterator[Recipe]:
 
 
 def _cpu_recipes(model: ModelSpec, methods: Iterable[str]) -> Iterator[Recipe]:
-    """Yield what a run on a CPU needs, such as the demo's."""
+    """Yield the recipes for runs on a CPU, such as the demo."""
     for method, checkpointing, batch in product(methods, (True, False), (1, 2)):
         plan = FinetunePlan.for_method(
             method,
@@ -79,7 +79,7 @@ def _cpu_recipes(model: ModelSpec, methods: Iterable[str]) -> Iterator[Recipe]:
 
 
 def write(wanted: Iterable[Recipe]) -> tuple[int, list[str]]:
-    """Trace and write the tapes that are not there yet; return how many, and why some cannot be."""
+    """Trace and write the tapes that are still missing; return how many, and why others failed."""
     written, problems = 0, []
     for one in {entry.key: entry for entry in wanted}.values():
         file = library.shipped_file(one)

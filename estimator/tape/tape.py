@@ -1,4 +1,4 @@
-"""The tape: what one training step allocates and frees, in order, as functions of batch, length, rank and layers."""
+"""The tape: what one training step allocates and frees, in order, as a function of batch, length, rank and layers."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,11 +14,11 @@ from specs.errors import PlanError, TraceError
 Ints = NDArray[np.int64]
 
 FORMAT = 1
-"""Number of the file format; a tape of another format is traced anew."""
+"""Number of the file format; a tape in another format is traced again."""
 
 MONOMIALS = ("1", "b", "s", "bs", "bss", "ss", "n", "m", "t")
-"""What sizes are linear in: batch b, length s, their products, the n = b(s-1) scored positions, the m = b(s+1) padded
-labels, and the t = min(n, 4096) positions of one loss tile. Each stands for itself and, in a second half, times r."""
+"""The terms that sizes are linear in: batch b, length s, their products, the n = b(s-1) scored positions, the
+m = b(s+1) padded labels, and the t = min(n, 4096) positions of one loss tile. Then each once more, times r."""
 
 LOSS_TILE_TOKENS = 4096
 """Positions that TRL projects at once; trl.kernels.chunked_logprob, TOKEN_CHUNK_SIZE (trl 1.16)."""
@@ -38,18 +38,18 @@ COMPONENTS = (
 """The phases that a tape holds events of."""
 
 LARGEST_TENSOR_BYTES = 2**46
-"""No single tensor of a step is priced beyond this: ten thousands of them still add up within 64 bits."""
+"""The largest single tensor that is priced: tens of thousands of them still add up within 64 bits."""
 
 ALLOCATION_BYTES = 512
 """The CUDA caching allocator rounds every request up to this; c10/cuda/CUDACachingAllocator.h, kMinBlockSize."""
 
 FORWARD, BACKWARD = "F", "B"
 
-_TELLING = 2
-"""Of layers that repeat each other, so many at each end are replayed whole."""
+_LAYERS_IN_FULL = 2
+"""Number of layers at each end of a run of identical layers that are replayed in full."""
 
-TURN = "|"
-"""Stands among the events of the head where the backward pass begins."""
+BACKWARD_START = "|"
+"""Marks, among the events of the head, where the backward pass starts."""
 
 
 def basis(batch: int, length: int, rank: int) -> tuple[int, ...]:
@@ -81,12 +81,12 @@ def rounded_bytes(num_bytes: int) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resident:
-    """Tensors that live through the whole step: weights, constants, the adapter."""
+    """Tensors that stay allocated during the whole step: weights, constants, the adapter."""
 
     component: str
     """One of ``COMPONENTS``."""
     num_elements: int
-    """Elements of one tensor, the part that does not depend on the rank."""
+    """Elements of one tensor that do not depend on the rank."""
     num_elements_per_rank: int
     """Elements of one tensor that each unit of rank adds."""
     itemsize: int
@@ -94,11 +94,11 @@ class Resident:
     trainable: bool
     """Whether it gets a gradient and optimizer states."""
     count: int
-    """Tensors of this kind in the whole model."""
+    """Number of such tensors in the whole model."""
     layer: int | None = None
     """The traced layer it belongs to; None outside the layers."""
     is_parameter: bool = True
-    """Whether PyTorch counts it among the model's parameters."""
+    """Whether it is one of the model's parameters in PyTorch."""
 
     def elements(self, rank: int) -> int:
         """Return the elements of one tensor."""
@@ -111,15 +111,14 @@ class Resident:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """The events of one stretch of the step: a layer's forward or backward pass, or what lies around the layers."""
+    """The events of one stretch of the step: a layer's forward or backward pass, or what surrounds the layers."""
 
     allocations: tuple[tuple[int, int], ...]
     """Size (row of ``Tape.sizes``) and component of each allocation, in order."""
     events: tuple[tuple[str, int], ...]
-    """Source and index. ``+``: the next allocation of this block. Otherwise a free of: an allocation of this block
-    (``=``), of a named
-    block (its name), or the index-th entry of what a neighbour hands over (``F-1``, ``F0``, ``B+1``: direction and
-    distance in layers)."""
+    """Source and index. ``+`` makes the next allocation of this block. Anything else frees an allocation: of this block
+    (``=``), of a named block (its name), or the index-th entry of what a neighbour hands over (``F-1``, ``F0``,
+    ``B+1``: direction and distance in layers)."""
     handed_over: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """For each receiver (``B0``: own backward pass, ``F+1``: the next layer's forward pass, ...), the allocations
     that it frees."""
@@ -130,9 +129,9 @@ class Program:
     """A tape unrolled over all layers: one entry per event."""
 
     sign: NDArray[np.int8]
-    """+1 allocates, -1 frees."""
+    """+1 for an allocation, -1 for a free."""
     allocation: Ints
-    """Number of the allocation that the event makes or frees."""
+    """Number of the allocation that each event makes or frees."""
     size: Ints
     """Row of ``Tape.sizes``."""
     component: NDArray[np.int8]
@@ -140,22 +139,22 @@ class Program:
     forward_events: int
     """Events of the forward pass; the rest belong to the backward pass."""
     backward_ends: tuple[int, ...]
-    """How many events have passed when each layer's backward pass ends, in the order of the backward pass."""
+    """Number of events up to the end of each layer's backward pass, in the order of the backward pass."""
     places: Ints
     """The stretch that each event belongs to: the start, each layer's forward pass, the head, the backward passes."""
 
     def outline(self, layers: Sequence[int]) -> "Outline":
-        """Return the events that tell where blocks end up: all but what lives within one pass of a repeated layer.
+        """Return the events that decide where blocks end up: all but tensors within one pass of a repeated layer.
 
-        The first and last two layers of each kind stay whole.
+        The first and last two layers of each kind are kept in full.
 
         Args:
-            layers: Which traced layer each layer behaves like, ``Tape.layers``.
+            layers: The traced layer that each layer behaves like, ``Tape.layers``.
         """
         whole: set[int] = set()
         for kind in set(layers):
             alike = [number for number, like in enumerate(layers) if like == kind]
-            whole.update(alike[:_TELLING], alike[-_TELLING:])
+            whole.update(alike[:_LAYERS_IN_FULL], alike[-_LAYERS_IN_FULL:])
         repeated = np.array([False, *(number not in whole for number in range(len(layers)))])
         repeated = np.concatenate((repeated, [False], repeated[:0:-1]))
         made = np.full(int(self.allocation.max(initial=-1)) + 1, -1, dtype=np.int64)
@@ -181,10 +180,10 @@ class Program:
 
 @dataclass(frozen=True, eq=False)
 class Outline:
-    """The telling events of a program."""
+    """The events of a program that decide where blocks end up."""
 
     events: Ints
-    """Their places in the program."""
+    """Their positions in the program."""
     program: Program
 
 
@@ -199,9 +198,9 @@ class Tape:
     layers: tuple[int, ...]
     """Which traced layer each layer of the model behaves like, first to last."""
     residents: tuple[Resident, ...]
-    """What is there before the step begins."""
+    """What is allocated before the step starts."""
     num_params: int
-    """Parameters of the base model, tied weights once."""
+    """Parameters of the base model, tied weights counted once."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What else the estimate needs: the model's shapes, library versions, warnings of the trace."""
 
@@ -212,14 +211,14 @@ class Tape:
 
     @cached_property
     def outline(self) -> Outline:
-        """The events of the program that tell where blocks end up; computed once."""
+        """The events of the program that decide where blocks end up; computed once."""
         return self.program.outline(self.layers)
 
     def bytes_by_size(self, batch: int, length: int, rank: int) -> Ints:
         """Return the bytes that the allocator hands out for each row of ``sizes`` at one point.
 
         Raises:
-            PlanError: If a tensor is larger than what sums of 64-bit integers can be trusted with.
+            PlanError: If a tensor is so large that sums could overflow 64-bit integers.
         """
         values = basis(batch, length, rank)
         if (self.sizes @ np.array(values, dtype=np.float64)).max(initial=0) > LARGEST_TENSOR_BYTES:
@@ -257,12 +256,12 @@ class Tape:
         """Read a tape back.
 
         Raises:
-            TraceError: If the text is no tape of this format.
+            TraceError: If the text is not a tape in this format.
         """
         try:
             values = json.loads(text)
             if values["format"] != FORMAT:
-                raise TraceError("tape", f"must be of format {FORMAT}", values["format"], "It is traced anew")
+                raise TraceError("tape", f"must be of format {FORMAT}", values["format"], "It is traced again")
             sizes = np.zeros((len(values["sizes"]), 2 * len(MONOMIALS)), dtype=np.int64)
             for row, entries in enumerate(values["sizes"]):
                 for column, coefficient in entries:
@@ -276,7 +275,7 @@ class Tape:
                 facts=values["facts"],
             )
         except (ValueError, KeyError, TypeError, IndexError) as error:
-            raise TraceError("tape", "must be a tape that LoRAFit wrote", None, "It is traced anew") from error
+            raise TraceError("tape", "must be a tape that LoRAFit wrote", None, "It is traced again") from error
 
 
 def _packed(events: Sequence[tuple[str, int]]) -> list[Any]:
@@ -296,7 +295,7 @@ def _block(allocations: list[int], packed: list[Any], handed_over: Mapping[str, 
 
 
 class _Unroller:
-    """Lays the blocks of a tape out over all layers, numbering every allocation."""
+    """Lays out the blocks of a tape over all layers and numbers every allocation."""
 
     def __init__(self, tape: Tape) -> None:
         self.tape = tape
@@ -321,7 +320,7 @@ class _Unroller:
         self.last_of = last_of
 
     def program(self) -> Program:
-        """Return the events of the whole step; what the step leaves alive is not freed."""
+        """Return the events of the whole step; what is still alive at its end is not freed."""
         pieces: list[Ints] = []
         for place in self.order:
             pieces.append(self._piece(place, before=sum(map(len, pieces))))
@@ -356,7 +355,7 @@ class _Unroller:
             if source == "+":
                 numbers.append(following)
                 following += 1
-            elif source == TURN:
+            elif source == BACKWARD_START:
                 self.backward_from = before + len(numbers)
             else:
                 numbers.extend(-number - 1 for number in self._freed(place, source, index))
@@ -368,11 +367,11 @@ class _Unroller:
         if source == "=":
             return [self.base[place] + index]
         if source in {"start", "head"}:
-            # A tensor that several layers share goes with the last of them.
+            # A tensor that several layers share is freed by the last of them.
             shared = layer is not None and self.last_of[direction, self.tape.layers[layer]] != layer
             return [] if shared else [self.base[source, None] + index]
         if layer is None:
-            # The head frees something of each layer that behaves like the traced one.
+            # The head frees one tensor of each layer that behaves like the traced one.
             wanted, traced = source[0], int(source[1:])
             return [self.base[wanted, i] + index for i, kind in enumerate(self.tape.layers) if kind == traced]
         wanted, distance = source[0], int(source[1:])

@@ -1,6 +1,6 @@
-"""The tracer as seen from outside: a process of its own, started when first needed and restarted when it died.
+"""The client of the tracer process, which is started when first needed and restarted if it dies.
 
-Imports no torch: that is what the process is for.
+This module does not import torch; only the process does.
 """
 
 import contextlib
@@ -30,23 +30,23 @@ class TracerProcess:
 
     @property
     def pid(self) -> int | None:
-        """The process' id, or None while none runs."""
+        """The id of the process, or None if none is running."""
         return self._process.pid if self._process is not None and self._process.poll() is None else None
 
     def ask(self, wanted: Recipe, progress: Progress) -> str:
         """Return the tape of a recipe as JSON text.
 
         Raises:
-            LorafitError: If the tracer says that there is none, or dies twice.
+            LorafitError: If the tracer answers with an error, or dies twice.
         """
         with self._lock:
             for _ in range(2):
-                answer = self._asked(wanted, progress)
+                answer = self._answer(wanted, progress)
                 if answer is not None:
                     break
-                self._ended()
+                self._end()
             else:
-                raise TraceError("tracer", "ended before it answered", None, "Free some memory and try again")
+                raise TraceError("tracer", "process died before it answered", None, "Free some memory and try again")
         if "error" in answer:
             raise _as_error(answer)
         return str(answer["tape"])
@@ -54,11 +54,11 @@ class TracerProcess:
     def stop(self) -> None:
         """End the process."""
         with self._lock:
-            self._ended()
+            self._end()
 
-    def _asked(self, wanted: Recipe, progress: Progress) -> dict[str, Any] | None:
-        """Return the answer to one request, or None if the process died over it."""
-        process = self._running()
+    def _answer(self, wanted: Recipe, progress: Progress) -> dict[str, Any] | None:
+        """Return the answer to one request, or None if the process died while handling it."""
+        process = self._ensure_running()
         if process.stdin is None or process.stdout is None:
             return None
         timer = threading.Timer(_TIMEOUT_SECONDS, process.kill)
@@ -78,7 +78,7 @@ class TracerProcess:
             timer.cancel()
         return None
 
-    def _running(self) -> "subprocess.Popen[str]":
+    def _ensure_running(self) -> "subprocess.Popen[str]":
         if self._process is None or self._process.poll() is not None:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "estimator.tracer"],
@@ -91,7 +91,7 @@ class TracerProcess:
             )
         return self._process
 
-    def _ended(self) -> None:
+    def _end(self) -> None:
         process, self._process = self._process, None
         if process is None:
             return
@@ -104,7 +104,7 @@ class TracerProcess:
 
 
 def _as_error(answer: dict[str, Any]) -> LorafitError:
-    """Return the tracer's error with its sentence as it was."""
+    """Return the tracer's error with its original message."""
     error = _KINDS.get(str(answer.get("kind")), TraceError)(str(answer.get("subject", "trace")), "failed")
     error.args = (str(answer["error"]),)
     return error

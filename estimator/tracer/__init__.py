@@ -1,4 +1,4 @@
-"""Runs the real model code on fake tensors and records the tape, in a process of its own.
+"""Runs the real model code on fake tensors and records the tape, in its own process.
 
-``estimator.tape.tracer_process`` starts it; nothing imports it, and it alone in estimator imports torch.
+``estimator.tape.tracer_process`` starts it; nothing imports it. It is the only part of estimator that imports torch.
 """

@@ -11,19 +11,19 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def main() -> None:
-    """Answer recipes until standard input closes, which it does when the asking process ends."""
+    """Answer recipes until standard input closes, as it does when the parent process ends."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    # Whatever a library prints must not mix with the answers.
+    # Output printed by libraries must not mix with the answers.
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    _say(answers, {"progress": "loading the model code"})
-    from estimator.tracer.server import answer  # noqa: PLC0415 - the first answer comes before seconds of imports
+    _send(answers, {"progress": "loading the model code"})
+    from estimator.tracer.server import answer  # noqa: PLC0415 - the first message is sent before imports that take seconds
 
-    _say(answers, {"ready": True})
+    _send(answers, {"ready": True})
     for line in sys.stdin:
-        _say(answers, answer(line, lambda text: _say(answers, {"progress": text})))
+        _send(answers, answer(line, lambda text: _send(answers, {"progress": text})))
 
 
-def _say(answers: TextIO, message: dict[str, Any]) -> None:
+def _send(answers: TextIO, message: dict[str, Any]) -> None:
     answers.write(json.dumps(message) + "\n")
     answers.flush()
 

@@ -1,4 +1,4 @@
-"""What CUDA does that the CPU kernels under fake tensors do not: other paths, other tensors kept, scratch memory."""
+"""How CUDA differs from the CPU kernels under fake tensors: other paths, other tensors kept, scratch memory."""
 
 import contextlib
 import math
@@ -26,7 +26,7 @@ Sizes = tuple[Sequence[int], Sequence[int]]
 _ATEN = torch.ops.aten
 _FLASH_BACKWARD = _ATEN._scaled_dot_product_flash_attention_for_cpu_backward.default
 
-# Operators that autocast runs in float32 on CUDA though not on the CPU; aten/src/ATen/autocast_mode.h,
+# Operators that autocast runs in float32 on CUDA but not on the CPU; aten/src/ATen/autocast_mode.h,
 # AT_FORALL_FP32 (torch 2.13). Only those that language models call.
 _FLOAT32_UNDER_AUTOCAST = frozenset(
     {
@@ -53,17 +53,17 @@ _FLOAT32_UNDER_AUTOCAST = frozenset(
 
 @contextlib.contextmanager
 def cuda_behaviour(conditions: Conditions) -> Iterator[None]:
-    """Make a trace on fake CPU tensors take the paths, and keep the tensors, of the same step on CUDA.
+    """Make a trace on fake CPU tensors take the same paths and keep the same tensors as the step on CUDA.
 
     Args:
-        conditions: With the attention kernel of the card, and what older libraries did otherwise.
+        conditions: The attention kernel of the card, and what older libraries did differently.
     """
     with contextlib.ExitStack() as stack:
         on_cpu = conditions.attention_kernel == "cpu"
         for target, name, value in _PATCHES_FOR_ANY if on_cpu else (*_PATCHES_FOR_ANY, *_PATCHES_FOR_CUDA):
             stack.enter_context(mock.patch.object(target, name, value))
         if conditions.kv_repeated or conditions.attention_kernel == "mem_efficient":
-            stack.enter_context(mock.patch.object(sdpa_attention, "use_gqa_in_sdpa", _never))
+            stack.enter_context(mock.patch.object(sdpa_attention, "use_gqa_in_sdpa", _return_false))
         if conditions.shifted_logits:
             stack.enter_context(mock.patch.dict(loss_utils.LOSS_MAPPING, {"ForCausalLM": _shifted_loss}))
         if conditions.attention_kernel == "math":
@@ -74,23 +74,23 @@ def cuda_behaviour(conditions: Conditions) -> Iterator[None]:
 
 
 class _CudaAutocast(TorchFunctionMode):
-    """Raises the inputs of the operators that autocast runs in float32 on CUDA."""
+    """Upcasts the inputs of the operators that autocast runs in float32 on CUDA."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Call the operator, in float32 and outside autocast if CUDA would."""
+        """Call the operator, in float32 and without autocast if CUDA would do so."""
         del types
         named = kwargs or {}
         if func not in _FLOAT32_UNDER_AUTOCAST or not torch.is_autocast_enabled("cpu"):
             return func(*args, **named)
-        raised = [_raised(value) for value in args]
-        raised_named = {key: _raised(value) for key, value in named.items()}
+        upcast = [_upcast(value) for value in args]
+        upcast_named = {key: _upcast(value) for key, value in named.items()}
         with torch.autocast("cpu", enabled=False):
-            return func(*raised, **raised_named)
+            return func(*upcast, **upcast_named)
 
 
-def _raised(value: Any) -> Any:
+def _upcast(value: Any) -> Any:
     is_half = isinstance(value, torch.Tensor) and value.dtype in {torch.bfloat16, torch.float16}
     return value.float() if is_half else value
 
@@ -102,15 +102,15 @@ def _shifted_loss(logits: torch.Tensor, labels: torch.Tensor, vocab_size: int, *
     return functional.cross_entropy(shifted, labels[..., 1:].contiguous().view(-1), ignore_index=-100)
 
 
-def _never(*_: Any, **__: Any) -> bool:
+def _return_false(*_: Any, **__: Any) -> bool:
     return False
 
 
-def _always(*_: Any, **__: Any) -> bool:
+def _return_true(*_: Any, **__: Any) -> bool:
     return True
 
 
-def _nothing(*_: Any, **__: Any) -> None:
+def _return_none(*_: Any, **__: Any) -> None:
     return None
 
 
@@ -120,7 +120,7 @@ def _cuda_dropout(
     training: bool = True,  # noqa: FBT001, FBT002 - PyTorch's signature
     inplace: bool = False,  # noqa: FBT001, FBT002 - PyTorch's signature
 ) -> torch.Tensor:
-    """Return dropout as CUDA computes it: it keeps a mask of one byte an element, the CPU kernel a full tensor."""
+    """Return dropout as CUDA computes it: it keeps a mask of one byte per element, the CPU kernel a full tensor."""
     del inplace
     return torch.native_dropout(input, p, train=True)[0] if training and 0 < p < 1 else input
 
@@ -134,26 +134,26 @@ def _matmul_8bit(
 
 
 _PATCHES_FOR_ANY: tuple[tuple[Any, str, Any], ...] = (
-    # Reading values decides whether a batch is packed; a batch without position_ids is not.
-    (masking, "find_packed_sequence_indices", _nothing),
-    # One tile for all positions: the tape caps its size afterwards.
+    # It reads values to decide whether a batch is packed; a batch without position_ids is not.
+    (masking, "find_packed_sequence_indices", _return_none),
+    # One tile for all positions; the tape limits its size afterwards.
     (chunked_logprob, "TOKEN_CHUNK_SIZE", sys.maxsize),
 )
 
 _PATCHES_FOR_CUDA: tuple[tuple[Any, str, Any], ...] = (
     (functional, "dropout", _cuda_dropout),
     (bitsandbytes, "matmul", _matmul_8bit),
-    # TRL's loss on CUDA runs as Triton kernels, which work in place on one tile and select the scored positions.
-    (trl_utils, "_use_triton", _always),
-    (chunked_logprob, "_use_triton", _never),
-    (chunked_logprob, "_forward_tile", _nothing),
-    (chunked_logprob, "_backward_tile", _nothing),
-    (chunked_logprob, "_addmm_fp32", _nothing),
+    # On CUDA, TRL's loss runs in Triton kernels, which work in place on one tile and select the scored positions.
+    (trl_utils, "_use_triton", _return_true),
+    (chunked_logprob, "_use_triton", _return_false),
+    (chunked_logprob, "_forward_tile", _return_none),
+    (chunked_logprob, "_backward_tile", _return_none),
+    (chunked_logprob, "_addmm_fp32", _return_none),
 )
 
 
 def replaced(func: Any, args: Sequence[Any]) -> Any:
-    """Return what an operator gives that depends on values, for every label scored and no outliers; else None."""
+    """Return the result of an operator that depends on values, for all labels scored and no outliers; else None."""
     replacement = _REPLACEMENTS.get(func)
     return None if replacement is None else replacement(*args)
 
@@ -189,7 +189,7 @@ def _mixed_product(
 
 
 def _grouped_product(left: torch.Tensor, right: torch.Tensor, ends: torch.Tensor, *_: Any) -> torch.Tensor | None:
-    """Return the products of all groups; the fake kernel knows bfloat16 only, the real one computes any dtype in place.
+    """Return the products of all groups; the fake kernel supports only bfloat16, the real one any dtype, in place.
 
     Source: pytorch aten/src/ATen/native/GroupedMMUtils.h, _grouped_mm_fallback and create_grouped_gemm_output_tensor
     (torch 2.13): rows of the result are aligned to 16 bytes.
@@ -215,7 +215,7 @@ _REPLACEMENTS: Mapping[Any, Callable[..., Any]] = {
 
 
 def scratch(kernel: str) -> Callable[[Any, Sequence[Any]], Sizes]:
-    """Return the rule for what an operator's CUDA kernel allocates inside, in bytes: before and after its result."""
+    """Return a function for the bytes an operator's CUDA kernel allocates internally, before and after its result."""
     attention_backward = _mem_efficient_backward if kernel == "mem_efficient" else _flash_backward
     rules: dict[Any, Callable[[Sequence[Any]], Sizes]] = {
         torch.ops.bitsandbytes.gemm_4bit.default: _gemm_4bit,
@@ -235,11 +235,10 @@ def scratch(kernel: str) -> Callable[[Any, Sequence[Any]], Sizes]:
 
 
 def _gemm_4bit(args: Sequence[Any]) -> Sizes:
-    """The whole weight in the compute dtype, and its nested constants twice.
+    """Return the whole weight in the compute dtype, and its nested constants twice.
 
-    Source: bitsandbytes/backends/cuda/ops.py, _dequant_linear_fallback (0.50.2). For few tokens a kernel without
-    scratch runs instead,
-    but then the backward pass, which always dequantizes, needs as much.
+    Source: bitsandbytes/backends/cuda/ops.py, _dequant_linear_fallback (0.50.2). For few tokens, a kernel without
+    scratch runs instead, but then the backward pass, which always dequantizes, needs as much.
     """
     activations, shape, absmax_8bit = args[0], args[2], args[7] if len(args) > 7 else None
     weight = shape[0] * shape[1] * activations.element_size()
@@ -248,7 +247,7 @@ def _gemm_4bit(args: Sequence[Any]) -> Sizes:
 
 
 def _outlier_search(args: Sequence[Any]) -> Sizes:
-    """Return the magnitudes and where they reach the threshold.
+    """Return the magnitudes, and a mask of those that reach the threshold.
 
     Source: bitsandbytes/backends/cuda/ops.py, int8_vectorwise_quant (0.50.2).
     """
@@ -292,7 +291,7 @@ def _mem_efficient_backward(args: Sequence[Any]) -> Sizes:
 
 
 def _embedding_backward(args: Sequence[Any]) -> Sizes:
-    """Sorted indices, and a partial sum in float32 for each row that occurs; at most one a token.
+    """Return sorted indices, and a partial sum in float32 for each row that occurs: at most one per token.
 
     Source: pytorch aten/src/ATen/native/cuda/EmbeddingBackwardKernel.cu, embedding_backward_cuda_kernel.
     """

@@ -11,7 +11,7 @@ import numpy as np
 from torch import nn
 from trl.trainer.utils import _CHUNKED_LOGPROB_CHUNK_SIZE as TILE_COLUMNS
 
-from estimator.tape.tape import COMPONENTS, MONOMIALS, TURN, Block, Ints, Resident, Tape, basis
+from estimator.tape.tape import BACKWARD_START, COMPONENTS, MONOMIALS, Block, Ints, Resident, Tape, basis
 from estimator.tracer.model import TracedModel, quantization_constants
 from estimator.tracer.recorder import Allocation, Place, Recording
 from specs import TraceError
@@ -24,35 +24,37 @@ class Probe:
 
     batch: int
     length: int
-    """Tokens of a sequence with the virtual ones that stand in it."""
+    """Tokens of a sequence, including virtual ones."""
     rank: int
     added: int = 0
-    """Virtual tokens of a sequence."""
+    """Virtual tokens in a sequence."""
 
     @property
     def basis(self) -> Ints:
-        """The monomials' values here."""
+        """The values of the monomials at this size."""
         return np.array(basis(self.batch, self.length, self.rank), dtype=np.int64)
 
     @property
     def scored(self) -> int:
-        """Positions with a loss; virtual tokens count, though a run leaves out these few."""
+        """Positions with a loss; the few virtual tokens count, although a run leaves them out."""
         return self.batch * (self.length - 1)
 
 
 def tape(
     probes: Sequence[Probe], recordings: Sequence[Recording], models: Sequence[TracedModel], facts: dict[str, Any]
 ) -> Tape:
-    """Return the tape of a step from its recordings at two sizes; a third settles sums of two terms.
+    """Return the tape of a step from its recordings at two sizes; a third resolves sums of two terms.
 
     Raises:
-        TraceError: If the sequence of events depends on the size, or a size is no polynomial.
+        TraceError: If the sequence of events depends on the size, or a size is not a polynomial.
     """
     first = recordings[0]
     for other in recordings[1:]:
         if other.events != first.events or other.places != first.places:
-            rule = "does other operations at other lengths, as recurrent layers do, and cannot be estimated"
-            raise TraceError(models[0].module.config.model_type, rule, None, "Choose a model of attention layers alone")
+            rule = "must run the same operations at every length, unlike recurrent layers"
+            raise TraceError(
+                models[0].module.config.model_type, rule, None, "Choose a model with only attention layers"
+            )
     rows = [_row(probes, [recording.allocations[n] for recording in recordings]) for n in range(len(first.allocations))]
     distinct = sorted(set(rows))
     number = {row: index for index, row in enumerate(distinct)}
@@ -71,7 +73,7 @@ def tape(
 
 
 Row = tuple[tuple[int, int], ...]
-"""Column and coefficient of each term of a size."""
+"""Column and coefficient of each term of a size formula."""
 
 
 def _dense(row: Row) -> list[int]:
@@ -89,7 +91,7 @@ def _row(probes: Sequence[Probe], allocations: Sequence[Allocation]) -> Row:
     points = [probe.basis for probe in probes]
     row = _one_term(points, measured) or _two_terms(points, measured, falling=probes[0].added > 0)
     if row is None:
-        raise TraceError(f"trace: {allocations[0].op}", "sizes are polynomials of batch and length", measured)
+        raise TraceError(f"trace: {allocations[0].op}", "sizes must be polynomials of batch and length", measured)
     shape = allocations[0].shape
     if len(shape) == 2 and shape == (probes[0].scored, TILE_COLUMNS):
         scored, tile = MONOMIALS.index("n"), MONOMIALS.index("t")
@@ -99,19 +101,19 @@ def _row(probes: Sequence[Probe], allocations: Sequence[Allocation]) -> Row:
 
 def _one_term(points: Sequence[Ints], measured: Sequence[int]) -> Row | None:
     for column in range(2 * len(MONOMIALS)):
-        coefficient, rest = divmod(measured[0], int(points[0][column]))
-        if not rest and all(coefficient * int(p[column]) == m for p, m in zip(points, measured, strict=True)):
+        coefficient, remainder = divmod(measured[0], int(points[0][column]))
+        if not remainder and all(coefficient * int(p[column]) == m for p, m in zip(points, measured, strict=True)):
             return ((column, coefficient),)
     return None
 
 
 def _two_terms(points: Sequence[Ints], measured: Sequence[int], *, falling: bool) -> Row | None:
-    """Return the two-term formula that holds at three points or more.
+    """Return the two-term formula that holds at three or more points.
 
     Args:
         points: The monomials' values at each point.
         measured: Bytes at each point.
-        falling: Whether a term may be negative, as where virtual tokens, which lengthen all else, are not yet there.
+        falling: Whether a term may be negative, as for tensors from before virtual tokens are added.
     """
     if len(points) < 3:
         return None
@@ -120,9 +122,9 @@ def _two_terms(points: Sequence[Ints], measured: Sequence[int], *, falling: bool
         determinant = a * d - b * c
         if determinant == 0:
             continue
-        x, x_rest = divmod(measured[0] * d - measured[1] * b, determinant)
-        y, y_rest = divmod(a * measured[1] - c * measured[0], determinant)
-        if x_rest or y_rest or (min(x, y) <= 0 and not falling):
+        x, x_remainder = divmod(measured[0] * d - measured[1] * b, determinant)
+        y, y_remainder = divmod(a * measured[1] - c * measured[0], determinant)
+        if x_remainder or y_remainder or (min(x, y) <= 0 and not falling):
             continue
         if all(x * int(p[one]) + y * int(p[two]) == m for p, m in zip(points, measured, strict=True)):
             return ((one, x), (two, y))
@@ -139,7 +141,7 @@ def _component(allocation: Allocation) -> str:
 
 
 def _blocks(recording: Recording, cells: Sequence[tuple[int, int]]) -> dict[str, Block]:
-    """Return the events by place, every free referring to its allocation in a way that holds for any layer."""
+    """Return the events by place, with each free referring to its allocation in a way that works for any layer."""
     local: dict[int, int] = {}
     members: dict[Place, list[int]] = defaultdict(list)
     for number, allocation in enumerate(recording.allocations):
@@ -158,7 +160,7 @@ def _blocks(recording: Recording, cells: Sequence[tuple[int, int]]) -> dict[str,
     events: dict[Place, list[tuple[str, int]]] = {place: [] for place in [*members, *recording.places]}
     for position, (event, place) in enumerate(zip(recording.events, recording.places, strict=True)):
         if position == recording.backward_from:
-            events[place].append((TURN, 0))
+            events[place].append((BACKWARD_START, 0))
         if event >= 0:
             events[place].append(("+", 0))
         else:
@@ -179,14 +181,14 @@ def _name(place: Place) -> str:
 
 
 def _relation(place: Place, seen_from: Place) -> str:
-    """Return the direction and distance of one layer's pass seen from another's."""
+    """Return the direction and distance of one layer's pass relative to another's."""
     if place[1] is None or seen_from[1] is None:
-        raise TraceError("trace", "only layers lie at a distance of each other")
+        raise TraceError("trace", "only layers have a distance")
     return f"{place[0]}{place[1] - seen_from[1]:+d}"
 
 
 def _source(giver: Place, receiver: Place, local: int, entry: int | None) -> tuple[str, int]:
-    """Return how a free names the allocation it frees."""
+    """Return how a free refers to its allocation."""
     if giver == receiver:
         return "=", local
     if entry is not None:
@@ -195,15 +197,15 @@ def _source(giver: Place, receiver: Place, local: int, entry: int | None) -> tup
 
 
 def _residents(probes: Sequence[Probe], models: Sequence[TracedModel]) -> Iterator[Resident]:
-    """Yield the tensors that are there before the step, alike ones together."""
+    """Yield the tensors that exist before the step, with identical ones grouped."""
     layers_like = Counter(models[0].kinds)
     counted: Counter[Resident] = Counter()
     low, high = (list(_tensors(model)) for model in models[:2])
     per_rank = probes[1].rank - probes[0].rank
     for (resident, elements), (_, more) in zip(low, high, strict=True):
-        slope, rest = divmod(more - elements, per_rank)
-        if rest:
-            raise TraceError("trace", "sizes of weights are linear in the rank", more - elements)
+        slope, remainder = divmod(more - elements, per_rank)
+        if remainder:
+            raise TraceError("trace", "sizes of weights must be linear in the rank", more - elements)
         sized = replace(resident, num_elements=elements - slope * probes[0].rank, num_elements_per_rank=slope)
         counted[sized] += 1 if sized.layer is None else layers_like[sized.layer]
     for resident, count in counted.items():
@@ -211,16 +213,16 @@ def _residents(probes: Sequence[Probe], models: Sequence[TracedModel]) -> Iterat
 
 
 _ADAPTER_NAMES = re.compile(r"(^|\.)(lora_|ia3_|prompt_encoder)")
-"""What PEFT puts into the names of the tensors that it adds."""
+"""Matches the names of the tensors that PEFT adds."""
 
 _AVERAGES = 3
-"""Tensors of a weight's size that AdaLoRA's allocator keeps of each: peft/tuners/adalora/layer.py (0.21), ``ipt``,
-``exp_avg_ipt`` and ``exp_avg_unc``."""
+"""Tensors of a weight's size that AdaLoRA's rank allocator keeps for each: peft/tuners/adalora/layer.py (0.21),
+``ipt``, ``exp_avg_ipt`` and ``exp_avg_unc``."""
 
 
 def _tensors(model: TracedModel) -> Iterator[tuple[Resident, int]]:
-    """Yield each tensor of a model once, with its elements; and what AdaLoRA remembers of it from the first step on."""
-    budgeted = is_adalora(model.module)
+    """Yield each tensor of a model once with its elements, and what AdaLoRA keeps for it from the first step on."""
+    uses_adalora = is_adalora(model.module)
     layer_of = {id(part): number for number, layer in enumerate(model.layers) for part in layer.modules()}
     seen: set[int] = set()
     for path, part in model.module.named_modules():
@@ -229,7 +231,7 @@ def _tensors(model: TracedModel) -> Iterator[tuple[Resident, int]]:
             component = "adapter" if _ADAPTER_NAMES.search(f"{path}.{name}") else "weights"
             for resident, elements in _once(seen, parameter, component, layer, is_parameter=True):
                 yield resident, elements
-                if budgeted and resident.trainable:
+                if uses_adalora and resident.trainable:
                     yield from [(replace(resident, trainable=False, is_parameter=False), elements)] * _AVERAGES
         for tensor in part.buffers(recurse=False):
             yield from _once(seen, tensor, "weights", layer, is_parameter=False)

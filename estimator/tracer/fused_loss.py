@@ -1,4 +1,4 @@
-"""Liger's fused linear cross entropy as its memory sees it: the gradients lie there before the backward pass begins."""
+"""The memory of Liger's fused linear cross entropy: its gradients exist before the backward pass starts."""
 
 import types
 from typing import Any
@@ -10,7 +10,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 
 def add_fused_loss(model: PreTrainedModel) -> None:
-    """Make a causal language model compute its loss as Liger's kernel does, without logits of all positions.
+    """Make a causal language model compute its loss like Liger's kernel, without the logits of all positions.
 
     Source:
         github linkedin/Liger-Kernel, transformers/model/llama.py and loss_utils.py: the labels are shifted, so that
@@ -28,17 +28,17 @@ def add_fused_loss(model: PreTrainedModel) -> None:
 
 
 class _FusedLinearCrossEntropy(torch.autograd.Function):
-    """What the kernel allocates, in its order; values do not matter here.
+    """Allocates what the kernel does, in the same order; values do not matter here.
 
     Source:
         github linkedin/Liger-Kernel, ops/fused_linear_cross_entropy.py (main, read 2026-11-22): a buffer of logits for
-        one chunk of tokens, the power of two from tokens / ceil(vocabulary / width) on; both gradients are computed
-        into theirs in place.
+        one chunk of tokens, tokens / ceil(vocabulary / width) rounded up to a power of two; both gradients are
+        computed in place.
     """
 
     @staticmethod
     def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Return the loss; keep the gradients."""
+        """Return the loss and save the gradients."""
         tokens, width = hidden.shape
         grad_input = torch.empty_like(hidden)
         grad_weight = torch.empty_like(weight) if ctx.needs_input_grad[1] else None
@@ -46,7 +46,7 @@ class _FusedLinearCrossEntropy(torch.autograd.Function):
         scored = labels != -100
         computed = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else hidden.dtype
         cast = weight.to(computed)
-        # A power of two is at most twice what it is rounded from: the chunk's logits are at most two hidden states.
+        # Rounding up to a power of two at most doubles: the chunk's logits are at most as large as two hidden states.
         logits = hidden.new_empty((tokens, min(2 * width, weight.shape[0])), dtype=computed)
         del scored, cast, logits
         ctx.save_for_backward(grad_input, grad_weight)

@@ -1,4 +1,4 @@
-"""The model to trace: built by the trainer's own code, cut to a few layers of each kind, its tensors made fake."""
+"""The model to trace: built by the trainer's own code, reduced to a few layers of each kind, on fake tensors."""
 
 import functools
 import json
@@ -21,16 +21,16 @@ from trainer.model import build as trainer_model
 
 @dataclass(frozen=True, slots=True)
 class TracedModel:
-    """A model on fake tensors, and how its few layers stand for all."""
+    """A model on fake tensors, and which of its few layers stands for each real layer."""
 
     module: nn.Module
     layers: nn.ModuleList
     kinds: tuple[int, ...]
-    """For each layer of the whole model the traced layer that it behaves like."""
+    """For each layer of the whole model, the traced layer that it behaves like."""
     num_params: int
-    """Parameters of the whole base model, tied weights once."""
+    """Parameters of the whole base model, tied weights counted once."""
     unquantized_params: int
-    """Weights of the layers that bitsandbytes leaves in 16 bit though the plan quantizes."""
+    """Weights of the layers that bitsandbytes leaves in 16-bit although the plan quantizes."""
 
 
 def traced_model(
@@ -41,14 +41,14 @@ def traced_model(
     *,
     every_layer: bool = False,
 ) -> TracedModel:
-    """Return the model of a plan with its tensors fake and its layers cut to those that differ.
+    """Return the model of a plan on fake tensors, reduced to the layers that differ.
 
     Args:
         plan: What to build.
         config: The model's configuration.
-        conditions: What older libraries did otherwise.
-        mode: What the fake tensors belong to.
-        every_layer: Keep all layers, to compare with.
+        conditions: What older libraries did differently.
+        mode: The mode that the fake tensors belong to.
+        every_layer: Keep all layers, for comparison.
 
     Raises:
         SpecError: If transformers does not know the architecture.
@@ -78,20 +78,20 @@ def traced_model(
 
 @dataclass(frozen=True, slots=True)
 class _Whole:
-    """What the few layers of a traced model stand for."""
+    """The whole model that a few traced layers stand for."""
 
     num_params: int
     chosen: tuple[int, ...]
     """The layers of the whole model that are traced."""
     layers_like: tuple[int, ...]
-    """For each layer of the whole model the traced one that it behaves like."""
+    """For each layer of the whole model, the traced one that it behaves like."""
     kinds_kept: tuple[tuple[Any, ...], ...]
-    """What the traced layers are made of."""
+    """What makes each traced layer differ from others."""
 
 
 @functools.lru_cache(maxsize=32)
 def _whole(config_json: str, *, every_layer: bool) -> _Whole:
-    """Return what there is to know of a whole model; built once without quantization, for it takes its time."""
+    """Return the facts about a whole model; built only once and without quantization, since building is slow."""
     plan = FinetunePlan.for_method("full", "traced")
     base = trainer_model.base_model(plan, json.loads(config_json), device=trainer_model.META)
     layers = decoder_layers(base)
@@ -106,7 +106,7 @@ def _whole(config_json: str, *, every_layer: bool) -> _Whole:
 
 
 def _reduced(config: dict[str, Any], whole: _Whole) -> PretrainedConfig:
-    """Return the configuration of a model of the chosen layers alone."""
+    """Return the configuration of a model with only the chosen layers."""
     reduced = trainer_model.model_config(config)
     total = len(whole.layers_like)
     for name, value in list(vars(reduced).items()):
@@ -126,23 +126,24 @@ def decoder_layers(model: nn.Module) -> nn.ModuleList:
 
 
 def _kind(model: nn.Module, layers: nn.ModuleList, number: int) -> tuple[Any, ...]:
-    """Return what makes one layer behave unlike another: its attention type, the sizes of its modules."""
+    """Return what can make one layer behave differently from another: its attention type and module sizes."""
     layer_types = getattr(model.config, "layer_types", None)
     sizes = tuple((name, _sizes(module)) for name, module in layers[number].named_modules())
     return (layer_types[number] if layer_types else None, sizes)
 
 
 def _sizes(module: nn.Module) -> tuple[Any, ...]:
-    """Return the sizes of a module, the same whether it is quantized or not."""
+    """Return the sizes of a module, which are the same whether or not it is quantized."""
     if isinstance(module, nn.Linear):
         return (module.in_features, module.out_features, module.bias is not None)
     return tuple(tuple(parameter.shape) for parameter in module.parameters(recurse=False))
 
 
 def _chosen_layers(kinds: list[tuple[Any, ...]]) -> tuple[list[int], list[int]]:
-    """Return the layers to trace, and for each layer which of them it behaves like.
+    """Return the layers to trace and, for each layer, which of them it behaves like.
 
-    First and last behave unlike the others of their kind; of each kind in between, the first stands for all.
+    The first and last layers behave differently from others of their kind; in between, the first of each kind stands
+    for all.
     """
     if len(kinds) <= 3:
         return list(range(len(kinds))), list(range(len(kinds)))
@@ -167,7 +168,7 @@ def _cut(model: nn.Module, layers: nn.ModuleList, chosen: Sequence[int]) -> None
 
 
 def _unquantized_params(layers: nn.ModuleList, layers_like: Sequence[int]) -> int:
-    """Return the weights that are no plain linear layers, such as stacked experts: bitsandbytes leaves them alone."""
+    """Return the number of weights outside plain linear layers, such as stacked experts: bitsandbytes skips them."""
     return sum(
         weight.numel() * layers_like.count(number)
         for number, layer in enumerate(layers)
@@ -177,7 +178,7 @@ def _unquantized_params(layers: nn.ModuleList, layers_like: Sequence[int]) -> in
 
 
 def _make_fake(module: nn.Module, mode: FakeTensorMode) -> None:
-    """Replace the meta tensors by fake CPU tensors; tied ones stay tied."""
+    """Replace the meta tensors with fake CPU tensors; tied ones stay tied."""
     made: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def fake(tensor: torch.Tensor) -> torch.Tensor:
@@ -201,11 +202,11 @@ def _make_fake(module: nn.Module, mode: FakeTensorMode) -> None:
 def _replace(
     part: nn.Module, owner: dict[str, Any], name: str, *, once: Callable[..., Any], fake: Callable[..., Any]
 ) -> None:
-    """Replace one tensor of a module, and the quantization constants that come with it."""
+    """Replace one tensor of a module and its quantization constants."""
     state, eight_bit = getattr(owner[name], "quant_state", None), getattr(owner[name], "SCB", None)
     owner[name] = once(owner[name])
     if eight_bit is not None:
-        # Where the first forward pass of bitsandbytes' Linear8bitLt moves them to.
+        # The first forward pass of bitsandbytes' Linear8bitLt moves them here.
         part.state.CB, part.state.SCB = owner[name].detach(), fake(eight_bit)
         owner[name].CB = owner[name].SCB = None
     if state is None:
@@ -219,7 +220,7 @@ def _replace(
 
 
 def quantization_constants(module: nn.Module) -> Iterator[torch.Tensor]:
-    """Yield the tensors that bitsandbytes keeps beside a quantized weight."""
+    """Yield the tensors that bitsandbytes keeps for a quantized weight."""
     weight = getattr(module, "weight", None)
     state = getattr(weight, "quant_state", None)
     if state is not None:

@@ -1,4 +1,4 @@
-"""Records every tensor storage that a step on fake tensors creates and drops, and where in the step it happens."""
+"""Records every tensor storage that a step on fake tensors creates and drops, and where in the step."""
 
 import weakref
 from collections.abc import Callable, Iterable, Sequence
@@ -12,10 +12,10 @@ Place = tuple[str, int | None]
 """Where an event happens: ``start``, ``head``, or the forward (F) or backward (B) pass of a layer."""
 
 Scratch = Callable[[Any, Sequence[Any]], tuple[Sequence[int], Sequence[int]]]
-"""What an operator's CUDA kernel allocates inside, in bytes: before and after its result."""
+"""Returns the bytes that an operator's CUDA kernel allocates internally, before and after its result."""
 
 Replaced = Callable[[Any, Sequence[Any]], Any]
-"""The result of an operator that fake tensors cannot run, or None."""
+"""Returns the result of an operator that fake tensors cannot run, or None."""
 
 
 @dataclass(slots=True)
@@ -28,22 +28,22 @@ class Allocation:
     op: str
     shape: tuple[int, ...]
     marks: set[str] = field(default_factory=set)
-    """What is known of its use: ``gradient``, ``logits``, ``workspace``, ``tile``."""
+    """What is known about its use: ``gradient``, ``logits``, ``workspace``, ``tile``."""
 
 
 @dataclass(slots=True)
 class Recording:
-    """The events of one step: n allocates the n-th allocation, -n - 1 frees it."""
+    """The events of one step: n makes the n-th allocation, -n - 1 frees it."""
 
     allocations: list[Allocation] = field(default_factory=list)
     events: list[int] = field(default_factory=list)
     places: list[Place] = field(default_factory=list)
     backward_from: int = 0
-    """Number of events before the backward pass began."""
+    """Number of events before the backward pass starts."""
 
 
 class Recorder(TorchDispatchMode):
-    """Sees every operator call below autograd and autocast, and the death of every storage."""
+    """Observes every operator call below autograd and autocast, and the end of every storage."""
 
     def __init__(self, known: Iterable[torch.Tensor], *, scratch: Scratch, replaced: Replaced) -> None:
         super().__init__()
@@ -52,8 +52,8 @@ class Recorder(TorchDispatchMode):
         self.backward = False
         self._scratch_of = scratch
         self._replaced = replaced
-        self._living: dict[int, tuple[Any, int]] = {}
-        # Held, so that no storage made later gets the address of one that a step drops, such as a bias it casts.
+        self._alive: dict[int, tuple[Any, int]] = {}
+        # Kept alive, so that no later storage reuses the address of one that the step drops, such as a cast bias.
         self._held = [tensor.untyped_storage() for tensor in known]
         self._known = {storage._cdata for storage in self._held}
         self._open = True
@@ -61,7 +61,7 @@ class Recorder(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Run the operator and record the storages it created, with what its CUDA kernel needs besides."""
+        """Run the operator and record the storages it creates, plus the scratch memory of its CUDA kernel."""
         del types
         result = self._replaced(func, args)
         if result is None:
@@ -80,28 +80,28 @@ class Recorder(TorchDispatchMode):
         return result
 
     def enter(self, place: Place) -> None:
-        """Say that what follows belongs to another place."""
+        """Set the place that the following events belong to."""
         self.place = place
 
     def enter_backward(self) -> None:
-        """Say that the backward pass begins."""
+        """Mark the start of the backward pass."""
         self.backward = True
         self.recording.backward_from = len(self.recording.events)
 
     def close(self) -> Recording:
-        """Stop recording; what still lives is left unfreed."""
+        """Stop recording; storages that are still alive have no free."""
         self._open = False
         self._order_frees()
         return self.recording
 
     def mark(self, tensor: torch.Tensor, *marks: str) -> None:
-        """Note the use of a tensor that the step created."""
-        found = self._living.get(tensor.untyped_storage()._cdata)
+        """Record the use of a tensor that the step created."""
+        found = self._alive.get(tensor.untyped_storage()._cdata)
         if found is not None:
             self.recording.allocations[found[1]].marks.update(marks)
 
     def _order_frees(self) -> None:
-        """Sort frees that follow each other: autocast drops its cached weights in the order of their addresses."""
+        """Sort consecutive frees, since autocast drops its cached weights in the order of their addresses."""
         events, places = self.recording.events, self.recording.places
         start = 0
         for position in range(1, len(events) + 1):
@@ -129,13 +129,13 @@ class Recorder(TorchDispatchMode):
     def _allocated(self, tensor: torch.Tensor, func: Any) -> None:
         storage = tensor.untyped_storage()
         key = storage._cdata
-        if key in self._living or key in self._known:
+        if key in self._alive or key in self._known:
             return
         number = self._new(func, storage.nbytes(), tuple(tensor.shape))
 
-        def gone(_: Any, key: int = key, number: int = number) -> None:
-            self._living.pop(key, None)
+        def record_free(_: Any, key: int = key, number: int = number) -> None:
+            self._alive.pop(key, None)
             if self._open:
                 self._event(-number - 1)
 
-        self._living[key] = (weakref.ref(storage, gone), number)
+        self._alive[key] = (weakref.ref(storage, record_free), number)

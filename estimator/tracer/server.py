@@ -13,7 +13,7 @@ torch.set_num_threads(1)
 
 
 def answer(request: str, progress: Callable[[str], None]) -> dict[str, Any]:
-    """Return the tape of a recipe as JSON text, or the sentence that says why there is none."""
+    """Return the tape of a recipe as JSON text, or the message that says why there is none."""
     try:
         return {"tape": trace(Recipe.from_json(request), progress).to_json()}
     except LorafitError as error:

@@ -1,4 +1,4 @@
-"""One training step as LoRAFit's trainer runs it, on fake tensors, recorded."""
+"""Records one training step, as LoRAFit's trainer runs it, on fake tensors."""
 
 import contextlib
 import functools
@@ -30,9 +30,9 @@ class Batch:
     size: int
     """Sequences."""
     length: int
-    """Tokens of each."""
+    """Tokens per sequence."""
     masked: bool
-    """Whether a padding mask comes along."""
+    """Whether there is a padding mask."""
 
 
 def recorded_step(
@@ -41,10 +41,10 @@ def recorded_step(
     """Return what one forward and backward pass of a model on fake tensors allocates and frees.
 
     Args:
-        traced: The model that the trainer builds, its tensors fake.
+        traced: The model that the trainer builds, on fake tensors.
         batch: The shape of the input.
         plan: Decides autocast and loss.
-        conditions: The loop around it; ``attention_kernel`` is decided here.
+        conditions: The conditions of the step; ``attention_kernel`` must be decided already.
         mode: The mode that the model's tensors belong to.
     """
     model = traced.module
@@ -67,7 +67,7 @@ def recorded_step(
 
 
 def _forward(model: nn.Module, batch: Batch, plan: FinetunePlan) -> tuple[torch.Tensor, Any]:
-    """Run the forward pass and the loss; return the loss and what a caller could hold on to."""
+    """Run the forward pass and the loss; return the loss and the outputs that a caller could keep."""
     input_ids = torch.zeros(batch.size, batch.length, dtype=torch.long)
     labels = torch.zeros(batch.size, batch.length, dtype=torch.long)
     attention_mask = torch.ones(batch.size, batch.length, dtype=torch.long)
@@ -88,7 +88,7 @@ def _forward(model: nn.Module, batch: Batch, plan: FinetunePlan) -> tuple[torch.
 
 
 def _backward(loss: torch.Tensor) -> None:
-    """Run the backward pass; ``Tensor.backward`` would suspend the modes in which checkpointing has to recompute."""
+    """Run the backward pass; ``Tensor.backward`` would suspend the modes that checkpointing needs to recompute."""
     _engine_run_backward((loss,), (torch.ones_like(loss),), *_PLAIN, (), allow_unreachable=True, accumulate_grad=True)
 
 
@@ -99,7 +99,7 @@ def _autocast(plan: FinetunePlan) -> contextlib.AbstractContextManager[Any]:
 
 
 def _tensors(model: nn.Module) -> Iterator[torch.Tensor]:
-    """Yield everything that lies in memory before the step."""
+    """Yield every tensor that is in memory before the step."""
     yield from model.parameters()
     yield from model.buffers()
     for module in model.modules():
@@ -108,7 +108,7 @@ def _tensors(model: nn.Module) -> Iterator[torch.Tensor]:
 
 @contextlib.contextmanager
 def _marked_layers(layers: nn.ModuleList, recorder: Recorder) -> Iterator[None]:
-    """Tell the recorder which layer runs, forward and backward, for the time of the block."""
+    """Within the context, tell the recorder which layer runs, forward and backward."""
     marks = _LayerMarks(recorder, last=len(layers) - 1)
     handles = [register_module_forward_pre_hook(marks.follows)]
     for number, layer in enumerate(layers):
@@ -122,7 +122,7 @@ def _marked_layers(layers: nn.ModuleList, recorder: Recorder) -> Iterator[None]:
 
 
 class _LayerMarks:
-    """Hooks that say where in the step it is."""
+    """Hooks that tell the recorder where the step is."""
 
     def __init__(self, recorder: Recorder, *, last: int) -> None:
         self._recorder = recorder
@@ -130,7 +130,7 @@ class _LayerMarks:
         self._done = False
 
     def starts(self, number: int, *_: Any) -> None:
-        """Note that a layer's forward pass starts, in the backward pass as recomputation."""
+        """Note that a layer's forward pass starts, or its recomputation in the backward pass."""
         self._recorder.enter(("B" if self._recorder.backward else "F", number))
 
     def ends(self, number: int, _module: nn.Module, _inputs: Any, output: Any) -> None:
@@ -143,7 +143,7 @@ class _LayerMarks:
         self._done = number == self._last
 
     def follows(self, *_: Any) -> None:
-        """Note that the head begins: not when the last layer returns, for its caller then drops its input yet."""
+        """Note that the head starts: after the last layer returns, since its caller still drops the layer's input."""
         if self._done:
             self._recorder.enter(("head", None))
             self._done = False

@@ -1,4 +1,4 @@
-"""Traces one recipe: the step recorded at two sizes, at a third if a size is a sum of terms, fitted to a tape."""
+"""Traces one recipe: records the step at two sizes, at a third if needed, and fits a tape to the recordings."""
 
 import dataclasses
 import json
@@ -21,7 +21,7 @@ from specs import LorafitError, TraceError
 
 Progress = Callable[[str], None]
 
-# Primes, so that no two monomials of batch, length and rank have the same ratio between two of them.
+# Primes, so that no two monomials of batch, length and rank grow by the same ratio between two probes.
 _BATCHES, _LENGTHS, _RANKS = (3, 5, 7), (1031, 1297, 1543), (7, 11, 13)
 _SHORT_LENGTHS = (61, 89, 107)
 
@@ -54,12 +54,12 @@ def trace(recipe: Recipe, progress: Progress) -> Tape:
         raise
     except Exception as error:
         way_out = "Choose a model that transformers trains as a causal language model"
-        raise TraceError(_name(recipe), "its training step cannot be traced", str(error), way_out) from error
-    raise TraceError(_name(recipe), "its sizes are no polynomials of batch and length")
+        raise TraceError(_name(recipe), "training step cannot be traced", str(error), way_out) from error
+    raise TraceError(_name(recipe), "sizes must be polynomials of batch and length")
 
 
 def probes(recipe: Recipe) -> Iterator[Probe]:
-    """Yield the sizes to record at, all of the recipe's regime."""
+    """Yield the sizes to record at, all in the recipe's regime."""
     window = sliding_window(_config(recipe))
     for batch, length, short, rank in zip(_BATCHES, _LENGTHS, _SHORT_LENGTHS, _RANKS, strict=True):
         tokens = length
@@ -74,7 +74,7 @@ def probes(recipe: Recipe) -> Iterator[Probe]:
 
 
 def recorded(recipe: Recipe, probe: Probe, *, every_layer: bool = False) -> tuple[Recording, TracedModel]:
-    """Return one step of a recipe's model at one size, of a few layers or of all."""
+    """Return the recording of one step of a recipe's model at one size, with a few layers or all of them."""
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     plan = dataclasses.replace(recipe.plan, r=probe.rank)
     every_layer = every_layer or differs_by_layer(plan)
@@ -85,7 +85,7 @@ def recorded(recipe: Recipe, probe: Probe, *, every_layer: bool = False) -> tupl
 
 
 def _fitted(seen: list[tuple[Probe, Recording, TracedModel]], facts: dict[str, Any]) -> Tape | None:
-    """Return the tape of what was recorded so far, or None if another size is needed to settle it."""
+    """Return the tape of what was recorded so far, or None if another size is needed to fit it."""
     if len(seen) < 2:
         return None
     points, recordings, models = zip(*seen, strict=True)
@@ -100,7 +100,7 @@ def _fitted(seen: list[tuple[Probe, Recording, TracedModel]], facts: dict[str, A
 
 def _config(recipe: Recipe) -> dict[str, Any]:
     config: dict[str, Any] = json.loads(recipe.config_json)
-    # A token to pad with costs no memory, and an architecture's own default may lie beyond a small vocabulary.
+    # A padding token costs no memory, and the architecture's default may lie outside a small vocabulary.
     return {**config, "pad_token_id": None}
 
 

@@ -59,7 +59,7 @@ def test_bad_input_gets_one_sentence_and_status_two(capsys, arguments, words):
     assert printed.out == ""
 
 
-def test_how_many_cards_it_takes_is_told_and_estimated(capsys):
+def test_the_number_of_cards_needed_is_printed_and_estimated(capsys):
     large = ["--model", "70B", "--method", "full", "--gpu", "A100 80GB", "--autocast", "--gradient-checkpointing"]
     sharded = [*large, "--gpus-needed", "--sharding", "zero3"]
     status, printed = run(capsys, *sharded, "--json")
@@ -72,17 +72,17 @@ def test_how_many_cards_it_takes_is_told_and_estimated(capsys):
     assert offloaded["gpus_needed"] < on_cards["gpus_needed"]
     assert offloaded["host_bytes"] > on_cards["host_bytes"] + 20e9
     _, printed = run(capsys, *large)
-    assert "divided by fsdp" in printed.out
+    assert " with fsdp." in printed.out
 
 
-def test_a_card_that_suffices_is_one(capsys):
+def test_one_card_is_enough_if_the_plan_fits(capsys):
     _, printed = run(capsys, *MODEL, "--autocast", "--json")
     assert json.loads(printed.out)["gpus_needed"] == 1
     _, printed = run(capsys, *MODEL, "--autocast")
-    assert "One GeForce RTX 4090 suffices." in printed.out
+    assert "One GeForce RTX 4090 is enough." in printed.out
 
 
-def test_segments_that_expand_reserve_less(capsys):
+def test_expandable_segments_reserve_less(capsys):
     reserved = []
     for switch in ("--expandable-segments", "--no-expandable-segments"):
         _, printed = run(capsys, *MODEL, "--autocast", "--max-length", "2048", switch, "--json")

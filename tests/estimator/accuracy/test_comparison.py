@@ -26,7 +26,7 @@ def compared():
         pytest.param("used", 25, 0.0210, -0.0580, 0.0885, id="used"),
     ],
 )
-def test_the_errors_over_all_measured_rows_stay_where_they_are(compared, kind, rows, mean, under, over):
+def test_the_errors_over_all_measured_rows_have_not_grown(compared, kind, rows, mean, under, over):
     found = summary(compared, kind)
     assert found.n == rows
     assert found.mean_abs_error <= mean

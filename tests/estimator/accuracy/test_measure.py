@@ -70,7 +70,7 @@ def test_every_configuration_is_read_back_from_its_row():
         (again,) = comparison.rows(text)
         assert again.plan == row.plan
         assert again.measured == {"allocated": 20, "reserved": 30}
-        assert measure.is_there(text, row.plan, row.model, CARD)
+        assert measure.is_measured(text, row.plan, row.model, CARD)
 
 
 def test_a_run_that_ran_out_of_memory_is_a_row_without_figures():
@@ -85,7 +85,7 @@ def test_a_run_that_ran_out_of_memory_is_a_row_without_figures():
 def test_rows_are_appended_under_one_header():
     plan = FinetunePlan.for_method("lora", "m", loss="full")
     first = measure.appended("", measure.row(plan, "m", CARD, FOUND))
-    assert not measure.is_there(first, plan, "other", CARD)
+    assert not measure.is_measured(first, plan, "other", CARD)
     assert len(rows_of(measure.appended(first, measure.row(plan, "other", CARD, FOUND)))) == 2
 
 

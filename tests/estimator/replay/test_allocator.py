@@ -51,13 +51,13 @@ def test_the_smallest_block_that_fits_is_taken():
     assert peak_mib((0, 100), (1, 50), (0, -100), (1, -50), (2, 40), (3, 100)) == 150
 
 
-def test_a_rest_of_a_mebibyte_stays_with_its_block():
-    assert replayed((0, 593.5)).rest_bytes == MIB // 2
+def test_a_remainder_of_a_mebibyte_stays_with_its_block():
+    assert replayed((0, 593.5)).slack_bytes == MIB // 2
 
 
-def test_rests_are_those_at_the_mark():
+def test_slack_is_that_at_the_mark():
     events = (0, 593.5), (0, -593.5)
-    assert [replayed(*events, mark=mark).rest_bytes for mark in (0, 1, 2)] == [0, MIB // 2, 0]
+    assert [replayed(*events, mark=mark).slack_bytes for mark in (0, 1, 2)] == [0, MIB // 2, 0]
 
 
 def test_neighbours_merge_when_freed():
@@ -66,11 +66,11 @@ def test_neighbours_merge_when_freed():
     assert peak_mib(*fives, *freed, (0, 20)) == 20
 
 
-def test_free_segments_go_back_before_the_card_is_full():
+def test_free_segments_are_returned_before_the_card_is_full():
     assert peak_mib((0, 100), (0, -100), (0, 120), limit_mib=150) == 120
 
 
-def test_emptying_the_cache_gives_free_segments_back():
+def test_emptying_the_cache_returns_free_segments():
     assert peak_mib((0, 100), (1, 30), (0, -100), (EMPTY_CACHE, 0), (0, 110)) == 140
 
 
@@ -78,7 +78,7 @@ def test_emptying_the_cache_keeps_segments_in_use():
     assert peak_mib((0, 100), (0, -100), (1, 30), (EMPTY_CACHE, 0), (0, 110)) == 210
 
 
-def test_small_and_large_requests_are_kept_apart():
+def test_small_and_large_requests_are_kept_separate():
     assert peak_mib((0, 1), (1, 1), (2, 1), (3, 30)) == 34
 
 
@@ -103,11 +103,11 @@ def test_an_expandable_segment_grows_page_by_page(events, expected_mib):
     assert peak_mib(*events, expandable=True) == expected_mib
 
 
-def test_an_expandable_segment_leaves_no_rests():
-    assert replayed((0, 593.5), expandable=True).rest_bytes == 0
+def test_an_expandable_segment_leaves_no_slack():
+    assert replayed((0, 593.5), expandable=True).slack_bytes == 0
 
 
-def test_an_expandable_segment_gives_pages_back_before_the_card_is_full():
+def test_an_expandable_segment_returns_pages_before_the_card_is_full():
     assert peak_mib((0, 60), (1, 60), (0, -60), (2, 80), limit_mib=150, expandable=True) == 140
 
 

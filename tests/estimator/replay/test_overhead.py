@@ -39,7 +39,7 @@ def test_every_card_has_a_context_with_a_source(name):
     assert found.source
 
 
-def test_a_processor_has_neither_context_nor_workspace():
+def test_a_cpu_has_neither_context_nor_workspace():
     processor = GpuSpec(name="CPU", backend="cpu", memory_bytes=GIB, usable_bytes=GIB)
     assert (context_bytes(processor), cublas_workspace_bytes(processor)) == (0, 0)
 

@@ -17,7 +17,7 @@ STRATEGIES = ("ddp", "zero1", "zero2", "zero3", "fsdp")
 
 
 def whole(num_params=SEVEN_AND_A_HALF, layers=32):
-    """A model trained whole in 16 bit with Adam, of layers alone."""
+    """A model fully trained in 16-bit with Adam, made only of layers."""
     return Replica(
         frozen={},
         trained={"weights": num_params},
@@ -58,17 +58,17 @@ def test_data_parallelism_keeps_the_gradients_twice():
     assert ddp.num_bytes - alone.num_bytes == 2 * SEVEN_AND_A_HALF + NCCL_BYTES
 
 
-def test_fsdp_holds_its_part_two_layers_and_their_gradients():
+def test_fsdp_holds_its_shard_two_layers_and_their_gradients():
     layer = SEVEN_AND_A_HALF // 32
     held = share(whole(), several("fsdp"))
-    assert held.components["weights"] == 4 * SEVEN_AND_A_HALF / 64  # trained weights are raised to 32 bit
+    assert held.components["weights"] == 4 * SEVEN_AND_A_HALF / 64  # trained weights are upcast to 32-bit
     assert held.components["gradients"] == 4 * SEVEN_AND_A_HALF / 64
     assert held.components["optimizer_states"] == 8 * SEVEN_AND_A_HALF / 64
     assert held.components["workspace"] == 2 * 2 * layer + 2 * 2 * layer
 
 
 @given(st.sampled_from(STRATEGIES[1:]), st.integers(2, 5000), st.integers(1, 100))
-def test_more_gpus_never_hold_more_each(sharding, num_gpus, more):
+def test_with_more_gpus_each_never_holds_more(sharding, num_gpus, more):
     fewer = share(whole(), several(sharding, num_gpus))
     greater = share(whole(), several(sharding, num_gpus + more))
     assert greater.num_bytes <= fewer.num_bytes
@@ -85,7 +85,7 @@ def test_each_stage_of_zero_holds_no_more_than_the_one_before(num_gpus):
 @pytest.mark.parametrize(
     ("sharding", "offload"), [("zero1", "optimizer"), ("zero2", "optimizer"), ("zero3", "all"), ("fsdp", "all")]
 )
-def test_what_is_offloaded_leaves_the_gpu_and_lies_in_ram(sharding, offload):
+def test_offloading_moves_bytes_from_the_gpu_to_ram(sharding, offload):
     kept, moved = share(whole(), several(sharding, 8)), share(whole(), several(sharding, 8, offload=offload))
     assert moved.components["optimizer_states"] == 0
     assert moved.host_bytes >= kept.components["optimizer_states"]
@@ -116,7 +116,7 @@ def test_the_replica_of_a_traced_model_has_all_of_its_tensors(method):
     assert bool(found.whole.get("weights", 0) > 1e6) == (method == "qlora")
 
 
-def test_weights_in_floating_storage_are_divided_and_integers_are_not():
+def test_weights_in_floating_point_storage_are_sharded_and_integers_are_not():
     model = models.find("HuggingFaceTB/SmolLM2-135M")
     packed = FinetunePlan.for_method("qlora", model.name, num_gpus=8, sharding="fsdp", bf16=True)
     floating = dataclasses.replace(packed, bnb_4bit_quant_storage="bfloat16")
@@ -143,7 +143,7 @@ def test_the_parts_of_an_estimate_become_those_of_one_gpu():
     assert parts["overhead"] == 5 + NCCL_BYTES
 
 
-def test_so_many_gpus_are_needed():
+def test_the_number_of_gpus_needed_is():
     card = gpus.find("H100 SXM5 80 GB").usable_bytes
     llama = whole(405_853_388_800, layers=126)
 
@@ -153,7 +153,7 @@ def test_so_many_gpus_are_needed():
         return share(llama, several("fsdp", num_gpus)).num_bytes
 
     needed = gpus_needed(on_each, card)
-    # 16 bytes a parameter divided, and two layers of 3.2 billion parameters with their gradients gathered in 16 bit.
+    # 16 bytes per parameter, sharded, and two layers of 3.2 billion parameters with their gradients gathered in 16-bit.
     assert needed == 111
     assert on_each(needed) <= card < on_each(needed - 1)
     assert gpus_needed(on_each, 10 * GIB) is None
@@ -161,7 +161,7 @@ def test_so_many_gpus_are_needed():
 
 
 @given(st.integers(1, 10**9), st.integers(1, 10**6))
-def test_the_number_needed_is_the_smallest_that_fits(total, usable):
+def test_the_number_of_gpus_needed_is_the_smallest_that_fits(total, usable):
     needed = gpus_needed(lambda n: -(-total // n), usable)
     assert (needed is None) == (-(-total // 16_384) > usable)
     if needed is not None:
@@ -195,7 +195,7 @@ def test_the_estimate_of_one_of_several_gpus_sums_to_what_it_uses(sharding):
         pytest.param("full", "ddp", None, id="plain data parallelism divides nothing"),
     ],
 )
-def test_a_model_needs_so_many_cards(method, sharding, needed):
+def test_the_number_of_cards_that_a_model_needs_is(method, sharding, needed):
     model, card = models.find("HuggingFaceTB/SmolLM2-135M"), gpus.of_memory(2.2)
     num_gpus = 1 if sharding == "none" else 2
     plan = FinetunePlan.for_method(method, model.name, num_gpus=num_gpus, sharding=sharding)

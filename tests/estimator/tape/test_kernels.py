@@ -55,11 +55,11 @@ def test_the_kernel_follows_from_card_dtype_grouping_mask_and_head(model, card, 
     assert choice.kernel == kernel, choice.reason
 
 
-def test_without_a_card_every_kernel_is_there():
+def test_without_a_card_every_kernel_is_available():
     assert kernel_choice(models.find(GROUPED), plan(), None, masked=False).kernel == "flash"
 
 
-def test_a_silent_fall_back_is_a_warning_with_its_bytes_and_a_way_out():
+def test_a_silent_fallback_brings_a_warning_with_its_bytes_and_a_way_out():
     model, t4 = models.find(GROUPED), gpus.find("T4")
     half = plan(dtype="float16", max_length=2048)
     text = fallback_warning(kernel_choice(model, half, t4, masked=False), model, half)
@@ -80,7 +80,7 @@ def test_float16_is_the_way_out_of_bfloat16_on_an_old_card():
 
 
 @given(st.sampled_from(models.names()), st.sampled_from(gpus.names()), st.booleans(), st.booleans())
-def test_every_model_on_every_card_has_a_kernel_and_a_math_kernel_a_way_out(model, card, masked, autocast):
+def test_every_model_on_every_card_has_a_kernel_and_every_math_kernel_has_a_way_out(model, card, masked, autocast):
     spec = models.find(model)
     choice = kernel_choice(spec, plan(bf16=autocast), gpus.find(card), masked=masked)
     assert choice.reason
@@ -89,7 +89,7 @@ def test_every_model_on_every_card_has_a_kernel_and_a_math_kernel_a_way_out(mode
     assert choice.tape_kernel != "cudnn"
 
 
-def test_the_architectures_without_sdpa_are_those_of_the_installed_transformers():
+def test_the_architectures_without_sdpa_match_the_installed_transformers():
     without = {
         name
         for name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES

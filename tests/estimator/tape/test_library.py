@@ -60,7 +60,7 @@ def test_a_tape_is_traced_once_and_then_read(cache):
     assert Tape.from_json(gzip.decompress(file.read_bytes()).decode()).num_params == first.num_params
 
 
-def test_a_killed_tracer_is_started_again(tracer):
+def test_a_killed_tracer_is_restarted(tracer):
     tracer.ask(wanted(), silent)
     first = tracer.pid
     os.kill(first, signal.SIGKILL)
@@ -109,7 +109,7 @@ def test_several_sessions_share_one_tracer(tracer):
         ),
     ],
 )
-def test_what_cannot_be_traced_says_why_in_one_sentence(tracer, spec, values, kind, words):
+def test_a_model_that_cannot_be_traced_is_refused_in_one_sentence(tracer, spec, values, kind, words):
     broken = ModelSpec.from_config(spec, name="broken")
     asked = recipe(broken, FinetunePlan.for_method("lora", "x", **values), Conditions())
     with pytest.raises(kind, match=words) as caught:
@@ -118,7 +118,7 @@ def test_what_cannot_be_traced_says_why_in_one_sentence(tracer, spec, values, ki
     assert str(caught.value).endswith(".")
 
 
-def test_the_tracer_ends_with_the_process_that_asked():
+def test_the_tracer_ends_with_its_parent_process():
     code = (
         "from estimator.tape import tracer_process\n"
         "from tests.estimator.tape.test_library import wanted\n"
@@ -145,7 +145,7 @@ def test_the_library_loads_no_torch():
     assert done.stdout.strip() == "[]"
 
 
-def test_the_catalogs_models_are_recipes():
+def test_every_model_of_the_catalog_has_a_recipe():
     keys = {
         recipe(models.find(name), FinetunePlan.for_method("lora", name), Conditions()).key for name in models.names()
     }

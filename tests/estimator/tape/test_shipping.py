@@ -28,7 +28,7 @@ def content(archive, name):
 
 
 @pytest.mark.slow
-def test_what_is_shipped_is_what_the_catalog_and_the_measured_rows_need():
+def test_the_shipped_tapes_are_those_that_the_catalog_and_the_measured_rows_need():
     needed = defaultdict(set)
     main = (one for name in models.names() for one in shipping.main_recipes(models.find(name)))
     for wanted in (*measured_recipes(), *main):
@@ -50,7 +50,7 @@ def test_shipped_tapes_were_traced_with_the_libraries_of_the_requirements():
     ("model", "method"),
     [
         pytest.param("google/gemma-2b", "lora", id="LoRA"),
-        pytest.param("meta-llama/Llama-3.2-1B", "lora-8bit", id="8 bit"),
+        pytest.param("meta-llama/Llama-3.2-1B", "lora-8bit", id="8-bit"),
     ],
 )
 def test_a_shipped_tape_is_what_the_tracer_makes(model, method):

@@ -20,8 +20,8 @@ ADAPTERS = [
     pytest.param("llama", {"method": "lora", "rank_pattern": {r"layers\.1\..*q_proj": 9, "up_proj": 2}}, id="ranks"),
     pytest.param("llama", {"method": "lora", "rank_pattern": {"mlp.up_proj": 2}}, id="ranks of all layers"),
     pytest.param("gpt2 with Conv1D", {"method": "adalora", "init_r": 9, "loss": "full"}, id="AdaLoRA, whole loss"),
-    pytest.param("llama", {"method": "adalora", "gradient_checkpointing": True} | FOUR_BIT, id="AdaLoRA over 4 bit"),
-    pytest.param("llama", {"method": "ia3", "bf16": True} | EIGHT_BIT, id="IA3 over 8 bit"),
+    pytest.param("llama", {"method": "adalora", "gradient_checkpointing": True} | FOUR_BIT, id="AdaLoRA on 4-bit"),
+    pytest.param("llama", {"method": "ia3", "bf16": True} | EIGHT_BIT, id="IA3 on 8-bit"),
     pytest.param("gemma2 with soft caps", {"method": "prompt-tuning", "num_virtual_tokens": 33}, id="prompt tuning"),
     pytest.param(
         "llama",
@@ -69,7 +69,7 @@ def test_a_tape_of_any_adapter_equals_a_full_trace_and_pefts_own_count(name, val
         pytest.param({"method": "lora"}, {"alpha_pattern": {"q_proj": 4}, "init_r": 4, "target_r": 2}, id="scales"),
     ],
 )
-def test_what_means_nothing_to_a_method_asks_for_no_new_tape(values, others):
+def test_a_field_that_a_method_ignores_needs_no_new_tape(values, others):
     keys = {recipe(model("llama"), plan_of(values | more), Conditions()).key for more in ({}, others)}
     assert len(keys) == 1
 
@@ -83,14 +83,14 @@ def test_what_means_nothing_to_a_method_asks_for_no_new_tape(values, others):
         pytest.param({"method": "lora"}, {"rank_pattern": {"q_proj": 4}}, id="ranks by module"),
     ],
 )
-def test_what_shapes_the_step_asks_for_a_tape_of_its_own(values, others):
+def test_a_field_that_shapes_the_step_needs_its_own_tape(values, others):
     keys = {recipe(model("llama"), plan_of(values | more), Conditions()).key for more in ({}, others)}
     assert len(keys) == 2
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_adalora_holds_three_tensors_of_importance_for_each_weight_it_trains():
+def test_adalora_keeps_three_importance_tensors_for_each_weight_it_trains():
     plan = plan_of({"method": "adalora"})
     tape = trace(recipe(model("llama"), plan, Conditions()), lambda _: None)
     trained = sum(entry.elements(plan.r) * entry.count for entry in tape.residents if entry.trainable)

@@ -1,4 +1,4 @@
-"""What lies in memory before a step, against really built models."""
+"""What is in memory before a step, compared with real models."""
 
 import logging
 
@@ -39,7 +39,7 @@ def folders(tmp_path_factory):
         pytest.param({"method": "lora", "r": 5}, id="LoRA"),
         pytest.param({"method": "qlora", "r": 32, "adapter_dtype": "bfloat16"}, id="QLoRA"),
         pytest.param({"method": "qlora", "bnb_4bit_use_double_quant": False}, id="single quantization"),
-        pytest.param({"method": "qlora", "prepare_kbit": True}, id="norms in 32 bit"),
+        pytest.param({"method": "qlora", "prepare_kbit": True}, id="norms in 32-bit"),
         pytest.param({"method": "dora"}, id="DoRA"),
     ],
 )

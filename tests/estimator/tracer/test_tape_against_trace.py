@@ -1,4 +1,4 @@
-"""A tape is fitted to a few layers at two sizes; here it meets full traces of every layer at other sizes."""
+"""A tape is fitted to a few layers at two sizes; here it is compared with full traces of every layer at other sizes."""
 
 import dataclasses
 import itertools
@@ -31,7 +31,7 @@ def quiet():
 
 
 def peaks(recording: Recording) -> tuple[int, int]:
-    """Return the peaks of forward and backward pass of a recording, in bytes as the allocator rounds them."""
+    """Return the peaks of the forward and backward pass of a recording, in bytes rounded like the allocator's."""
     sizes = rounded(np.array([allocation.num_bytes for allocation in recording.allocations]))
     events = np.array(recording.events)
     course = np.cumsum(np.where(events >= 0, sizes[events], -sizes[-events - 1]))
@@ -92,7 +92,7 @@ def test_a_replay_equals_a_full_trace_of_unusual_layers(name):
         pytest.param({"method": "dora"}, id="DoRA"),
         pytest.param({"method": "lora-8bit"}, id="8-bit weights"),
         pytest.param({"lora_dropout": 0.1}, id="dropout"),
-        pytest.param({"prepare_kbit": True, "bf16": True}, id="norms and head in 32 bit"),
+        pytest.param({"prepare_kbit": True, "bf16": True}, id="norms and head in 32-bit"),
         pytest.param({"gradient_checkpointing": True, "use_reentrant": True}, id="reentrant checkpointing"),
         pytest.param({"attn_implementation": "eager"}, id="eager attention"),
         pytest.param({"max_length": 1100, "padding": "mask"}, id="a padding mask"),
@@ -126,7 +126,7 @@ def test_a_replay_equals_a_full_trace_in_every_variation(values):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_what_runs_past_the_window_keeps_masks():
+def test_sequences_longer_than_the_window_keep_masks():
     inside, beyond = (
         FinetunePlan.for_method("lora", "small", max_length=length, per_device_train_batch_size=1)
         for length in (400, 2000)
@@ -138,7 +138,7 @@ def test_what_runs_past_the_window_keeps_masks():
     assert [bool(tape.sizes[:, squares].any()) for tape in tapes] == [False, True]
 
 
-def test_no_two_monomials_grow_alike_between_the_probes():
+def test_no_two_monomials_grow_by_the_same_ratio_between_the_probes():
     first, second = (
         Probe(batch=batch, length=length, rank=rank).basis
         for batch, length, rank in itertools.islice(zip(_BATCHES, _LENGTHS, _RANKS, strict=True), 2)
