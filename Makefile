@@ -1,7 +1,7 @@
-# LoRAFit: `make run` sets up and opens the app; `make test` sets up and passes the tests.
+# LoRAFit: `make run` sets up and serves the app; `make test` sets up and runs the tests.
 PYTHON ?= python3
 BIN := .venv/bin
-# Threads of torch that spin while they wait take the time of what runs beside them.
+# Torch threads that spin while they wait slow down everything else that runs.
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: run demo setup setup-test check test accuracy screenshots readme clean

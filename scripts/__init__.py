@@ -1,1 +1,1 @@
-"""Set-up, server start and upkeep: what the Makefile calls."""
+"""What the Makefile calls: set-up, server start and maintenance."""

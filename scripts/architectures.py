@@ -1,6 +1,6 @@
-"""Write assets/architectures.json: what transformers builds for each of its causal language models by default.
+"""Write assets/architectures.json: what transformers builds by default for each of its causal language models.
 
-The catalog never imports torch, so the facts it needs of an architecture are counted once here, on the ``meta``
+The catalog never imports torch, so the facts it needs about an architecture are counted once here, on the ``meta``
 device: ``python -m scripts.architectures``. A test compares the file with the installed transformers.
 """
 
@@ -36,24 +36,24 @@ def model_types() -> tuple[str, ...]:
 
 
 def built(config: PretrainedConfig) -> PreTrainedModel:
-    """Return the causal language model of a configuration without memory for its weights."""
+    """Return the causal language model of a configuration without allocating memory for its weights."""
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(config)
 
 
 def linear_modules(model: PreTrainedModel) -> list[str]:
-    """Return the last names of what an adapter may target: every Linear and Conv1D but output head and routers."""
+    """Return the last name parts that an adapter may target: every Linear and Conv1D except output head and routers."""
     return list(adapters.linear_modules(model))
 
 
 def expert_parameters(model: PreTrainedModel) -> list[str]:
-    """Return the names of 3-D parameters that hold the experts of a layer, such as ``experts.down_proj``."""
+    """Return the names of 3-D parameters that hold all experts of a layer, such as ``experts.down_proj``."""
     fused = (name.split(".")[-2:] for name, weight in model.named_parameters() if weight.ndim == 3)
     return list(dict.fromkeys(".".join(tail) for tail in fused if "expert" in tail[0]))
 
 
 def default_model(model_type: str) -> PreTrainedModel | None:
-    """Return the model of a type's default configuration; None where that builds none, or one with several towers."""
+    """Return the model of a type's default configuration; None if it builds no model, or one with several towers."""
     for filled in _FILLED:
         try:
             config = CONFIG_MAPPING[model_type](**filled)
@@ -66,7 +66,7 @@ def default_model(model_type: str) -> PreTrainedModel | None:
 
 
 def architecture(model_type: str) -> dict[str, Any]:
-    """Return the facts of one model_type; empty where its default configuration builds no model."""
+    """Return the facts of one model_type; empty if its default configuration builds no model."""
     model = default_model(model_type)
     if model is None:
         return {"linear_modules": [], "expert_parameters": [], "defaults": {}}
@@ -79,7 +79,7 @@ def architecture(model_type: str) -> dict[str, Any]:
 
 
 def as_json(facts: dict[str, dict[str, Any]]) -> str:
-    """Return the file's text: one architecture a line, so that a diff names what a new transformers changed."""
+    """Return the file's text: one architecture per line, so that a diff shows what a new transformers changed."""
     lines = (f"    {json.dumps(name)}: {json.dumps(entry, sort_keys=True)}" for name, entry in sorted(facts.items()))
     source = f"counted on the meta device with transformers {transformers.__version__} by scripts/architectures.py"
     body = ",\n".join(lines)

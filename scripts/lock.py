@@ -1,7 +1,7 @@
 """Write the hashed lists in requirements/ from requirements.txt and requirements-test.txt; needs `pip install uv`.
 
-What is installed is split in four, because one exact version of torch comes in builds with different needs: base (every
-machine), torch (the wheel of any build), cuda (only where that wheel asks for it) and test.
+The packages are split into four lists, because one version of torch comes in builds with different requirements: base
+(every machine), torch (the wheel of any build), cuda (only if that wheel requires it) and test.
 """
 
 import re
@@ -26,12 +26,12 @@ def entries(*sources: str) -> dict[str, str]:
 
 
 def write(name: str, title: str, blocks: list[str]) -> None:
-    """Write one list with a line that says what it is."""
+    """Write one list, with a first line that says what it is."""
     (FOLDER / name).write_text(f"# {title}; written by scripts/lock.py.\n" + "\n".join(blocks) + "\n")
 
 
 def main() -> str | None:
-    """Resolve both requirement files and write the lists; return what is wrong, if anything."""
+    """Resolve both requirement files and write the lists; return an error message, or None."""
     app = entries("requirements.txt")
     tests = entries("requirements.txt", "requirements-test.txt")
     torch = app.pop("torch") + f" \\\n    --hash=sha256:{TORCH_CPU_SHA256}"
@@ -40,7 +40,7 @@ def main() -> str | None:
     extra = {name: block for name, block in tests.items() if name not in app and name != "torch"}
     moved = [name for name, block in app.items() if tests.get(name) != block]
     if moved:
-        return f"The tests need other versions of {', '.join(moved)} than the app: change a pin."
+        return f"The tests need different versions of {', '.join(moved)} from the app: change a pin."
     write("base.txt", "What LoRAFit needs on every machine", list(base.values()))
     write("torch.txt", "PyTorch, any build of the one version", [torch])
     write("cuda.txt", "What PyTorch's CUDA build needs on Linux", list(cuda.values()))

@@ -1,4 +1,4 @@
-"""Takes the pictures of the README: every page in light and dark and on a phone, into docs/screenshots."""
+"""Takes the screenshots for the README: every page in light, in dark and on a phone, into docs/screenshots."""
 
 import os
 import socket
@@ -40,9 +40,9 @@ VIEWS = {
 
 
 def main() -> int:
-    """Serve the app on the runs of this machine, take every picture, and return the exit status."""
+    """Serve the app with the runs of this machine, take every screenshot, and return the exit status."""
     if not Path(CHROMIUM).exists():
-        print(f"Chromium: is needed at {CHROMIUM}. Set CHROMIUM to where it is.", file=sys.stderr)
+        print(f"Chromium: must be installed, got none at {CHROMIUM}. Set CHROMIUM to its path.", file=sys.stderr)
         return 2
     FOLDER.mkdir(parents=True, exist_ok=True)
     pages = dict(PAGES)
@@ -59,7 +59,7 @@ def main() -> int:
 
 
 def take(browser: Browser, url: str, target: Path, view: str) -> Path:
-    """Write the picture of one page in one view and return its path."""
+    """Write the screenshot of one page in one view and return its path."""
     width, height, scheme = VIEWS[view]
     context = browser.new_context(
         viewport={"width": width, "height": height}, color_scheme="dark" if scheme == "dark" else "light"

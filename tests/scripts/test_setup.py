@@ -33,22 +33,22 @@ def test_the_hashed_lists_hold_the_pins_that_people_read() -> None:
         assert {package: hashed[package.replace("_", "-")] for package, _ in pins} == dict(pins)
 
 
-def test_the_demo_model_has_one_hash() -> None:
+def test_the_demo_model_has_a_single_hash() -> None:
     assert demo_model.WHEEL_SHA256 in (setup.LISTS / "demo-model.txt").read_text()
 
 
-def test_chromium_missing_is_an_error_in_ci_and_a_visible_line_elsewhere(
+def test_missing_chromium_is_an_error_in_ci_and_a_printed_line_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("CI", "true")
     with pytest.raises(setup.SetupError, match="Chromium"):
-        setup.chromium()
+        setup.install_chromium()
     monkeypatch.setenv("CI", "false")
-    setup.chromium()
+    setup.install_chromium()
     assert "SKIPPED" in capsys.readouterr().out
 
 
-def test_what_pip_says_went_wrong_is_told_in_one_line() -> None:
+def test_the_error_that_pip_reports_is_printed_in_one_line() -> None:
     result = subprocess.CompletedProcess([], 1, "", "WARNING: slow\nERROR: No matching distribution found for x==1\n")
     assert setup.last_error(result) == "No matching distribution found for x==1"
