@@ -165,11 +165,11 @@ def _adjusted(situation: Situation, advice: Advice, fit: Fit) -> Advice:
 def _cause(situation: Situation, advice: Advice, fit: Fit) -> str:
     """Return the sentence that says why the search chose another value than the rule."""
     value, memory = getattr(fit.plan, advice.field), situation.phrase("memory")
-    free = f"{fit.headroom:.0%} of {memory}"
+    result = f"{fit.headroom:.0%} of {memory} is left free" if fit.fits else f"the plan still exceeds {memory}"
     if advice.field == "gradient_checkpointing":
         kept = "memory is short, so activations are recomputed" if value else "activations are kept, which is faster"
-        return f"Here {kept}; {free} is left free."
-    return f"Here {spelled(value)} instead of {spelled(advice.value)}, so that {free} is left free."
+        return f"Here {kept}; {result}."
+    return f"Here {spelled(value)} instead of {spelled(advice.value)} to save memory; {result}."
 
 
 def _widened(advice: Advice, value: Any) -> tuple[Any, ...]:

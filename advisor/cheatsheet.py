@@ -86,7 +86,7 @@ def verdict(situation: Situation, recommendation: Recommendation) -> str:
     if not recommendation.fits:
         helps = next((lever for lever in recommendation.levers if lever.fits), None)
         way_out = f"{helps.text.partition(': ')[0]} would fit" if helps else "no smaller plan was found"
-        return f"Does not fit: {label} needs {used} of {memory}; {way_out}."
+        return f"Does not fit: {label} needs {used}, with {memory} available; {way_out}."
     return f"{label} fits: {used} of {memory}, {recommendation.headroom:.0%} left free."
 
 

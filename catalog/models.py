@@ -48,7 +48,7 @@ def find(text: str) -> ModelSpec:
     matching = _matching(wanted)
     if matching is not None:
         return shipped(matching)
-    raise CatalogError("model", f"is not in the catalog, nor a file or a size{nearest(wanted)}", wanted, _WAY_OUT)
+    raise CatalogError("model", f"is not in the catalog, and not a file or a size{nearest(wanted)}", wanted, _WAY_OUT)
 
 
 @functools.cache

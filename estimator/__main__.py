@@ -225,8 +225,8 @@ def _text(file: Path) -> str:
 
 def _model_beside(file: Path, name: str) -> ModelSpec:
     """Return the model of a measured row: a configuration next to the file, or a name from the catalog."""
-    beside = file.parent / name
-    return models.find(str(beside) if beside.is_file() else name)
+    neighbour = file.parent / name
+    return models.find(str(neighbour) if neighbour.is_file() else name)
 
 
 def _measure(arguments: Sequence[str]) -> None:

@@ -100,8 +100,8 @@ def estimate(
         gpu: The device.
         circumstances: How PyTorch reserves and transformers loads; None means as in LoRAFit's trainer.
     """
-    divided = plan.sharding not in {"none", "ddp"}
-    replay = Replay(tape, plan, with_unlimited_memory(gpu) if divided else gpu, circumstances or Circumstances())
+    sharded = plan.sharding not in {"none", "ddp"}
+    replay = Replay(tape, plan, with_unlimited_memory(gpu) if sharded else gpu, circumstances or Circumstances())
     phases = replay.phases()
     peak = max(phases.values())
     reserved = peak + unpacked_bytes(tape, plan) if gpu.is_cpu else max(replay.reservation.reserved_bytes, peak)
@@ -171,7 +171,10 @@ def _for_one_of_several(alone: MemoryEstimate, tape: Tape, plan: FinetunePlan, g
         components=components,
         verdict=verdict(used, gpu.usable_bytes),
         warnings=(*alone.warnings, *_sharding_warnings(plan)),
-        assumptions=(*alone.assumptions, f"Each of {plan.num_gpus:,} devices under {plan.sharding}."),
+        assumptions=(
+            *alone.assumptions,
+            f"The figures are for each of {plan.num_gpus:,} devices under {plan.sharding}.",
+        ),
         course=lambda: tuple(_on_each(moment, model, held) for moment in alone.timeline),
     )
 

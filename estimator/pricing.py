@@ -40,8 +40,8 @@ def price(
     """
     found = estimate(tape_for(model, plan, progress=progress, gpu=gpu), plan, gpu, circumstances)
     choice = kernel_choice(model, plan, gpu, masked=is_masked(plan))
-    told = (fallback_warning(choice, model, plan), _length_warning(model, plan))
-    return replace(found, warnings=(*found.warnings, *(text for text in told if text is not None)))
+    added = (fallback_warning(choice, model, plan), _length_warning(model, plan))
+    return replace(found, warnings=(*found.warnings, *(text for text in added if text is not None)))
 
 
 def least_used_bytes(model: ModelSpec, plan: FinetunePlan, gpu: GpuSpec, *, progress: Progress | None = None) -> int:

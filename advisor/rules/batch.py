@@ -178,7 +178,7 @@ def sharding(situation: Situation, plan: FinetunePlan) -> Advice:
     why = {
         "none": "nothing to shard.",
         "ddp": "each has the whole model and its own batch, which is fastest.",
-        "fsdp": "one alone cannot hold the model, so its weights are sharded over all.",
+        "fsdp": "a single one cannot hold the model, so its weights are sharded over all.",
     }
     return Advice(
         field="sharding",

@@ -80,7 +80,7 @@ def r(situation: Situation, _plan: FinetunePlan) -> Advice:
     least, most = row(situation).r
     value = min(most, max(least, TASK_RANKS[situation.task][0]))
     value = {"small": least, "large": most, "ordinary": value}[_data(situation)]
-    why = f"r {least}-{most}, {situation.phrase('task')} with {_data(situation)} data gives {value}"
+    why = f"r {least}-{most}, and {value} for {situation.phrase('task')} with {_data(situation)} data"
     return _advice(situation, "r", value, (least, most), why)
 
 
@@ -105,7 +105,7 @@ def learning_rate(situation: Situation, _plan: FinetunePlan) -> Advice:
     low, high = row(situation).learning_rate
     ordinary = min(high, max(low, STARTER_RECIPE["learning_rate"]))
     value = {"small": low, "large": high, "ordinary": ordinary}[_data(situation)]
-    why = f"learning rate {low:g} to {high:g}, {_data(situation)} data get {value:g}"
+    why = f"learning rate {low:g} to {high:g}, and {value:g} for {_data(situation)} data"
     return _advice(situation, "learning_rate", value, (low, high), why)
 
 

@@ -41,7 +41,7 @@ RATES: Mapping[str, Rate] = {
         source=sources.PEFT_BENCHMARK.at("prefixtuning/llama-3.2-3B-lr_0.005_zero_init and -lr_0.001"),
     ),
 }
-"""Methods that decide their learning rate alone, for any model and task."""
+"""Methods with their own learning rate, the same for any model and task."""
 
 
 def within_method(rule: Rule) -> Rule:

@@ -98,7 +98,9 @@ def fp16(situation: Situation, plan: FinetunePlan) -> Advice:
     value = not plan.bf16 and not situation.gpu.is_cpu
     reason = "computes in bfloat16, which needs no loss scaling." if plan.bf16 else "computes in float32."
     if value:
-        reason = "has no bfloat16 units: float16 with loss scaling; about 1 in 5 such 7B runs failed: watch the loss."
+        reason = (
+            "has no bfloat16 units, so float16 with loss scaling; about 1 in 5 such 7B runs failed: watch the loss."
+        )
     return Advice(
         field="fp16",
         value=value,

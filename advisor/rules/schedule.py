@@ -48,7 +48,7 @@ def optim(situation: Situation, plan: FinetunePlan) -> Advice:
         field="optim",
         value=value,
         range=acceptable,
-        reason=f"Optimizer of a {plan.method} run with goal {situation.phrase('goal')} on {situation.gpu.name}: {why}.",
+        reason=f"For method {plan.method} with goal {situation.phrase('goal')} on {situation.gpu.name}: {why}.",
         source=source,
     )
 
@@ -146,7 +146,7 @@ def max_grad_norm(_situation: Situation, plan: FinetunePlan) -> Advice:
         field="max_grad_norm",
         value=1.0,
         range=(0.3, 1.0),
-        reason=f"1.0 catches spikes in a {plan.method} run; QLoRA used 0.3.",
+        reason=f"With method {plan.method}, 1.0 catches spikes; QLoRA used 0.3.",
         source=sources.TRANSFORMERS.at("max_grad_norm; qlora.py 0.3"),
     )
 

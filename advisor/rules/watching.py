@@ -28,7 +28,7 @@ def load_best_model_at_end(_situation: Situation, plan: FinetunePlan) -> Advice:
         value=value,
         range=(True, False) if value else (False,),
         reason=f"eval_split {plan.eval_split:g}: "
-        + ("the evaluation loss tells which weights are best." if value else "without evaluations, nobody knows."),
+        + ("the evaluation loss tells which weights are best." if value else "there are no evaluations to compare."),
         source=sources.TRANSFORMERS.at("load_best_model_at_end"),
         confidence=Confidence.HIGH,
     )
@@ -40,7 +40,7 @@ def early_stopping_patience(_situation: Situation, plan: FinetunePlan) -> Advice
         field="early_stopping_patience",
         value=None,
         range=(1, 10),
-        reason=f"{plan.num_train_epochs:g} epochs are short, and the learning rate falls until their end.",
+        reason=f"A run with num_train_epochs {plan.num_train_epochs:g} is short, and the rate falls until its end.",
         source=sources.TRANSFORMERS.at("EarlyStoppingCallback"),
         confidence=Confidence.LOW,
     )

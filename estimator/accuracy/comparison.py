@@ -266,7 +266,7 @@ def _conditions(entry: Mapping[str, str]) -> Conditions:
 
 
 def _has_liger_loss(entry: Mapping[str, str]) -> bool:
-    """Return whether a row was measured with Liger's fused loss, which is no choice of a plan."""
+    """Return whether a row was measured with Liger's fused loss, which a plan cannot choose."""
     return entry.get("loss") == "fused"
 
 

@@ -1,4 +1,4 @@
-"""The real price of plans, for the tests."""
+"""Real prices of plans, for the tests."""
 
 import dataclasses
 import functools
@@ -16,7 +16,7 @@ def situation(model=LLAMA, gpu="RTX 4090", **values):
 
 
 def processor(**values):
-    """Return a processor as this machine's catalog describes one: two cores with AVX-512 at 2.3 GHz, 16 GiB."""
+    """Return a CPU as the catalog describes one: two cores with AVX-512 at 2.3 GHz, 16 GiB."""
     facts = {"bf16": False, "compute_capability": None, "half_tflops": None, "memory_bandwidth_gb_s": None}
     facts |= {"float32_tflops": 0.2944, "throughput_spread": 2.0}
     return dataclasses.replace(gpus.find("16 GiB"), name="a CPU", backend="cpu", **{**facts, **values})

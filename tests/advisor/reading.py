@@ -1,4 +1,4 @@
-"""Reads exported YAML with the tool it is for: ``python -m tests.advisor.reading axolotl FILE...``.
+"""Reads exported YAML with the tool that it is for: ``python -m tests.advisor.reading axolotl FILE...``.
 
 Prints for each file what the tool understood, as JSON. A process of its own, for both tools patch what they import.
 """
@@ -12,11 +12,11 @@ from pathlib import Path
 import yaml
 
 CARD = {"bf16": True, "fp8": False, "tf32": True, "n_node": 1, "compute_capability": "sm_80"}
-"""What Axolotl is told about the machine: an A100."""
+"""The machine that Axolotl should assume: an A100."""
 
 
 def axolotl(values):
-    """Return what Axolotl's own schema makes of a configuration, checks against a card included."""
+    """Return what Axolotl's own schema reads from a configuration, including its checks against a card."""
     from axolotl.utils.schemas.config import AxolotlConfigWCapabilities  # noqa: PLC0415
 
     config = AxolotlConfigWCapabilities(
@@ -33,7 +33,7 @@ def axolotl(values):
 
 
 def llamafactory(values):
-    """Return what LLaMA-Factory's own parser makes of a configuration, with its checks."""
+    """Return what LLaMA-Factory's own parser reads from a configuration, including its checks."""
     os.environ["DISABLE_VERSION_CHECK"] = "1"
     # It reads YAML files with omegaconf, and is handed a dict here.
     sys.modules.setdefault("omegaconf", types.SimpleNamespace(OmegaConf=None))

@@ -1,4 +1,4 @@
-"""What leaves the app: runnable, and read by the tools it is for."""
+"""Exports run, and the tools that they are for can read them."""
 
 import ast
 import dataclasses

@@ -1,4 +1,4 @@
-"""Published recipes against the advice: method and feasibility exact, targets a superset, rate and batch near."""
+"""Advice compared with published recipes: same method and fit, at least their targets, similar rate and batch."""
 
 import csv
 import re
@@ -20,7 +20,7 @@ def rows(name):
 
 
 def ends(text):
-    """Return the two ends of a range such as 8-16 or 1e-4-5e-4; one number is both."""
+    """Return the two ends of a range such as 8-16 or 1e-4-5e-4; a single number is both ends."""
     found = re.fullmatch(r"([\d.]+(?:e-\d+)?)(?:-([\d.]+(?:e-\d+)?))?", text)
     return float(found[1]), float(found[2] or found[1])
 

@@ -1,4 +1,4 @@
-"""Methods beside LoRA: advised only when chosen, with their own fields, rates and cautions; and preference pairs."""
+"""Methods other than LoRA: advised only when chosen, with their own fields, rates and warnings; preference pairs."""
 
 import dataclasses
 

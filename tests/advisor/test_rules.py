@@ -1,4 +1,4 @@
-"""Contracts of every rule: it names its inputs, its source, and a value that a plan can hold."""
+"""Contracts of every rule: it names its inputs and source, and its value is valid in a plan."""
 
 import dataclasses
 

@@ -97,7 +97,7 @@ def test_the_lower_bound_saves_replays_and_changes_nothing(values):
 
 @pytest.mark.parametrize("values", SITUATIONS[:2] + SITUATIONS[3:5])
 def test_advice_is_instant_when_its_tapes_are_cached(values):
-    """0.3 s is promised; processor time, so that other work on the machine counts for little, and twice as much."""
+    """The promise is 0.3 s; twice that in processor time, so that other work on the machine hardly counts."""
     asked, taken = situation(**values), []
     for _ in range(3):
         start = time.process_time()

@@ -40,7 +40,7 @@ def test_there_are_a_hundred_and_twenty_cards_from_gtx_1060_to_b200():
     [
         pytest.param("4090", "GeForce RTX 4090", id="number, not the laptop's"),
         pytest.param("nvidia geforce rtx 4090", "GeForce RTX 4090", id="with the maker"),
-        pytest.param("rtx 3060 12gb", "GeForce RTX 3060 12 GB", id="told apart by memory"),
+        pytest.param("rtx 3060 12gb", "GeForce RTX 3060 12 GB", id="identified by memory"),
         pytest.param("A100 80GB", "A100 PCIe 80 GB", id="same memory: the one with less bandwidth"),
         pytest.param("t4", "Tesla T4", id="two letters"),
     ],

@@ -1,4 +1,4 @@
-"""Small models of many architectures, with the traits that change what a step allocates."""
+"""Small models of many architectures, with the features that change what a step allocates."""
 
 from specs import ModelSpec
 
@@ -88,7 +88,7 @@ UNUSUAL = {
     },
     "falcon with one key": {"model_type": "falcon", **SIZES, "multi_query": True, "new_decoder_architecture": False},
 }
-"""Architectures whose layers, attention or experts are like no other's."""
+"""Architectures with unusual layers, attention or experts."""
 
 
 def model(name: str) -> ModelSpec:

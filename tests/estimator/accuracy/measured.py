@@ -1,4 +1,4 @@
-"""Where the measured rows lie."""
+"""Where the measured rows are stored."""
 
 from specs.paths import assets
 

@@ -112,7 +112,7 @@ def test_an_expandable_segment_returns_pages_before_the_card_is_full():
 
 
 class Reference:
-    """The same rules in the plainest way: every segment a list of [address, bytes, slot or None]."""
+    """A plain implementation of the same rules: every segment is a list of [address, bytes, slot or None]."""
 
     def __init__(self, limit):
         self.limit, self.segments, self.peak, self.numbers = limit, [], 0, itertools.count()
@@ -166,7 +166,7 @@ STEPS = st.lists(st.tuples(st.integers(2 * MIB // 512, 90 * MIB // 512), st.inte
 
 
 def script(steps):
-    """Return events in which each step allocates, and frees the oldest, the newest or a middle block, or empties."""
+    """Return events: each step allocates, and frees the oldest, newest or a middle block or empties the cache."""
     living, slots, sizes = {}, [], []
     for slot, (units, choice) in enumerate(steps):
         slots.append(slot)

@@ -1,4 +1,4 @@
-"""The tensors that are listed at the peak are what the peak is made of."""
+"""The tensors listed at the peak add up to the peak."""
 
 import pytest
 

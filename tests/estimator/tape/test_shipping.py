@@ -41,7 +41,7 @@ def test_shipped_tapes_were_traced_with_the_libraries_of_the_requirements():
     # What follows a plus says which build it is, such as one for processors.
     plain = [{name: text.partition("+")[0] for name, text in versions.items()} for versions in traced_with]
     installed = {name: version(name).partition("+")[0] for name in LIBRARIES}
-    assert all(versions == installed for versions in plain), "trace the tapes anew: `python -m estimator tapes`"
+    assert all(versions == installed for versions in plain), "trace the tapes again: `python -m estimator tapes`"
 
 
 @pytest.mark.slow
