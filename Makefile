@@ -1,40 +1,43 @@
-# LoRAFit: `make run` sets up and serves the app; `make test` sets up and runs the tests.
+# LoRAFit: `make run` sets up and opens the app; `make test` sets up and passes the tests; `make help` lists the rest.
 PYTHON ?= python3
 BIN := .venv/bin
 # Torch threads that spin while they wait slow down everything else that runs.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: run demo setup setup-test check test accuracy screenshots readme clean
+.PHONY: run demo setup setup-test check test accuracy screenshots readme clean help
 
-run: setup
+run: setup  ## set up and open the app at http://localhost:8501
 	@$(BIN)/python -m scripts.serve
 
-demo: setup
+demo: setup  ## plan, memory and 30 training steps on the demo model, in the terminal
 	@$(BIN)/python -m scripts.demo
 
-setup:
+setup:  ## packages and demo model only
 	@$(PYTHON) scripts/setup.py
 
-setup-test:
+setup-test:  ## the same, with test tools and Chromium
 	@$(PYTHON) scripts/setup.py --test
 
-check: setup-test
+check: setup-test  ## ruff, mypy and import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: setup-test
+test: setup-test  ## all tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-accuracy: setup
+accuracy: setup  ## predicted against measured memory, row by row
 	@$(BIN)/python -m estimator accuracy
 
-screenshots: setup-test
+screenshots: setup-test  ## pictures of every page, into docs/screenshots
 	@$(BIN)/python -m scripts.screenshots
 
-readme: setup
+readme: setup  ## the generated parts of README.md and docs/architecture.md
 	@$(BIN)/python -m scripts.readme
 
-clean:
+clean:  ## remove the virtual environment and the caches of tools
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1: \2/p' Makefile
