@@ -1,29 +1,30 @@
-"""Write what the README states: the tree, from each module's first line, and how exact the memory is, by comparing."""
+"""Write the generated parts of README.md and docs/architecture.md: folders, modules, contracts, accuracy."""
 
 import ast
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+import tomllib
+from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
 
 from estimator.__main__ import comparisons
 from estimator.accuracy import comparison
 
 REPO = Path(__file__).resolve().parent.parent
 README = REPO / "README.md"
+ARCHITECTURE = REPO / "docs" / "architecture.md"
 LABELS = {"allocated": "peak allocated", "reserved": "peak reserved", "used": "used (nvidia-smi)"}
 MEASURED = REPO / "assets" / "measured"
-OTHER_FILES = {
-    "Makefile": "the commands: run, demo, check, test, accuracy, screenshots, readme",
-    "requirements.txt": "what the app runs on, pinned exactly",
-    "requirements-test.txt": "what checks and tests need besides",
-    "requirements/": "the same and all they need, pinned by hash (scripts/lock.py)",
-    "assets/": "facts with their sources: models, cards, tapes, measured peaks; the demo data",
-    "tests/": "mirrors the packages; browser/ drives real Chromium, golden/ holds tables with provenance",
-    "docs/": "decisions that would surprise a newcomer, screenshots, the fault table",
+OTHER_FOLDERS = {
+    "assets": "Facts with their sources: models, cards, tapes, measured peaks; the demo data",
+    "docs": "Architecture, set-up, decisions that would surprise a newcomer, the fault table, screenshots",
+    "requirements": "All packages with their hashes (scripts/lock.py writes them)",
+    "tests": "Mirrors the packages; golden/ holds tables with provenance, browser/ drives real Chromium",
 }
+"""Folders without code of the project."""
 
 
 def summary(path: Path) -> str:
@@ -42,26 +43,49 @@ def modules() -> list[Path]:
         text=True,
     ).stdout.split()
     paths = [Path(name) for name in listed if not name.startswith("tests/") and (REPO / name).exists()]
-    return sorted(paths, key=lambda path: (len(path.parts) == 1 and path.name != "app.py", path.parts[:-1], path.name))
+    return sorted(paths, key=lambda path: (path.parts[:-1], path.name))
 
 
-def tree() -> str:
-    """Return the tree as indented text."""
-    lines: list[str] = []
-    folder = Path()
+def folders() -> dict[Path, str]:
+    """Return each folder with code and the first line of its docstring."""
+    inits = (path for path in modules() if path.name == "__init__.py")
+    return {path.parent: summary(REPO / path) for path in inits}
+
+
+def folder_tree() -> str:
+    """Return all folders as an indented tree."""
+    told = {**folders(), **{Path(name): text for name, text in OTHER_FOLDERS.items()}}
+    lines = (f"{'  ' * (len(path.parts) - 1) + path.name + '/':<15} {text}" for path, text in sorted(told.items()))
+    return "\n".join(lines) + "\n"
+
+
+def module_list() -> str:
+    """Return all modules by folder, in Markdown, each as a link with its first line."""
+    by_folder: dict[Path, list[Path]] = {}
     for path in modules():
-        if path.parent != folder:
-            folder = path.parent
-            init = REPO / folder / "__init__.py"
-            lines.append(line(f"{folder}/", 0, summary(init) if init.exists() else ""))
+        by_folder.setdefault(path.parent, []).append(path)
+    return "\n".join(line for folder, paths in by_folder.items() for line in _section(folder, paths))
+
+
+def _section(folder: Path, paths: Sequence[Path]) -> Iterator[str]:
+    if folder.parts:
+        yield f"### {folder}/\n\n{folders()[folder]}.\n"
+    for path in paths:
         if path.name != "__init__.py":
-            lines.append(line(path.name, len(path.parts) > 1, summary(REPO / path)))
-    return "\n".join(lines + [line(name, 0, text) for name, text in OTHER_FILES.items()]) + "\n"
+            yield f"- [`{path.name}`](../{path}): {summary(REPO / path)}"
+    yield ""
 
 
-def line(name: str, depth: int, text: str) -> str:
-    """Return one line of the tree."""
-    return f"{'  ' * depth + name:<28} {text}".rstrip()
+def contracts() -> str:
+    """Return import-linter's contracts as a list in Markdown: what `make check` enforces."""
+    config = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))
+    return "".join(f"- {_sentence(contract)}\n" for contract in config["tool"]["importlinter"]["contracts"])
+
+
+def _sentence(contract: dict[str, Any]) -> str:
+    layers = contract.get("layers")
+    above = f": {' → '.join(f'`{layer}`' for layer in layers)}" if layers else ""
+    return f"{contract['name']}{above}"
 
 
 def accuracy_table(found: Sequence[comparison.Comparison]) -> str:
@@ -93,25 +117,40 @@ def measured_rows() -> list[comparison.Comparison]:
     return [entry for file in sorted(MEASURED.glob("*.csv")) for entry in comparisons(file)]
 
 
-def updated(text: str, today: date) -> str:
-    """Return a README with tree and accuracy brought up to date; the date stays while the figures do."""
+def updated_readme(text: str, today: date) -> str:
+    """Return a README with folders and accuracy brought up to date; the date stays while the figures do."""
     before, content, after = block(text, "accuracy")
     found = measured_rows()
     known = re.search(r"on (\d{4}-\d\d-\d\d)", content)
     day = date.fromisoformat(known[1]) if known and accuracy_table(found) in content else today
     text = before + accuracy_text(found, day) + after
-    before, _, after = block(text, "tree")
-    return f"{before}```\n{tree()}```\n{after}"
+    before, _, after = block(text, "folders")
+    return f"{before}```\n{folder_tree()}```\n{after}"
+
+
+def updated_architecture(text: str) -> str:
+    """Return docs/architecture.md with contracts and modules brought up to date."""
+    before, _, after = block(text, "contracts")
+    text = before + contracts() + after
+    before, _, after = block(text, "modules")
+    return before + module_list() + after
 
 
 def block(text: str, name: str) -> tuple[str, str, str]:
-    """Return what stands before, in and after a generated part of the README, its marks left outside."""
+    """Return what stands before, in and after a generated part of a page, its marks left outside."""
     begin, end = f"<!-- {name}: make readme -->\n", f"<!-- /{name} -->"
     before, _, rest = text.partition(begin)
     content, _, after = rest.partition(end)
     return before + begin, content, end + after
 
 
+def main() -> int:
+    """Write both pages; return the exit status."""
+    today = datetime.now(UTC).date()
+    README.write_text(updated_readme(README.read_text(encoding="utf-8"), today), encoding="utf-8")
+    ARCHITECTURE.write_text(updated_architecture(ARCHITECTURE.read_text(encoding="utf-8")), encoding="utf-8")
+    return 0
+
+
 if __name__ == "__main__":
-    README.write_text(updated(README.read_text(encoding="utf-8"), datetime.now(UTC).date()), encoding="utf-8")
-    sys.exit(0)
+    sys.exit(main())
