@@ -19,7 +19,7 @@ ARCHITECTURE = REPO / "docs" / "architecture.md"
 LABELS = {"allocated": "peak allocated", "reserved": "peak reserved", "used": "used (nvidia-smi)"}
 MEASURED = REPO / "assets" / "measured"
 OTHER_FOLDERS = {
-    "assets": "Facts with their sources: models, cards, tapes, measured peaks; the demo data",
+    "assets": "Facts with their sources: models, GPUs, tapes, measured peaks; the demo data",
     "docs": "Architecture, set-up, decisions that would surprise a newcomer, the fault table, screenshots",
     "requirements": "All packages with their hashes (scripts/lock.py writes them)",
     "tests": "Mirrors the packages; golden/ holds tables with provenance, browser/ drives real Chromium",
