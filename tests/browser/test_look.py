@@ -61,7 +61,7 @@ def test_every_lesson_is_readable_in_light_and_dark_on_desk_and_phone(tab, viola
 
 def test_all_fields_and_reasons_are_readable(tab, violations):
     page = tab("?reasons=true")
-    page.get_by_text("Settings you insist on").click()
+    page.get_by_text("Override settings").click()
     page.get_by_label("max_length", exact=True).first.wait_for()
     assert flaws(page, violations) == []
 

@@ -212,7 +212,7 @@ def method_map() -> None:
         charts.method_map(cells),
         key="method_map",
         config=charts.CONFIG,
-        alt="; ".join(f"{cell.model} on {cell.gpu}: {charts.METHOD_WORDS[cell.method]}" for cell in cells[:12]),
+        alt="; ".join(f"{cell.model} on {cell.gpu}: {charts.METHOD_LABELS[cell.method]}" for cell in cells[:12]),
     )
     st.caption(
         "The most precise method whose smallest plan leaves a tenth of the memory free; "

@@ -1,7 +1,7 @@
 """Memory as stacked bars in HTML: values in, markup out. Pure.
 
-A bar is drawn on every change of the plan page; markup is there at once, where a chart library is loaded and laid out
-first. Fonts and text colours are the page's own.
+The plan page redraws its bar on every change: markup shows at once, while a chart library would first have to load and
+lay out. Fonts and text colours are those of the page.
 """
 
 import math
@@ -12,15 +12,15 @@ from html import escape
 from specs import GIB, gib
 from ui.parts.palette import CAPACITY_LINE, NEUTRAL, PARTS, part
 
-_ROOM = 1.03
-"""The picture reaches a little beyond the longest bar and the device's line."""
+_MARGIN = 1.03
+"""The axis extends a little beyond the longest bar and the capacity line."""
 _MOST_TICKS = 6
 _MIDDLE = 50.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bar:
-    """One stacked bar: what it stands for, and the bytes of its parts."""
+    """One stacked bar: its label, and the bytes of its parts."""
 
     label: str
     parts: Mapping[str, int]
@@ -29,21 +29,21 @@ class Bar:
 def memory_bars(
     bars: Sequence[Bar], *, alt: str, capacity_bytes: int | None, band: tuple[float, float] | None = None
 ) -> str:
-    """Return stacked bars of memory by part, each part in its own colour, with a line at what the device can hold.
+    """Return stacked bars of memory by part, each part in its own colour, with a line at the capacity of the device.
 
     Args:
         bars: From top to bottom.
-        alt: What the picture says, for those who do not see it.
-        capacity_bytes: Where the line stands; None draws none.
-        band: Fractions below and above the first bar's total between which a real run may end.
+        alt: A description for readers who cannot see the picture.
+        capacity_bytes: Where to draw the line; None draws no line.
+        band: The likely range of a real run, as fractions below and above the first bar's total.
     """
     totals = [sum(bar.parts.values()) for bar in bars]
     upper = [total * (1 + band[1]) if band else total for total in totals]
-    reach = max([*upper, capacity_bytes or 0, 1]) * _ROOM
+    reach = max([*upper, capacity_bytes or 0, 1]) * _MARGIN
     whisker = _whisker(totals[0], band, reach) if band else ""
-    rows = [("", _head(capacity_bytes, reach))] if capacity_bytes else []
+    rows = [("", _capacity_label(capacity_bytes, reach))] if capacity_bytes else []
     for number, bar in enumerate(bars):
-        marks = (whisker if number == 0 else "") + _line(capacity_bytes, reach)
+        marks = (whisker if number == 0 else "") + _capacity_line(capacity_bytes, reach)
         rows.append((bar.label, _track(bar, reach, marks)))
     rows.append(("", _axis(reach)))
     several = len(bars) > 1
@@ -58,14 +58,14 @@ def memory_bars(
 
 
 def shown_parts(parts: Sequence[Mapping[str, int]]) -> list[str]:
-    """Return the parts that take bytes anywhere, in the palette's order, unknown ones last."""
+    """Return the parts that take memory in any bar, in the palette's order, unknown ones last."""
     present = [name for sizes in parts for name, size in sizes.items() if size > 0]
     order = list(PARTS)
     return sorted(dict.fromkeys(present), key=lambda name: order.index(name) if name in order else len(order))
 
 
 def tick_step(reach_bytes: float) -> float:
-    """Return the distance of an axis' ticks in GiB: 1, 2 or 5 times a power of ten, for at most six of them."""
+    """Return the spacing of the axis ticks in GiB: 1, 2 or 5 times a power of ten, for at most six ticks."""
     least = reach_bytes / GIB / _MOST_TICKS
     power = 10.0 ** math.floor(math.log10(least))
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= least)
@@ -80,7 +80,7 @@ def _track(bar: Bar, reach: float, marks: str) -> str:
     return f"<div style='position:relative;display:flex;height:1.7rem'>{''.join(pieces)}{marks}</div>"
 
 
-def _line(capacity_bytes: int | None, reach: float) -> str:
+def _capacity_line(capacity_bytes: int | None, reach: float) -> str:
     if not capacity_bytes:
         return ""
     return (
@@ -89,8 +89,8 @@ def _line(capacity_bytes: int | None, reach: float) -> str:
     )
 
 
-def _head(capacity_bytes: int, reach: float) -> str:
-    """Return the words over the device's line, to that side of it where there is more room."""
+def _capacity_label(capacity_bytes: int, reach: float) -> str:
+    """Return the label of the capacity line, on the side of it that has more space."""
     at = 100 * capacity_bytes / reach
     side = f"right:{100 - at:.2f}%" if at > _MIDDLE else f"left:{at:.2f}%"
     words = f"<div style='position:absolute;{side};white-space:nowrap'>{gib(capacity_bytes)} available</div>"
@@ -100,7 +100,7 @@ def _head(capacity_bytes: int, reach: float) -> str:
 def _whisker(total: int, band: tuple[float, float], reach: float) -> str:
     low, high = int(total * (1 + band[0])), int(total * (1 + band[1]))
     return (
-        f"<div title='between {gib(low)} and {gib(high)}' style='position:absolute;left:{low / reach:.3%};"
+        f"<div title='likely {gib(low)} to {gib(high)}' style='position:absolute;left:{low / reach:.3%};"
         f"width:{(high - low) / reach:.3%};top:0.5rem;bottom:0.5rem;box-sizing:border-box;"
         f"border:solid {NEUTRAL};border-width:0 2px;background:linear-gradient({NEUTRAL},{NEUTRAL}) center/100% 2px "
         "no-repeat'></div>"
@@ -123,7 +123,7 @@ def _ticks(reach: float) -> Iterator[str]:
 
 
 def _legend(bars: Sequence[Bar]) -> str:
-    """Return the parts by colour and name, of a single bar with their bytes."""
+    """Return the parts by colour and name, with their sizes if there is only one bar."""
     entries = [
         f"<span style='white-space:nowrap'><span style='display:inline-block;width:0.8em;height:0.8em;"
         f"border-radius:2px;margin-right:0.4em;background:{part(name).color}'></span>{escape(part(name).label)}"

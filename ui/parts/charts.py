@@ -1,4 +1,4 @@
-"""Pictures of memory: values in, Plotly figures out. Pure; fonts and page colours come from the app's theme."""
+"""Charts of memory: values in, Plotly figures out. Pure; fonts and page colours come from the app's theme."""
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
@@ -12,19 +12,19 @@ from ui.parts.bars import shown_parts
 from ui.parts.palette import CAPACITY_LINE, CURVES, NEUTRAL, part
 
 CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["lasso2d", "select2d", "autoScale2d"]}
-"""What Plotly's tool bar offers; the camera saves a PNG."""
-STILL = {"displayModeBar": False, "scrollZoom": False, "doubleClick": False}
-"""For pictures that nobody zooms."""
+"""Plotly's toolbar; its camera button saves a PNG."""
+STATIC = {"displayModeBar": False, "scrollZoom": False, "doubleClick": False}
+"""For charts without zoom."""
 
-METHOD_WORDS: Mapping[str | None, str] = {None: "none", "qlora": "QLoRA", "lora": "LoRA", "full": "all"}
-"""How a field of the method map says what fits."""
+METHOD_LABELS: Mapping[str | None, str] = {None: "none", "qlora": "QLoRA", "lora": "LoRA", "full": "full"}
+"""The labels in the cells of the method map."""
 _STEPS: tuple[str | None, ...] = (None, "qlora", "lora", "full")
 
 
 def heat_map(
     used_bytes: Sequence[Sequence[int]], *, batches: Sequence[int], lengths: Sequence[int], capacity_bytes: int
 ) -> go.Figure:
-    """Return used memory over batch size and sequence length, with a line where it stops fitting."""
+    """Return used memory over batch size and sequence length, with a line where plans stop fitting."""
     shares = [[used / capacity_bytes for used in row] for row in used_bytes]
     across, up = list(range(len(lengths))), list(range(len(batches)))
     figure = go.Figure()
@@ -35,7 +35,7 @@ def heat_map(
         zmin=0,
         zmax=1.5,
         colorscale=[(0, "#E6F0F7"), (0.6, "#4477AA"), (0.6667, "#2B4C6F"), (0.6668, "#F6C9A8"), (1, "#C2452D")],
-        colorbar={"title": {"text": "of the device"}, "tickformat": ".0%", "tickvals": [0, 0.5, 1, 1.5]},
+        colorbar={"title": {"text": "of device memory"}, "tickformat": ".0%", "tickvals": [0, 0.5, 1, 1.5]},
         text=[[f"{used / GIB:,.1f}" for used in row] for row in used_bytes],
         texttemplate="%{text}",
         customdata=[
@@ -65,7 +65,7 @@ def heat_map(
             "fixedrange": True,
         },
         yaxis={
-            "title": "sequences at once",
+            "title": "batch size (sequences)",
             "tickvals": up,
             "ticktext": [f"{batch:,}" for batch in batches],
             "showgrid": False,
@@ -77,7 +77,7 @@ def heat_map(
 
 
 def method_map(cells: Sequence[Cell]) -> go.Figure:
-    """Return which method each model trains with on each device, as a field of colours and words."""
+    """Return a grid that names, for each model and device, the method it can be trained with."""
     models, devices = list(dict.fromkeys(cell.model for cell in cells)), list(dict.fromkeys(cell.gpu for cell in cells))
     found = {(cell.model, cell.gpu): cell for cell in cells}
     rows = [[found[model, device] for device in devices] for model in models]
@@ -90,10 +90,10 @@ def method_map(cells: Sequence[Cell]) -> go.Figure:
         zmax=3,
         colorscale=[(0, "#EE6677"), (0.333, "#CCBB44"), (0.667, "#66CCEE"), (1, "#4477AA")],
         showscale=False,
-        text=[["all" if cell.full_fits else METHOD_WORDS[cell.method] for cell in row] for row in rows],
+        text=[["full" if cell.full_fits else METHOD_LABELS[cell.method] for cell in row] for row in rows],
         texttemplate="%{text}",
         customdata=[[gib(cell.used_bytes) for cell in row] for row in rows],
-        hovertemplate="%{y} on %{x}: %{text}, at least %{customdata}<extra></extra>",
+        hovertemplate="%{y} on %{x}: %{text}, needs at least %{customdata}<extra></extra>",
         xgap=2,
         ygap=2,
     )
@@ -107,7 +107,7 @@ def method_map(cells: Sequence[Cell]) -> go.Figure:
 
 
 def timeline(moments: Sequence[Moment], *, capacity_bytes: int) -> go.Figure:
-    """Return what is allocated through one training step as stacked areas, phase by phase, with the highest moment."""
+    """Return the memory allocated during one training step as stacked areas, phase by phase, with the peak marked."""
     figure = go.Figure()
     at = list(range(len(moments)))
     for name in shown_parts([moment.components for moment in moments]):
@@ -147,7 +147,7 @@ def timeline(moments: Sequence[Moment], *, capacity_bytes: int) -> go.Figure:
 
 
 def treemap(parts: Mapping[str, int]) -> go.Figure:
-    """Return where the bytes are as nested areas."""
+    """Return the parts of the memory as nested areas."""
     shown = [(name, size) for name, size in parts.items() if size > 0]
     figure = go.Figure(
         go.Treemap(
@@ -165,7 +165,7 @@ def treemap(parts: Mapping[str, int]) -> go.Figure:
 
 
 def predicted_against_measured(rows: Sequence[tuple[str, str, int, int]]) -> go.Figure:
-    """Return measured bytes across, predicted bytes up; what lies on the diagonal was predicted exactly.
+    """Return a scatter plot of predicted over measured bytes; points on the diagonal were predicted exactly.
 
     Args:
         rows: Group, description, measured bytes, predicted bytes.
@@ -201,7 +201,7 @@ def predicted_against_measured(rows: Sequence[tuple[str, str, int, int]]) -> go.
 
 
 def _fitting_edge(shares: Sequence[Sequence[float]]) -> dict[str, list[float | None]]:
-    """Return the stair between the cells that fit and those that do not, in cell coordinates."""
+    """Return the stepped line between the cells that fit and those that do not, in cell coordinates."""
     xs: list[float | None] = []
     ys: list[float | None] = []
     for j, row in enumerate(shares):

@@ -9,9 +9,9 @@ import plotly.graph_objects as go
 from ui.parts.palette import CURVES
 
 MOST_POINTS = 1000
-"""Points of one curve that a browser draws without delay; more are thinned."""
+"""The most points of a curve that a browser draws without delay; longer curves are thinned."""
 FEW_POINTS = 30
-"""Up to here each point is marked and none is smoothed: an average of ten evaluations lags behind all of them."""
+"""Up to this many points, each is marked and none is smoothed: an average of ten evaluations would lag behind them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,17 +25,17 @@ class Curve:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """How a person wants to see curves; kept in widgets, so that new data never resets it."""
+    """How curves are shown; kept in widgets, so that new data never resets it."""
 
     smoothing: float = 0.0
-    """Weight of the past in the moving average, 0 to 0.99; curves of few points are not smoothed."""
+    """Weight of the past in the moving average, 0 to 0.99; curves with few points are not smoothed."""
     log_scale: bool = False
     last_steps: int | None = None
-    """Only so many steps up to the newest; None shows all."""
+    """How many of the newest steps to show; None shows all."""
 
 
 def figure(curves: Sequence[Curve], *, view: View, quantity: str, height: int = 320) -> go.Figure:
-    """Return curves over steps: the smoothed line in full colour, what was measured pale behind it."""
+    """Return curves over steps: the smoothed line in full colour, the measured one pale behind it."""
     drawn = go.Figure()
     for curve, color in zip(curves, _colors(len(curves)), strict=True):
         visible = _visible(curve, view.last_steps)
@@ -75,7 +75,7 @@ def figure(curves: Sequence[Curve], *, view: View, quantity: str, height: int = 
 
 
 def smoothed(curve: Curve, weight: float) -> Curve:
-    """Return an exponential moving average, corrected for its start; values that are not finite are passed over.
+    """Return an exponential moving average, corrected for its start; values that are not finite do not enter it.
 
     Source:
         The debiasing of Kingma and Ba 2015, Adam, section 3, https://arxiv.org/abs/1412.6980.
@@ -94,7 +94,7 @@ def smoothed(curve: Curve, weight: float) -> Curve:
 
 
 def thinned(curve: Curve, most: int = MOST_POINTS) -> Curve:
-    """Return at most ``most`` points: of each bucket the lowest and the highest, and always the first and the last."""
+    """Return at most ``most`` points: the lowest and highest of each bucket, and always the first and the last."""
     size = len(curve.steps)
     if size <= most:
         return curve

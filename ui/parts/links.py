@@ -1,11 +1,19 @@
-"""Links into the plan page that keep what was chosen and change one thing."""
+"""Links into the app: to the plan page with one thing changed, and from addresses that have since changed."""
 
 from collections.abc import Mapping, Sequence
 from urllib.parse import urlencode
+
+import streamlit as st
 
 Parameters = Mapping[str, str | Sequence[str]]
 
 
 def to_plan(words: str, parameters: Parameters, **changes: str) -> str:
-    """Return Markdown that opens the plan page with these parameters and some changed; the words are Markdown too."""
+    """Return a Markdown link to the plan page with these parameters and some changes; ``words`` is Markdown too."""
     return f"[{words}](/?{urlencode({**parameters, **changes}, doseq=True)})"
+
+
+def accept_old(key: str, renamed: Mapping[str, str]) -> None:
+    """Let an address with a tab's former name open the tab; call this before the widget with that key."""
+    if (name := renamed.get(st.query_params.get(key, ""))) is not None:
+        st.session_state.setdefault(key, name)

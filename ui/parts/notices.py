@@ -1,4 +1,4 @@
-"""What the page says when something is wrong, or takes its time."""
+"""What a page says when something goes wrong or takes long."""
 
 import functools
 import time
@@ -13,12 +13,12 @@ from specs import LorafitError
 from ui.parts import text
 
 _NOTICE = "notice"
-_A_MOMENT_SECONDS = 0.5
+_BAR_DELAY_SECONDS = 0.5
 
 
 @contextmanager
 def errors() -> Iterator[None]:
-    """Show what a person can mend as its one sentence; also what a button before this run could not do."""
+    """Show an error that the user can fix as one sentence, and the error that a button's callback left behind."""
     if sentence := st.session_state.pop(_NOTICE, None):
         _show(sentence)
     try:
@@ -28,7 +28,7 @@ def errors() -> Iterator[None]:
 
 
 def guarded(act: Callable[..., None]) -> Callable[..., None]:
-    """Return a callback of a button whose refusal is shown when the page is drawn next."""
+    """Return a button callback whose error is shown the next time the page is drawn."""
 
     @functools.wraps(act)
     def acting(*args: Any) -> None:
@@ -46,7 +46,7 @@ def _show(sentence: str) -> None:
 
 @contextmanager
 def waiting() -> Iterator[None]:
-    """Say what is being waited for, from the moment on when something that takes long tells of itself."""
+    """Show what is being waited for, as soon as slow work reports itself through ``tell``."""
     with ExitStack() as spinner:
 
         def show(words: str) -> None:
@@ -62,11 +62,11 @@ def waiting() -> Iterator[None]:
 
 @contextmanager
 def progress(words: str) -> Iterator[Callable[[float], None]]:
-    """Yield what takes the share that is done; a bar appears once it lasts, so that quick work moves nothing."""
+    """Yield a function that takes the share done; the bar appears after a moment, so that quick work moves nothing."""
     began, place = time.monotonic(), st.empty()
 
     def show(share: float) -> None:
-        if time.monotonic() - began > _A_MOMENT_SECONDS:
+        if time.monotonic() - began > _BAR_DELAY_SECONDS:
             place.progress(min(1.0, share), f"{words} {share:.0%}")
 
     yield show
@@ -74,12 +74,12 @@ def progress(words: str) -> Iterator[Callable[[float], None]]:
 
 
 def tell(words: str) -> None:
-    """Tell the person who waits what is being done; outside of ``waiting`` nobody listens."""
+    """Tell the waiting user what is being done; has no effect outside ``waiting``."""
     _LISTENER.get()(words)
 
 
-def _nobody(_: str) -> None:
+def _ignore(_: str) -> None:
     return None
 
 
-_LISTENER: ContextVar[Callable[[str], None]] = ContextVar("listener", default=_nobody)
+_LISTENER: ContextVar[Callable[[str], None]] = ContextVar("listener", default=_ignore)

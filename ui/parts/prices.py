@@ -1,4 +1,4 @@
-"""The memory of plans as every page shows it: one computation, remembered."""
+"""The memory estimates that every page shows, cached."""
 
 import functools
 
@@ -10,5 +10,5 @@ from ui.parts import notices
 
 @functools.lru_cache(maxsize=4096)
 def priced(model: ModelSpec, plan: FinetunePlan, gpu: GpuSpec) -> MemoryEstimate:
-    """Return what a plan of a model needs on a device; what was asked lately is remembered."""
+    """Return what a plan of a model needs on a device; recent answers are cached."""
     return pricing.price(model, plan, gpu, progress=notices.tell)

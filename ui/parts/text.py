@@ -1,4 +1,4 @@
-"""Values as sentences and short labels for a person. Pure."""
+"""Values as sentences and short labels. Pure."""
 
 import math
 
@@ -11,7 +11,7 @@ _DAY = 86_400
 
 
 def duration(seconds: float) -> str:
-    """Return a length of time in its two leading units, such as ``1 h 20 min``."""
+    """Return a duration in its two largest units, such as ``1 h 20 min``."""
     if not math.isfinite(seconds):
         return "unknown"
     if seconds < _MINUTE:
@@ -24,12 +24,18 @@ def duration(seconds: float) -> str:
 
 
 def size(num_bytes: int) -> str:
-    """Return bytes as a person reads them, never broken over two lines."""
+    """Return bytes in a readable unit, never broken over two lines."""
     return gib(num_bytes).replace(" ", "\N{NO-BREAK SPACE}")
 
 
+def size_range(low: int, high: int) -> str:
+    """Return two sizes as a range that names a common unit once, such as ``1.7 to 1.9 GiB``."""
+    (least, unit), most = size(low).split("\N{NO-BREAK SPACE}"), size(high)
+    return f"{least} to {most}" if most.endswith(unit) else f"{size(low)} to {most}"
+
+
 def count(number: float) -> str:
-    """Return a large count with three digits and its unit, such as ``8.03 B``."""
+    """Return a large count with three digits and a unit, such as ``8.03 B``."""
     for size, unit in ((1e12, " T"), (1e9, " B"), (1e6, " M"), (1e3, " K")):
         if abs(number) >= size:
             return f"{number / size:.3g}{unit}"
@@ -37,7 +43,7 @@ def count(number: float) -> str:
 
 
 def value(setting: object) -> str:
-    """Return a plan's value as its table shows it."""
+    """Return a setting's value as tables show it."""
     if isinstance(setting, bool):
         return "yes" if setting else "no"
     if setting is None:
@@ -53,39 +59,39 @@ def value(setting: object) -> str:
 
 
 def acceptable(advice: Advice) -> str:
-    """Return the range of an advice as its table shows it."""
+    """Return the acceptable values of a setting as tables show them."""
     if advice.is_interval:
         return f"{value(advice.range[0])} to {value(advice.range[1])}"
     return ", ".join(value(entry) for entry in advice.range)
 
 
 def link(source: Source) -> str:
-    """Return a source as Markdown, linked where it has an address."""
+    """Return a source as Markdown, linked if it has an address."""
     title = plain(source.title)
     place = f", {plain(source.where)}" if source.where else ""
     return f"[{title}]({source.url}){place}" if source.url else f"{title}{place}"
 
 
 def with_range(shown: str, advice: Advice) -> str:
-    """Return a shown value with what else is acceptable below it, as Markdown."""
-    return f"**{shown}**  \n:gray[fine: {plain(acceptable(advice))}]"
+    """Return a value with the acceptable ones below it, as Markdown."""
+    return f"**{shown}**  \n:gray[acceptable: {plain(acceptable(advice))}]"
 
 
-def grounds(advice: Advice) -> str:
-    """Return reason, source and confidence of an advice as Markdown."""
+def reasoning(advice: Advice) -> str:
+    """Return the reason, source and confidence of a piece of advice as Markdown."""
     return f"{plain(advice.reason)}  \n:gray[{link(advice.source)} ({advice.confidence} confidence)]"
 
 
 def on_accent(words: str) -> str:
-    """Return a filled button's label in the colour that the theme keeps for words on its accent."""
+    """Return the label of a filled button in the theme's colour for text on the accent colour."""
     return f":violet[{words}]"
 
 
 def plain(text: str) -> str:
-    """Return text with Markdown's signs escaped, so that names and logs show as they are."""
+    """Return text with Markdown's special characters escaped, so that names and logs appear literally."""
     return "".join(f"\\{sign}" if sign in r"\`*_{}[]()#+-.!|<>~$:&" else sign for sign in text)
 
 
 def paragraphs(words: str) -> str:
-    """Return a model's words as Markdown that shows them as they are, line by line."""
+    """Return a model's answer as Markdown that shows it literally, line by line."""
     return "  \n".join(plain(line) for line in words.strip().splitlines())

@@ -1,4 +1,4 @@
 """The Plan page: inputs, recommendation, memory, data, export, start.
 
-Compare asks through its forms; it may import ``ui.runs``, to start one, and ``ui.parts``.
+Compare reuses its forms. It may import ``ui.runs``, to start a run, and ``ui.parts``.
 """

@@ -13,16 +13,16 @@ def examination(data: Data, max_length: int) -> None:
     """Show what the data doctor found."""
     report = data.report
     cells = st.grid(min_column_width=130)
-    cells.metric("Examples", f"{report.rows:,}", border=True, help=f"Recognised as {report.layout}.")
-    cells.metric("Skipped", f"{report.skipped:,}", border=True, help="Rows that cannot be trained on.")
+    cells.metric("Examples", f"{report.rows:,}", border=True, help=f"Layout: {report.layout}.")
+    cells.metric("Skipped", f"{report.skipped:,}", border=True, help="Rows that the run cannot train on.")
     cells.metric(
-        "Repeated", f"{report.duplicates:,}", border=True, help="Rows that repeat an earlier one word for word."
+        "Duplicates", f"{report.duplicates:,}", border=True, help="Rows that repeat an earlier one word for word."
     )
     cells.metric(
-        "Cut",
+        "Truncated",
         f"{report.share_truncated(max_length):.0%}",
         border=True,
-        help=f"Rows longer than max_length {max_length:,}.",
+        help=f"Share of rows longer than max_length ({max_length:,} tokens).",
     )
     for finding in report.findings[:10]:
         st.warning(text.plain(finding.sentence), icon=":material/warning:")
@@ -30,18 +30,18 @@ def examination(data: Data, max_length: int) -> None:
         st.plotly_chart(
             lengths_chart(report, max_length),
             key="lengths",
-            config=charts.STILL,
-            alt=f"Lengths of examples, median {report.quantile(0.5):,} tokens, longest {report.lengths[-1]:,}",
+            config=charts.STATIC,
+            alt=f"Lengths of the examples, median {report.quantile(0.5):,} tokens, longest {report.lengths[-1]:,}",
         )
-        st.caption("Counted with the demo model's tokenizer; other models differ by some ten percent.")
-    st.markdown("**What the model reads.** It learns to say what is dark; grey is only read.")
+        st.caption("Counted with the demo model's tokenizer; other models differ by about 10 %.")
+    st.markdown("**What the model sees.** It learns to write everything but the grey text, which is only context.")
     for example in report.previews[:3]:
         with st.container(border=True):
             st.markdown("".join(_piece(words, learned=learned) for words, learned in example.pieces()))
 
 
 def lengths_chart(report: Report, max_length: int) -> go.Figure:
-    """Return a histogram of lengths with a line where they are cut."""
+    """Return a histogram of lengths with a line at ``max_length``."""
     bins = report.histogram()
     figure = go.Figure(
         go.Bar(
@@ -63,7 +63,7 @@ def lengths_chart(report: Report, max_length: int) -> go.Figure:
         height=220,
         margin={"l": 0, "r": 0, "t": 24, "b": 0},
         bargap=0.05,
-        xaxis={"title": "tokens of an example", "fixedrange": True, "rangemode": "tozero"},
+        xaxis={"title": "tokens per example", "fixedrange": True, "rangemode": "tozero"},
         yaxis={"title": "examples", "fixedrange": True},
     )
     return figure

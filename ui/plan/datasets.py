@@ -1,4 +1,4 @@
-"""The training data a person can choose: the demo's and what was uploaded, with what is in it."""
+"""The data sets to choose from, the demo's and uploads, and what is in them."""
 
 import functools
 import json
@@ -28,13 +28,13 @@ class Data:
     path: Path
     report: Report
     columns: Mapping[str, str] = field(default_factory=dict)
-    """Which column plays which role, where a person said so."""
+    """The role of each column, where the user assigned one."""
     prompts: tuple[str, ...] = ()
-    """What the base model and the tuned one are asked; empty takes the data's own first prompts."""
+    """Prompts for the base and the tuned model; empty means the first prompts of the data."""
 
     @property
     def source(self) -> DataSource:
-        """The data as a run takes it."""
+        """The data in the form that a run takes."""
         return DataSource(path=str(self.path), columns=self.columns, prompts=self.prompts)
 
     @property
@@ -63,30 +63,27 @@ def find(label: str) -> Data:
     kept = _upload(label)
     if kept is None:
         raise DataError("data", "must be a data set that was uploaded here", label, "Upload it again")
-    columns = uploads.columns(kept)
+    columns = uploads.column_roles(kept)
     report = _report(kept, paths.demo_model(), tuple(sorted(columns.items())))
     return Data(label=label, path=kept, columns=columns, report=report)
 
 
-def unnamed_columns(label: str) -> tuple[tuple[str, ...], Mapping[str, str]]:
-    """Return the columns of an upload whose layout is not recognised by itself, and their likely roles.
-
-    For all other data there are none.
-    """
+def unrecognised_columns(label: str) -> tuple[tuple[str, ...], Mapping[str, str]]:
+    """Return the columns of an upload whose layout is not recognised, and their likely roles; none for other data."""
     path = _upload(label)
-    return _unnamed_columns(path) if path else ((), {})
+    return _unrecognised_columns(path) if path else ((), {})
 
 
-def said_columns(label: str) -> dict[str, str]:
-    """Return which column of an upload plays which role, as a person said."""
+def column_roles(label: str) -> dict[str, str]:
+    """Return the columns of an upload by the role that the user assigned to them."""
     path = _upload(label)
-    return uploads.columns(path) if path else {}
+    return uploads.column_roles(path) if path else {}
 
 
-def say_columns(label: str, said: Mapping[str, str]) -> None:
-    """Note which column of an upload plays which role."""
+def set_column_roles(label: str, roles: Mapping[str, str]) -> None:
+    """Remember which column of an upload has which role."""
     if path := _upload(label):
-        uploads.keep_columns(path, said)
+        uploads.keep_column_roles(path, roles)
 
 
 def add(stream: BinaryIO, name: str) -> str:
@@ -107,7 +104,7 @@ def _upload(label: str) -> Path | None:
 
 
 @functools.lru_cache(maxsize=16)
-def _unnamed_columns(path: Path) -> tuple[tuple[str, ...], Mapping[str, str]]:
+def _unrecognised_columns(path: Path) -> tuple[tuple[str, ...], Mapping[str, str]]:
     try:
         row: Mapping[str, Any] = next((row for _, row in rows(path) if isinstance(row, dict)), {})
     except DataError:

@@ -1,4 +1,4 @@
-"""What a person chooses. Every input is in the URL, so that a link restores the page."""
+"""The inputs of the page. Each is in the URL, so that a link restores the page."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ from trainer.data.layouts import LAYOUTS
 from ui.parts import text
 from ui.parts.notices import guarded
 from ui.plan import fields, uploads
-from ui.plan.datasets import add, labels, said_columns, say_columns, unnamed_columns
+from ui.plan.datasets import add, column_roles, labels, set_column_roles, unrecognised_columns
 
 URL: Literal["query-params"] = "query-params"
-"""Keeps a widget's value in the page's address."""
+"""Keeps a widget's value in the address of the page."""
 
 RECOMMENDED = "Recommended"
 _TASKS = {words.capitalize(): name for name, words in TASKS.items()}
@@ -25,7 +25,7 @@ _RULES = {"Evidence": "evidence", "Textbook": "classic"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
-    """What was chosen, as it was typed; nothing is looked up yet, so that a mistake leaves the form standing."""
+    """The inputs as typed; nothing is looked up yet, so that the form survives a mistake."""
 
     model: str
     device: str
@@ -35,17 +35,17 @@ class Inputs:
     goal: str
     rules: str
     price_per_hour: float | None = None
-    """What the devices cost together, in any currency."""
+    """The price of all devices together, in any currency."""
     pins: dict[str, Any]
-    """Plan fields that the person insists on; of fractional numbers the text."""
+    """Plan fields that the user overrides; fractional numbers as text."""
 
 
 def inputs(models: list[str], devices: list[str], modules: Callable[[str], tuple[str, ...]]) -> Inputs:
     """Ask for everything that the advice depends on.
 
     Args:
-        models: Names to choose from, the preselected first.
-        devices: Names to choose from, the preselected first.
+        models: Names to choose from, the preselected one first.
+        devices: Names to choose from, the preselected one first.
         modules: The linear modules of a model by its name.
     """
     chosen = model(models)
@@ -62,7 +62,7 @@ def inputs(models: list[str], devices: list[str], modules: Callable[[str], tuple
 
 
 def model(names: list[str]) -> str:
-    """Ask for the model: a shipped one, a folder or config.json on this machine, a Hub id or a size."""
+    """Ask for the model: one from the list, a folder or config.json on this machine, a Hub id or a size."""
     name = st.selectbox(
         "Model",
         names,
@@ -75,7 +75,7 @@ def model(names: list[str]) -> str:
 
 
 def device(names: list[str]) -> tuple[str, int]:
-    """Ask for the device: this machine's, a card of the catalog, or a number of GiB; and how many of them."""
+    """Ask for the device and how many: this machine's own, a card from the catalog, or a number of GiB."""
     card, number = st.columns([3, 1.15])
     name = card.selectbox(
         "Device",
@@ -83,7 +83,7 @@ def device(names: list[str]) -> tuple[str, int]:
         key="gpu",
         bind=URL,
         accept_new_options=True,
-        help="The device that the run is for. Type a number of GiB, such as 24, for any card of that size.",
+        help="The device to plan for. Type a number of GiB, such as 24, for any card of that size.",
     )
     count = number.number_input(
         "Count", 1, 100_000, key="num_gpus", bind=URL, help="How many of these devices share the run."
@@ -107,7 +107,7 @@ def data(names: list[str]) -> str:
             key="upload",
             max_upload_size=uploads.MOST_BYTES // 2**20,
             on_change=_keep_upload,
-            help="One example in each line or row. The file stays on this machine.",
+            help="One example per line or row. The file stays on this machine.",
         )
     chosen = label or names[0]
     columns(chosen)
@@ -115,32 +115,32 @@ def data(names: list[str]) -> str:
 
 
 def columns(label: str) -> None:
-    """Ask which column plays which role, for an upload that is not recognised by itself; the answer is kept with it."""
-    names, likely = unnamed_columns(label)
+    """Ask which column has which role, if an upload's layout is not recognised; the answer is kept with the upload."""
+    names, likely = unrecognised_columns(label)
     if not names:
         return
-    said = said_columns(label) or likely
+    assigned = column_roles(label) or likely
     known = {" + ".join(layout.roles): (*layout.roles, *layout.optional) for layout in LAYOUTS}
-    guess = next((" + ".join(layout.roles) for layout in LAYOUTS if set(layout.roles) <= set(said)), None)
+    guess = next((" + ".join(layout.roles) for layout in LAYOUTS if set(layout.roles) <= set(assigned)), None)
     with st.container(border=True, key="columns"):
-        st.markdown("**Which column is which?** The file has none of the usual layouts.")
+        st.markdown("**Which column is which?** The layout of the file was not recognised.")
         layout = st.selectbox(
             "Layout",
             list(known),
             index=list(known).index(guess) if guess else None,
             key=f"layout {label}",
-            placeholder="what a row holds",
-            help="What a row of the file holds, by the names of the roles.",
+            placeholder="choose a layout",
+            help="What each row of the file holds.",
         )
         roles = known[layout] if layout else ()
         for role in roles:
             st.selectbox(
                 role,
                 names,
-                index=names.index(said[role]) if said.get(role) in names else None,
+                index=names.index(assigned[role]) if assigned.get(role) in names else None,
                 key=_column_key(label, role),
-                placeholder="column of your file",
-                help=f"The column that holds what other files call {role}.",
+                placeholder="choose a column",
+                help=f"The column of your file that holds the {role}.",
             )
         st.button("Use these columns", disabled=not roles, on_click=_keep_columns, args=(label, roles))
 
@@ -163,7 +163,7 @@ def wishes() -> dict[str, str]:
 
 
 def price() -> float | None:
-    """Ask what the devices cost, for those who rent them."""
+    """Ask what the devices cost, for users who rent them."""
     return st.number_input(
         "Price per hour",
         0.0,
@@ -172,12 +172,12 @@ def price() -> float | None:
         key="price",
         bind=URL,
         placeholder="if you rent the device",
-        help="Of all devices together, in any currency; the page then says what the run costs, about.",
+        help="For all devices together, in any currency. The page then estimates the cost of the run.",
     )
 
 
 def method() -> dict[str, str]:
-    """Ask for the method; the first choice leaves it to the advice."""
+    """Ask for the method; the first choice follows the recommendation."""
     labels = {RECOMMENDED: "", **{method.label: name for name, method in METHODS.items()}}
     label = st.segmented_control(
         "Method",
@@ -193,13 +193,13 @@ def method() -> dict[str, str]:
 
 
 def pins(linear_modules: tuple[str, ...]) -> dict[str, Any]:
-    """Ask for plan fields that the person insists on; an empty one is left to the advice.
+    """Ask for plan fields to override; an empty one follows the recommendation.
 
-    While they are folded away, only fields with a value are drawn: the browser lays out each drawn field anew on every
-    change of the page, but only a drawn one stays in the address.
+    While the box is closed, only fields with a value are drawn: the browser lays out every drawn field again on each
+    change of the page, but only a drawn field stays in the address.
     """
     chosen: dict[str, Any] = {}
-    box = st.expander("Settings you insist on", icon=":material/push_pin:", key="pins", on_change="rerun")
+    box = st.expander("Override settings", icon=":material/push_pin:", key="pins", on_change="rerun")
     with box:
         st.caption("Empty fields follow the recommendation.")
         for group, names in fields.GROUPS.items():
@@ -215,7 +215,7 @@ def pins(linear_modules: tuple[str, ...]) -> dict[str, Any]:
 
 @guarded
 def _keep_upload() -> None:
-    """Keep a fresh upload and choose it."""
+    """Keep a new upload and choose it."""
     upload = st.session_state["upload"]
     if upload is not None:
         st.session_state["data"] = add(upload, upload.name)
@@ -223,9 +223,9 @@ def _keep_upload() -> None:
 
 @guarded
 def _keep_columns(label: str, roles: tuple[str, ...]) -> None:
-    """Keep which column plays which role."""
+    """Remember which column has which role."""
     chosen = {role: st.session_state.get(_column_key(label, role)) for role in roles}
-    say_columns(label, {role: column for role, column in chosen.items() if column is not None})
+    set_column_roles(label, {role: column for role, column in chosen.items() if column is not None})
 
 
 def _column_key(label: str, role: str) -> str:
@@ -233,12 +233,12 @@ def _column_key(label: str, role: str) -> str:
 
 
 def _has_value(name: str) -> bool:
-    """Return whether a field was set, here or in the address that opened the page."""
+    """Return whether a field was set, on the page or in the address that opened it."""
     return bool(st.query_params.get(name) or st.session_state.get(name) not in (None, [], ""))
 
 
 def _pin(name: str, linear_modules: tuple[str, ...]) -> Any:
-    """Show one field and return its value, None where it is left empty."""
+    """Show one field and return its value, None if it is empty."""
     shown: dict[str, Any] = {"key": name, "bind": URL, "help": fields.MEANINGS[name], "placeholder": "recommended"}
     if name == "target_modules":
         return _target_modules(linear_modules)
@@ -250,7 +250,7 @@ def _pin(name: str, linear_modules: tuple[str, ...]) -> Any:
 
 
 def _target_modules(linear_modules: tuple[str, ...]) -> Any:
-    """Ask for target modules: the model's own where they are known, else by name."""
+    """Ask for target modules: from the model's own if they are known, otherwise by name."""
     name, meaning = "target_modules", fields.MEANINGS["target_modules"]
     if not linear_modules:
         typed = st.text_input(name, value=None, key=name, bind=URL, help=meaning, placeholder="q_proj, v_proj")

@@ -1,11 +1,11 @@
-"""Plan: choose model, device and data; see what is recommended, what it needs, and start it."""
+"""Plan: choose model, device and data, see the recommendation and what it needs, and start the run."""
 
 import streamlit as st
 
 from advisor.tree import questions
-from ui.parts import notices
+from ui.parts import links, notices
 from ui.plan import data_view, forms, plan_view, planning, start
-from ui.plan.upgrades import spendings
+from ui.plan.upgrades import upgrades
 
 head = st.container()
 left, right = st.columns([5, 9], gap="large")
@@ -21,25 +21,26 @@ with head, notices.errors(), notices.waiting():
     with right:
         plan_view.memory(estimate)
         plan_view.cautions(result, estimate)
-        names = ["Plan", "Methods", "Room", "Data", "Export"]
-        plan, methods, room, data, export = st.tabs(names, key="view", bind=forms.URL, on_change="rerun")
+        links.accept_old("view", {"Room": "Trade-offs"})
+        names = ["Plan", "Methods", "Trade-offs", "Data", "Export"]
+        plan, methods, trade_offs, data, export = st.tabs(names, key="view", bind=forms.URL, on_change="rerun")
     if plan.open:
         with plan:
-            plan_view.insisted(planning.insisted(asked, result))
+            plan_view.overrides(planning.overrides(asked, result))
             plan_view.plan(result)
     if methods.open:
         with methods:
             plan_view.alternatives(asked, result)
             plan_view.tree(questions(asked.situation, result))
-    if room.open:
-        with room:
+    if trade_offs.open:
+        with trade_offs:
             plan_view.levers(result, estimate)
             if result.fits:
-                plan_view.spendings(spendings(asked, result.plan))
+                plan_view.upgrades(upgrades(asked, result.plan))
     if data.open:
         with data:
             data_view.examination(asked.data, result.plan.max_length)
     if export.open:
         with export:
             plan_view.export(asked, result)
-    start.way_out(asked, result, estimate)
+    start.devices_needed(asked, result, estimate)

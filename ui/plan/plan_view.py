@@ -13,43 +13,43 @@ from estimator.estimate import MemoryEstimate
 from specs import METHODS
 from ui.parts import links, palette, text
 from ui.parts.bars import Bar, memory_bars
-from ui.plan import fields
+from ui.plan import fields, planning
 from ui.plan.forms import URL
-from ui.plan.planning import Insisted, Request
-from ui.plan.upgrades import Spending
+from ui.plan.planning import Override, Request
+from ui.plan.upgrades import Upgrade
 
 
 def verdict(asked: Request, result: Recommendation, estimate: MemoryEstimate) -> None:
-    """Show in one line whether it fits, what is left and how long it takes; below it what stands behind the line."""
+    """Show in one line whether the plan fits, what it leaves free and how long it takes; the details below."""
     color = palette.VERDICT_COLORS[estimate.verdict]
     icon = palette.VERDICT_ICONS[estimate.verdict]
     fits = f":{color}[{icon} {estimate.verdict.capitalize()}] with {METHODS[result.plan.method].label}"
-    time = _time(result.speed, asked.price_per_hour)
-    st.markdown(f"### {fits}: {_room(estimate)}{time}  \n:small[:gray[{_behind(result, estimate)}]]")
+    time = _time(result.speed, asked.price_per_hour) if estimate.spare_bytes >= 0 else ""
+    st.markdown(f"### {fits}: {_used(estimate)}{time}  \n:small[:gray[{_details(result, estimate)}]]")
 
 
 def devices_needed(asked: Request, result: Recommendation, number: int | None) -> None:
-    """Say how many of the device would hold the method, as a link to that plan."""
-    label, name = METHODS[result.plan.method].label, asked.situation.gpu.name
+    """Say how many of these devices the method needs, as a link to that plan."""
+    label, card = METHODS[result.plan.method].label, text.plain(planning.card(asked.situation.gpu))
     if number is None:
-        st.markdown(f"No number of {text.plain(name)} holds {label}: what each one holds whole is too large for it.")
+        st.markdown(f"{label} does not fit on any number of these: what each {card} must hold in full is too large.")
         return
     changes = {"num_gpus": str(number), "method": label, "sharding": "fsdp"}
-    words = links.to_plan(f"{number:,} x {text.plain(name)}", st.query_params.to_dict(), **changes)
-    st.markdown(f"{words} would hold {label}, its weights divided by FSDP.")
+    link = links.to_plan(f"{number:,} x {card}", st.query_params.to_dict(), **changes)
+    st.markdown(f"{label} would fit on {link}, with the weights sharded by FSDP.")
 
 
 def memory(estimate: MemoryEstimate) -> None:
-    """Show the parts of the memory as one bar against the device's line."""
+    """Show the parts of the memory as one bar, with a line at the capacity of the device."""
     bar = Bar(label="this plan", parts=estimate.components)
     alt, capacity = memory_alt(estimate), estimate.capacity_bytes
     st.html(memory_bars([bar], alt=alt, capacity_bytes=capacity, band=estimate.error_band))
 
 
 def memory_alt(estimate: MemoryEstimate) -> str:
-    """Return what the memory bar says, in words."""
+    """Return what the memory bar shows, in words."""
     largest = max(estimate.components, key=estimate.components.__getitem__)
-    return f"{_room(estimate)}; the largest part is {palette.part(largest).label.lower()}."
+    return f"{_used(estimate)}; the largest part is {palette.part(largest).label.lower()}."
 
 
 def verdict_words(verdict: str) -> str:
@@ -67,15 +67,15 @@ def plan(result: Recommendation) -> None:
         table = {
             "Setting": [f"`{name}`" for name in shown],
             "Value": [text.with_range(value, advice[name]) for name, value in zip(shown, values, strict=True)],
-            "Why, and who says so": [text.grounds(advice[name]) for name in shown],
+            "Reason and source": [text.reasoning(advice[name]) for name in shown],
         }
     else:
         table = {"Setting": [f"`{name}`  \n:gray[{fields.MEANINGS[name]}]" for name in shown], "Value": values}
     st.table(table, border="horizontal", hide_index=True, alt="The recommended plan, one setting a row")
 
 
-def insisted(found: Sequence[Insisted]) -> None:
-    """Show what the person's own settings cost, and whether the evidence agrees."""
+def overrides(found: Sequence[Override]) -> None:
+    """Show what the user's own settings cost, and whether the evidence agrees."""
     if not found:
         return
     st.markdown("**Your settings**")
@@ -83,9 +83,9 @@ def insisted(found: Sequence[Insisted]) -> None:
         {
             "Setting": [f"`{entry.advice.field}`" for entry in found],
             "Yours": [text.plain(text.value(entry.advice.value)) for entry in found],
-            "Costs": [_change(entry.cost_bytes) for entry in found],
+            "Memory": [_change(entry.cost_bytes) for entry in found],
             "Evidence": [_agreement(entry) for entry in found],
-            "Advice": [text.grounds(entry.advice) for entry in found],
+            "Advice": [text.reasoning(entry.advice) for entry in found],
         },
         border="horizontal",
         hide_index=True,
@@ -94,7 +94,7 @@ def insisted(found: Sequence[Insisted]) -> None:
 
 
 def tree(questions: Sequence[Question]) -> None:
-    """Draw the questions that lead to the method, with this situation's numbers."""
+    """Draw the questions that lead to the method, with the numbers of this case."""
     lines = ["flowchart TD"]
     for number, question in enumerate(questions):
         answer = "yes" if question.answer else "no"
@@ -108,7 +108,7 @@ def tree(questions: Sequence[Question]) -> None:
 
 
 def cautions(result: Recommendation, estimate: MemoryEstimate) -> None:
-    """Show what a person should know before the start."""
+    """Show the warnings to read before the start."""
     found = [text.plain(str(caution)) for caution in (*result.warnings, *estimate.warnings)]
     if found:
         st.warning(
@@ -117,10 +117,10 @@ def cautions(result: Recommendation, estimate: MemoryEstimate) -> None:
 
 
 def levers(result: Recommendation, estimate: MemoryEstimate) -> None:
-    """Show single changes that free memory, with their bytes and their price."""
-    st.markdown("**What would free memory**" if result.fits else "**What would make it fit**")
+    """Show single changes that free memory, with how much and at what cost."""
+    st.markdown("**Changes that free memory**")
     if not result.levers:
-        st.caption("No single change saves memory here.")
+        st.caption("No single change frees memory here.")
         return
     st.table(
         {
@@ -128,33 +128,33 @@ def levers(result: Recommendation, estimate: MemoryEstimate) -> None:
             "From": [text.plain(_setting(lever.field, lever.before)) for lever in result.levers],
             "To": [text.plain(_setting(lever.field, lever.after)) for lever in result.levers],
             "Frees": [text.size(lever.saved_bytes) for lever in result.levers],
-            "Then": [verdict_words("fits" if lever.fits else "does not fit") for lever in result.levers],
-            "Price": [text.plain(lever.cost) for lever in result.levers],
+            "Result": [verdict_words("fits" if lever.fits else "does not fit") for lever in result.levers],
+            "Cost": [text.plain(lever.cost) for lever in result.levers],
         },
         border="horizontal",
         hide_index=True,
-        alt=f"Changes that free some of {text.size(estimate.used_bytes)}",
+        alt=f"Changes that free some of the {text.size(estimate.used_bytes)}",
     )
 
 
-def spendings(found: Sequence[Spending]) -> None:
-    """Show single changes that need more memory, with what they bring."""
-    st.markdown("**What would use the room**")
+def upgrades(found: Sequence[Upgrade]) -> None:
+    """Show single changes that take more memory, with their benefit."""
+    st.markdown("**Changes that use more memory**")
     if not found:
-        st.caption("Nothing that would help needs more memory.")
+        st.caption("No useful change needs more memory.")
         return
     st.table(
         {
             "Change": [_plan_link(entry.field, entry.after) for entry in found],
             "From": [text.plain(_setting(entry.field, entry.before)) for entry in found],
             "To": [text.plain(_setting(entry.field, entry.after)) for entry in found],
-            "Takes": [_change(entry.more_bytes) for entry in found],
-            "Then": [verdict_words(entry.verdict) for entry in found],
-            "Gain": [text.plain(entry.gain) for entry in found],
+            "Needs": [_change(entry.more_bytes) for entry in found],
+            "Result": [verdict_words(entry.verdict) for entry in found],
+            "Benefit": [text.plain(entry.gain) for entry in found],
         },
         border="horizontal",
         hide_index=True,
-        alt="Changes that take more memory",
+        alt="Changes that use more memory",
     )
 
 
@@ -180,7 +180,7 @@ def alternatives(asked: Request, result: Recommendation) -> None:
 
 
 def export(asked: Request, result: Recommendation) -> None:
-    """Offer the plan in the form of other tools."""
+    """Offer the plan in the formats of other tools."""
     names = list(FORMATS)
     picked = st.segmented_control(
         "Format", names, default=names[0], required=True, format_func=_format_label, key="format", bind=URL, wrap=True
@@ -192,8 +192,8 @@ def export(asked: Request, result: Recommendation) -> None:
         sheet = cheatsheet.markdown(asked.situation, result, rules=asked.rules)
         st.download_button("Cheat sheet", sheet, "cheat-sheet.md", icon=":material/description:", on_click="ignore")
         page = cheatsheet.page(asked.situation, result, rules=asked.rules)
-        st.download_button("To print", page, "cheat-sheet.html", icon=":material/print:", on_click="ignore")
-        st.markdown(f"Use it: `{chosen.run}`")
+        st.download_button("Printable", page, "cheat-sheet.html", icon=":material/print:", on_click="ignore")
+        st.markdown(f"To use it: `{chosen.run}`")
     st.code(file, None, wrap_lines=True)  # the colours of Streamlit's highlighting are too pale on a light page
 
 
@@ -204,7 +204,7 @@ def _method_link(entry: Alternative) -> str:
 
 
 def _plan_link(field: str, after: object) -> str:
-    """Return a change as a link to the plan with it."""
+    """Return a change as a link to the changed plan."""
     return links.to_plan(f"`{field}`", st.query_params.to_dict(), **{field: _setting(field, after)})
 
 
@@ -215,15 +215,15 @@ def _setting(field: str, value: object) -> str:
 
 def _change(num_bytes: int) -> str:
     """Return bytes with their sign."""
-    return "nothing" if num_bytes == 0 else f"{'+' if num_bytes > 0 else '-'}{text.size(abs(num_bytes))}"
+    return "no change" if num_bytes == 0 else f"{'+' if num_bytes > 0 else '-'}{text.size(abs(num_bytes))}"
 
 
-def _agreement(entry: Insisted) -> str:
+def _agreement(entry: Override) -> str:
     return ":green[:material/check_circle: agrees]" if entry.accepted else ":orange[:material/error: differs]"
 
 
 def _mermaid(words: str) -> str:
-    """Return words without the signs that Mermaid would read."""
+    """Return words without the characters that Mermaid would interpret."""
     return "".join(sign for sign in words if sign not in '"<>{}[]()|;#`')
 
 
@@ -231,25 +231,26 @@ def _format_label(name: str) -> str:
     return FORMATS[name].label
 
 
-def _room(estimate: MemoryEstimate) -> str:
-    """Return used and spare memory as a phrase."""
+def _used(estimate: MemoryEstimate) -> str:
+    """Return used and free memory, or needed and missing memory, as a phrase."""
     used, capacity = text.size(estimate.used_bytes), text.size(estimate.capacity_bytes)
     spare = estimate.spare_bytes
-    rest = f"{text.size(spare)} spare" if spare >= 0 else f"{text.size(-spare)} too much"
-    return f"{used} of {capacity} used, {rest}"
+    if spare < 0:
+        return f"{used} needed, {text.size(-spare)} more than the {capacity} available"
+    return f"{used} of {capacity} used, {text.size(spare)} free"
 
 
-def _behind(result: Recommendation, estimate: MemoryEstimate) -> str:
-    """Return the kinds of memory, the band of the prediction, and the steps with the band of their time."""
-    low, high = (text.size(int(estimate.used_bytes * (1 + share))) for share in estimate.error_band)
+def _details(result: Recommendation, estimate: MemoryEstimate) -> str:
+    """Return allocated and reserved memory, the likely range of used memory, and how long the steps take."""
+    low, high = (int(estimate.used_bytes * (1 + share)) for share in estimate.error_band)
     allocated, reserved = text.size(estimate.peak_allocated_bytes), text.size(estimate.peak_reserved_bytes)
-    memory = f"{allocated} allocated, {reserved} reserved; used {low} to {high} with the error of the prediction."
+    memory = f"{allocated} allocated, {reserved} reserved, likely {text.size_range(low, high)} in total."
     speed = result.speed
-    if speed is None or speed.total_seconds is None:
+    if speed is None or speed.total_seconds is None or estimate.spare_bytes < 0:
         return memory
     shortest, longest = (text.duration(speed.total_seconds * factor) for factor in speed.band)
-    steps = "1 step" if speed.steps == 1 else f"{speed.steps:,} steps"
-    return f"{memory} {steps} in {shortest} to {longest}."
+    steps = "1 step takes" if speed.steps == 1 else f"{speed.steps:,} steps take"
+    return f"{memory} {steps} {shortest} to {longest}."
 
 
 def _time(speed: Speed | None, price_per_hour: float | None) -> str:
@@ -257,5 +258,5 @@ def _time(speed: Speed | None, price_per_hour: float | None) -> str:
     if speed is None or speed.total_seconds is None:
         return ""
     cost = speed.cost(price_per_hour) if price_per_hour else None
-    paid = f", {cost:,.2f} to pay" if cost is not None else ""
-    return f"; about {text.duration(speed.total_seconds)}{paid}"
+    paid = f", costs about {cost:,.2f}" if cost is not None else ""
+    return f"; takes about {text.duration(speed.total_seconds)}{paid}"

@@ -1,4 +1,4 @@
-"""From the inputs to a recommendation: joins catalog, advisor and estimator. Knows no widget."""
+"""From the inputs to a recommendation: joins catalog, advisor and estimator. Draws nothing."""
 
 import dataclasses
 import functools
@@ -26,10 +26,12 @@ from ui.plan.forms import Inputs
 DEMO_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 HERE = "This machine: "
 SIDE_BY_SIDE = ("full", "lora", "qlora")
-"""The methods that every plan is shown beside."""
+"""The methods that every plan is compared with."""
 
+_ANY_CARD = "any card with "
+"""How the catalog begins the name of a card that is known by its memory alone."""
 _GRAIN = 256 * MIB
-"""Free memory is rounded down to this, so that a page that nobody touched shows the same numbers."""
+"""Free memory is rounded down to a multiple of this, so that an untouched page keeps showing the same numbers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,12 +42,12 @@ class Request:
     rules: str
     data: Data
     device: str | None
-    """What torch calls the device, where this machine has it; a run can start from the page only then."""
+    """Torch's name of the device if this machine has it; only then can a run start from the page."""
     price_per_hour: float | None = None
 
     @property
     def gpu(self) -> GpuSpec:
-        """The device with no more than its free memory."""
+        """The device, limited to its free memory."""
         return dataclasses.replace(self.situation.gpu, usable_bytes=self.situation.available_bytes)
 
     def price(self, plan: FinetunePlan) -> MemoryEstimate:
@@ -53,11 +55,11 @@ class Request:
         return prices.priced(self.situation.model, self.situation.as_supervised(plan), self.gpu)
 
     def at_least(self, plan: FinetunePlan) -> int:
-        """Return what a plan certainly needs on the device."""
+        """Return what a plan needs on the device at the very least."""
         return pricing.least_used_bytes(self.situation.model, self.situation.as_supervised(plan), self.gpu)
 
     def place(self, token: str) -> Place:
-        """Return where a run of this request takes place; the token makes a double click one run."""
+        """Return where to execute a run of this request; the token makes a double click start one run only."""
         folder = str(paths.demo_model()) if self.situation.model.name == DEMO_MODEL else ""
         return Place(device=self.device or "cpu", model_path=folder, token=token)
 
@@ -73,7 +75,7 @@ def device_names() -> list[str]:
 
 
 def linear_modules(model: str) -> tuple[str, ...]:
-    """Return the modules that an adapter may target, or nothing for a model that cannot be found."""
+    """Return the modules that an adapter may target; empty for a model that cannot be found."""
     try:
         return models.find(model).linear_modules
     except LorafitError:
@@ -85,10 +87,10 @@ def request(inputs: Inputs, method: Mapping[str, str]) -> Request:
 
     Args:
         inputs: The form.
-        method: The method that the person insists on, as a pin, or nothing.
+        method: The method that the user chose, as a pin, or empty.
 
     Raises:
-        LorafitError: If a model, device, file or setting cannot be used; the sentence names it.
+        LorafitError: If a model, device, file or setting cannot be used; the message names it.
     """
     here = _here().get(inputs.device)
     data = find(inputs.data)
@@ -113,13 +115,13 @@ def request(inputs: Inputs, method: Mapping[str, str]) -> Request:
 
 
 def recommendation(asked: Request) -> Recommendation:
-    """Return the advice for a request; what was asked lately is remembered."""
+    """Return the recommendation for a request; recent answers are cached."""
     return _advised(asked.rules, _Key(asked.situation))
 
 
 @dataclass(frozen=True, slots=True)
 class _Key:
-    """A situation that can be looked up: its pins are a mapping, which has no hash of its own."""
+    """A situation as a cache key: its pins are a mapping, which cannot be hashed."""
 
     situation: Situation
 
@@ -141,17 +143,17 @@ def _price_for(situation: Situation) -> Callable[[FinetunePlan], MemoryEstimate]
 
 
 @dataclass(frozen=True, slots=True)
-class Insisted:
-    """One setting that the person fixed, beside what would be without it."""
+class Override:
+    """One setting that the user fixed, compared with the plan without it."""
 
     advice: Advice
     accepted: bool
     """Whether the evidence finds the value acceptable."""
     cost_bytes: int
-    """Used memory more (or less, if negative) than without it."""
+    """How much more memory is used than without it; negative if less."""
 
 
-def insisted(asked: Request, result: Recommendation) -> list[Insisted]:
+def overrides(asked: Request, result: Recommendation) -> list[Override]:
     """Return what each fixed setting costs, and whether the evidence agrees with it."""
     used, found = asked.price(result.plan).used_bytes, []
     for advice in result.advice:
@@ -162,14 +164,14 @@ def insisted(asked: Request, result: Recommendation) -> list[Insisted]:
         wished = recommendation(free)
         freed = next((entry for entry in wished.advice if entry.field == advice.field), None)
         accepted = freed is None or freed.accepts(advice.value)
-        found.append(Insisted(advice, accepted, used - asked.price(wished.plan).used_bytes))
+        found.append(Override(advice, accepted, used - asked.price(wished.plan).used_bytes))
     return found
 
 
 def devices_needed(situation: Situation, method: str) -> int | None:
-    """Return how many of the device a method's smallest plan takes; None if no number suffices.
+    """Return how many of the devices a method's smallest plan needs; None if no number is enough.
 
-    From two devices on, FSDP divides the plan.
+    FSDP shards the plan across two or more devices.
     """
     return _devices_needed(_Key(dataclasses.replace(situation, num_gpus=1)), method)
 
@@ -193,21 +195,27 @@ def alive(model: ModelSpec, plan: FinetunePlan, gpu: GpuSpec) -> tuple[Tensors, 
 
 
 def is_traced(situation: Situation) -> bool:
-    """Return whether the usual methods are priced without tracing the model's step first."""
+    """Return whether the usual methods can be estimated without tracing the model first."""
     plain = dataclasses.replace(situation, pins={})
     plans = [drafted(plain, name, RULE_SETS["evidence"]) for name in SIDE_BY_SIDE]
     return all(library.is_warm(situation.model, plan, gpu=situation.gpu) for plan in plans)
 
 
 def obstacle(asked: Request, estimate: MemoryEstimate) -> str | None:
-    """Return why a run of a plan cannot start from this page, or None where it can."""
+    """Return why a run of a plan cannot start from this page, or None if it can."""
     if asked.device is None:
-        return f"This machine has no {asked.situation.gpu.name}. Export the plan and run it there."
+        return f"No {card(asked.situation.gpu)} in this machine. Export the plan and run it where there is one."
     if asked.situation.num_gpus > 1:
-        return "Runs on several devices start from the command line. Export the plan."
+        return "Runs on several devices start from the command line only. Export the plan."
     if estimate.verdict == "does not fit":
-        return "The plan does not fit. Take one of the changes below first."
+        return "The plan does not fit. See Trade-offs for changes that free memory."
     return None
+
+
+def card(gpu: GpuSpec) -> str:
+    """Return a device's name as sentences use it, such as ``Tesla T4`` or ``48 GB card``."""
+    memory = gpu.name.removeprefix(_ANY_CARD)
+    return gpu.name if memory == gpu.name else f"{memory.replace('GiB', 'GB')} card"
 
 
 def _here() -> dict[str, machine.Device]:
@@ -215,12 +223,12 @@ def _here() -> dict[str, machine.Device]:
 
 
 def _of_size(choice: str) -> str:
-    """Return what the catalog calls a bare number of GiB."""
+    """Return a choice in the catalog's words: a bare number means GiB."""
     return f"{choice} GiB" if choice.strip().replace(".", "", 1).isdigit() else choice
 
 
 def _pinned(name: str, value: Any) -> Any:
-    """Return a pinned value; numbers such as 2e-4 arrive as they were typed."""
+    """Return a pinned value; numbers such as 2e-4 arrive as text."""
     if not isinstance(value, str) or fields.choices(name) or name == "target_modules":
         return value
     if name in PATTERNS:
@@ -232,7 +240,7 @@ def _pinned(name: str, value: Any) -> Any:
 
 
 def _pattern(name: str, typed: str) -> tuple[tuple[str, int], ...]:
-    """Return modules with their numbers, as they were typed: ``q_proj: 8, down_proj: 32``."""
+    """Return modules with their numbers from text such as ``q_proj: 8, down_proj: 32``."""
     pairs = [entry.rpartition(":") for entry in typed.split(",")]
     try:
         return tuple((module.strip(), int(number)) for module, _, number in pairs)

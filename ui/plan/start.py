@@ -13,7 +13,7 @@ from ui.runs import run_data
 
 
 def headline(asked: Request, result: Recommendation, estimate: MemoryEstimate) -> None:
-    """Show the verdict, and the start beside it or why there is none."""
+    """Show the verdict with the start button beside it, and why the button is disabled."""
     obstacle = planning.obstacle(asked, estimate)
     words, button = st.columns([3, 1], vertical_alignment="center")
     with words:
@@ -24,14 +24,14 @@ def headline(asked: Request, result: Recommendation, estimate: MemoryEstimate) -
         st.caption(text.plain(obstacle))
 
 
-def way_out(asked: Request, result: Recommendation, estimate: MemoryEstimate) -> None:
-    """Say how many devices would hold what does not fit; comes last, since it may need a trace."""
+def devices_needed(asked: Request, result: Recommendation, estimate: MemoryEstimate) -> None:
+    """Say how many devices a plan that does not fit would need; comes last, since it may need a trace."""
     if estimate.verdict == "does not fit" and not asked.situation.gpu.is_cpu:
         plan_view.devices_needed(asked, result, planning.devices_needed(asked.situation, result.plan.method))
 
 
 def start(asked: Request, result: Recommendation, estimate: MemoryEstimate, *, disabled: bool) -> None:
-    """Offer the start; a click queues the run and opens its page."""
+    """Show the start button; a click queues the run and opens its page."""
     token = st.session_state.setdefault("ticket", secrets.token_hex(8))
     label = "Start" if disabled else text.on_accent("Start")
     if st.button(label, key="start", type="primary", width="stretch", disabled=disabled):

@@ -1,4 +1,4 @@
-"""Files that people upload: kept under names of our own inside the runs folder, so that no upload chooses a path."""
+"""Uploaded files, kept in the runs folder under names that LoRAFit chooses, so that no upload can pick a path."""
 
 import hashlib
 import json
@@ -15,10 +15,10 @@ _CHUNK = 2**20
 
 
 def kept(stream: BinaryIO, name: str, folder: Path) -> Path:
-    """Store an upload under the hash of its content and return where; the same content is stored once.
+    """Store an upload under the hash of its content and return its path; the same content is stored once.
 
     Raises:
-        DataError: If the kind of file is unknown, or it is empty or too large.
+        DataError: If the type of file is unknown, or the file is empty or too large.
     """
     kind = name.rsplit(".", 1)[-1].lower()
     if kind not in KINDS:
@@ -27,7 +27,7 @@ def kept(stream: BinaryIO, name: str, folder: Path) -> Path:
     if not size:
         raise DataError("upload", "is empty", None, "Choose a file with examples")
     if size > MOST_BYTES:
-        raise DataError("upload", "may have at most 1 GiB", size, "Train on a part of it")
+        raise DataError("upload", "must not exceed 1 GiB", size, "Upload a part of it")
     target = folder / f"{digest[:16]}.{kind}"
     if not target.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -41,23 +41,23 @@ def kept(stream: BinaryIO, name: str, folder: Path) -> Path:
 
 
 def all_kept(folder: Path) -> Iterator[tuple[Path, str]]:
-    """Yield every stored upload, newest first, with the name it came with."""
+    """Yield every stored upload, newest first, with its original name."""
     files = [path for path in folder.glob("*.*") if path.suffix.lstrip(".") in KINDS and len(path.suffixes) == 1]
     for path in sorted(files, key=lambda path: path.stat().st_mtime, reverse=True):
         yield path, _name(path)
 
 
-def columns(path: Path) -> dict[str, str]:
-    """Return which column of an upload plays which role, where a person has said so."""
-    said = _noted(path, "columns")
-    if not isinstance(said, dict):
+def column_roles(path: Path) -> dict[str, str]:
+    """Return the columns of an upload by the role that the user assigned to them."""
+    roles = _noted(path, "columns")
+    if not isinstance(roles, dict):
         return {}
-    return {role: column for role, column in said.items() if isinstance(role, str) and isinstance(column, str)}
+    return {role: column for role, column in roles.items() if isinstance(role, str) and isinstance(column, str)}
 
 
-def keep_columns(path: Path, said: Mapping[str, str]) -> None:
-    """Note which column of an upload plays which role."""
-    path.with_suffix(".columns.json").write_text(json.dumps(dict(said)), encoding="utf-8")
+def keep_column_roles(path: Path, roles: Mapping[str, str]) -> None:
+    """Remember which column of an upload has which role."""
+    path.with_suffix(".columns.json").write_text(json.dumps(dict(roles)), encoding="utf-8")
 
 
 def _name(path: Path) -> str:
@@ -66,7 +66,7 @@ def _name(path: Path) -> str:
 
 
 def _noted(path: Path, what: str) -> object:
-    """Return what was noted beside an upload; None where nothing was, or it cannot be read."""
+    """Return what was noted beside an upload; None if nothing was or it cannot be read."""
     try:
         return json.loads(path.with_suffix(f".{what}.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -35,3 +35,14 @@ def test_escaping_leaves_no_live_markdown(words):
     for sign in r"\`*_{}[]()#+-.!|<>~$:&":
         unescaped = unescaped.replace(f"\\{sign}", "")
     assert not set(unescaped) & set("`*_[]<>$")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [
+        pytest.param(1.7, 1.9, "1.7 to 1.9 GiB", id="one unit is named once"),
+        pytest.param(0.5, 1.5, "512 MiB to 1.5 GiB", id="two units"),
+    ],
+)
+def test_a_range_of_sizes_names_its_units(low, high, words):
+    assert text.size_range(int(low * 2**30), int(high * 2**30)).replace("\N{NO-BREAK SPACE}", " ") == words

@@ -23,9 +23,9 @@ def agree(app):
 
 def test_columns_are_asked_for_only_where_no_layout_is_recognised(page, label):
     known = datasets.add(io.BytesIO(b"prompt,completion\na,b\n"), "known.csv")
-    assert datasets.unnamed_columns(label)[0] == ("left", "right", "year")
+    assert datasets.unrecognised_columns(label)[0] == ("left", "right", "year")
     for other in (known, datasets.DEMO, "gone"):
-        assert datasets.unnamed_columns(other) == ((), {})
+        assert datasets.unrecognised_columns(other) == ((), {})
     assert not [box for box in page(data=known).selectbox if box.label == "Layout"]
 
 
@@ -53,8 +53,8 @@ def test_likely_columns_are_chosen_already_but_the_person_agrees(page):
     assert datasets.find(label).columns == {"prompt": "my question", "completion": "my answer"}
 
 
-def test_what_was_said_is_remembered_and_a_run_trains_on_it(page, label):
-    datasets.say_columns(label, {"prompt": "left", "completion": "right"})
+def test_assigned_roles_are_remembered_and_a_run_trains_on_them(page, label):
+    datasets.set_column_roles(label, {"prompt": "left", "completion": "right"})
     app = page(data=label)
     assert not app.error
     assert app.selectbox(key=f"column {label} completion").value == "right"
@@ -63,6 +63,6 @@ def test_what_was_said_is_remembered_and_a_run_trains_on_it(page, label):
 
 
 def test_a_column_that_is_not_there_is_refused_in_a_sentence(label):
-    datasets.say_columns(label, {"prompt": "left", "completion": "gone"})
+    datasets.set_column_roles(label, {"prompt": "left", "completion": "gone"})
     with pytest.raises(DataError):
         datasets.find(label)

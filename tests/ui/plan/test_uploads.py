@@ -47,8 +47,8 @@ def test_a_broken_name_file_costs_the_name_only(tmp_path):
 
 def test_columns_are_remembered_beside_the_upload_and_are_no_upload_themselves(tmp_path):
     path = uploads.kept(io.BytesIO(b"a\n"), "one.csv", tmp_path)
-    uploads.keep_columns(path, {"prompt": "ask", "completion": "say"})
-    assert uploads.columns(path) == {"prompt": "ask", "completion": "say"}
+    uploads.keep_column_roles(path, {"prompt": "ask", "completion": "say"})
+    assert uploads.column_roles(path) == {"prompt": "ask", "completion": "say"}
     assert [name for _, name in uploads.all_kept(tmp_path)] == ["one.csv"]
 
 
@@ -56,4 +56,4 @@ def test_columns_are_remembered_beside_the_upload_and_are_no_upload_themselves(t
 def test_broken_notes_on_columns_count_as_none(tmp_path, noted):
     path = uploads.kept(io.BytesIO(b"a\n"), "one.csv", tmp_path)
     path.with_suffix(".columns.json").write_text(noted)
-    assert uploads.columns(path) == {}
+    assert uploads.column_roles(path) == {}

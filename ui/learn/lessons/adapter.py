@@ -35,7 +35,7 @@ def show() -> None:
     st.plotly_chart(
         picture(rows, columns, rank),
         key="lora_picture",
-        config=charts.STILL,
+        config=charts.STATIC,
         alt=f"W has {full:,} numbers; B and A together have {trained:,}.",
     )
     cells = st.columns(4)

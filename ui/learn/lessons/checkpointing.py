@@ -29,7 +29,7 @@ def show() -> None:
     st.plotly_chart(
         picture(kept, recomputed),
         key="ckpt_chart",
-        config=charts.STILL,
+        config=charts.STATIC,
         alt=f"Highest point {max(kept)} without and {max(recomputed)} with checkpointing, in layer inputs",
     )
     cells = st.columns(3)

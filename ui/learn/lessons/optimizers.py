@@ -52,7 +52,7 @@ def show() -> None:
     st.plotly_chart(
         picture({name: full for name, (full, _) in sizes.items()}),
         key="optim_chart",
-        config=charts.STILL,
+        config=charts.STATIC,
         alt=f"Full fine-tuning with adamw_torch keeps {gib(sizes['adamw_torch'][0])} of states.",
     )
     st.table(

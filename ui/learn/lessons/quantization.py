@@ -53,13 +53,13 @@ def show() -> None:
     first.plotly_chart(
         values_chart(matrix, results[picked]),
         key="quantized_values",
-        config=charts.STILL,
+        config=charts.STATIC,
         alt="How often each weight occurs, before and after",
     )
     second.plotly_chart(
         errors_chart(matrix, results[picked]),
         key="quantized_errors",
-        config=charts.STILL,
+        config=charts.STATIC,
         alt="How large the errors are",
     )
     st.markdown(
