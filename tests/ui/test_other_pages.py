@@ -19,15 +19,15 @@ def test_every_comparison_opens(page, view):
         pytest.param("method", "gradient_checkpointing", id="methods against checkpointing"),
     ],
 )
-def test_any_two_choices_are_compared(page, rows, columns):
+def test_any_two_settings_are_compared(page, rows, columns):
     app = page("compare", rows=rows, columns=columns)
     assert app.table[0].value.columns[0] == rows
 
 
 def test_the_tensors_at_the_peak_are_listed(page):
     table = page("compare", show="One step").table[0].value
-    assert set(table.columns) == {"What for", "Tensors", "Each", "Together"}
-    assert "Weights" in set(table["What for"])
+    assert set(table.columns) == {"Part", "Tensors", "Each", "Total"}
+    assert "Weights" in set(table["Part"])
 
 
 def test_models_of_all_sizes_say_how_many_devices_they_take(page):

@@ -1,4 +1,4 @@
-"""Predictions beside measurements on the page."""
+"""Shows predictions beside measurements on the page."""
 
 from collections.abc import Sequence
 
@@ -9,30 +9,30 @@ from ui.accuracy import predictions
 from ui.parts import charts, text
 
 HOW = """
-The estimate is no formula. A tracer runs the **real training step** of the model, with the code of transformers, PEFT
-and bitsandbytes that a run would use, on tensors that have shapes but no contents. It records what is allocated and
-freed, when, and for what. This recording, the *tape*, is replayed for your batch size, length, rank, optimizer and
-device through the rules of PyTorch's caching allocator.
+The estimate does not come from a formula. A tracer runs the **real training step** of the model, with the code of
+transformers, PEFT and bitsandbytes that a run would use, on tensors that have shapes but no contents. It records what
+is allocated and freed, when, and for what. This recording, the *tape*, is then replayed for your batch size, length,
+rank, optimizer and device by the rules of PyTorch's caching allocator.
 
-- **Allocated** is what tensors take: `torch.cuda.max_memory_allocated`.
-- **Reserved** is what PyTorch holds, with its cache: `torch.cuda.max_memory_reserved`.
-- **Used** is what nvidia-smi shows: reserved memory and the CUDA context. The verdict is made on this number.
+- **Allocated** is the memory of all tensors: `torch.cuda.max_memory_allocated`.
+- **Reserved** is what PyTorch holds, including its cache: `torch.cuda.max_memory_reserved`.
+- **Used** is what nvidia-smi shows: reserved memory plus the CUDA context. The verdict is based on this number.
 
-**What it leaves out**: other programs on the device, a display attached to it, memory leaks of the driver, and kernels
-that choose their workspace at run time. The error band beside each estimate covers them as far as the runs
-on this page show.
+**What it leaves out**: other programs on the device, a display attached to it, memory leaks in the driver, and kernels
+that choose their workspace at run time. The likely range of each estimate covers these as far as the runs on this page
+show them.
 """
 
 
 def traced(cold: Sequence[int], every: Sequence[int]) -> list[int]:
-    """Return the rows that can be shown; those that need a trace first are offered, since they take seconds each."""
+    """Return the rows to show; those that need a trace are only offered, since each takes seconds."""
     if not cold:
         return list(every)
     wanted = st.toggle(
         f"Trace {len(cold)} more rows",
         key="trace",
         bind="query-params",
-        help="Each row is a model under other versions and settings; a first trace takes a few seconds, once.",
+        help="Each of these rows needs a trace of its own, which takes a few seconds once.",
     )
     if not wanted:
         return [number for number in every if number not in set(cold)]
@@ -45,9 +45,9 @@ def traced(cold: Sequence[int], every: Sequence[int]) -> list[int]:
 
 
 def published(comparisons: Sequence[Comparison]) -> None:
-    """Show error figures, the picture and the table of published rows."""
+    """Show the errors, the chart and the table of the published runs."""
     if not comparisons:
-        st.caption("No row is traced yet.")
+        st.caption("No rows traced yet.")
         return
     cells = st.grid(min_column_width=200)
     for kind in KINDS:
@@ -65,7 +65,7 @@ def published(comparisons: Sequence[Comparison]) -> None:
         charts.predicted_against_measured(predictions.points(comparisons)),
         key="proof_chart",
         config=charts.CONFIG,
-        alt=f"Predicted against measured allocated memory of {len(comparisons)} published runs, close to the diagonal",
+        alt=f"Predicted against measured allocated memory of {len(comparisons)} published runs",
     )
     st.table(
         {
@@ -83,15 +83,17 @@ def published(comparisons: Sequence[Comparison]) -> None:
 
 
 def own(points: Sequence[tuple[str, str, int, int]]) -> None:
-    """Show this machine's own runs the same way."""
+    """Show the runs on this machine in the same way."""
     if not points:
-        st.caption("No run has finished here yet. Every run notes its measured peak beside the predicted one.")
+        st.caption(
+            "No run on this machine has been measured yet. Each run records its measured peak beside the predicted one."
+        )
         return
     st.plotly_chart(
         charts.predicted_against_measured(points),
         key="own",
         config=charts.CONFIG,
-        alt=f"Predicted against measured used memory of {len(points)} runs of this machine",
+        alt=f"Predicted against measured used memory of {len(points)} runs on this machine",
     )
     st.table(
         {
@@ -102,12 +104,12 @@ def own(points: Sequence[tuple[str, str, int, int]]) -> None:
         },
         border="horizontal",
         hide_index=True,
-        alt="Every run of this machine with its prediction",
+        alt="Every run on this machine with its prediction",
     )
 
 
 def method() -> None:
-    """Say how the estimate is made and what it leaves out."""
+    """Explain how the estimate is made and what it leaves out."""
     st.markdown(HOW)
 
 
@@ -121,7 +123,7 @@ def _error(found: Comparison) -> str:
 
 
 def _source(words: str) -> str:
-    """Return where a row was published; what starts with a GitHub repository is linked."""
+    """Return where a row was published, linked if it starts with a GitHub repository."""
     repository = words.split(" ", 1)[0]
     return (
         f"[{text.plain(words)}](https://github.com/{repository})" if repository.count("/") == 1 else text.plain(words)

@@ -1,14 +1,15 @@
-"""Accuracy: predicted against measured memory, for published runs and for this machine's own."""
+"""Accuracy: predicted against measured memory, for published runs and for runs on this machine."""
 
 import streamlit as st
 
 from ui.accuracy import accuracy_view, predictions
-from ui.parts import notices
+from ui.parts import links, notices
 from ui.runs import run_data
 
-st.title("How good are the predictions?")
+st.title("How accurate are the predictions?")
 with notices.errors():
-    names = ["Published runs", "Runs of this machine", "How the estimate is made"]
+    links.accept_old("proof", {"Runs of this machine": "Runs on this machine"})
+    names = ["Published runs", "Runs on this machine", "How the estimate is made"]
     published, own, method = st.tabs(names, key="proof", bind="query-params", on_change="rerun")
     if published.open:
         with published:

@@ -1,4 +1,4 @@
-"""Predicted against measured memory: the published rows that come with the project, and this machine's own runs."""
+"""Predicted against measured memory: of the published runs in ``assets``, and of runs on this machine."""
 
 import functools
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ def cold() -> tuple[int, ...]:
 
 @functools.lru_cache(maxsize=1024)
 def comparison(number: int) -> Comparison:
-    """Return the prediction beside the measurement of one row of ``published``."""
+    """Return the prediction and the measurement of one row of ``published``."""
     return compared(published()[number], model=_model, gpu=gpus.find, tape=_tape)
 
 
@@ -40,13 +40,13 @@ def points(comparisons: Sequence[Comparison]) -> list[tuple[str, str, int, int]]
 
 
 def description(row: MeasuredRow) -> str:
-    """Return one line for a row."""
+    """Return a row in one line."""
     plan = row.plan
     return f"{Path(row.model).stem}, {plan.method}, {plan.per_device_train_batch_size} x {plan.max_length:,} tokens"
 
 
 def own(runs: Sequence[Run]) -> list[tuple[str, str, int, int]]:
-    """Return this machine's finished runs: device, description, measured and predicted used bytes."""
+    """Return the measured runs on this machine: device, description, measured and predicted used bytes."""
     return [
         (run.place.device, f"{run_data.title(run)}, {run.id}", measured, predicted)
         for run in runs

@@ -1,4 +1,4 @@
-"""The Compare page: models, methods and cards against each other.
+"""The Compare page: models, methods and devices against each other.
 
 No other page imports it; it may import ``ui.plan`` and ``ui.parts``.
 """

@@ -1,4 +1,4 @@
-"""Comparisons on the page."""
+"""Shows comparisons on the page."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,7 +20,7 @@ _MOST_TENSORS = 12
 
 
 def pivot(asked: Request, plan: FinetunePlan) -> None:
-    """Show used memory for every value of one choice against every value of another."""
+    """Show used memory for every combination of two settings' values."""
     axes = comparison.axes()
     left, right = st.columns(2)
     with left:
@@ -28,19 +28,19 @@ def pivot(asked: Request, plan: FinetunePlan) -> None:
     with right:
         columns = axis("Columns", [name for name in ("device", *axes) if name != rows[0]], axes)
     point = Point(model=asked.situation.model, plan=plan, gpu=asked.gpu)
-    with notices.progress("Pricing every combination") as told:
-        cells = comparison.table(point, (axes[rows[0]], rows[1]), (axes[columns[0]], columns[1]), told)
+    with notices.progress("Estimating every combination") as progress:
+        cells = comparison.table(point, (axes[rows[0]], rows[1]), (axes[columns[0]], columns[1]), progress)
     table = {rows[0]: [row_link(rows[0], value) for value in rows[1]]}
     for index, value in enumerate(columns[1]):
         table[text.plain(comparison.label(columns[0], value))] = [cell(line[index]) for line in cells]
     st.table(table, border="horizontal", hide_index=True, alt=f"Used memory by {rows[0]} and {columns[0]}")
-    st.caption("Everything else stays as planned; only the number formats follow the device.")
+    st.caption("All other settings stay as planned; only the number formats follow the device.")
     download(comparison.as_csv("used_bytes", rows[1], columns[1], comparison.used_bytes(cells)))
 
 
 def axis(title: str, names: list[str], axes: Mapping[str, Axis]) -> tuple[str, Sequence[Any]]:
-    """Ask which choice stands in the rows or columns, and which of its values."""
-    name = st.selectbox(title, list(dict.fromkeys(names)), key=title.lower(), bind=URL, help="What is varied.")
+    """Ask which setting to vary in the rows or columns, and over which values."""
+    name = st.selectbox(title, list(dict.fromkeys(names)), key=title.lower(), bind=URL, help="The setting to vary.")
     chosen = axes[name]
     values = st.pills(
         f"Values of {name}",
@@ -56,7 +56,7 @@ def axis(title: str, names: list[str], axes: Mapping[str, Axis]) -> tuple[str, S
 
 
 def row_link(name: str, value: Any) -> str:
-    """Return a row's head as a link to the plan with this choice."""
+    """Return the head of a row as a link to the plan with its value."""
     words = comparison.label(name, value)
     field = {"device": "gpu"}.get(name, name)
     chosen = words if name == "method" else str(value) if isinstance(value, str) else text.value(value)
@@ -72,37 +72,39 @@ def cell(shown: Cell) -> str:
 
 
 def heat_map(asked: Request, plan: FinetunePlan) -> None:
-    """Show batch against length in colour, with the line where it stops fitting."""
+    """Show batch size against length in colour, with a line where plans stop fitting."""
     axes = comparison.axes()
     batches, lengths = axes[_HEAT_ROWS], axes[_HEAT_COLUMNS]
     point = Point(model=asked.situation.model, plan=plan, gpu=asked.gpu)
-    with notices.progress("Pricing every combination") as told:
-        cells = comparison.table(point, (batches, batches.values), (lengths, lengths.values), told)
+    with notices.progress("Estimating every combination") as progress:
+        cells = comparison.table(point, (batches, batches.values), (lengths, lengths.values), progress)
     used = [[found.estimate.used_bytes if found.estimate else 0 for found in line] for line in cells]
     capacity = asked.situation.available_bytes
     st.plotly_chart(
         charts.heat_map(used, batches=batches.values, lengths=lengths.values, capacity_bytes=capacity),
         key="heat_map",
         config=charts.CONFIG,
-        alt=f"Used memory by batch and length against {text.size(capacity)}",
+        alt=f"Used memory by batch size and length against {text.size(capacity)}",
     )
-    st.caption("GiB used by each combination; everything else stays as planned. Left of and below the line it fits.")
+    st.caption(
+        "GiB used by each combination; all other settings stay as planned. Left of and below the line, plans fit."
+    )
     download(comparison.as_csv("used_bytes", batches.values, lengths.values, comparison.used_bytes(cells)))
 
 
 def devices_needed(asked: Request, usual: str) -> None:
-    """Show how many devices models up to hundreds of billions of parameters take."""
+    """Show how many devices models of up to hundreds of billions of parameters need."""
     labels = {METHODS[name].label: name for name in comparison.DIVIDED}
     chosen = st.segmented_control(
-        "Method of the table",
+        "Method in this table",
         list(labels),
         default=METHODS[usual].label if usual in comparison.DIVIDED else next(iter(labels)),
         required=True,
         key="devices_method",
         bind=URL,
     )
-    with notices.progress("Counting devices") as told:
-        found = comparison.numbers_of_devices(asked.situation, labels[chosen], told)
+    with notices.progress("Counting devices") as progress:
+        found = comparison.numbers_of_devices(asked.situation, labels[chosen], progress)
     cards = list(next(iter(found.values())))
     st.table(
         {
@@ -114,11 +116,11 @@ def devices_needed(asked: Request, usual: str) -> None:
         },
         border="horizontal",
         hide_index=True,
-        alt=f"How many devices each model takes with {chosen}",
+        alt=f"How many devices each model needs with {chosen}",
     )
     st.caption(
-        "The smallest plan of the method: one sequence on each device, activations computed twice; from two devices on "
-        "divided by FSDP. A number opens its plan."
+        "The smallest plan of the method: one sequence per device, with gradient checkpointing; two or more devices "
+        "shard it with FSDP. Click a number to open its plan."
     )
     download(comparison.as_csv("devices", list(found), cards, [list(line.values()) for line in found.values()]))
 
@@ -129,7 +131,7 @@ def download(file: str) -> None:
 
 
 def _number(model: str, card: str, number: int | None, method: str) -> str:
-    """Return a number of devices as a link to the plan, or that none suffices."""
+    """Return a number of devices as a link to the plan, or that no number is enough."""
     if number is None:
         return ":gray[too large]"
     sharding = {"sharding": "fsdp"} if number > 1 else {}
@@ -138,9 +140,9 @@ def _number(model: str, card: str, number: int | None, method: str) -> str:
 
 
 def step(asked: Request, plan: FinetunePlan, estimate: MemoryEstimate) -> None:
-    """Show one training step: what is alive when, where the peak is, and which tensors it is made of."""
+    """Show one training step: what is in memory when, where the peak is, and which tensors make it up."""
     phases = estimate.phases
-    st.markdown(f"The peak is in the **{max(phases, key=phases.__getitem__)}** phase of a training step.")
+    st.markdown(f"Memory peaks in the **{max(phases, key=phases.__getitem__)}** phase.")
     st.plotly_chart(
         charts.timeline(estimate.timeline, capacity_bytes=estimate.capacity_bytes),
         key="timeline",
@@ -150,38 +152,38 @@ def step(asked: Request, plan: FinetunePlan, estimate: MemoryEstimate) -> None:
     cells = st.grid(min_column_width=130)
     for name, peak in phases.items():
         cells.metric(
-            name.capitalize(), text.size(peak), border=True, help=f"Most that is allocated in the {name} phase."
+            name.capitalize(), text.size(peak), border=True, help=f"Peak of allocated memory in the {name} phase."
         )
     st.caption(
-        f"Allocated {text.size(estimate.peak_allocated_bytes)} by tensors, "
-        f"reserved {text.size(estimate.peak_reserved_bytes)} by PyTorch, "
-        f"used {text.size(estimate.used_bytes)} with what the device runtime takes."
+        f"{text.size(estimate.peak_allocated_bytes)} allocated by tensors, "
+        f"{text.size(estimate.peak_reserved_bytes)} reserved by PyTorch, "
+        f"{text.size(estimate.used_bytes)} used including the device runtime."
     )
     if plan.num_gpus == 1:
         tensors(planning.alive(asked.situation.model, plan, asked.gpu))
 
 
 def tensors(found: Sequence[Tensors]) -> None:
-    """Show the largest tensors that are alive at the peak."""
+    """Show the largest tensors in memory at the peak."""
     shown = found[:_MOST_TENSORS]
-    st.markdown("**Alive at the peak of forward and backward pass**, the largest first")
+    st.markdown("**Tensors in memory at the peak of forward and backward pass**, largest first")
     st.table(
         {
-            "What for": [palette.part(entry.component).label for entry in shown],
+            "Part": [palette.part(entry.component).label for entry in shown],
             "Tensors": [f"{entry.count:,}" for entry in shown],
             "Each": [text.size(entry.bytes_each) for entry in shown],
-            "Together": [text.size(entry.total_bytes) for entry in shown],
+            "Total": [text.size(entry.total_bytes) for entry in shown],
         },
         border="horizontal",
         hide_index=True,
         alt=f"The {len(shown)} largest groups of tensors at the peak",
     )
     if rest := sum(entry.total_bytes for entry in found[_MOST_TENSORS:]):
-        st.caption(f"All others: {text.size(rest)}.")
+        st.caption(f"All other tensors: {text.size(rest)}.")
 
 
 def parts(estimate: MemoryEstimate) -> None:
-    """Show where the bytes are at the peak, and what each part is."""
+    """Show what the memory at the peak consists of, and what each part is."""
     st.plotly_chart(
         charts.treemap(estimate.components),
         key="treemap",
@@ -192,7 +194,7 @@ def parts(estimate: MemoryEstimate) -> None:
     st.table(
         {
             "Part": [entry.label for entry, _ in shown],
-            "Bytes": [text.size(size) for _, size in shown],
+            "Size": [text.size(size) for _, size in shown],
             "What it is": [entry.meaning for entry, _ in shown],
         },
         border="horizontal",
@@ -202,8 +204,8 @@ def parts(estimate: MemoryEstimate) -> None:
 
 
 def method_map() -> None:
-    """Show which method usual models train with on cards of usual sizes."""
-    with st.spinner("Searching the smallest plan of each method ..."):
+    """Show which method popular models can be trained with on common sizes of cards."""
+    with st.spinner("Finding the smallest plan of each method ..."):
         cells = comparison.map_of_methods()
     if not cells:
         st.caption("No model is traced yet; choose one on the left first.")
@@ -216,5 +218,5 @@ def method_map() -> None:
     )
     st.caption(
         "The most precise method whose smallest plan leaves a tenth of the memory free; "
-        "all means that every weight can be trained."
+        "full means full fine-tuning; none means that no method does."
     )

@@ -1,4 +1,4 @@
-"""Two choices against each other: any two axes of a plan, and what each combination needs. Knows no widget."""
+"""Compares any two settings of a plan: what each combination of values needs. Draws nothing."""
 
 import csv
 import io
@@ -54,13 +54,13 @@ _LARGE = (
     "meta-llama/Llama-3.1-405B",
 )
 DIVIDED = ("full", "lora", "qlora")
-"""The methods whose numbers of devices are shown."""
+"""The methods for which the number of devices is shown."""
 _FOR_LARGE = ("GeForce RTX 4090", "GeForce RTX 5090", "L40S", "A100 SXM4 80 GB", "H100 SXM5 80 GB", "B200")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """What is priced: a model, a plan, a device."""
+    """What an estimate is made for: a model, a plan, a device."""
 
     model: ModelSpec
     plan: FinetunePlan
@@ -69,26 +69,26 @@ class Point:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Axis:
-    """One choice that is varied."""
+    """One setting to vary."""
 
     values: tuple[Any, ...]
-    """What can be chosen."""
+    """The values to choose from."""
     usual: tuple[Any, ...]
-    """What is compared at first."""
+    """The values compared by default."""
     moved: Callable[[Point, Any], Point]
-    """A point with this choice made differently."""
+    """Returns a point with another value of the setting."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One combination: its estimate, or the sentence that says why there is none."""
+    """One combination: its estimate, or a sentence that says why there is none."""
 
     estimate: MemoryEstimate | None
     refusal: str = ""
 
 
 def axes() -> Mapping[str, Axis]:
-    """Return every axis by the name of what it varies."""
+    """Return every axis by the name of its setting."""
     return {
         "method": Axis(values=tuple(METHODS), usual=planning.SIDE_BY_SIDE, moved=_with_method),
         "device": Axis(values=(*_SIZES, *_CARDS), usual=_SIZES, moved=_on_device),
@@ -115,20 +115,20 @@ def table(
     point: Point,
     rows: tuple[Axis, Sequence[Any]],
     columns: tuple[Axis, Sequence[Any]],
-    told: Callable[[float], object] = lambda _: None,
+    progress: Callable[[float], object] = lambda _: None,
 ) -> list[list[Cell]]:
-    """Return the cell of every row value and column value; ``told`` hears the share that is done."""
+    """Return the cell of every row value and column value; ``progress`` receives the share done."""
     cells: list[list[Cell]] = []
     for number, row in enumerate(rows[1]):
         cells.append([])
         for done, column in enumerate(columns[1]):
-            told((number + done / len(columns[1])) / len(rows[1]))
+            progress((number + done / len(columns[1])) / len(rows[1]))
             cells[-1].append(_cell(point, (rows[0], row), (columns[0], column)))
     return cells
 
 
 def map_of_methods() -> tuple[MapCell, ...]:
-    """Return which method each usual model trains with on cards of usual sizes; models never traced are left out."""
+    """Return the method that popular models can train with on cards of common sizes; untraced models are left out."""
     cards = [gpus.find(size) for size in _SIZES]
     usual = [Situation(model=models.find(name), gpu=cards[-1], goal="memory") for name in _MODELS]
     specs = [situation.model for situation in usual if planning.is_traced(situation)]
@@ -137,19 +137,19 @@ def map_of_methods() -> tuple[MapCell, ...]:
 
 
 def numbers_of_devices(
-    situation: Situation, method: str, told: Callable[[float], object]
+    situation: Situation, method: str, progress: Callable[[float], object]
 ) -> dict[str, dict[str, int | None]]:
-    """Return, by model and device, how many of the device a method takes at least; None where no number suffices.
+    """Return, by model and device, the fewest devices a method needs; None if no number is enough.
 
     Args:
-        situation: Its model stands first; its data and goal hold for all.
+        situation: Its model comes first; its data and goal apply to all.
         method: The method.
-        told: Is told the share that is done.
+        progress: Receives the share done.
     """
     names = list(dict.fromkeys((situation.model.name, *_LARGE)))
     found: dict[str, dict[str, int | None]] = {}
     for done, name in enumerate(names):
-        told(done / len(names))
+        progress(done / len(names))
         model = situation.model if name == situation.model.name else models.find(name)
         cards = [gpus.find(card) for card in _FOR_LARGE]
         asked = [replace(situation, model=model, gpu=card, free_bytes=None, num_gpus=1, pins={}) for card in cards]
@@ -158,12 +158,12 @@ def numbers_of_devices(
 
 
 def used_bytes(cells: Sequence[Sequence[Cell]]) -> list[list[int | str]]:
-    """Return the used bytes of every cell, and nothing for what cannot be priced."""
+    """Return the used bytes of every cell, empty if there is no estimate."""
     return [[cell.estimate.used_bytes if cell.estimate else "" for cell in line] for line in cells]
 
 
 def as_csv(corner: str, rows: Sequence[Any], columns: Sequence[Any], cells: Sequence[Sequence[Any]]) -> str:
-    """Return a table with its heads as CSV."""
+    """Return a table with its headings as CSV."""
     out = io.StringIO()
     writer = csv.writer(out)
     writer.writerow([corner, *columns])
@@ -181,7 +181,7 @@ def label(axis: str, value: Any) -> str:
 
 
 def under(plan: FinetunePlan, method: str) -> FinetunePlan:
-    """Return a plan under another method, without the extras that the method cannot have."""
+    """Return a plan with another method, without the options that the method does not have."""
     if method == plan.method:
         return plan
     plain = replace(plan, prepare_kbit=False).with_method("lora")
@@ -205,7 +205,7 @@ def _with_method(point: Point, method: str) -> Point:
 
 
 def _on_device(point: Point, name: str) -> Point:
-    """Return a point on another device, with the number formats that this device computes in."""
+    """Return a point on another device, with the number formats that this device supports."""
     gpu = gpus.find(name)
     wish = drafted(Situation(model=point.model, gpu=gpu), point.plan.method, RULE_SETS["evidence"])
     formats = {field: getattr(wish, field) for field in ("dtype", "bf16", "fp16", "adapter_dtype")}

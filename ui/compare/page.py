@@ -1,4 +1,4 @@
-"""Compare: any two choices against each other, one training step moment by moment, and where the bytes are."""
+"""Compare: any two settings against each other, one training step moment by moment, and where the bytes are."""
 
 import streamlit as st
 
