@@ -88,7 +88,7 @@ def test_what_was_chosen_is_in_the_address_and_comes_back(tab, runs):
     again = tab(page.url.split("/", 3)[3])
     expect(again.get_by_role("figure", name=re.compile("Perplexity over steps"))).to_be_visible()
     expect(again.get_by_role("switch", name="Log scale")).to_be_checked()
-    expect(again.get_by_role("heading", name="Only differences")).to_be_visible()
+    expect(again.get_by_role("heading", name="Differences")).to_be_visible()
 
 
 def test_an_upload_without_a_name_is_refused_and_the_token_is_gone(tab, runs):

@@ -1,4 +1,4 @@
-"""The runs that the page's address names: a link to a run, or to a comparison of several."""
+"""The runs named in the address of the page: one run to show, or several to compare."""
 
 from collections.abc import Sequence
 from urllib.parse import urlencode
@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 import streamlit as st
 
 RUN = "run"
-"""The parameter of the address that names runs."""
+"""The parameter in the address that names runs."""
 
 
 def named() -> list[str]:
@@ -15,7 +15,7 @@ def named() -> list[str]:
 
 
 def show(run_ids: Sequence[str]) -> None:
-    """Put runs into the address; without any the list is shown."""
+    """Put runs into the address; without any, the page shows the list."""
     if run_ids:
         st.query_params[RUN] = list(run_ids)
     else:
@@ -23,10 +23,10 @@ def show(run_ids: Sequence[str]) -> None:
 
 
 def link(words: str, run_ids: Sequence[str]) -> str:
-    """Return Markdown that opens runs."""
+    """Return a Markdown link that opens runs."""
     return f"[{words}](/runs?{urlencode([(RUN, run_id) for run_id in run_ids])})"
 
 
 def back() -> None:
-    """Offer the way back to all runs."""
+    """Show the button back to all runs."""
     st.button("All runs", icon=":material/arrow_back:", type="tertiary", key="back", on_click=show, args=([],))

@@ -1,4 +1,4 @@
-"""What can be done after a run on the page: take it away, train on, mend it, merge it, share it."""
+"""What the page offers after a run: download it, train longer, retry with a fix, merge, share."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from ui.runs import address, remedies, run_data
 
 
 def next_steps(run: Run) -> None:
-    """Offer the files of a run, and more steps."""
+    """Offer the files of a run, more steps, and fixes."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
         if run_data.has_adapter(run):
             st.download_button(
@@ -26,34 +26,34 @@ def next_steps(run: Run) -> None:
         file = run_data.metrics_file(run)
         st.download_button("Metrics (CSV)", file, f"{run.id}.csv", icon=":material/download:", on_click="ignore")
         steps = st.number_input("More steps", 1, 1_000_000, 50, key="more", width=150)
-        st.button("Train on", icon=":material/forward:", key="extend", on_click=_extend, args=(run.id, steps))
-    mend(run, run_data.metrics(run))
+        st.button("Train longer", icon=":material/forward:", key="extend", on_click=_extend, args=(run.id, steps))
+    offer_fixes(run, run_data.metrics(run))
 
 
-def mend(run: Run, points: Sequence[Metric]) -> None:
-    """Offer the same run with what its failure or its curves ask for, one change a button."""
+def offer_fixes(run: Run, points: Sequence[Metric]) -> None:
+    """Offer the same run with what its failure or its curves call for, one button per change."""
     with st.spinner("Working out what would help ..."):
-        ways = remedies.ways_on(run, points)
-    if not ways:
+        fixes = remedies.fixes(run, points)
+    if not fixes:
         return
     st.markdown("**What would help**")
     if run.error_kind == remedies.OUT_OF_MEMORY:
         st.caption(text.plain(f"Memory: {remedies.shortage(run)}."))
-    for way in ways:
+    for fix in fixes:
         words, button = st.columns([4, 1], vertical_alignment="center")
-        words.markdown(text.plain(way.words))
+        words.markdown(text.plain(fix.words))
         button.button(
             "Apply and retry",
-            key=f"retry_{way.name}",
+            key=f"retry_{fix.name}",
             on_click=_retry,
-            args=(run.id, way.plan),
+            args=(run.id, fix.plan),
             width="stretch",
-            help="A new run on the same data, linked to this one.",
+            help="Starts a new run on the same data, linked to this one.",
         )
 
 
 def parent(run: Run) -> None:
-    """Say which run this one repeats, and in what it differs."""
+    """Say which run this one repeats, and how it differs."""
     found = run_data.known([run.place.parent_id]) if run.place.parent_id else []
     if found:
         words = text.plain(", ".join(run_data.changes(found[0], run)) or "with the same plan")
@@ -64,20 +64,25 @@ def parent(run: Run) -> None:
 def share(run: Run) -> None:
     """Offer the merged model, and the Hub."""
     if not run_data.has_adapter(run):
-        st.caption("Here the result can be merged and shared, once it is saved.")
+        st.caption("Once the run has saved its result, you can merge and share it here.")
         return
     if METHODS[run.plan.method].trains_adapter:
-        st.markdown("**One model without an adapter**")
-        if st.button("Merge into 16 bit", icon=":material/merge:", key="merge"):
+        st.markdown("**Merged model**")
+        if st.button("Merge in 16 bit", icon=":material/merge:", key="merge"):
             with notices.errors(), st.spinner("Merging in 32 bit, rounding once ..."):
-                st.success(text.plain(f"Any tool can load {run_data.merged(run)}."), icon=":material/check:")
+                st.success(
+                    text.plain(f"Saved in {run_data.merged(run)}. Any tool can load it."), icon=":material/check:"
+                )
     st.markdown("**Hugging Face Hub**")
     with st.form("push", clear_on_submit=True):
-        name = st.text_input("Repository", placeholder="owner/name", help="It is made if it does not exist.")
+        name = st.text_input("Repository", placeholder="owner/name", help="Created if it does not exist.")
         token = st.text_input(
-            "Token", type="password", autocomplete="off", help="One that may write. It is used once and kept nowhere."
+            "Token",
+            type="password",
+            autocomplete="off",
+            help="A token with write access. It is used once and never stored.",
         )
-        private = st.checkbox("Private", value=True, help="Of a repository that is made.")
+        private = st.checkbox("Private", value=True, help="Applies to a new repository only.")
         asked = st.form_submit_button("Upload", icon=":material/upload:")
     if asked:
         with notices.errors(), st.spinner("Uploading adapter, plan, metrics and model card ..."):

@@ -1,4 +1,4 @@
-"""A conversation with a run's model on the page."""
+"""Chat with the model of a run."""
 
 from collections.abc import Iterator
 from itertools import chain
@@ -16,9 +16,9 @@ VOICES = {TUNED: "Tuned model", BASE: "Base model"}
 
 
 def chat(run: Run) -> None:
-    """Talk to the tuned model or to the base model."""
+    """Show the chat with the tuned or the base model."""
     if not run_data.has_adapter(run):
-        st.caption("Here you can talk to the model, once the run has saved its result.")
+        st.caption("Once the run has saved its result, you can chat with the model here.")
         return
     st.fragment(_chat)(run)
 
@@ -37,7 +37,7 @@ def _chat(run: Run) -> None:
             0.1,
             key="temperature",
             width=220,
-            help="0 takes the likeliest token each time.",
+            help="0 always picks the most likely token.",
         )
         if conversations.is_open(run) or said:
             st.button(
@@ -46,14 +46,12 @@ def _chat(run: Run) -> None:
                 key="end_chat",
                 on_click=_end,
                 args=(run,),
-                help="Forgets what was said and frees the memory.",
+                help="Clears the conversation and frees the memory.",
             )
     window = st.container(border=True, height=360, autoscroll=True)
     with window:
         if not said:
-            st.caption(
-                "The first question loads the model in a process of its own, which leaves after 10 quiet minutes."
-            )
+            st.caption("The first question loads the model in a separate process, which unloads after 10 idle minutes.")
         for turn, note in said:
             with st.chat_message(turn.role):
                 st.markdown(text.paragraphs(turn.content) or "No answer.")
@@ -87,7 +85,7 @@ def _ask(run: Run, said: list[tuple[Turn, str]], words: str, voice: str, tempera
 
 
 def _shown(pieces: Iterator[str], heard: list[str]) -> Iterator[str]:
-    """Pass pieces on with every sign of Markdown shown as it is, and keep them as they were said."""
+    """Yield pieces with their Markdown escaped, and keep them unescaped in ``heard``."""
     for piece in pieces:
         heard.append(piece)
         yield text.plain(piece).replace("\n", "  \n")

@@ -1,4 +1,4 @@
-"""Conversations of the page: one on a device, whoever opened it. Knows no widget."""
+"""The conversations of the page: one per device, whoever opened it. Draws nothing."""
 
 import threading
 from collections.abc import Iterator, Sequence
@@ -13,17 +13,17 @@ _lock = threading.Lock()
 
 
 def answer(run: Run, turns: Sequence[Turn], *, voice: str, temperature: float) -> Iterator[str]:
-    """Yield the answer of a run's model piece by piece; a conversation with another run on its device ends.
+    """Yield the answer of a run's model piece by piece; ends a conversation with another run on the same device.
 
     Raises:
-        LorafitError: If the device is held by a run, or the question cannot be answered.
+        LorafitError: If a run is using the device, or the question cannot be answered.
     """
     question = Question(turns=tuple(turns), voice=voice, temperature=temperature)
     yield from _conversation(run).answer(question)
 
 
 def speed(run: Run) -> float | None:
-    """Return the tokens a second of the last answer."""
+    """Return the tokens per second of the last answer."""
     found = _open.get(run.place.device)
     return found.speed if found is not None and found.run_id == run.id else None
 
@@ -35,14 +35,14 @@ def is_open(run: Run) -> bool:
 
 
 def close(run: Run) -> None:
-    """Give the memory of a run's conversation back."""
+    """End a run's conversation and free its memory."""
     with _lock:
         if is_open(run):
             _open.pop(run.place.device).close()
 
 
 def _conversation(run: Run) -> Conversation:
-    """Return the conversation with a run, begun if there is none."""
+    """Return the conversation with a run; starts one if there is none."""
     with _lock:
         if not is_open(run):
             if run.place.device in _open:

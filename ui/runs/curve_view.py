@@ -1,4 +1,4 @@
-"""How curves are to be drawn, asked for on the page; the answers outlive every update and are in the address."""
+"""The controls of the curves; their values survive every update and are in the address."""
 
 from typing import Literal
 
@@ -13,18 +13,18 @@ RANGES = {"All": None, "Last 50 steps": 50, "Last 500 steps": 500}
 
 
 def view_controls(*, live: bool) -> View:
-    """Ask for range, smoothing and scale, and whether a live picture shall stand still."""
+    """Ask for range, smoothing and scale, and whether to freeze a live chart."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
         span = st.selectbox("Range", list(RANGES), key="range", bind=URL, width=160)
         smoothing = st.slider("Smoothing", 0.0, 0.95, 0.6, 0.05, key="smoothing", bind=URL, width=220)
         log_scale = st.toggle("Log scale", key="log", bind=URL)
         if live:
-            st.toggle("Pause updates", key="pause", help="Keeps the picture still, so that you can zoom.")
+            st.toggle("Pause updates", key="pause", help="Freezes the chart so that you can zoom.")
     return View(smoothing=smoothing, log_scale=log_scale, last_steps=RANGES[span])
 
 
 def quantity_control() -> str:
-    """Ask what is drawn over the steps."""
+    """Ask which quantity to draw over the steps."""
     chosen: str = st.segmented_control(
         "Quantity",
         list(run_data.SERIES),
@@ -37,8 +37,8 @@ def quantity_control() -> str:
     return chosen
 
 
-def picture(series: list[Curve], *, view: View, quantity: str, key: str, height: int = 320) -> None:
-    """Draw curves, with their last values for those who do not see them."""
+def draw(series: list[Curve], *, view: View, quantity: str, key: str, height: int = 320) -> None:
+    """Draw curves, with their last values as text for readers who cannot see them."""
     title = run_data.SERIES[quantity]
     last = ", ".join(
         f"{curve.name} {curve.values[-1]:.4g} at step {curve.steps[-1]}" for curve in series if curve.steps

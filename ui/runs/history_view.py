@@ -1,4 +1,4 @@
-"""All runs on the page, and several beside each other."""
+"""The list of all runs, and the comparison of several."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ COLUMNS = {
 
 
 def history(runs: Sequence[Run]) -> None:
-    """Show all runs as a table; a ticked one opens, several are compared."""
+    """Show all runs as a table; a selected one opens, several are compared."""
     st.title("Runs")
     rows = run_data.history(runs)
     table = st.dataframe(
@@ -26,44 +26,44 @@ def history(runs: Sequence[Run]) -> None:
         on_select="rerun",
         selection_mode="multi-row",
         column_config=COLUMNS,
-        alt=f"{len(runs)} runs, the newest first",
+        alt=f"{len(runs)} runs, newest first",
     )
-    ticked = [runs[row].id for row in table["selection"]["rows"]]
+    selected = [runs[row].id for row in table["selection"]["rows"]]
     left, middle, right = st.columns([2, 4, 1], vertical_alignment="bottom")
     left.button(
-        f"Compare {len(ticked)} runs" if len(ticked) > 1 else "Open the ticked run",
-        icon=":material/compare_arrows:" if len(ticked) > 1 else ":material/open_in_full:",
-        disabled=not ticked,
+        f"Compare {len(selected)} runs" if len(selected) > 1 else "Open the selected run",
+        icon=":material/compare_arrows:" if len(selected) > 1 else ":material/open_in_full:",
+        disabled=not selected,
         width="stretch",
         on_click=address.show,
-        args=(ticked,),
+        args=(selected,),
     )
-    middle.selectbox("Or open a run by its name", [run.id for run in runs], index=None, key="opened", on_change=_open)
+    middle.selectbox("Or open a run by its ID", [run.id for run in runs], index=None, key="opened", on_change=_open)
     with right:
         _download(rows, "runs.csv")
 
 
 def comparison(runs: Sequence[Run]) -> None:
-    """Show curves of several runs in one picture, where their plans differ, and what came of them."""
+    """Show the curves of several runs in one chart, where their plans differ, and their results."""
     address.back()
     st.title("Comparison")
     view = curve_view.view_controls(live=False)
     quantity = curve_view.quantity_control()
     series = [run_data.curve(run_data.metrics(run), quantity, run.id) for run in runs]
-    curve_view.picture(series, view=view, quantity=quantity, key="comparison", height=380)
-    st.header("Only differences")
+    curve_view.draw(series, view=view, quantity=quantity, key="comparison", height=380)
+    st.header("Differences")
     differences = run_data.differences(runs)
     if differences["Setting"]:
         st.table(differences, border="horizontal", hide_index=True, alt="Settings in which the runs differ")
     else:
-        st.caption("The plans are equal.")
+        st.caption("The plans are identical.")
     st.header("Results")
     rows = run_data.history(runs)
     st.dataframe(rows, hide_index=True, column_config=COLUMNS, alt="Results of the compared runs")
     with st.container(horizontal=True):
         _download(rows, "comparison.csv")
     if all(run_data.has_adapter(run) for run in runs):
-        with st.expander("Add these adapters up", icon=":material/join_inner:"):
+        with st.expander("Combine these adapters", icon=":material/join_inner:"):
             combination(runs)
 
 
@@ -79,12 +79,17 @@ def combination(runs: Sequence[Run]) -> None:
         kind = cells[-1].selectbox(
             "combination_type", list(COMBINATION_TYPES), format_func=lambda name: f"{name}: {COMBINATION_TYPES[name]}"
         )
-        asked = st.form_submit_button("Add up", icon=":material/join_inner:")
+        asked = st.form_submit_button("Combine", icon=":material/join_inner:")
     if asked:
-        with st.spinner("Adding the adapters up ..."):
-            file = run_data.sum_file([run.id for run in runs], weights, kind)
+        with st.spinner("Combining the adapters ..."):
+            file = run_data.combined_file([run.id for run in runs], weights, kind)
         st.download_button(
-            "Sum (zip)", file, "sum.zip", "application/zip", icon=":material/download:", on_click="ignore"
+            "Combined adapter (zip)",
+            file,
+            "combined.zip",
+            "application/zip",
+            icon=":material/download:",
+            on_click="ignore",
         )
 
 

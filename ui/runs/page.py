@@ -1,4 +1,4 @@
-"""Runs: watch one, compare several, find them all again."""
+"""Runs: list all of them, watch one, compare several."""
 
 import streamlit as st
 
@@ -15,5 +15,5 @@ with notices.errors():
     elif runs:
         history_view.history(runs)
     else:
-        st.info("No run yet. Choose a model on the Plan page and start one.", icon=":material/rocket_launch:")
+        st.info("No runs yet. Choose a model on the Plan page and start one.", icon=":material/rocket_launch:")
         st.page_link("ui/plan/page.py", label="Plan a run", icon=":material/tune:")

@@ -1,4 +1,4 @@
-"""Ways on for a run that went wrong: what to change, and the same run with it. Knows no widget."""
+"""Fixes for a run that went wrong: what to change, and the same run with the change. Draws nothing."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ from ui.runs import run_data
 OUT_OF_MEMORY = "out_of_memory"
 NOT_FINITE = "not_finite"
 
-_LOST_LOSS = Diagnosis(
-    name="loss lost",
-    sentence="The loss is no finite number any more.",
+_LOSS_NOT_FINITE = Diagnosis(
+    name="loss not finite",
+    sentence="The loss is no longer a finite number.",
     rule="A loss or eval_loss is infinite or not a number.",
     advice="Lower learning_rate to a third.",
     factors={"learning_rate": 1 / 3},
@@ -29,54 +29,54 @@ _LOST_LOSS = Diagnosis(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Way:
-    """One change of a run's plan that helps."""
+class Fix:
+    """One change to a run's plan that helps."""
 
     name: str
-    """Unique among the ways on from one run."""
+    """Unique among the fixes for one run."""
     words: str
     plan: FinetunePlan
 
 
-def ways_on(run: Run, points: Sequence[Metric]) -> list[Way]:
-    """Return what would mend a run: what saves memory if it ran out of it, and what its curves ask for."""
-    found = [_LOST_LOSS] if run.error_kind == NOT_FINITE else list(diagnoses(points))
-    remedies = [_remedied(run, diagnosis) for diagnosis in found if diagnosis.factors]
+def fixes(run: Run, points: Sequence[Metric]) -> list[Fix]:
+    """Return what would fix a run: what saves memory if it ran out of it, and what its curves call for."""
+    found = [_LOSS_NOT_FINITE] if run.error_kind == NOT_FINITE else list(diagnoses(points))
+    remedies = [_remedy(run, diagnosis) for diagnosis in found if diagnosis.factors]
     savings = list(_savings(run)) if run.error_kind == OUT_OF_MEMORY else []
-    return [*savings, *(way for way in remedies if way is not None)]
+    return [*savings, *(fix for fix in remedies if fix is not None)]
 
 
 def shortage(run: Run) -> str:
-    """Return what was predicted, what the device has and what the run held, for one that ran out of memory."""
+    """Return the predicted, available and used memory of a run that ran out of it, as a phrase."""
     estimate = run.estimate or {}
     parts = (
         ("predicted", run_data.predicted_peak(run)),
-        ("available on the device", estimate.get("capacity_bytes")),
-        ("held when it ended", run_data.measured_peak(run)),
+        ("available", estimate.get("capacity_bytes")),
+        ("in use at the end", run_data.measured_peak(run)),
     )
-    return ", ".join(f"{label} {gib(int(size))}" for label, size in parts if size)
+    return ", ".join(f"{gib(int(size))} {label}" for label, size in parts if size)
 
 
 def retry(run: Run, plan: FinetunePlan) -> str:
-    """Start the run again with another plan and the prediction for it, linked to this one, and return its id."""
+    """Run the same data with another plan and its prediction, linked to this run, and return the new run's id."""
     predicted = _priced(run, plan)
     estimate = predicted.to_dict() if predicted else None
     return retrying.retry(run_data.store(), run, plan, estimate).id
 
 
-def _remedied(run: Run, diagnosis: Diagnosis) -> Way | None:
-    """Return the way on of a diagnosis; None where the plan is at its limit already."""
+def _remedy(run: Run, diagnosis: Diagnosis) -> Fix | None:
+    """Return the fix for a diagnosis; None if the plan is already at its limit."""
     try:
         plan = diagnosis.changed(run.plan)
     except LorafitError:
         return None
     if plan == run.plan:
         return None
-    return Way(name=diagnosis.name, words=f"{diagnosis.remedy(run.plan)} (against {diagnosis.name})", plan=plan)
+    return Fix(name=diagnosis.name, words=f"{diagnosis.remedy(run.plan)} (for {diagnosis.name})", plan=plan)
 
 
-def _savings(run: Run) -> Iterator[Way]:
-    """Yield the single changes that save memory, least harmful first; none for a model that the catalog lacks."""
+def _savings(run: Run) -> Iterator[Fix]:
+    """Yield the single changes that save memory, least harmful first; none for a model missing from the catalog."""
     device = _device(run)
     try:
         situation = Situation(
@@ -91,11 +91,11 @@ def _savings(run: Run) -> Iterator[Way]:
     except LorafitError:
         return
     for lever in found:
-        yield Way(name=lever.field, words=f"{lever.text} ({lever.cost})", plan=lever.plan)
+        yield Fix(name=lever.field, words=f"{lever.text} ({lever.cost})", plan=lever.plan)
 
 
 def _priced(run: Run, plan: FinetunePlan) -> MemoryEstimate | None:
-    """Return what a plan needs on a run's device; None for a model that the catalog lacks or that cannot be traced."""
+    """Return what a plan needs on a run's device; None for a model that is not in the catalog or cannot be traced."""
     try:
         return prices.priced(models.find(plan.model_name_or_path), plan, _device(run).gpu)
     except LorafitError:
@@ -103,6 +103,6 @@ def _priced(run: Run, plan: FinetunePlan) -> MemoryEstimate | None:
 
 
 def _device(run: Run) -> machine.Device:
-    """Return the device of a run, or the first there is now."""
+    """Return the device of a run, or this machine's first one if it is gone."""
     here = machine.devices()
     return next((device for device in here if device.torch_name == run.place.device), here[0])

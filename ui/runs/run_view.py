@@ -1,4 +1,4 @@
-"""A run on the page: live numbers, diagnosis and curves, answers before and after, plan, memory, log."""
+"""One run on the page: live numbers, diagnosis and curves, answers before and after, plan, memory, log."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ CHART_SECONDS = 2.0
 
 
 def one(run: Run) -> None:
-    """Show one run: what it does now, its curves, its answers, and everything it was started with."""
+    """Show one run: what it is doing, its curves, its answers, and everything it was started with."""
     address.back()
     head, button = st.columns([4, 1], vertical_alignment="bottom")
     head.title(run_data.title(run))
@@ -32,7 +32,7 @@ def one(run: Run) -> None:
 
 
 def buttons(run: Run, place: st.delta_generator.DeltaGenerator) -> None:
-    """Offer what can be done with a run in its state."""
+    """Offer what can be done with a run in its current state."""
     if not run.is_over:
         place.button(
             "Stop and save",
@@ -41,7 +41,7 @@ def buttons(run: Run, place: st.delta_generator.DeltaGenerator) -> None:
             key="stop",
             disabled=run.stop_requested,
             on_click=_stop,
-            help="The worker finishes its step, saves adapter and optimizer, and ends.",
+            help="Finishes the current step, saves the adapter and the optimizer states, then stops.",
         )
     elif run.is_resumable:
         place.button(
@@ -50,18 +50,18 @@ def buttons(run: Run, place: st.delta_generator.DeltaGenerator) -> None:
             width="stretch",
             key="resume",
             on_click=_resume,
-            help="Goes on from the last checkpoint on the same curve.",
+            help="Continues from the last checkpoint, on the same curve.",
         )
 
 
 def numbers(run_id: str) -> None:
-    """Show the run's numbers, again every second while it is busy."""
+    """Show the run's numbers and refresh them every second until it is over."""
     over = run_data.store().run(run_id).is_over
     st.fragment(_numbers, run_every=None if over else TICK_SECONDS)(run_id, was_over=over)
 
 
 def chart(run_id: str, view: View, quantity: str) -> None:
-    """Show a run's curves, again when points were added; a pause keeps the picture for zooming."""
+    """Show a run's curves and refresh them until it is over; a pause freezes the chart for zooming."""
     over = run_data.store().run(run_id).is_over or st.session_state.get("pause", False)
     st.fragment(_chart, run_every=None if over else CHART_SECONDS)(run_id, view, quantity)
 
@@ -81,7 +81,7 @@ def details(run: Run) -> None:
     with share:
         after_view.share(run)
     with log:
-        st.table(run_data.happened(run), border="horizontal", hide_index=True, alt="What happened to this run")
+        st.table(run_data.event_table(run), border="horizontal", hide_index=True, alt="The events of this run")
         tail = run_data.log_tail(run)
         st.code(tail or "Nothing yet.", language=None, height=320, wrap_lines=True)
 
@@ -90,7 +90,11 @@ def before_and_after(run: Run) -> None:
     """Show the same prompts answered by the base model and by the tuned one."""
     answers = run_data.store().answers(run.id)
     if not answers:
-        st.caption("The same prompts are answered by the base model and the tuned one when the run ends.")
+        st.caption(
+            "No prompts were answered in this run."
+            if run.is_over
+            else "When the run ends, the base model and the tuned model answer the same prompts."
+        )
     for answer in answers:
         st.markdown(f"**{text.plain(answer.prompt)}**")
         before, after = st.columns(2)
@@ -101,13 +105,13 @@ def before_and_after(run: Run) -> None:
 
 
 def predicted_and_measured(run: Run) -> None:
-    """Show the memory that was predicted beside what was measured."""
+    """Show the predicted memory beside the measured one."""
     predicted, measured = run_data.predicted_peak(run), run_data.measured_peak(run)
     left, right = st.columns(2)
     left.metric("Predicted peak", gib(predicted) if predicted else "not estimated", border=True)
     right.metric(
         "Measured peak",
-        gib(measured) if measured else "not measured yet",
+        gib(measured) if measured else "not measured" if run.is_over else "not measured yet",
         f"{measured / predicted - 1:+.1%}" if measured and predicted else None,
         delta_color="off",
         border=True,
@@ -125,9 +129,9 @@ def _numbers(run_id: str, *, was_over: bool) -> None:
     points = run_data.metrics(run)
     with st.container(horizontal=True, vertical_alignment="center"):
         st.badge(str(run.state), color=run_data.STATE_COLORS[run.state])
-        st.markdown(run_data.doing(run))
+        st.markdown(run_data.activity(run))
         if run.is_active:
-            st.caption(run_data.silence(run))
+            st.caption(run_data.last_update(run))
     st.progress(run_data.progress(run))
     if run.error:
         st.error(text.plain(run.error), icon=":material/error:")
@@ -138,7 +142,7 @@ def _numbers(run_id: str, *, was_over: bool) -> None:
 
 
 def _diagnosed(run: Run, points: Sequence[Metric]) -> None:
-    """Show what the curves say: what is seen, by which rule, what to change."""
+    """Show what the curves reveal: the finding, its rule, and what to change."""
     for found in diagnoses(points):
         remedy = found.remedy(run.plan)
         change = f"{found.advice} Try {remedy}." if remedy else found.advice
@@ -156,7 +160,7 @@ def _chart(run_id: str, view: View, quantity: str) -> None:
     if not series:
         st.info(run_data.nothing_drawn(run, points, quantity), icon=":material/hourglass_top:")
         return
-    curve_view.picture(series, view=view, quantity=quantity, key="curves")
+    curve_view.draw(series, view=view, quantity=quantity, key="curves")
 
 
 @notices.guarded

@@ -76,9 +76,9 @@ def test_apply_and_retry_opens_a_linked_run(page, finished, runs_folder):
     assert any(run.id in caption.value.replace("\\", "") for caption in app.caption)
 
 
-def test_equal_plans_are_said_to_be_equal(page, finished):
+def test_identical_plans_are_said_to_be_identical(page, finished):
     app = page("runs", run=[finished([3.0, 2.0]).id, finished([3.0, 1.0]).id])
-    assert any("plans are equal" in caption.value for caption in app.caption)
+    assert any("plans are identical" in caption.value for caption in app.caption)
 
 
 def test_a_chat_that_a_run_forbids_says_so(page, finished, runs_folder):

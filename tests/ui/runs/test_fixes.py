@@ -3,6 +3,8 @@
 import dataclasses
 import math
 
+import pytest
+
 from trainer.runs.contract import Metric, State
 from ui.parts import links
 from ui.runs import remedies, run_data
@@ -28,24 +30,24 @@ def failed(run, kind):
     return dataclasses.replace(run, state=State.FAILED, error_kind=kind, error="x")
 
 
-def test_a_run_out_of_memory_has_ways_on_that_save_memory(finished):
+def test_a_run_out_of_memory_has_fixes_that_save_memory(finished):
     run = failed(finished([1.0], max_length=1024, per_device_train_batch_size=8), remedies.OUT_OF_MEMORY)
-    ways = remedies.ways_on(run, ())
-    assert len({way.name for way in ways}) == len(ways) > 1
-    assert all("iB" in way.words and way.plan != run.plan for way in ways)
-    assert remedies.shortage(run) == "predicted 2.0 GiB, held when it ended 2.1 GiB"
+    fixes = remedies.fixes(run, ())
+    assert len({fix.name for fix in fixes}) == len(fixes) > 1
+    assert all("iB" in fix.words and fix.plan != run.plan for fix in fixes)
+    assert remedies.shortage(run) == "2.0 GiB predicted, 2.1 GiB in use at the end"
 
 
-def test_a_model_that_the_catalog_lacks_has_no_ways_on(finished):
+def test_a_model_missing_from_the_catalog_has_no_fixes(finished):
     run = failed(finished([1.0]), remedies.OUT_OF_MEMORY)
     run = dataclasses.replace(run, plan=dataclasses.replace(run.plan, model_name_or_path="nobody/knows-this"))
-    assert remedies.ways_on(run, ()) == []
+    assert remedies.fixes(run, ()) == []
 
 
-def test_a_lost_loss_and_a_flat_one_have_their_remedies(finished):
+def test_a_loss_that_is_not_finite_and_a_flat_one_have_their_fixes(finished):
     run = finished([2.0] * 80, learning_rate=2e-4)
-    (flat,) = remedies.ways_on(run, run_data.metrics(run))
-    (lost,) = remedies.ways_on(failed(run, remedies.NOT_FINITE), run_data.metrics(run))
+    (flat,) = remedies.fixes(run, run_data.metrics(run))
+    (lost,) = remedies.fixes(failed(run, remedies.NOT_FINITE), run_data.metrics(run))
     assert (flat.plan.learning_rate, lost.plan.learning_rate) == (6e-4, 6.7e-5)
     assert "learning rate too low" in flat.words
 
@@ -79,3 +81,17 @@ def test_perplexity_and_gib_are_derived_where_they_are_drawn(finished):
     assert run_data.curve(points, "perplexity", "p").values == [1.0, math.e]
     assert run_data.curve(points, "memory_bytes", "m").values == [1.0, 1.0]
     assert [found.name for found in run_data.curves(points, "loss")] == ["loss"]
+
+
+@pytest.mark.parametrize(
+    ("silent_seconds", "words"),
+    [
+        pytest.param(1, "updated just now", id="on time"),
+        pytest.param(70, "updated 1 min 10 s ago", id="silent"),
+        pytest.param(None, "not started yet", id="no heartbeat"),
+    ],
+)
+def test_the_last_update_is_told_in_words(finished, silent_seconds, words):
+    beaten = None if silent_seconds is None else 1000.0 - silent_seconds
+    run = dataclasses.replace(finished([1.0]), heartbeat_at=beaten)
+    assert run_data.last_update(run, now=1000.0) == words
