@@ -1,4 +1,4 @@
-"""The Learn page: lessons, and the number formats and quantization they compute with.
+"""The Learn page: its lessons, and the number formats and quantization that they compute.
 
-No other page imports it; it imports ``ui.parts`` alone.
+No other page imports it; it imports only ``ui.parts``.
 """

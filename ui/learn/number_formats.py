@@ -16,16 +16,16 @@ class Format:
     """Bits after the leading one."""
     source: str
     infinite: bool = True
-    """Whether the highest exponent is kept for infinity and NaN, as IEEE 754 does."""
+    """Whether the highest exponent is reserved for infinity and NaN, as IEEE 754 does."""
 
     @property
     def bits(self) -> int:
-        """Bits in all."""
+        """The total number of bits."""
         return 1 + self.exponent + self.mantissa
 
     @property
     def bias(self) -> int:
-        """What is taken off the stored exponent."""
+        """What is subtracted from the stored exponent."""
         return int(2 ** (self.exponent - 1) - 1)
 
     @property
@@ -57,7 +57,7 @@ FORMATS: Mapping[str, Format] = {
 def encode(number: float, kind: Format) -> tuple[int, int, int]:
     """Return sign, exponent and mantissa as they are stored, rounded to nearest with ties to even.
 
-    What is too large becomes infinity, or the format's NaN where it has no infinity.
+    A number that is too large becomes infinity, or NaN in a format without infinity.
     """
     sign = int(math.copysign(1, number) < 0)
     size = abs(number)

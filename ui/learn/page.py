@@ -1,4 +1,4 @@
-"""Learn: the ideas behind the plan, each with something to move and its source."""
+"""Learn: the ideas behind the plan, each with something to play with and its sources."""
 
 import streamlit as st
 

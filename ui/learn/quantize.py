@@ -40,11 +40,11 @@ FP4: Array = np.array([-12, -8, -6, -4, -3, -2, -0.0625, 0, 0.0625, 2, 3, 4, 6, 
 
 @dataclass(frozen=True, slots=True)
 class Quantized:
-    """A matrix after it was rounded to few values and turned back."""
+    """A matrix rounded to a few values and converted back."""
 
     restored: Array
     bits_per_weight: float
-    """The codes and the constants that turn them back, over all weights."""
+    """Bits of the codes and of their constants, averaged over all weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +54,11 @@ class Scheme:
     label: str
     summary: str
     apply: Callable[[Array, int], Quantized]
-    """From the weights and the number of weights that share a constant."""
+    """Takes the weights and the number of weights that share a constant."""
 
 
 def symmetric(weights: Array, block: int, *, bits: int, share: float = 1.0) -> Quantized:
-    """Round to whole multiples of ``share`` x largest magnitude / (2^(bits-1) - 1); what lies beyond is clipped."""
+    """Round to whole multiples of ``share`` x largest magnitude / (2^(bits-1) - 1); anything beyond is clipped."""
     blocks = _blocks(weights, block)
     most = 2 ** (bits - 1) - 1
     scale = _nonzero(np.abs(blocks).max(axis=1, keepdims=True) * share / most)
@@ -78,7 +78,7 @@ def asymmetric(weights: Array, block: int, *, bits: int) -> Quantized:
 
 
 def percentile(weights: Array, block: int, *, bits: int, keep: float = 99.9) -> Quantized:
-    """Clip the largest magnitudes so that the rest gets finer steps."""
+    """Clip the largest magnitudes so that the rest get finer steps."""
     blocks = _blocks(weights, block)
     most = 2 ** (bits - 1) - 1
     scale = _nonzero(np.percentile(np.abs(blocks), keep, axis=1, keepdims=True).astype(np.float32) / most)
@@ -87,7 +87,7 @@ def percentile(weights: Array, block: int, *, bits: int, keep: float = 99.9) -> 
 
 
 def least_error(weights: Array, block: int, *, bits: int) -> Quantized:
-    """Try clipping at 100 % down to 50 % of the largest magnitude and keep, block by block, the least squared error."""
+    """Try clipping at 100 % down to 50 % of the largest magnitude and keep the least squared error of each block."""
     blocks = _blocks(weights, block)
     best, best_error = blocks, np.full((len(blocks), 1), np.inf, dtype=np.float32)
     for share in np.linspace(1.0, 0.5, 11):
@@ -110,7 +110,7 @@ def codebook(weights: Array, block: int, *, values: Array, double: bool = False)
 
 
 def double_quantized(constants: Array) -> Array:
-    """Return the constants after they were themselves quantized: mean taken off, 8 bits each, 256 to a block."""
+    """Return the constants after quantizing them in turn: mean subtracted, 8 bits each, 256 per block."""
     mean = constants.mean()
     return symmetric(constants - mean, 256, bits=8).restored + mean
 
@@ -144,7 +144,7 @@ SCHEMES: Mapping[str, Scheme] = {
     ),
     "int4-percentile": Scheme(
         "INT4, 99.9th percentile",
-        "The largest 0.1 % are clipped, the rest gets finer steps.",
+        "The largest 0.1 % are clipped, so the rest get finer steps.",
         lambda weights, block: percentile(weights, block, bits=4),
     ),
     "int4-mse": Scheme(
@@ -164,7 +164,7 @@ SCHEMES: Mapping[str, Scheme] = {
     ),
     "nf4-double": Scheme(
         "NF4, double quantization",
-        "The same, and the constants are quantized too.",
+        "Same as NF4, but the constants are quantized too.",
         lambda weights, block: codebook(weights, block, values=NF4, double=True),
     ),
 }
@@ -177,7 +177,7 @@ def error(weights: Array, quantized: Quantized) -> float:
 
 
 def _blocks(weights: Array, block: int) -> Array:
-    """Return the weights as rows of one block each; the last is filled up with its own last value."""
+    """Return the weights as one block per row; the last row is padded with its own last value."""
     flat = weights.reshape(-1)
     missing = -len(flat) % block
     return np.pad(flat, (0, missing), mode="edge").reshape(-1, block)

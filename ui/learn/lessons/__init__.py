@@ -1,6 +1,6 @@
-"""The Learn page's lessons: each shows one idea that moves, with its source. A new lesson is one entry here.
+"""The lessons of the Learn page: each shows one idea to play with, and its sources. A new lesson is one entry here.
 
-The Learn page alone calls them; they import no other page.
+Only the Learn page calls them; they import no other page.
 """
 
 from collections.abc import Callable, Mapping

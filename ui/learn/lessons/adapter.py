@@ -1,4 +1,4 @@
-"""What LoRA does: a frozen W, and B x A beside it."""
+"""What LoRA does: it trains B x A beside a frozen W."""
 
 import plotly.graph_objects as go
 import streamlit as st
@@ -19,16 +19,16 @@ SIZES = {
 
 
 def show() -> None:
-    """Show the two matrices that are trained beside the frozen one, to scale."""
+    """Show the two trained matrices beside the frozen one, to scale."""
     st.markdown(
-        "Fine-tuning would change every number of a weight matrix **W**. LoRA freezes W and learns the change as a "
+        "Full fine-tuning changes every number in a weight matrix **W**. LoRA freezes W and learns the change as a "
         "product of two thin matrices: **W + (lora_alpha / r) · B · A**. Only A and B are trained."
     )
     left, middle, right = st.columns([2, 1, 1])
     name = left.selectbox("Weight matrix", list(SIZES), index=2, key="lora_matrix", bind="query-params")
     rank = middle.select_slider("r", RANKS, 16, key="lora_r", bind="query-params", help="Rank: the width of B and A.")
     alpha = right.select_slider(
-        "lora_alpha", ALPHAS, 32, key="lora_a", bind="query-params", help="Scales the update against W."
+        "lora_alpha", ALPHAS, 32, key="lora_a", bind="query-params", help="Scales the update relative to W."
     )
     rows, columns = SIZES[name]
     full, trained = rows * columns, lora_params(rows, columns, rank)
@@ -49,9 +49,9 @@ def show() -> None:
         help=f"lora_alpha / r. With use_rslora it is lora_alpha / sqrt(r) = {alpha / rank**0.5:.3g}.",
     )
     st.markdown(
-        "B starts at zero, so training starts from the unchanged model. Raising r adds numbers to learn but lowers the "
+        "B starts at zero, so training starts from the unchanged model. Raising r adds numbers to train but lowers the "
         "scale; rsLoRA divides by the square root of r instead, which keeps high ranks learning. Under Adam, "
-        "lora_alpha acts much like the learning rate: choose it once, as 2 · r, and tune the learning rate."
+        "lora_alpha acts much like the learning rate: set it once, to 2 · r, and tune only the learning rate."
     )
     reference.sources(
         "Hu et al. 2021, LoRA, sections 4.1 and 4.2, https://arxiv.org/abs/2106.09685 · Kalajdzievski 2023, "
@@ -65,7 +65,7 @@ def lora_params(rows: int, columns: int, rank: int) -> int:
 
 
 def picture(rows: int, columns: int, rank: int) -> go.Figure:
-    """Return W, B and A drawn to scale; a rank too thin to see is drawn one pixel wide."""
+    """Return W, B and A drawn to scale; a rank too thin to see is drawn about one pixel wide."""
     unit = max(rows, columns)
     gap = 0.16
     width, height, thin = columns / unit, rows / unit, max(rank / unit, 0.004)

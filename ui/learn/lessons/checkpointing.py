@@ -8,11 +8,11 @@ from ui.parts import charts
 
 
 def show() -> None:
-    """Show what is kept through one training step, with and without checkpointing."""
+    """Show what is kept during one training step, with and without checkpointing."""
     st.markdown(
-        "The backward pass needs the activations of the forward pass, in reverse order. Kept all at once they are "
+        "The backward pass needs the activations of the forward pass, in reverse order. Kept all at once, they are "
         "often the largest part of the memory. With **gradient checkpointing** only the input of each layer is kept; "
-        "the rest of a layer is computed again when the backward pass reaches it."
+        "the rest of the layer is computed again when the backward pass reaches it."
     )
     left, right = st.columns(2)
     layers = left.slider("Layers", 2, 80, 32, key="ckpt_layers", bind="query-params")
@@ -23,7 +23,7 @@ def show() -> None:
         17,
         key="ckpt_weight",
         bind="query-params",
-        help="About 34 bytes a token and hidden unit in 16 bit without attention scores, against 2 for the input.",
+        help="About 34 bytes per token and hidden unit in 16 bit, without attention scores; the input takes 2.",
     )
     kept, recomputed = profile(layers, weight, recompute=False), profile(layers, weight, recompute=True)
     st.plotly_chart(
@@ -37,9 +37,9 @@ def show() -> None:
     cells[1].metric("Peak with", f"{max(recomputed):,} layer inputs", border=True)
     cells[2].metric("Saved", f"{1 - max(recomputed) / max(kept):.0%}", border=True)
     st.markdown(
-        "The price is one more forward pass: of the four parts of a step's arithmetic, forward counts one, backward "
-        "two, so a step takes up to a third longer; measured is 20 to 30 %. It saves nothing of the weights, the "
-        "optimizer or the logits."
+        "The price is one more forward pass. A backward pass takes twice the arithmetic of a forward pass, so a step "
+        "takes up to a third longer; measurements show 20 to 30 %. The weights, the optimizer states and the logits "
+        "take as much memory as before."
     )
     reference.sources(
         "Chen et al. 2016, Training Deep Nets with Sublinear Memory Cost, https://arxiv.org/abs/1604.06174 · "
@@ -49,7 +49,7 @@ def show() -> None:
 
 
 def profile(layers: int, weight: int, *, recompute: bool) -> list[int]:
-    """Return what is alive after each of ``layers`` forward and ``layers`` backward steps, in layer inputs."""
+    """Return what is kept after each of ``layers`` forward and ``layers`` backward steps, in layer inputs."""
     each = 1 if recompute else weight
     forward = [each * (layer + 1) for layer in range(layers)]
     during = weight if recompute else 0
@@ -60,7 +60,7 @@ def profile(layers: int, weight: int, *, recompute: bool) -> list[int]:
 def picture(kept: list[int], recomputed: list[int]) -> go.Figure:
     """Return both profiles over one step."""
     figure = go.Figure()
-    for name, values, color in (("kept", kept, "#EE6677"), ("checkpointed", recomputed, "#4477AA")):
+    for name, values, color in (("all kept", kept, "#EE6677"), ("checkpointed", recomputed, "#4477AA")):
         figure.add_scatter(
             x=list(range(1, len(values) + 1)),
             y=values,
@@ -77,7 +77,7 @@ def picture(kept: list[int], recomputed: list[int]) -> go.Figure:
         height=300,
         margin={"l": 0, "r": 0, "t": 24, "b": 0},
         xaxis={"title": "layers passed", "fixedrange": True},
-        yaxis={"title": "alive (layer inputs)", "fixedrange": True},
+        yaxis={"title": "kept (layer inputs)", "fixedrange": True},
         legend={"orientation": "h", "y": -0.25},
     )
     return figure

@@ -1,4 +1,4 @@
-"""Common textbook statements on fine-tuning that do not hold, and what does."""
+"""Common textbook statements about fine-tuning that are wrong, and what is right."""
 
 import streamlit as st
 
@@ -13,12 +13,13 @@ ROWS = (
     ),
     (
         "Larger models need a higher r.",
-        "Rank follows task and data. Over all linear layers, r from 8 to 256 gave the same result on one model.",
+        "Rank depends on task and data. With all linear layers, r from 8 to 256 gave the same result on one model.",
         "[Dettmers 2023, section 4](https://arxiv.org/abs/2305.14314)",
     ),
     (
         "Keep r at 4 to 8 in QLoRA to save memory.",
-        "r is nearly free: all linear layers of a 7B model went from 16.42 to 16.47 GB when r doubled from 8 to 16.",
+        "r costs almost no memory: on all linear layers of a 7B model, doubling it from 8 to 16 took 16.47 GB instead "
+        "of 16.42.",
         "[Raschka 2023](https://lightning.ai/pages/community/lora-insights/)",
     ),
     (
@@ -43,12 +44,12 @@ ROWS = (
     ),
     (
         "Double quantization saves 0.9 GB on a 7B model.",
-        "It saves 0.373 bits a weight: 0.3 GB.",
+        "It saves 0.373 bits per weight: 0.3 GB.",
         "[Dettmers 2023, section 3](https://arxiv.org/abs/2305.14314)",
     ),
     (
         "Calibration data is critical in QLoRA.",
-        "NF4 needs none: scales come from the weights themselves.",
+        "NF4 needs none: the scales come from the weights themselves.",
         "[bitsandbytes in transformers](https://huggingface.co/docs/transformers/quantization/bitsandbytes)",
     ),
     (
@@ -72,8 +73,8 @@ ROWS = (
         "[Nagel 2021, section 2](https://arxiv.org/abs/2106.08295)",
     ),
     (
-        "Against forgetting, increase r.",
-        "It is the other way round: lower rank forgets less.",
+        "To reduce forgetting, increase r.",
+        "It is the other way round: a lower rank forgets less.",
         "[Biderman 2024](https://arxiv.org/abs/2405.09673)",
     ),
     (
@@ -91,6 +92,6 @@ ROWS = (
 
 
 def show() -> None:
-    """Show each statement beside what holds, with the source."""
-    st.markdown("Statements found in guides and course notes, and what the sources and plain arithmetic say instead.")
-    reference.table(("Often written", "What holds", "Source"), ROWS, "Textbook statements and their corrections")
+    """Show each statement beside the correction, with the source."""
+    st.markdown("Statements from guides and course notes, and what the sources and plain arithmetic say instead.")
+    reference.table(("Common claim", "What is true", "Source"), ROWS, "Textbook statements and their corrections")

@@ -9,8 +9,8 @@ from ui.learn.number_formats import FORMATS, bit_text, decode, encode
 def show() -> None:
     """Show how each format stores a number that the reader types."""
     st.markdown(
-        "Training memory is numbers times bytes, so the format of each number matters. A floating-point number is a "
-        "sign, an **exponent** (how large it can be) and a **mantissa** (how finely it is cut)."
+        "Training memory is a count of numbers times their bytes, so the format of each number matters. A "
+        "floating-point number has a sign, an **exponent** (how large it can be) and a **mantissa** (how precise)."
     )
     number = st.number_input(
         "A number to store", value=0.1, format="%.8g", step=0.1, key="number", bind="query-params", width=260
@@ -35,13 +35,13 @@ def show() -> None:
     )
     st.markdown(
         "**bfloat16** keeps float32's exponent: nothing overflows, but only two to three digits are kept. **float16** "
-        "is finer but ends at 65,504, which is why it needs loss scaling. Type 70000 to see float16 overflow, or "
-        "0.00001 to see it lose digits where bfloat16 does not. Cards before NVIDIA's Ampere compute in float16 only."
+        "is more precise but ends at 65,504, which is why it needs loss scaling. Type 70000 to see float16 overflow, "
+        "or 0.00001 to see it lose digits where bfloat16 does not. NVIDIA cards before Ampere compute in float16 only."
     )
     reference.sources(" · ".join(dict.fromkeys(kind.source for kind in FORMATS.values())))
 
 
 def _name(name: str) -> str:
-    """Return a format's name, linked to who defined it where that is online."""
+    """Return a format's name, linked to its definition if that is online."""
     address = FORMATS[name].source.partition("https://")[2]
     return f"[`{name}`](https://{address})" if address else f"`{name}`"

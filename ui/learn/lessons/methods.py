@@ -1,4 +1,4 @@
-"""Ways to fine-tune, from all weights to a few vectors."""
+"""Ways to fine-tune, from all weights down to a few vectors."""
 
 import streamlit as st
 
@@ -9,48 +9,48 @@ ROWS = (
         "Full fine-tuning",
         "All weights.",
         "100 %",
-        "Much new knowledge, and memory for 16 bytes a parameter with Adam in mixed precision.",
+        "A lot of new knowledge, and memory for 16 bytes per parameter with Adam in mixed precision.",
         "[Rajbhandari 2020, section 3](https://arxiv.org/abs/1910.02054)",
     ),
     (
         "LoRA",
         "Two thin matrices beside each linear layer.",
         "0.1 to 2 %",
-        "The default: one small file a task, merges into the model.",
+        "The default: one small file per task, merges into the model.",
         "[Hu 2021](https://arxiv.org/abs/2106.09685)",
     ),
     (
         "QLoRA",
-        "LoRA over a base in 4 bits.",
+        "LoRA on a base model in 4 bits.",
         "0.1 to 2 %",
         "The model fits in 4 bits but not in 16; steps take longer.",
         "[Dettmers 2023](https://arxiv.org/abs/2305.14314)",
     ),
     (
         "DoRA",
-        "LoRA on the direction of each weight, its magnitude apart.",
-        "as LoRA",
-        "A little better at low rank, slower and larger in training.",
+        "LoRA on the direction of each weight; its magnitude is trained separately.",
+        "same as LoRA",
+        "A little better at low rank; slower and larger in training.",
         "[Liu 2024](https://arxiv.org/abs/2402.09353)",
     ),
     (
         "rsLoRA",
         "LoRA scaled by alpha / sqrt(r).",
-        "as LoRA",
+        "same as LoRA",
         "High ranks, from about 64.",
         "[Kalajdzievski 2023](https://arxiv.org/abs/2312.03732)",
     ),
     (
         "LoRA+",
         "LoRA with a higher learning rate for B than for A.",
-        "as LoRA",
+        "same as LoRA",
         "Faster early progress; one more number to choose.",
         "[Hayou 2024](https://arxiv.org/abs/2402.12354)",
     ),
     (
         "AdaLoRA",
-        "LoRA that gives rank to the layers that need it.",
-        "as LoRA",
+        "LoRA that gives more rank to the layers that need it.",
+        "same as LoRA",
         "A fixed parameter budget spread unevenly.",
         "[Zhang 2023](https://arxiv.org/abs/2303.10512)",
     ),
@@ -58,7 +58,7 @@ ROWS = (
         "Adapters",
         "Small bottleneck layers inserted into each block.",
         "0.5 to 8 %",
-        "Many tasks on one base; they cannot be merged and slow inference down.",
+        "Many tasks on one base model; they cannot be merged, and they slow down inference.",
         "[Houlsby 2019](https://arxiv.org/abs/1902.00751)",
     ),
     (
@@ -79,7 +79,7 @@ ROWS = (
         "Prefix tuning",
         "Learned keys and values in front of every layer.",
         "about 0.1 %",
-        "Generation tasks; takes room in the context.",
+        "Generation tasks; takes up part of the context.",
         "[Li and Liang 2021](https://arxiv.org/abs/2101.00190)",
     ),
     (
@@ -95,8 +95,8 @@ ROWS = (
 def show() -> None:
     """Show the methods from most to fewest trained parameters."""
     st.markdown(
-        "All of these freeze part of the model or none of it. They differ in what is trained, and so in memory, in the "
-        "size of the result, and in whether it can be merged back into the model."
+        "These methods differ in what they train, and therefore in memory, in the size of the result, and in whether "
+        "it can be merged back into the model."
     )
     reference.table(("Method", "What is trained", "Share", "When", "Source"), ROWS, "Ways to fine-tune")
-    reference.sources("Shares are those of the papers' own experiments; they follow from rank, modules and model.")
+    reference.sources("Shares are from the papers' own experiments; they depend on rank, modules and model.")

@@ -22,29 +22,29 @@ ROWS = (
     (
         "RLAIF",
         "Pairs of answers that a model ranked.",
-        "As RLHF",
-        "As RLHF, where people are too slow or too costly.",
+        "Same as RLHF",
+        "Same as RLHF, when people are too slow or too expensive.",
         "[Bai 2022](https://arxiv.org/abs/2212.08073), [Lee 2023](https://arxiv.org/abs/2309.00267)",
     ),
     (
         "DPO",
         "Pairs of answers, no reward model.",
         "Policy, reference",
-        "The same pairs with a plain loss and no sampling in training.",
+        "The same pairs, with a simple loss and no sampling during training.",
         "[Rafailov 2023](https://arxiv.org/abs/2305.18290)",
     ),
     (
         "RLVR",
         "Tasks whose answers a program can check.",
         "Policy, reference",
-        "Mathematics, code, formats: the reward is a test, nobody's opinion.",
+        "Mathematics, code, formats: the reward is a test, not an opinion.",
         "[Lambert 2024, section 6](https://arxiv.org/abs/2411.15124)",
     ),
 )
 
 
 def show() -> None:
-    """Show what each way needs and when it helps."""
+    """Show what each method needs and when it helps."""
     st.markdown(
         "Supervised fine-tuning imitates answers. The methods below learn from judgements instead: which of two "
         "answers is better, or whether an answer is right."
@@ -54,7 +54,7 @@ def show() -> None:
     )
     st.markdown(
         "With an adapter, the reference of DPO costs no second model: it is the same model with the adapter switched "
-        "off. RLAIF and RLVR are sometimes taken for the same thing. They are not: RLAIF asks a model for its opinion, "
+        "off. RLAIF and RLVR are sometimes confused: RLAIF asks a model for its opinion, "
         "RLVR runs a check that is right or wrong."
     )
     reference.sources(

@@ -21,8 +21,8 @@ MATRICES = {
 def show() -> None:
     """Show what each scheme does to the same weights, and what it costs."""
     st.markdown(
-        "Quantization stores each weight as one of a few values. A **block** of weights shares a constant, its scale: "
-        "small blocks follow the weights closely, but their constants take room too."
+        "Quantization stores each weight as one of a few values. A **block** of weights shares one constant, its "
+        "scale: small blocks follow the weights closely, but their constants take memory too."
     )
     left, right = st.columns(2)
     chosen = left.selectbox("Weights", list(MATRICES), key="matrix", bind="query-params")
@@ -33,8 +33,8 @@ def show() -> None:
         {
             "Scheme": [f"**{scheme.label}**" for scheme in SCHEMES.values()],
             "Error": [f"{error(matrix, results[name]):.2%}" for name in SCHEMES],
-            "Bits a weight": [f"{results[name].bits_per_weight:.3f}" for name in SCHEMES],
-            "A 7B model": [gib(int(7e9 * results[name].bits_per_weight / 8)) for name in SCHEMES],
+            "Bits per weight": [f"{results[name].bits_per_weight:.3f}" for name in SCHEMES],
+            "7B model": [gib(int(7e9 * results[name].bits_per_weight / 8)) for name in SCHEMES],
             "How": [scheme.summary for scheme in SCHEMES.values()],
         },
         border="horizontal",
@@ -42,7 +42,7 @@ def show() -> None:
         alt="Error and size of each quantization scheme",
     )
     picked = st.selectbox(
-        "Look closer",
+        "Take a closer look at",
         list(SCHEMES),
         index=7,
         format_func=lambda name: SCHEMES[name].label,
@@ -65,7 +65,7 @@ def show() -> None:
     st.markdown(
         "Error is the root mean square of the difference over that of the weights. NF4's sixteen values are quantiles "
         "of a normal distribution, which is how trained weights are spread, so it beats even steps at the same size. "
-        "Double quantization takes 0.127 instead of 0.5 bits a weight for constants at block size 64."
+        "At block size 64, double quantization needs 0.127 instead of 0.5 bits per weight for constants."
     )
     st.markdown(
         "The demo model was published with its linear layers already rounded to 4 bits in blocks of 32 with a zero "

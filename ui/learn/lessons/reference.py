@@ -1,4 +1,4 @@
-"""What lessons share: tables of words, and their sources."""
+"""What lessons share: tables of text, and the list of sources."""
 
 from collections.abc import Sequence
 
@@ -12,5 +12,5 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], alt: str) -> No
 
 
 def sources(words: str) -> None:
-    """Say where a lesson's claims can be looked up."""
+    """Show the sources of a lesson's claims."""
     st.markdown(f":small[Sources: {words}]")

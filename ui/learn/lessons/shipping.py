@@ -7,9 +7,9 @@ from ui.learn.lessons import reference
 QUANTIZATION = (
     (
         "Post-training quantization (PTQ)",
-        "A trained model is rounded, layer by layer; some methods look at a few hundred examples to choose scales.",
+        "A trained model is rounded layer by layer; some methods look at a few hundred examples to choose the scales.",
         "Minutes to hours, no training.",
-        "Nearly nothing at 8 bits; more at 4 and below.",
+        "Almost nothing at 8 bits; more at 4 bits and below.",
         "[GPTQ](https://arxiv.org/abs/2210.17323), [AWQ](https://arxiv.org/abs/2306.00978)",
     ),
     (
@@ -29,7 +29,7 @@ QUANTIZATION = (
 )
 MERGING = (
     (
-        "Keep the adapter apart",
+        "Keep the adapter separate",
         "A few megabytes; many adapters share one base, and can be switched while serving.",
         "A little slower per token.",
     ),
@@ -40,12 +40,12 @@ MERGING = (
     ),
     (
         "Merge after QLoRA",
-        "Load the base in 16 bits again and merge there.",
+        "Load the base model in 16 bits again and merge into that.",
         "The adapter was trained beside the rounded base, so answers can differ slightly.",
     ),
     (
         "Merge two adapters (`add_weighted_adapter`)",
-        "A weighted sum of what both changed.",
+        "A weighted sum of the changes of both.",
         "Works when they change different things; test the result.",
     ),
 )
@@ -54,7 +54,7 @@ MERGING = (
 def show() -> None:
     """Show two ways to quantize and what merging means."""
     st.header("Quantize")
-    reference.table(("Way", "How", "Effort", "What it costs in quality", "Source"), QUANTIZATION, "Ways to quantize")
+    reference.table(("Method", "How", "Effort", "Loss of quality", "Source"), QUANTIZATION, "Ways to quantize")
     st.header("Merge")
     reference.table(("What to do", "What you get", "What to know"), MERGING, "Ways to use an adapter")
     reference.sources(

@@ -15,7 +15,7 @@ _LAYER = re.compile(r"model\.layers\.\d+\.(?:self_attn|mlp)\.(\w+)\.weight")
 def show() -> None:
     """Show how many parameters an adapter on each kind of module has."""
     st.markdown(
-        "An adapter can be put on any linear layer. Older guides take only `q_proj` and `v_proj`; measurements since "
+        "An adapter can be put on any linear layer. Older guides use only `q_proj` and `v_proj`; newer measurements "
         "favour **all linear layers**, because the feed-forward layers gain most."
     )
     matrices = modules(weights.shapes(weights.demo()))
@@ -47,7 +47,7 @@ def show() -> None:
     st.metric("Trained parameters", f"{total:,}", border=True, width=260)
     st.markdown(
         "The output head (`lm_head`) and the embeddings are left out: the embedding of this model is shared with the "
-        "head. At equal adapter size, more modules of lower rank beat fewer of higher rank."
+        "head. At the same adapter size, more modules with a lower rank beat fewer with a higher rank."
     )
     reference.sources(
         "shapes from the demo model's model.safetensors · Dettmers et al. 2023, QLoRA, section 4, "

@@ -10,12 +10,12 @@ from safetensors import SafetensorError, safe_open
 from specs import CatalogError, paths
 
 MOST_ROWS = 1024
-"""Rows of a matrix that are shown; enough for a histogram, and quick."""
+"""How many rows of a matrix are read; enough for a histogram, and quick."""
 
 
 @functools.cache
 def shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Return the shape of every tensor of a model folder, by name.
+    """Return the shape of every tensor in a model folder, by name.
 
     Raises:
         CatalogError: If the folder has no readable model.safetensors.
