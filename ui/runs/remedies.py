@@ -72,7 +72,7 @@ def _remedy(run: Run, diagnosis: Diagnosis) -> Fix | None:
         return None
     if plan == run.plan:
         return None
-    return Fix(name=diagnosis.name, words=f"{diagnosis.remedy(run.plan)} (for {diagnosis.name})", plan=plan)
+    return Fix(name=diagnosis.name, words=f"{diagnosis.name.capitalize()}: {diagnosis.remedy(run.plan)}", plan=plan)
 
 
 def _savings(run: Run) -> Iterator[Fix]:

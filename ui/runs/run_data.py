@@ -165,14 +165,14 @@ def activity(run: Run) -> str:
 
 def history(runs: Sequence[Run]) -> dict[str, list[Any]]:
     """Return the table of runs, one list per column."""
-    lines = store().lines()
+    curves_of = store().loss_curves()
     return {
         "Run": [run.id for run in runs],
         "State": [str(run.state) for run in runs],
         "Model": [run.plan.model_name_or_path.rsplit("/", 1)[-1] for run in runs],
         "Method": [METHODS[run.plan.method].label for run in runs],
-        "Loss": [list(lines[run.id].losses) if run.id in lines else [] for run in runs],
-        "Last loss": [lines[run.id].last if run.id in lines else None for run in runs],
+        "Loss": [list(curves_of[run.id].losses) if run.id in curves_of else [] for run in runs],
+        "Last loss": [curves_of[run.id].last if run.id in curves_of else None for run in runs],
         "Steps": [run.step for run in runs],
         "Plan": [_summary(run.plan) for run in runs],
         "Predicted": [gib(peak) if (peak := predicted_peak(run)) else "" for run in runs],
@@ -292,7 +292,7 @@ def metrics_file(run: Run) -> str:
 
 def adapter_file(run: Run) -> bytes:
     """Return a zip of a run's adapter with plan, metrics and model card."""
-    return _zipped(export.parcel(store(), run))
+    return _zipped(export.package(store(), run))
 
 
 def combined_file(run_ids: Sequence[str], weights: Sequence[float], combination_type: str) -> bytes:

@@ -49,7 +49,7 @@ def test_a_loss_that_is_not_finite_and_a_flat_one_have_their_fixes(finished):
     (flat,) = remedies.fixes(run, run_data.metrics(run))
     (lost,) = remedies.fixes(failed(run, remedies.NOT_FINITE), run_data.metrics(run))
     assert (flat.plan.learning_rate, lost.plan.learning_rate) == (6e-4, 6.7e-5)
-    assert "learning rate too low" in flat.words
+    assert flat.words.startswith("Learning rate too low: ")
 
 
 def test_a_retry_carries_the_prediction_for_its_own_plan(finished):

@@ -59,7 +59,7 @@ def test_what_the_curves_show_is_said_with_rule_and_remedy(page, finished):
     (said,) = [warning.value for warning in app.warning]
     assert said.startswith("**Learning rate too low.**")
     assert "0.0002" in said.replace("\\", "")
-    assert "Rule: Means of the last two windows" in said
+    assert "Rule: The means of the last two windows" in said
     assert [button.label for button in app.button if button.key == "retry_learning rate too low"] == ["Apply and retry"]
 
 
@@ -90,4 +90,4 @@ def test_a_chat_that_a_run_forbids_says_so(page, finished, runs_folder):
     app = page("runs", run=run.id)
     app.chat_input(key="asked").set_value("Why?").run()
     assert not app.exception
-    assert f"which run {busy.id} holds" in app.error[0].value.replace("\\", "")
+    assert f"which run {busy.id} is using" in app.error[0].value.replace("\\", "")
