@@ -1,6 +1,6 @@
 """Real fine-tuning runs, from a file of data to an adapter and what follows from it.
 
-Doors and pages call it; it imports neither advice nor estimates nor pages.
+Command lines and pages call it; it imports no advice, no estimates and no pages.
 
-Rooms, each importing only those to its right: worker, results, model, runs, data.
+Subpackages, each importing only those to its right: worker, results, model, runs, data.
 """

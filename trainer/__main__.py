@@ -30,13 +30,13 @@ from trainer.runs.diagnosis import Diagnosis, diagnoses, perplexity
 from trainer.runs.export import compared, run_dict
 from trainer.runs.store import Store
 
-_LOOK_SECONDS = 0.5
-_QUANTILES = (("median", 0.5), ("95 %", 0.95), ("longest", 1.0))
+_POLL_SECONDS = 0.5
+_QUANTILES = (("median", 0.5), ("95th percentile", 0.95), ("longest", 1.0))
 _SHOWN_FINDINGS = 10
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Carry out one command; return the exit status: 0, 1 for a run that failed, 2 for a request that cannot be met."""
+    """Run one command; return the exit status: 0, 1 for a run that failed, 2 for a request that cannot be met."""
     given = _parser().parse_args(arguments)
     try:
         store = Store(paths.runs())
@@ -46,21 +46,21 @@ def main(arguments: Sequence[str]) -> int:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("The run goes on by itself; see it with `show`, end it with `stop`.", file=sys.stderr)
+        print("The run continues in the background; use `show` to see it and `stop` to end it.", file=sys.stderr)
         return 130
     return status
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says in one sentence what is wrong with the arguments."""
+    """Reports what is wrong with the arguments in one sentence."""
 
     def error(self, message: str) -> NoReturn:
-        """Leave with the sentence instead of the whole usage."""
+        """Exit with the sentence instead of the whole usage."""
         self.exit(2, f"{self.prog}: {message}. See {self.prog} --help.\n")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m trainer", description="Runs: start, watch, stop, resume.")
+    parser = _Parser(prog="python -m trainer", description="Start, watch, stop, resume and export runs.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, command, text, options in _commands():
         one = commands.add_parser(name, help=text)
@@ -81,49 +81,60 @@ def _commands() -> Iterator[tuple[str, Callable[[Store, argparse.Namespace], int
             "metavar": "FILE",
             "help": "json, jsonl, csv, parquet, txt, or a Hub id",
         },
-        "--columns": {"nargs": "+", "default": [], "metavar": "ROLE=COLUMN", "help": "such as prompt=question"},
+        "--columns": {
+            "nargs": "+",
+            "default": [],
+            "metavar": "ROLE=COLUMN",
+            "help": "which column has which role, such as prompt=question",
+        },
     }
-    detached = {"--detach": {"action": "store_true", "help": "return at once, print the run's id"}}
+    detached = {"--detach": {"action": "store_true", "help": "return at once and print the run's id"}}
     run_options: dict[str, dict[str, Any]] = {
-        "--plan": {"type": Path, "required": True, "metavar": "FILE", "help": "a plan as JSON"},
+        "--plan": {"type": Path, "required": True, "metavar": "FILE", "help": "a plan in JSON"},
         **data,
-        "--max-steps": {"type": int, "metavar": "N", "help": "train N optimizer steps instead of the plan's"},
-        "--device": {"help": "such as cuda:0 or cpu; the best one by itself"},
+        "--max-steps": {"type": int, "metavar": "N", "help": "train for N optimizer steps, whatever the plan says"},
+        "--device": {"help": "such as cuda:0 or cpu; default: the first device of this machine"},
         **detached,
     }
     yield "run", _run, "train a plan and watch it", run_options
-    yield "list", _list, "all runs, the newest first", {}
-    yield "show", _show, "one run: state, figures, answers", run_id
-    yield "stop", _stop, "save the run and end it", run_id
-    yield "resume", _resume, "go on from the last checkpoint", run_id
+    yield "list", _list, "list all runs, newest first", {}
+    yield "show", _show, "show one run: state, figures, answers", run_id
+    yield "stop", _stop, "save a run and end it", run_id
+    yield "resume", _resume, "continue from the last checkpoint", run_id
     steps = {"steps": {"type": int, "metavar": "STEPS"}}
-    yield "extend", _extend, "train a run that is over some steps more", {**run_id, **steps}
+    yield "extend", _extend, "train a run for more steps, once it is over", {**run_id, **steps}
     pairs = {"nargs": "+", "required": True, "metavar": "FIELD=VALUE", "help": "fields of the plan to change"}
     yield "retry", _retry, "run the same data again with some settings changed", {**run_id, "--set": pairs, **detached}
     ids = {"ids": {"nargs": "+", "metavar": "ID"}}
-    yield "compare", _compare, "where the plans of runs differ, and what came of it", ids
-    zipped = {"--zip": {"type": Path, "metavar": "FILE", "help": "write the adapter with plan and metrics instead"}}
-    yield "export", _export, "the metrics of a run as CSV", {**run_id, **zipped}
-    target = {"target": {"type": Path, "metavar": "FOLDER"}}
-    yield "merge", _merge, "put the adapter into the base model, in 16 bit", {**run_id, **target}
-    sums: dict[str, dict[str, Any]] = {
-        "--weights": {"type": _numbers, "metavar": "W,W", "help": "how much of each; equal shares by itself"},
-        "--combination-type": {"default": "cat", "choices": [*tasks.COMBINATION_TYPES], "help": "PEFT's word"},
+    yield "compare", _compare, "compare runs: where their plans differ, and their results", ids
+    zipped = {
+        "--zip": {"type": Path, "metavar": "FILE", "help": "write a zip of the adapter, plan and metrics instead"}
     }
-    yield "combine", _combine, "add adapters of one base model up", {**ids, **sums}
-    base = {"--base": {"action": "store_true", "help": "talk to the base model instead of the tuned one"}}
-    yield "chat", _chat, "talk to a run's model, a line a question", {**run_id, **base}
+    yield "export", _export, "print the metrics of a run as CSV", {**run_id, **zipped}
+    target = {"target": {"type": Path, "metavar": "FOLDER"}}
+    yield "merge", _merge, "merge the adapter into the base model, in 16 bit", {**run_id, **target}
+    sums: dict[str, dict[str, Any]] = {
+        "--weights": {"type": _numbers, "metavar": "W,W", "help": "weight of each adapter; default: equal shares"},
+        "--combination-type": {
+            "default": "cat",
+            "choices": [*tasks.COMBINATION_TYPES],
+            "help": "how PEFT combines them",
+        },
+    }
+    yield "combine", _combine, "combine adapters of the same base model", {**ids, **sums}
+    base = {"--base": {"action": "store_true", "help": "chat with the base model instead of the tuned one"}}
+    yield "chat", _chat, "chat with a run's model, one question per line", {**run_id, **base}
     repository: dict[str, dict[str, Any]] = {
         "repo_id": {"metavar": "OWNER/NAME"},
-        "--public": {"action": "store_true", "help": "if the repository is made, let everybody see it"},
+        "--public": {"action": "store_true", "help": "make a new repository public"},
     }
     yield (
         "push",
         _push,
-        "upload the result to the Hub, with the token in HF_TOKEN or typed in",
+        "upload the result to the Hub; takes the token from HF_TOKEN or asks for it",
         {**run_id, **repository},
     )
-    model = {"--model": {"type": Path, "metavar": "FOLDER", "help": "also count tokens"}}
+    model = {"--model": {"type": Path, "metavar": "FOLDER", "help": "also count tokens, with this model's tokenizer"}}
     yield "check", _check, "examine a data set before training", {**data, **model}
 
 
@@ -136,11 +147,11 @@ def _run(store: Store, given: argparse.Namespace) -> int:
     place = Place(device=given.device or _device(), model_path=_model_path(plan))
     run = store.create(plan, data, place=place)
     launcher.launch(store, run.id)
-    return _followed(store, run, given)
+    return _watched_unless_detached(store, run, given)
 
 
-def _followed(store: Store, run: Run, given: argparse.Namespace) -> int:
-    """Watch a run to its end, or only show it where the person wants to go on."""
+def _watched_unless_detached(store: Store, run: Run, given: argparse.Namespace) -> int:
+    """Watch a run to its end, or only show it with ``--detach``."""
     if given.detach:
         show(store.run(run.id), store, as_json=given.json)
         return 0
@@ -149,7 +160,7 @@ def _followed(store: Store, run: Run, given: argparse.Namespace) -> int:
 
 def _retry(store: Store, given: argparse.Namespace) -> int:
     run = store.run(given.id)
-    return _followed(store, retrying.retry(store, run, retrying.changed(run.plan, given.set)), given)
+    return _watched_unless_detached(store, retrying.retry(store, run, retrying.changed(run.plan, given.set)), given)
 
 
 def _list(store: Store, given: argparse.Namespace) -> int:
@@ -201,9 +212,9 @@ def _compare(store: Store, given: argparse.Namespace) -> int:
 def _export(store: Store, given: argparse.Namespace) -> int:
     run = store.run(given.id)
     if given.zip:
-        parcel = export.parcel(store, run)
+        package = export.package(store, run)
         with given.zip.open("wb") as stream:
-            export.write_zip(parcel, stream)
+            export.write_zip(package, stream)
         print(given.zip)
     elif given.json:
         show(run, store, as_json=True)
@@ -238,9 +249,9 @@ def _chat(store: Store, given: argparse.Namespace) -> int:
 
 
 def _push(store: Store, given: argparse.Namespace) -> int:
-    # An argument would stand in the list of processes and in the shell's history.
-    token = os.environ.get("HF_TOKEN") or getpass.getpass("Token of the Hub (not shown, not kept): ")
-    # The Hub's library takes half a second to import, which the other commands shall not wait for.
+    # As an argument, the token would appear in the process list and in the shell's history.
+    token = os.environ.get("HF_TOKEN") or getpass.getpass("Hub token (neither shown nor stored): ")
+    # The Hub's library takes half a second to import; the other commands should not wait for it.
     hub = importlib.import_module("trainer.results.hub")
     print(hub.push(store, store.run(given.id), given.repo_id, token, private=not given.public))
     return 0
@@ -251,7 +262,7 @@ def _numbers(text: str) -> list[float]:
     try:
         return [float(number) for number in text.split(",")]
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"must be numbers with commas between, got {text!r}") from error
+        raise argparse.ArgumentTypeError(f"must be numbers separated by commas, got {text!r}") from error
 
 
 def _check(_: Store, given: argparse.Namespace) -> int:
@@ -263,29 +274,29 @@ def _check(_: Store, given: argparse.Namespace) -> int:
     print(f"{given.data.name}: {report.rows:,} rows of layout {report.layout}, {report.skipped:,} skipped")
     print(f"  {report.duplicates:,} rows repeat an earlier one")
     if report.lengths:
-        told = ", ".join(f"{name} {report.quantile(share):,}" for name, share in _QUANTILES)
-        print(f"  tokens: {told}")
+        quantiles = ", ".join(f"{name} {report.quantile(share):,}" for name, share in _QUANTILES)
+        print(f"  tokens: {quantiles}")
     for finding in report.findings[:_SHOWN_FINDINGS]:
         print(f"  {finding.sentence}")
     return 0
 
 
 def watch(store: Store, run_id: str, *, as_json: bool = False) -> int:
-    """Print what a run does until it is over; return 0, or 1 if it did not finish or stop as asked."""
-    told = _Told()
+    """Print what a run does until it is over; return 0, or 1 if it failed or was lost."""
+    reporter = _Reporter()
     while True:
         run = store.run(run_id)
         if not as_json:
-            for line in told.news(run, store.metrics(run_id, after_step=told.step)):
+            for line in reporter.news(run, store.metrics(run_id, after_step=reporter.step)):
                 print(line, flush=True)
         if run.is_over:
             show(run, store, as_json=as_json)
             return 0 if run.state in {State.FINISHED, State.STOPPED} else 1
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(_POLL_SECONDS)
 
 
-class _Told:
-    """What a watcher has seen of a run, so that each step, phase and diagnosis is told once."""
+class _Reporter:
+    """What was already printed about a run, so that each step, phase and diagnosis appears once."""
 
     def __init__(self) -> None:
         self._points: tuple[Metric, ...] = ()
@@ -300,7 +311,7 @@ class _Told:
         yield from (_line(metric, run) for metric in points)
         facts: dict[object, str] = {(run.state, run.phase): f"{run.id}: {run.state}, {run.phase}"}
         if points:
-            facts |= {found.name: f"{run.id}: {_told(found, run)}" for found in diagnoses(self._points)}
+            facts |= {found.name: f"{run.id}: {_diagnosis_line(found, run)}" for found in diagnoses(self._points)}
         yield from (line for fact, line in facts.items() if fact not in self._seen)
         self._seen |= facts.keys()
 
@@ -321,8 +332,8 @@ def _line(metric: Metric, run: Run) -> str:
     return "  ".join(parts)
 
 
-def _whereabouts(run: Run, store: Store) -> Iterator[str]:
-    """Yield how the processes of a run on several devices are started, and where its files are."""
+def _processes_and_files(run: Run, store: Store) -> Iterator[str]:
+    """Yield the command that starts the processes of a run on several devices, and where its files are."""
     if run.plan.num_gpus > 1:
         yield f"  processes: {shlex.join(['python', *launcher.worker_arguments(store, run)])}"
     yield f"  files: {store.run_folder(run.id)}"
@@ -344,43 +355,43 @@ def show(run: Run, store: Store, *, as_json: bool = False) -> None:
         print(f"  loss {losses[0]:.4f} -> {losses[-1]:.4f}, perplexity {perplexity(losses[-1]):.4g}")
     if "peak_used_bytes" in run.measured:
         predicted = (run.estimate or {}).get("used_bytes")
-        told = f", predicted {gib(predicted)}" if predicted else ""
-        print(f"  memory: measured peak {gib(run.measured['peak_used_bytes'])}{told}")
+        expected = f", predicted {gib(predicted)}" if predicted else ""
+        print(f"  memory: measured peak {gib(run.measured['peak_used_bytes'])}{expected}")
     if run.error:
         print(f"  {run.error}")
     if run.place.parent_id:
         print(f"  repeats {run.place.parent_id} with other settings")
     for found in diagnoses(metrics):
-        print(f"  {_told(found, run)}")
+        print(f"  {_diagnosis_line(found, run)}")
     for answer in store.answers(run.id):
         print(f"  {answer.prompt}\n    before: {answer.base}\n    after:  {answer.tuned}")
-    print(*_whereabouts(run, store), sep="\n")
+    print(*_processes_and_files(run, store), sep="\n")
 
 
-def _told(found: Diagnosis, run: Run) -> str:
-    """Return a diagnosis in one line: what is seen, by which rule, what to change."""
+def _diagnosis_line(found: Diagnosis, run: Run) -> str:
+    """Return a diagnosis in one line: the finding, what to change, and the rule."""
     remedy = found.remedy(run.plan)
     change = f"{found.advice} Try {remedy}." if remedy else found.advice
     return f"{found.name}: {found.sentence} {change} Rule: {found.rule}"
 
 
 def _data(given: argparse.Namespace) -> DataSource:
-    """Return the data that the arguments name."""
-    said = [entry.partition("=") for entry in given.columns]
-    wrong = next((entry for entry, (role, sign, column) in zip(given.columns, said, strict=True) if not column), None)
+    """Return the data that the arguments specify."""
+    pairs = [entry.partition("=") for entry in given.columns]
+    wrong = next((entry for entry, (role, sign, column) in zip(given.columns, pairs, strict=True) if not column), None)
     if wrong is not None:
-        raise DataError("--columns", "takes a role and a column each", wrong, "Write prompt=question, for example")
+        raise DataError("--columns", "takes pairs of a role and a column", wrong, "Write prompt=question, for example")
     path = given.data
     if not path.is_file() and is_hub_id(str(path)):
         path = tasks.fetch_dataset(str(path), paths.cache() / "datasets")
-    return DataSource(path=str(path.resolve()), columns={role: column for role, _, column in said})
+    return DataSource(path=str(path.resolve()), columns={role: column for role, _, column in pairs})
 
 
 def _read_plan(path: Path) -> FinetunePlan:
     try:
         return FinetunePlan.from_json(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise PlanError(str(path), "cannot be read", type(error).__name__, "Name a plan file") from error
+        raise PlanError(str(path), "cannot be read", type(error).__name__, "Give the path of a plan file") from error
 
 
 def _device() -> str:
@@ -390,7 +401,7 @@ def _device() -> str:
 
 
 def _model_path(plan: FinetunePlan) -> str:
-    """Return the folder of the plan's model, named or among the fetched ones; nothing where it must be fetched."""
+    """Return the folder of the plan's model, given or already downloaded; empty if it must be downloaded."""
     named = Path(plan.model_name_or_path)
     if named.is_dir():
         return str(named.resolve())

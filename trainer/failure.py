@@ -1,10 +1,10 @@
-"""What an exception of a worker means for a person: a kind and one sentence."""
+"""What an exception in a worker means to the user: a kind and one sentence."""
 
 import errno
 
 from specs import DataError, LorafitError, PlanError, RunError, SpecError
 
-# What torch 2.13 and the operating system say when memory is short, in lower case.
+# What torch 2.13 and the operating system say when memory runs out, in lower case.
 _MEMORY_SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory")
 
 
@@ -18,18 +18,18 @@ _GONE_SIGNS = (
 )
 
 GONE = "process_gone"
-"""The ``error_kind`` of a process that lost another process of the same run."""
+"""The ``error_kind`` of a process that lost contact with another process of the same run."""
 
 
 class StopRequestedError(Exception):
-    """Somebody asked the run to end before it began to train."""
+    """Somebody asked the run to stop before it began to train."""
 
 
 class PassedOnError(LorafitError):
-    """What another process refused, in its own sentence."""
+    """The error of another process, passed on in its own sentence."""
 
     def __init__(self, sentence: str) -> None:
-        """Take the sentence as it is."""
+        """Take the sentence unchanged."""
         Exception.__init__(self, sentence)
 
 
@@ -38,7 +38,7 @@ class NotFiniteError(RunError):
 
 
 class DiskFullError(RunError):
-    """The disk of the runs folder cannot hold what is to be written."""
+    """The disk of the runs folder has too little space for what is to be written."""
 
 
 _KINDS: tuple[tuple[type[LorafitError], str], ...] = (
@@ -51,7 +51,7 @@ _KINDS: tuple[tuple[type[LorafitError], str], ...] = (
 
 
 def kind_and_sentence(error: BaseException) -> tuple[str, str]:
-    """Return the ``error_kind`` and the sentence that a run shows for an exception."""
+    """Return the ``error_kind`` of an exception and the sentence that a run shows for it."""
     kind = error_kind(error)
     if isinstance(error, LorafitError):
         return kind, str(error)
@@ -59,7 +59,7 @@ def kind_and_sentence(error: BaseException) -> tuple[str, str]:
 
 
 def error_kind(error: BaseException) -> str:
-    """Return which of the known ways to fail an exception is."""
+    """Return which known kind of failure an exception is."""
     if isinstance(error, LorafitError):
         return next((kind for known, kind in _KINDS if isinstance(error, known)), "run")
     if _is_memory(error):
@@ -77,13 +77,13 @@ def _is_memory(error: BaseException) -> bool:
 
 
 def _wording(kind: str, error: BaseException) -> tuple[str, str, str | None, str]:
-    """Return subject, rule, what was found and the way out."""
+    """Return the subject, the rule, what was found and the way out."""
     if kind == "out_of_memory":
-        way_out = "Shorten max_length, lower per_device_train_batch_size or check gradient_checkpointing, then retry"
-        return "memory", "the device has less than the run needs", None, way_out
+        way_out = "Lower max_length, lower per_device_train_batch_size or turn on gradient_checkpointing, then retry"
+        return "memory", "the run needs more than the device has", None, way_out
     if kind == "disk_full":
-        return "disk", "no space is left where the runs are kept", None, "Free some space and resume the run"
+        return "disk", "no space is left where the runs are stored", None, "Free some space and resume the run"
     if kind == GONE:
         return "run", "one of its processes was killed or crashed", None, "Resume the run from its last checkpoint"
     first_line = (str(error).splitlines() or [""])[0]
-    return "run", f"ended with {type(error).__name__}", first_line, "The whole message is in the run's log"
+    return "run", f"ended with {type(error).__name__}", first_line, "The full message is in the run's log"

@@ -1,4 +1,4 @@
-"""Folders that are whole or not there: written under a temporary name, then renamed, where the disk has room."""
+"""Folders that are complete or absent: written under a temporary name, then renamed, if the disk has space."""
 
 import shutil
 import tempfile
@@ -14,14 +14,14 @@ _WRITING = ".writing-"
 
 @contextmanager
 def scratch_folder(home: Path) -> Iterator[Path]:
-    """Yield a folder beside what it will become, which is removed at the end; ``tidy`` finds it after a kill."""
+    """Yield a temporary folder in ``home``, removed at the end; ``tidy`` removes it if the process was killed."""
     with tempfile.TemporaryDirectory(dir=home, prefix=_WRITING) as scratch:
         yield Path(scratch)
 
 
 @contextmanager
 def replaced(target: Path) -> Iterator[Path]:
-    """Yield a folder to write into; then put it in the place of ``target``."""
+    """Yield a folder to write into, then replace ``target`` with it."""
     with scratch_folder(target.parent) as scratch:
         folder = scratch / target.name
         folder.mkdir()
@@ -30,23 +30,23 @@ def replaced(target: Path) -> Iterator[Path]:
 
 
 def move(folder: Path, target: Path) -> None:
-    """Rename a folder to a name that may be taken; a rename of folders cannot replace one that has files."""
+    """Rename a folder to a name that may exist already; a plain rename cannot replace a folder that has files."""
     if target.exists():
         shutil.rmtree(target)
     folder.replace(target)
 
 
 def tidy(home: Path) -> None:
-    """Remove what a worker that was killed while it wrote has left."""
+    """Remove what a worker left behind when it was killed while writing."""
     for scratch in home.glob(f"{_WRITING}*"):
         shutil.rmtree(scratch)
 
 
 def require_space(folder: Path, num_bytes: int, purpose: str) -> None:
-    """Refuse to begin what the disk cannot hold.
+    """Refuse to start writing what the disk has no space for.
 
     Raises:
-        RunError: If fewer bytes are free on the folder's disk.
+        DiskFullError: If fewer bytes are free on the folder's disk.
     """
     free = shutil.disk_usage(folder).free
     if free < num_bytes:

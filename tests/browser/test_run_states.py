@@ -45,7 +45,7 @@ def runs(server):
         store.set_answers(run.id, [Answer(prompt="Why?", base="<b>Because</b>", tuned="So.")])
         (store.run_folder(run.id) / RESULT).mkdir()
         kind = "out_of_memory" if state is State.FAILED else None
-        error = "memory: the device has less than the run needs." if kind else None
+        error = "memory: the run needs more than the device has." if kind else None
         store.enter(run.id, state, finished_at=61.0, phase=Phase.DONE, error=error, error_kind=kind)
         return run.id
 

@@ -60,7 +60,8 @@ def test_columns_are_named_on_the_command_line(tmp_path: Path) -> None:
     assert "1 rows of layout prompt and completion" in checked.stdout
     wrong = call(tmp_path, "check", "--data", str(data), "--columns", "prompt")
     assert (
-        wrong.stderr == "--columns: takes a role and a column each, got prompt. Write prompt=question, for example.\n"
+        wrong.stderr
+        == "--columns: takes pairs of a role and a column, got prompt. Write prompt=question, for example.\n"
     )
 
 

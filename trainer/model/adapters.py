@@ -1,4 +1,4 @@
-"""PEFT's configuration of a plan's adapter: one function for each of PEFT's types."""
+"""PEFT's configuration of a plan's adapter: one function per PEFT type."""
 
 import difflib
 import re
@@ -28,7 +28,7 @@ def adapter_config(plan: FinetunePlan, model: nn.Module) -> PeftConfig:
     """Return PEFT's configuration of a plan's adapter for a model.
 
     Raises:
-        PlanError: If a target module, or one that a pattern names, does not exist in the model.
+        PlanError: If the model lacks a target module, or one that a pattern names.
     """
     config = _KINDS[METHODS[plan.method].peft_type](plan, model)
     config.task_type = "CAUSAL_LM"
@@ -36,14 +36,14 @@ def adapter_config(plan: FinetunePlan, model: nn.Module) -> PeftConfig:
 
 
 def is_adalora(model: nn.Module) -> bool:
-    """Return whether a model's adapter has a budget of ranks."""
+    """Return whether a model's adapter is AdaLoRA, which has a rank budget."""
     return isinstance(model, PeftModel) and isinstance(model.peft_config["default"], AdaLoraConfig)
 
 
 def orthogonality(model: nn.Module) -> torch.Tensor | None:
-    """Return how far AdaLoRA's matrices are from orthogonal, weighted for the loss; None without AdaLoRA.
+    """Return how far AdaLoRA's matrices are from orthogonal, weighted for the loss; None for other adapters.
 
-    PEFT adds it to the model's own loss, which TRL's chunked loss leaves aside.
+    PEFT adds it to the model's own loss, which TRL's chunked loss does not use.
 
     Source:
         Zhang et al. 2023, AdaLoRA, equation 4, https://arxiv.org/abs/2303.10512; as PEFT 0.21, AdaLoraModel.forward.
@@ -56,12 +56,12 @@ def orthogonality(model: nn.Module) -> torch.Tensor | None:
 
 
 def _gram(weight: torch.Tensor) -> torch.Tensor:
-    """Return the products of a matrix' directions with each other: (r, r)."""
+    """Return the dot products of a matrix's rank directions with each other: (r, r)."""
     return weight @ weight.T if len(weight) < len(weight.T) else weight.T @ weight
 
 
 def linear_modules(model: nn.Module) -> tuple[str, ...]:
-    """Return the last names of the linear modules that an adapter may target: all but output head and routers."""
+    """Return the last part of the names of all linear modules that an adapter may target: all but head and routers."""
     return tuple(dict.fromkeys(name.rpartition(".")[2] for name in _linear_paths(model)))
 
 
@@ -79,7 +79,7 @@ def _routers(model: nn.Module) -> list[str]:
 
 
 def _is_router(module: nn.Module) -> bool:
-    """Return whether a linear module picks experts: those of Llama 4 and Phi-MoE return several tensors.
+    """Return whether a linear module is a router of experts: those of Llama 4 and Phi-MoE return several tensors.
 
     PEFT 0.21 ``all-linear`` counts them as linear layers, and its wrapper fails on what they return.
     """
@@ -94,7 +94,7 @@ def _lora(plan: FinetunePlan, model: nn.Module) -> PeftConfig:
         r=plan.r,
         use_rslora=plan.use_rslora,
         use_dora=plan.use_dora,
-        # PiSSA decomposes the weights, which meta does not have; the tensors are the same.
+        # PiSSA decomposes the weights, which do not exist on meta; the tensors are the same.
         init_lora_weights=known["default" if on_meta else plan.init_lora_weights],
         rank_pattern=_pattern(plan.rank_pattern, "rank_pattern", model),
         alpha_pattern=_pattern(plan.alpha_pattern, "alpha_pattern", model),
@@ -102,7 +102,7 @@ def _lora(plan: FinetunePlan, model: nn.Module) -> PeftConfig:
 
 
 def _adalora(plan: FinetunePlan, model: nn.Module) -> PeftConfig:
-    # The steps of a run that counts epochs are known when its data is; trainer/worker/adalora.py then corrects them.
+    # The steps of a run by epochs are known only once its data is; trainer/worker/adalora.py then corrects them.
     total_step = plan.max_steps if plan.max_steps > 0 else plan.tinit + plan.tfinal + 1
     return AdaLoraConfig(
         **_shared(plan, model),
@@ -116,9 +116,9 @@ def _adalora(plan: FinetunePlan, model: nn.Module) -> PeftConfig:
 
 
 def _ia3(plan: FinetunePlan, model: nn.Module) -> PeftConfig:
-    """Return IA3's vectors: on what feed-forward modules read, on what the others return."""
+    """Return IA3's vectors: on the inputs of feed-forward modules and on the outputs of the others."""
     names = FEEDFORWARD_MODULES.get(model.config.model_type, ())
-    # As an expression, for names must be among those of target_modules letter for letter, and all-linear has none.
+    # A regular expression: names would have to be listed in target_modules too, and all-linear lists none.
     feedforward = rf".*({'|'.join(map(re.escape, names))})" if names else []
     return IA3Config(**_where(plan, model), feedforward_modules=feedforward, fan_in_fan_out=_has_conv1d(model))
 
@@ -153,7 +153,7 @@ def _shared(plan: FinetunePlan, model: nn.Module) -> dict[str, Any]:
 
 
 def _has_conv1d(model: nn.Module) -> bool:
-    """Return whether linear layers keep their weights transposed, as GPT-2's; PEFT would find out with a warning."""
+    """Return whether linear layers store their weights transposed, as in GPT-2; left to detect it, PEFT would warn."""
     return any(isinstance(module, Conv1D) for module in model.modules())
 
 
@@ -180,11 +180,11 @@ def _pattern(pattern: Pattern, field: str, model: nn.Module) -> dict[str, int]:
     """Return a pattern as PEFT takes it.
 
     Raises:
-        PlanError: If a name matches no module; PEFT would leave it without effect.
+        PlanError: If a name matches no module; PEFT would silently ignore it.
     """
     paths = _linear_paths(model)
     for name, _ in pattern:
-        # As peft/utils/other.py, get_pattern_key, matches.
+        # Matches as get_pattern_key in peft/utils/other.py does.
         expression = re.compile(rf"(.*\.)?({name})$")
         if not any(expression.match(path) for path in paths):
             raise PlanError(field, "must name linear modules of the model", name, _nearest(name, linear_modules(model)))

@@ -1,4 +1,4 @@
-"""Model folders of a real shape whose weights are all zero: what loads them takes the memory of the real ones."""
+"""Model folders of a real shape with weights of zero: loading them takes as much memory as loading the real ones."""
 
 import json
 import os
@@ -10,17 +10,17 @@ from typing import Any
 from specs import FinetunePlan
 from trainer.model.build import META, base_model
 
-# safetensors' words for the dtypes; https://github.com/huggingface/safetensors#format
-_WORDS = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+# safetensors' names for the dtypes; https://github.com/huggingface/safetensors#format
+_DTYPE_NAMES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 _ALIGNMENT = 8
 
 
 def write_blank_model(config: Mapping[str, Any], folder: Path, *, dtype: str) -> None:
-    """Write a model folder with zeros for weights, which takes no space where files may have holes.
+    """Write a model folder with zeros for weights; on file systems with sparse files it takes no space.
 
     Args:
         config: The model's ``config.json``.
-        folder: Where it is written.
+        folder: Where to write it.
         dtype: The dtype of the weights on disk.
 
     Raises:
@@ -31,11 +31,11 @@ def write_blank_model(config: Mapping[str, Any], folder: Path, *, dtype: str) ->
     model = base_model(FinetunePlan.for_method("full", "blank", dtype=dtype), config, device=META)
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
-    # Tied weights come once, and buffers that are not saved with a model not at all.
+    # Tied weights are written once, and buffers that are not saved with a model are left out.
     buffers = {name for name, _ in model.named_buffers()}
     saved = ((name, tensor) for name, tensor in model.state_dict().items() if name in buffers)
     for name, tensor in (*model.named_parameters(), *saved):
-        word = _WORDS[str(tensor.dtype).removeprefix("torch.")]
+        word = _DTYPE_NAMES[str(tensor.dtype).removeprefix("torch.")]
         start, end = end, end + tensor.numel() * tensor.element_size()
         header[name] = {"dtype": word, "shape": list(tensor.shape), "data_offsets": [start, end]}
     _write_with_hole(folder / "model.safetensors", header, end)

@@ -1,4 +1,4 @@
-"""Builds the model that a plan describes: base, quantization, adapter, checkpointing; for a run and for a trace."""
+"""Builds the model of a plan: base, quantization, adapter, checkpointing; for a run and for a trace."""
 
 import warnings
 from collections.abc import Iterator, Mapping
@@ -31,16 +31,16 @@ Source: TypeAlias = PretrainedConfig | Mapping[str, Any] | Path | str
 
 
 def build(plan: FinetunePlan, source: Source, *, device: str) -> nn.Module:
-    """Return the model that a plan trains: frozen or not, quantized or not, with its adapter, in training mode.
+    """Return the model that a plan trains, in training mode: frozen, quantized and with an adapter as the plan says.
 
     Args:
         plan: What to build.
-        source: On a real device the folder (or Hub id) with the weights; on ``meta`` also a configuration.
+        source: On a real device, the folder (or Hub id) with the weights; on ``meta``, also a configuration.
         device: A torch device such as ``cpu`` or ``cuda:0``, or ``meta`` for shapes without weights.
 
     Raises:
         SpecError: If the model is of an unknown kind or cannot be read.
-        PlanError: If the plan names modules that the model does not have, or needs what is not installed.
+        PlanError: If the plan names modules that the model lacks, or needs a package that is not installed.
     """
     base = base_model(plan, source, device=device)
     prepared = with_checkpointing(prepared_base(base, plan), plan)
@@ -69,13 +69,13 @@ def base_model(plan: FinetunePlan, source: Source, *, device: str) -> PreTrained
         way_out = "Choose a folder with config.json and safetensors weights"
         raise SpecError(str(source), "cannot be loaded as a causal language model", str(error), way_out) from error
     model.config.use_cache = False
-    _name_backbone(model)
+    _set_backbone_name(model)
     _keep_trainable_layout(model)
     return model
 
 
 def model_config(source: Source) -> PretrainedConfig:
-    """Return transformers' configuration object of a folder, a Hub id, a ``config.json`` as mapping, or itself.
+    """Return transformers' configuration object for a folder, a Hub id, a ``config.json`` as a mapping, or itself.
 
     Raises:
         SpecError: If transformers does not know this kind of model.
@@ -91,12 +91,12 @@ def model_config(source: Source) -> PretrainedConfig:
         return AutoConfig.for_model(str(source.get("model_type", "")), **kept)
     except (OSError, ValueError, KeyError, TypeError, StrictDataclassError) as error:
         subject = source.get("model_type", "config.json") if isinstance(source, Mapping) else source
-        way_out = "Use a model whose model_type transformers has"
-        raise SpecError(str(subject), "is no model that transformers can build", str(error), way_out) from error
+        way_out = "Use a model whose model_type transformers supports"
+        raise SpecError(str(subject), "is not a model that transformers can build", str(error), way_out) from error
 
 
 def bnb_config(plan: FinetunePlan) -> BitsAndBytesConfig | None:
-    """Return the quantization of a plan in bitsandbytes' words, or None."""
+    """Return the quantization of a plan as a bitsandbytes configuration, or None."""
     if plan.quantization == "none":
         return None
     if plan.quantization == "8bit":
@@ -111,7 +111,7 @@ def bnb_config(plan: FinetunePlan) -> BitsAndBytesConfig | None:
 
 
 def prepared_base(model: PreTrainedModel, plan: FinetunePlan) -> PreTrainedModel:
-    """Return the base model frozen under an adapter, and with 32-bit norms and head under ``prepare_kbit``."""
+    """Return the base model: frozen if there is an adapter, with 32-bit norms and head under ``prepare_kbit``."""
     if plan.prepare_kbit:
         return prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     if METHODS[plan.method].trains_adapter:
@@ -120,9 +120,9 @@ def prepared_base(model: PreTrainedModel, plan: FinetunePlan) -> PreTrainedModel
 
 
 def with_checkpointing(model: PreTrainedModel, plan: FinetunePlan) -> PreTrainedModel:
-    """Return the model with activation checkpointing as the plan says; the word was gradient checkpointing before.
+    """Return the model with gradient checkpointing as the plan says; transformers 5 calls it activation checkpointing.
 
-    Under an adapter the embedding's output asks for gradients, as TRL's ``SFTTrainer`` makes it.
+    With an adapter, the embedding's output requires gradients, as in TRL's ``SFTTrainer``.
     """
     if plan.gradient_checkpointing:
         model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": plan.use_reentrant})
@@ -138,7 +138,7 @@ def with_adapter(model: PreTrainedModel, plan: FinetunePlan) -> nn.Module:
     with warnings.catch_warnings():
         # PEFT 0.21 reads a property that transformers 5.23 has renamed.
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
-        # PEFT 0.21 writes ranks for fused experts by itself, without effect on other modules.
+        # PEFT 0.21 adds ranks for fused experts on its own, without effect on other modules.
         warnings.filterwarnings("ignore", message=".*_pattern keys did not match", category=RuntimeWarning)
         try:
             wrapped = get_peft_model(model, adapter_config(plan, model), autocast_adapter_dtype=False)
@@ -148,10 +148,10 @@ def with_adapter(model: PreTrainedModel, plan: FinetunePlan) -> nn.Module:
             raise PlanError("method", "PEFT cannot put this adapter on the model", str(error), way_out) from error
     dtype = getattr(torch, plan.adapter_dtype)
     for name, parameter in wrapped.named_parameters():
-        # AdaLoRA's numbers of ranks are constants, which PEFT 0.21 makes trainable when it builds them on meta.
+        # AdaLoRA's rank counts are constants, but PEFT 0.21 makes them trainable when it builds them on meta.
         if ".ranknum." in name:
             parameter.requires_grad = False
-        # Updates of DoRA's magnitudes are smaller than bfloat16 can represent: they stay in 32 bit, as in TRL.
+        # Updates of DoRA's magnitudes are too small for bfloat16: the magnitudes stay in 32 bit, as in TRL.
         if parameter.requires_grad and "lora_magnitude_vector" not in name:
             parameter.data = parameter.data.to(dtype)
     return wrapped
@@ -159,10 +159,10 @@ def with_adapter(model: PreTrainedModel, plan: FinetunePlan) -> nn.Module:
 
 @contextmanager
 def kept_adapter_dtype(model: nn.Module) -> Iterator[None]:
-    """Give trainable weights back the values and dtype they had before the block.
+    """Restore the values and dtype that trainable weights had before the block.
 
-    TRL 1.16 ``SFTTrainer.__init__`` casts the adapter of a quantized model to bfloat16: the plan's ``adapter_dtype``
-    would not hold, and a CPU without bfloat16 units would train many times slower.
+    TRL 1.16 ``SFTTrainer.__init__`` casts the adapter of a quantized model to bfloat16: this would override the plan's
+    ``adapter_dtype``, and a CPU without bfloat16 units would train many times slower.
     """
     kept = [(parameter, parameter.data) for parameter in model.parameters() if parameter.requires_grad]
     yield
@@ -171,14 +171,14 @@ def kept_adapter_dtype(model: nn.Module) -> Iterator[None]:
 
 
 def _attention(plan: FinetunePlan, config: PretrainedConfig, device: str) -> str:
-    """Return the attention to build with: the plan's, but eager where the architecture has no SDPA.
+    """Return the attention to build with: the plan's, or eager if the architecture has no SDPA.
 
-    On meta the package flash-attn is not needed: SDPA keeps the same tensors.
+    On meta the flash-attn package is not needed: SDPA keeps the same tensors.
     """
     has_sdpa = getattr(AutoModelForCausalLM._model_mapping.get(type(config), None), "_supports_sdpa", False)
     if plan.attn_implementation == "flash_attention_2" and device != META:
         if not device.startswith("cuda") or not is_flash_attn_2_available():
-            rule = "flash_attention_2 needs the package flash-attn and a CUDA device"
+            rule = "flash_attention_2 needs the flash-attn package and a CUDA device"
             raise PlanError("attn_implementation", rule, device, "Choose sdpa")
         return plan.attn_implementation
     return "eager" if plan.attn_implementation == "eager" or not has_sdpa else "sdpa"
@@ -194,35 +194,35 @@ def _meta_base(plan: FinetunePlan, config: PretrainedConfig, attention: str) -> 
             )
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise SpecError(
-            config.model_type, "is no causal language model that transformers can build", str(error)
+            config.model_type, "is not a causal language model that transformers can build", str(error)
         ) from error
     model.config.use_cache = False
-    _name_backbone(model)
+    _set_backbone_name(model)
     _keep_in_32_bit(model, dtype)
     quantization = bnb_config(plan)
     if quantization is not None:
-        # The same rule as transformers' loader: the output head and what is tied stay in the model's dtype.
+        # The same rule as transformers' loader: the output head and tied weights stay in the model's dtype.
         kept = HfQuantizer.get_modules_to_not_convert(model, None, model._keep_in_fp32_modules)
         model = replace_with_bnb_linear(model, modules_to_not_convert=kept, quantization_config=quantization)
         for module in model.modules():
             _quantize_on_meta(module, dtype)
         _keep_trainable_layout(model)
-        # transformers' loader leaves these marks, and PEFT and TRL read them.
+        # transformers' loader sets these attributes, and PEFT and TRL read them.
         model.is_loaded_in_4bit, model.is_loaded_in_8bit = plan.load_in_4bit, plan.load_in_8bit
         model.is_quantized = True
     return model
 
 
-def _name_backbone(model: PreTrainedModel) -> None:
+def _set_backbone_name(model: PreTrainedModel) -> None:
     """Let TRL's chunked loss find the layers: transformers 5.23 gives Llama 4 a prefix that its text model lacks."""
     if model.base_model is model and isinstance(getattr(model, "model", None), nn.Module):
         model.base_model_prefix = "model"
 
 
 def _keep_trainable_layout(model: nn.Module) -> None:
-    """Forbid 4-bit layers to repack their weights for inference.
+    """Stop 4-bit layers from repacking their weights for inference.
 
-    On a CPU with AVX512-BF16, bitsandbytes 0.50 ``Linear4bit.forward`` repacks them at the first call in evaluation
+    On a CPU with AVX512-BF16, bitsandbytes 0.50 ``Linear4bit.forward`` repacks them on the first call in evaluation
     mode, and the kernel for that layout has no gradient: training after an evaluation would silently learn nothing.
     """
     for module in model.modules():
@@ -231,7 +231,7 @@ def _keep_trainable_layout(model: nn.Module) -> None:
 
 
 def _keep_in_32_bit(model: PreTrainedModel, dtype: torch.dtype) -> None:
-    """Raise what some architectures keep in 32 bit, as ``from_pretrained`` does and ``from_config`` does not."""
+    """Cast what some architectures keep in 32 bit, as ``from_pretrained`` does and ``from_config`` does not."""
     kept = list(model._get_dtype_plan(dtype))
     if not kept:
         return
@@ -242,7 +242,7 @@ def _keep_in_32_bit(model: PreTrainedModel, dtype: torch.dtype) -> None:
 
 
 def _quantize_on_meta(module: nn.Module, dtype: torch.dtype) -> None:
-    """Give a quantized layer on meta the tensors that quantizing real weights would leave."""
+    """Give a quantized layer on meta the tensors that quantizing real weights would produce."""
     if isinstance(module, Linear4bit):
         shape = (module.out_features, module.in_features)
         packing = 2 * module.quant_storage.itemsize
@@ -259,7 +259,7 @@ def _quantize_on_meta(module: nn.Module, dtype: torch.dtype) -> None:
             bnb_quantized=True,
         )
         module.quant_state = module.weight.quant_state
-        # DoRA copies the layer that it wraps, and a parameter on meta cannot be copied as bitsandbytes does it.
+        # DoRA copies the layer that it wraps, and bitsandbytes cannot copy a parameter on meta.
         module.weight.__deepcopy__ = lambda _memo, weight=module.weight: weight
     elif isinstance(module, Linear8bitLt):
         weight = torch.empty(module.out_features, module.in_features, dtype=torch.int8, device=META)

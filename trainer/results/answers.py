@@ -1,4 +1,4 @@
-"""Asks a model prompts and returns what it says."""
+"""Gives prompts to a model and returns its answers."""
 
 from collections.abc import Sequence
 from threading import Event
@@ -27,7 +27,7 @@ class _Until(StoppingCriteria):
 def answered(model: Any, tokenizer: Any, prompts: Sequence[str], *, until: Event) -> list[str]:
     """Return the model's most likely answer to each prompt, without sampling, so that answers can be compared.
 
-    Once ``until`` is set, answers break off, and prompts that were not asked yet get none.
+    Once ``until`` is set, the current answer breaks off, and the remaining prompts get empty ones.
     """
     was_training = model.training
     model.eval()
@@ -45,12 +45,12 @@ def _answer(model: Any, tokenizer: Any, prompt: str, until: Event) -> str:
 
 
 def prompt_tokens(tokenizer: Any, turns: Sequence[Turn]) -> Any:
-    """Return a conversation as the model reads it, up to where it shall answer: tokens and mask of (1, s)."""
+    """Return a conversation as the model reads it, up to where it is to answer: tokens and mask of (1, s)."""
     return tokenizer(chat_text(turns, tokenizer, ask=True), add_special_tokens=False, return_tensors="pt")
 
 
 def generated(model: Any, tokenizer: Any, asked: Any, *, until: Event, **options: Any) -> torch.Tensor:
-    """Return the tokens that a model says next, without sampling unless ``options`` for ``generate`` want it."""
+    """Return the tokens that a model generates, without sampling unless ``options`` for ``generate`` ask for it."""
     with torch.no_grad():
         said = model.generate(
             **asked,

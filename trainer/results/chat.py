@@ -1,4 +1,4 @@
-"""Conversations with a run's model: starts their processes, asks, and ends them. Loads no model itself."""
+"""Conversations with a run's model: starts their processes, sends questions, ends them. Loads no model itself."""
 
 import json
 import os
@@ -20,11 +20,11 @@ from trainer.runs.launcher import worker_environment
 from trainer.runs.store import Store
 
 IDLE_SECONDS = 600.0
-"""After how long without a question a conversation gives its memory back."""
+"""How long a conversation may be idle before it frees its memory."""
 MAX_NEW_TOKENS = 256
 LOG = "chat.log"
 BASE, TUNED = "base", "tuned"
-"""Who speaks: the model as it was, or with what the run taught it."""
+"""Which model answers: the base model or the tuned one."""
 
 Line = Literal["text", "end", "refusal", "over"]
 """Kinds of lines that the process of a conversation writes."""
@@ -34,29 +34,29 @@ _END_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What is asked: the whole conversation so far, and how to answer."""
+    """A question: the whole conversation so far, and how to answer it."""
 
     turns: tuple[Turn, ...]
     voice: str = TUNED
     max_new_tokens: int = MAX_NEW_TOKENS
     temperature: float = 0.0
-    """0 takes the likeliest token each time, so that voices can be compared."""
+    """0 always picks the most likely token, so that voices can be compared."""
 
 
 class Conversation:
-    """One process that holds a run's model and answers, one question at a time."""
+    """One process that holds a run's model and answers one question at a time."""
 
     def __init__(self, store: Store, run: Run, *, idle_seconds: float = IDLE_SECONDS) -> None:
         """Start the process.
 
         Raises:
-            RunError: If the run has saved no result, or its device is held by a run.
+            RunError: If the run has saved no result, or a run is using its device.
         """
-        refused_while_held(store, run)
+        refuse_while_in_use(store, run)
         result_folder(store, run)
         self.run_id = run.id
         self.speed: float | None = None
-        """Tokens a second of the last answer."""
+        """Tokens per second of the last answer."""
         self._lock = threading.Lock()
         with (store.run_folder(run.id) / LOG).open("wb") as log:
             self._process = subprocess.Popen(
@@ -76,7 +76,7 @@ class Conversation:
 
     @property
     def is_open(self) -> bool:
-        """Whether the process lives."""
+        """Whether the process is running."""
         return self._process.poll() is None
 
     @property
@@ -85,11 +85,11 @@ class Conversation:
         return self._process.pid
 
     def answer(self, question: Question) -> Iterator[str]:
-        """Yield the answer piece by piece; who stops listening stops the answer.
+        """Yield the answer piece by piece; closing the iterator stops the answer.
 
         Raises:
-            PassedOnError: If the question is refused, or the process left; its sentence says why.
-        RunError: If the process has ended without a word.
+            PassedOnError: If the question is refused, or the process closed itself; its sentence says why.
+            RunError: If the process ended without giving a reason.
         """
         with self._lock:
             self._write(json.dumps(asdict(question)))
@@ -102,7 +102,7 @@ class Conversation:
                         return
                     yield line["text"]
                 ended = True
-                raise RunError("conversation", "has ended", None, f"Ask again to begin a new one; its log is {LOG}")
+                raise RunError("conversation", "has ended", None, f"Ask again to start a new one; its log is {LOG}")
             finally:
                 if not ended:
                     self._drain()
@@ -129,7 +129,7 @@ class Conversation:
         try:
             print(line, file=self._process.stdin, flush=True)
         except (BrokenPipeError, ValueError):
-            return  # the last line that it wrote says why
+            return  # the last line that it wrote gives the reason
 
     def _lines(self) -> Iterator[dict[str, str]]:
         yield from (json.loads(line) for line in self._output)
@@ -145,13 +145,13 @@ class Conversation:
         next((line for line in self._lines() if line["kind"] != "text"), None)
 
 
-def refused_while_held(store: Store, run: Run) -> None:
-    """Refuse a conversation on a device that a run holds.
+def refuse_while_in_use(store: Store, run: Run) -> None:
+    """Refuse a conversation on a device that a run is using.
 
     Raises:
-        RunError: If one does.
+        RunError: If a run is using the device.
     """
     holder = store.holder(run.place.device)
     if holder is not None:
-        rule = f"needs the device {run.place.device}, which run {holder.id} holds"
-        raise RunError("conversation", rule, str(holder.state), "Stop that run or wait for its end")
+        rule = f"needs the device {run.place.device}, which run {holder.id} is using"
+        raise RunError("conversation", rule, str(holder.state), "Stop that run or wait until it ends")

@@ -1,9 +1,9 @@
 """The process that holds a run's model during a conversation.
 
-``python -m trainer.results.chat_process RUNS_FOLDER RUN_ID IDLE_SECONDS``. It reads one request a line as JSON and
+``python -m trainer.results.chat_process RUNS_FOLDER RUN_ID IDLE_SECONDS``. It reads requests as lines of JSON and
 answers in lines of JSON: ``text`` for each piece of an answer, then ``end``; ``refusal`` with a sentence for what
-cannot be answered; ``over`` with the reason when it leaves by itself. It leaves when its input ends, as when the
-server dies, when nobody asked for so long, and when a run takes its device.
+cannot be answered; ``over`` with the reason when it closes itself. It exits when its input ends (as when the server
+dies), when it has been idle for too long, and when a run takes its device.
 """
 
 import json
@@ -26,18 +26,18 @@ from trainer.data.layouts import Turn
 from trainer.failure import kind_and_sentence
 from trainer.model.build import base_model
 from trainer.results.answers import generated, prompt_tokens
-from trainer.results.chat import TUNED, Line, refused_while_held
+from trainer.results.chat import TUNED, Line, refuse_while_in_use
 from trainer.runs.contract import Run
 from trainer.runs.export import result_folder
 from trainer.runs.session import Session
 from trainer.runs.store import Store
 
-_LOOK_SECONDS = 1.0
-"""How often the device is looked at: a run that takes it imports its libraries for longer than that."""
+_POLL_SECONDS = 1.0
+"""How often the device is checked; a run that takes it needs longer than this to import its libraries."""
 
 
 class _Voices:
-    """The tuned model and the base model, of which one at a time needs to be in memory."""
+    """The tuned model and the base model, of which only one needs to be in memory at a time."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -46,10 +46,10 @@ class _Voices:
 
     @contextmanager
     def model(self, voice: str) -> Iterator[Any]:
-        """Yield the model that speaks with a voice."""
+        """Yield the model that answers with a voice."""
         switched = TUNED if self._session.plan.keeps_base else voice
         if self._loaded is None or self._loaded[0] != switched:
-            self._loaded = None  # gives the other one's memory back first
+            self._loaded = None  # frees the other one's memory first
             self._loaded = (switched, self._load(switched).eval())
         model = self._loaded[1]
         muted: AbstractContextManager[Any] = nullcontext() if voice == switched else model.disable_adapter()
@@ -60,44 +60,44 @@ class _Voices:
         plan, device = self._session.plan, self._session.device
         if voice == TUNED and not METHODS[plan.method].trains_adapter:
             return base_model(plan, str(self._result), device=device)
-        base = _quick(base_model(plan, self._session.run.model, device=device), device)
+        base = _dequantized_on_cpu(base_model(plan, self._session.run.model, device=device), device)
         if voice != TUNED:
             return base
         return PeftModel.from_pretrained(base, self._result, use_safetensors=True)
 
 
-def _quick(base: Any, device: str) -> Any:
-    """Return a 4-bit base on a CPU with the values that its layers compute with, if memory allows.
+def _dequantized_on_cpu(base: Any, device: str) -> Any:
+    """Return the base model; on a CPU, a 4-bit one dequantized once, if memory allows.
 
-    bitsandbytes 0.50 computes them anew for every token there. Twelve tokens of SmolLM2-135M took 17.4 s of processor
-    time so, 6.8 s with the values kept, and gave the same logits bit by bit; torch 2.13.0, 2026-11-22.
+    bitsandbytes 0.50 dequantizes for every token there. Twelve tokens of SmolLM2-135M took 17.4 s of processor time,
+    6.8 s when dequantized once, with bit-identical logits; torch 2.13.0, 2026-11-22.
     """
     if device != "cpu" or not getattr(base, "is_loaded_in_4bit", False):
         return base
-    # The largest that a parameter becomes is 32 bit.
+    # A parameter becomes 32 bits at most.
     return base.dequantize() if 4 * base.num_parameters() < psutil.virtual_memory().available / 2 else base
 
 
-class _Pieces(TextStreamer):
-    """Passes each piece of an answer on as soon as its letters are sure."""
+class _PieceStreamer(TextStreamer):
+    """Passes on each piece of an answer as soon as its characters are final."""
 
-    def __init__(self, tokenizer: Any, talk: "_Talk") -> None:
+    def __init__(self, tokenizer: Any, pipe: "_Pipe") -> None:
         super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
-        self._talk = talk
+        self._pipe = pipe
 
     def on_finalized_text(self, text: str, stream_end: bool = False) -> None:  # noqa: FBT001, FBT002, ARG002 - transformers' signature
         """Send a piece."""
         if text:
-            self._talk.send("text", text)
+            self._pipe.send("text", text)
 
 
-class _Talk:
-    """Both ends of the pipe: requests come in, lines go out, and the end of either ends the process."""
+class _Pipe:
+    """Both ends of the pipe: requests come in, lines go out; if either closes, the process ends."""
 
     def __init__(self, output: int) -> None:
         self.requests: queue.Queue[dict[str, Any]] = queue.Queue()
         self.enough = threading.Event()
-        """Set while nobody wants the rest of the answer."""
+        """Set when nobody wants the rest of the answer."""
         self._output = os.fdopen(output, "w", encoding="utf-8")
         self._lock = threading.Lock()
         threading.Thread(target=self._listen, daemon=True).start()
@@ -112,7 +112,7 @@ class _Talk:
                 os._exit(0)
 
     def leave(self, reason: str) -> None:
-        """Say why, and end at once, whatever is being computed."""
+        """Send the reason and exit at once, whatever is being computed."""
         self.send("over", reason)
         os._exit(0)
 
@@ -126,67 +126,67 @@ class _Talk:
         os._exit(0)
 
 
-def converse(session: Session, talk: _Talk, idle_seconds: float) -> None:
-    """Answer requests until nobody asks any more."""
+def converse(session: Session, pipe: _Pipe, idle_seconds: float) -> None:
+    """Answer requests until none comes for too long."""
     tokenizer = AutoTokenizer.from_pretrained(
         result_folder(session.store, session.run), trust_remote_code=False, local_files_only=True
     )
     voices = _Voices(session)
     while True:
         try:
-            request = talk.requests.get(timeout=idle_seconds)
+            request = pipe.requests.get(timeout=idle_seconds)
         except queue.Empty:
-            talk.leave(f"Closed after {idle_seconds / 60:.0f} minutes without a question; its memory is free again.")
-        talk.enough.clear()
+            pipe.leave(f"Unloaded after {idle_seconds / 60:.0f} idle minutes. Ask again to reload the model.")
+        pipe.enough.clear()
         try:
             with voices.model(request["voice"]) as model:
-                _answer(model, tokenizer, request, talk)
+                _answer(model, tokenizer, request, pipe)
         except (LorafitError, RuntimeError, ValueError, TypeError, MemoryError, OSError) as error:
-            talk.send("refusal", kind_and_sentence(error)[1])
+            pipe.send("refusal", kind_and_sentence(error)[1])
 
 
-def _answer(model: Any, tokenizer: Any, request: dict[str, Any], talk: _Talk) -> None:
+def _answer(model: Any, tokenizer: Any, request: dict[str, Any], pipe: _Pipe) -> None:
     turns = [Turn(role=turn["role"], content=turn["content"]) for turn in request["turns"]]
     asked = prompt_tokens(tokenizer, turns).to(model.device)
     length, longest = asked["input_ids"].shape[1], model.config.max_position_embeddings
     if length >= longest:
-        raise RunError("conversation", f"must be shorter than {longest:,} tokens", length, "Begin a new one")
+        raise RunError("conversation", f"must be shorter than {longest:,} tokens", length, "Start a new one")
     begun = time.monotonic()
     said = generated(
         model,
         tokenizer,
         asked,
-        until=talk.enough,
-        streamer=_Pieces(tokenizer, talk),
+        until=pipe.enough,
+        streamer=_PieceStreamer(tokenizer, pipe),
         max_new_tokens=min(request["max_new_tokens"], longest - length),
         **({"do_sample": True, "temperature": request["temperature"]} if request["temperature"] > 0 else {}),
     )
-    talk.send("end", tokens=len(said), seconds=time.monotonic() - begun)
+    pipe.send("end", tokens=len(said), seconds=time.monotonic() - begun)
 
 
-def _watch(store: Store, run: Run, talk: _Talk) -> None:
-    """Give the device up as soon as a run wants it."""
+def _watch(store: Store, run: Run, pipe: _Pipe) -> None:
+    """Free the device as soon as a run takes it."""
     while True:
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(_POLL_SECONDS)
         holder = store.holder(run.place.device)
         if holder is not None:
-            talk.leave(f"Run {holder.id} has begun on this device; the conversation gave its memory back.")
+            pipe.leave(f"Run {holder.id} has started on this device, so the model was unloaded.")
 
 
 def main(arguments: list[str]) -> int:
-    """Converse about one run; return the exit status."""
-    # The pipe is for lines of ours alone: what libraries print goes to the log.
-    talk = _Talk(os.dup(sys.stdout.fileno()))
+    """Serve the conversation with one run's model; return the exit status."""
+    # The pipe carries only our own lines: what libraries print goes to the log.
+    pipe = _Pipe(os.dup(sys.stdout.fileno()))
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     folder, run_id, idle_seconds = arguments
     try:
         store = Store(Path(folder))
         run = store.run(run_id)
-        refused_while_held(store, run)
-        threading.Thread(target=_watch, args=(store, run, talk), daemon=True).start()
-        converse(Session(run, store, talk.enough), talk, float(idle_seconds))
+        refuse_while_in_use(store, run)
+        threading.Thread(target=_watch, args=(store, run, pipe), daemon=True).start()
+        converse(Session(run, store, pipe.enough), pipe, float(idle_seconds))
     except LorafitError as error:
-        talk.leave(str(error))
+        pipe.leave(str(error))
     return 0
 
 

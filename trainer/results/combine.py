@@ -1,4 +1,4 @@
-"""Adds adapters up; runs as a process of its own.
+"""Combines adapters into their weighted sum; runs in a separate process.
 
 ``python -m trainer.results.combine RUNS_FOLDER TARGET TYPE ID=WEIGHT...``
 """
@@ -21,7 +21,7 @@ from trainer.runs.export import combined_card, result_folder
 from trainer.runs.store import Store
 
 _SUM = "default"
-"""PEFT saves the adapter of this name at the top of a folder, where it is looked for."""
+"""PEFT saves the adapter of this name at the top of the folder, where loaders look for it."""
 
 
 def combine(store: Store, weights: Mapping[str, float], combination_type: str, target: Path) -> None:
@@ -30,13 +30,13 @@ def combine(store: Store, weights: Mapping[str, float], combination_type: str, t
     Args:
         store: Where the runs are kept.
         weights: How much of each run's adapter, by id.
-        combination_type: PEFT's word: ``cat`` is exact, its rank the sum of all; ``svd`` is the nearest sum of the
-            highest rank; ``linear`` adds the factors up, which is rough.
+        combination_type: As in PEFT: ``cat`` is exact, and its rank is the sum of all ranks; ``svd`` is the closest
+            approximation of the highest rank; ``linear`` adds the factors, which is rough.
         target: The folder to write or replace.
 
     Raises:
         RunError: If a run has saved no adapter, or the runs have different base models.
-        PlanError: If adapters of these kinds cannot be added up.
+        PlanError: If adapters of these kinds cannot be combined.
 
     Source:
         PEFT 0.21, ``LoraModel.add_weighted_adapter``.
@@ -50,7 +50,7 @@ def combine(store: Store, weights: Mapping[str, float], combination_type: str, t
     model = _with_adapters(runs[0], folders)
     ranks = {rank for config in configs for rank in (config.r, *config.rank_pattern.values())}
     _check_ranks(model, ranks, combination_type)
-    # The sum has the scaling in its factors and lora_alpha = r; rsLoRA, alpha over the root of r, would scale it again.
+    # The factors of the sum contain the scaling, and lora_alpha = r; rsLoRA (alpha / sqrt(r)) would scale it again.
     names = list(model.peft_config)
     model.peft_config[names[0]].use_rslora = False
     try:
@@ -62,7 +62,7 @@ def combine(store: Store, weights: Mapping[str, float], combination_type: str, t
             svd_full_matrices=False,
         )
     except ValueError as error:
-        raise PlanError("adapters", "PEFT cannot add these up", str(error)) from error
+        raise PlanError("adapters", "PEFT cannot combine these", str(error)) from error
     target.parent.mkdir(parents=True, exist_ok=True)
     with files.replaced(target) as folder:
         model.save_pretrained(folder, selected_adapters=[_SUM])
@@ -72,9 +72,9 @@ def combine(store: Store, weights: Mapping[str, float], combination_type: str, t
 
 
 def _with_adapters(run: Run, folders: Sequence[Path]) -> Any:
-    """Return the base model's shape with all adapters on it.
+    """Return the base model's shape with all adapters.
 
-    Adding up needs the shapes of the base alone: its memory is asked for and never written, so that the system gives
+    Combining needs only the shapes of the base model: its memory is reserved but never written, so the system provides
     none. A Llama of 69 billion parameters took 0.3 GiB; torch 2.13.0 on Linux, 2026-11-22.
     """
     with torch.device(META):
@@ -94,16 +94,16 @@ def _check_base(runs: Sequence[Run]) -> None:
 
 
 def _check_kind(run: Run, config: PeftConfig) -> None:
-    """Refuse what is no plain pair of factors beside unchanged weights."""
+    """Refuse adapters that are more than a pair of factors beside unchanged weights."""
     if config.peft_type != "LORA":
-        raise PlanError(f"run {run.id}", "must have trained LoRA to be added to others", run.plan.method)
+        raise PlanError(f"run {run.id}", "must have trained LoRA to be combined with others", run.plan.method)
     for given, words in (
-        (config.use_dora, "DoRA, whose magnitudes have no sum"),
-        (config.bias != "none", "biases beside the adapter"),
-        (run.plan.init_lora_weights == "pissa", "PiSSA, whose base model is another one"),
+        (config.use_dora, "DoRA, whose magnitudes cannot be added"),
+        (config.bias != "none", "biases besides the adapter"),
+        (run.plan.init_lora_weights == "pissa", "PiSSA, which changes the base model"),
     ):
         if given:
-            raise PlanError(f"run {run.id}", f"cannot be added to others: it trained {words}")
+            raise PlanError(f"run {run.id}", f"cannot be combined with others: it trained {words}")
 
 
 def _check_ranks(model: Any, ranks: set[int], combination_type: str) -> None:

@@ -1,4 +1,4 @@
-"""Merges an adapter into its base model; runs as a process of its own.
+"""Merges an adapter into its base model; runs in a separate process.
 
 ``python -m trainer.results.merge RUNS_FOLDER RUN_ID TARGET``
 """
@@ -20,19 +20,21 @@ from trainer.runs.store import Store
 def merge(store: Store, run: Run, target: Path) -> None:
     """Write the base model with the run's adapter merged in, in 16 bit, as a folder that any tool can load.
 
-    The base is loaded unquantized: merging into 4-bit weights would round what was learned away.
+    The base is loaded unquantized: merging into 4-bit weights would round away what was learned.
 
     Raises:
         PlanError: If the run trained no adapter.
-        RunError: If the run has saved none yet, or the target folder is not empty.
+        RunError: If the run has saved no adapter yet, or the target folder is not empty.
     """
     adapter = result_folder(store, run)
     if not METHODS[run.plan.method].trains_adapter:
         raise PlanError(
-            "method", "of a run to merge must train an adapter", run.plan.method, f"The model is in {adapter}"
+            "method", "must train an adapter for the run to be merged", run.plan.method, f"The model is in {adapter}"
         )
     if PeftConfig.from_pretrained(adapter).is_prompt_learning:
-        raise PlanError("method", "changes no weights: there is nothing to merge", run.plan.method, "Use the adapter")
+        raise PlanError(
+            "method", "changes no weights, so there is nothing to merge", run.plan.method, "Use the adapter"
+        )
     if target.exists() and any(target.iterdir()):
         raise RunError(str(target), "must be a new or empty folder", None, "Name another one")
     dtype = torch.float16 if run.plan.dtype == "float16" else torch.bfloat16

@@ -1,4 +1,4 @@
-"""Short tasks of the training stack, each a process of its own: merging an adapter, adding adapters up."""
+"""Short tasks of the training stack, each in a separate process: merging or combining adapters, fetching data."""
 
 import os
 import subprocess
@@ -13,10 +13,10 @@ from trainer.runs.store import Store
 
 COMBINATION_TYPES = {
     "cat": "exact; the rank is the sum of all ranks",
-    "svd": "the nearest sum of the highest rank",
-    "linear": "adds the factors up: quick and rough; needs equal ranks",
+    "svd": "closest approximation of the highest rank",
+    "linear": "adds the factors; quick and rough; needs equal ranks",
 }
-"""Ways to add adapters up, in PEFT's words: https://huggingface.co/docs/peft/developer_guides/model_merging."""
+"""Ways to combine adapters, as PEFT names them: https://huggingface.co/docs/peft/developer_guides/model_merging."""
 
 
 def merge(store: Store, run_id: str, target: Path) -> Path:
@@ -33,16 +33,16 @@ def combine(store: Store, run_ids: Sequence[str], weights: Sequence[float], comb
     """Write the weighted sum of adapters into the runs folder, and return its folder.
 
     Raises:
-        RunError: If runs and weights are no pairs.
-        PassedOnError: If these adapters cannot be added up.
+        RunError: If there are too few runs, or not one weight per run.
+        PassedOnError: If these adapters cannot be combined.
     """
     if len(set(run_ids)) < 2:
         raise RunError("combine", "needs at least two different runs", len(set(run_ids)))
     if len(weights) != len(run_ids):
-        raise RunError("weights", f"must be as many as the runs, {len(run_ids)}", list(weights))
+        raise RunError("weights", f"must be one per run, {len(run_ids)} in total", list(weights))
     if combination_type not in COMBINATION_TYPES:
         raise RunError("combination_type", f"must be one of {', '.join(COMBINATION_TYPES)}", combination_type)
-    # Ids of the store alone may become part of a path.
+    # Only ids from the store may become part of a path.
     ids = [store.run(run_id).id for run_id in run_ids]
     target = store.folder / "combined" / f"{'+'.join(ids)}-{combination_type}"
     pairs = [f"{run_id}={weight!r}" for run_id, weight in zip(ids, weights, strict=True)]
@@ -51,7 +51,7 @@ def combine(store: Store, run_ids: Sequence[str], weights: Sequence[float], comb
 
 
 def fetch_dataset(name: str, folder: Path) -> Path:
-    """Fetch a data set of the Hub into a folder, unless it is there, and return its file.
+    """Download a data set from the Hub into a folder, unless it is already there, and return its file.
 
     Raises:
         PassedOnError: If it cannot be fetched.
@@ -60,10 +60,10 @@ def fetch_dataset(name: str, folder: Path) -> Path:
 
 
 def _carry_out(module: str, *arguments: str) -> str:
-    """Run a module of the training stack to its end, away from every card; return what it printed.
+    """Run a module of the training stack to its end, without any GPU; return what it printed.
 
     Raises:
-        PassedOnError: With the sentence that it wrote last, if it ended with an error.
+        PassedOnError: With the last sentence that it wrote, if it ended with an error.
     """
     environment = {
         **os.environ,
@@ -76,6 +76,8 @@ def _carry_out(module: str, *arguments: str) -> str:
         command, cwd=REPO, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )
     if done.returncode:
-        said = done.stderr.strip().splitlines() or [str(RunError(module, "ended without a word", done.returncode))]
+        said = done.stderr.strip().splitlines() or [
+            str(RunError(module, "ended without giving a reason", done.returncode))
+        ]
         raise PassedOnError(said[-1])
     return done.stdout

@@ -1,4 +1,4 @@
-"""What doors, store and workers agree on: states and their transitions, phases, and the records of a run."""
+"""What command lines, pages, store and workers agree on: states, transitions, phases, and the records of a run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ from specs import FinetunePlan
 from trainer.data.source import DataSource
 
 HEARTBEAT_SECONDS = 2.0
-"""How often a worker says that it lives."""
+"""How often a worker sends a heartbeat."""
 
 LOST_SECONDS = 15.0
-"""After how long a silence a run counts as lost. A worker that was only suspended takes its run back."""
+"""How long a worker may be silent before its run counts as lost. A worker that was only suspended resumes its run."""
 
 
 class State(StrEnum):
-    """Where a run stands."""
+    """The state of a run."""
 
     QUEUED = "queued"
     PREPARING = "preparing"
@@ -42,10 +42,10 @@ class Phase(StrEnum):
 
 
 ACTIVE = frozenset({State.PREPARING, State.RUNNING, State.STOPPING})
-"""States in which a worker holds the device."""
+"""States in which a worker is using the device."""
 
 RESUMABLE = frozenset({State.STOPPED, State.FAILED, State.LOST})
-"""States from which the same plan goes on."""
+"""States from which a run can continue with the same plan."""
 
 TRANSITIONS: Mapping[State, frozenset[State]] = MappingProxyType(
     {
@@ -59,17 +59,17 @@ TRANSITIONS: Mapping[State, frozenset[State]] = MappingProxyType(
         State.LOST: frozenset({State.QUEUED, State.PREPARING, State.RUNNING, State.STOPPING, State.STOPPED}),
     }
 )
-"""Every change of state that there is. A finished run is queued again when it is extended."""
+"""Every allowed change of state. A finished run is queued again when it is extended."""
 
 
 def cards(device: str) -> frozenset[str]:
-    """Return the single devices of a place such as ``cuda:0,2``."""
+    """Return the individual devices of a place such as ``cuda:0,2``."""
     kind, _, numbers = device.partition(":")
     return frozenset(f"{kind}:{number}" for number in numbers.split(",")) if numbers else frozenset({kind})
 
 
 def spread(device: str, num_gpus: int) -> str:
-    """Return the devices of a run, where the first one or all are named: ``cuda:1`` for two is ``cuda:1,2``."""
+    """Return all devices of a run, given the first one or all: ``cuda:1`` for two devices is ``cuda:1,2``."""
     kind, _, number = device.partition(":")
     if num_gpus == 1 or not number.isdecimal():
         return device
@@ -78,15 +78,15 @@ def spread(device: str, num_gpus: int) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where a run takes place and where it comes from."""
+    """Where a run executes and where it comes from."""
 
     device: str = "cpu"
     """A torch device such as ``cpu`` or ``cuda:0``, or several cards as ``cuda:0,1``; runs on one device wait for each
     other."""
     model_path: str = ""
-    """Folder or Hub id of the base model; empty takes the plan's ``model_name_or_path``."""
+    """Folder or Hub id of the base model; empty means the plan's ``model_name_or_path``."""
     token: str | None = None
-    """What one click on a start button carries: the same token never makes a second run."""
+    """Identifies one click on a start button: the same token never creates a second run."""
     parent_id: str | None = None
     """The run that this one repeats with other settings."""
 
@@ -106,9 +106,9 @@ class Run:
     measured: Mapping[str, Any]
     """What the worker measured, such as ``peak_used_bytes``."""
     details: Mapping[str, Any]
-    """What the worker found out: number of rows, library versions, fingerprint of the data."""
+    """What the worker recorded: number of rows, library versions, fingerprint of the data."""
     attempt: int
-    """How many workers were started for it."""
+    """How many workers have been started for it."""
     step: int
     """Optimizer steps done."""
     total_steps: int | None
@@ -124,17 +124,17 @@ class Run:
 
     @property
     def is_active(self) -> bool:
-        """Whether a worker holds the device for it."""
+        """Whether a worker is using the device for it."""
         return self.state in ACTIVE
 
     @property
     def is_resumable(self) -> bool:
-        """Whether the same plan can go on from its last checkpoint."""
+        """Whether it can continue from its last checkpoint with the same plan."""
         return self.state in RESUMABLE
 
     @property
     def is_over(self) -> bool:
-        """Whether no worker is or will be busy with it unless somebody asks."""
+        """Whether no worker is or will be busy with it unless somebody requests it."""
         return not self.is_active and self.state is not State.QUEUED
 
     @property
@@ -145,7 +145,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """What one optimizer step gave; None where it was not measured at this step."""
+    """The metrics of one optimizer step; None if not measured at this step."""
 
     step: int
     """From 1."""
@@ -155,22 +155,22 @@ class Metric:
     learning_rate: float | None = None
     grad_norm: float | None = None
     tokens_per_second: float | None = None
-    """Trained tokens, padding left out."""
+    """Tokens trained on, without padding."""
     memory_bytes: int | None = None
-    """Resident memory of the worker on a CPU, reserved memory on a card."""
+    """Resident memory of the worker on a CPU, reserved memory on a GPU."""
     eta_seconds: float | None = None
     at: float | None = None
     """Seconds since 1970."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
-    """The course of a run's training loss, for a small picture."""
+class LossCurve:
+    """The training loss of a run in a few points, for a small chart."""
 
     losses: tuple[float, ...]
-    """Means of successive stretches of steps."""
+    """Means over successive groups of steps."""
     last: float
-    """Loss of the last step that has one."""
+    """The loss of the last step that has one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The database of the runs folder: its tables, its connections, and transactions that all processes respect."""
+"""The database of the runs folder: its tables, connections, and transactions across processes."""
 
 import sqlite3
 from collections.abc import Iterator, Mapping
@@ -77,7 +77,7 @@ MIGRATIONS = (
 
 
 class Database:
-    """One SQLite file in WAL mode, of the newest format once it is opened; safe between processes and threads."""
+    """One SQLite file in WAL mode, migrated to the newest format when opened; safe across processes and threads."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -98,7 +98,7 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Open a connection in which all or nothing is written, and no other process writes between."""
+        """Open a connection that writes all or nothing, while no other process writes."""
         with self.connection() as db:
             db.execute("BEGIN IMMEDIATE")
             try:
@@ -119,7 +119,7 @@ class Database:
             version = self._migrate_once()
 
     def _migrate_once(self) -> int:
-        """Take the database one version up, unless another process just did; return its version."""
+        """Upgrade the database by one version, unless another process just did; return its version."""
         with self.transaction() as db:
             version: int = db.execute("PRAGMA user_version").fetchone()[0]
             if version < len(MIGRATIONS):
@@ -131,7 +131,7 @@ class Database:
 
 
 def insert(db: sqlite3.Connection, table: str, values: Mapping[str, Any], conflict: str = "") -> None:
-    """Add a row; table and columns are names of this program, never of a person."""
+    """Add a row; table and column names come from this program, never from input."""
     columns, marks = ", ".join(values), ", ".join("?" for _ in values)
     query = f"INSERT INTO {table} ({columns}) VALUES ({marks}) {conflict}"  # noqa: S608 - own names
     db.execute(query, tuple(values.values()))

@@ -1,4 +1,4 @@
-"""Says in words what the curves of a run show: each diagnosis names its rule and what to change."""
+"""Puts into words what the curves of a run show: each diagnosis names its rule and what to change."""
 
 import dataclasses
 import itertools
@@ -12,23 +12,23 @@ from specs import FinetunePlan
 from trainer.runs.contract import Metric
 
 WINDOW = 20
-"""Steps that are compared with the same number of steps before: fewer are noise with the small batches of one card."""
+"""How many steps are compared with as many before: with the small batches of one card, fewer would be noise."""
 
 _EVALUATIONS = 3
-"""Evaluations in a row that rise before it counts as overfitting, as early stopping with a patience of 3 does."""
+"""How many rises of eval_loss in a row count as overfitting, like early stopping with a patience of 3."""
 _RISE = 1.5
-"""Loss of the last window over the best window, above which the training runs away."""
+"""Loss of the last window divided by that of the best, above which training diverges."""
 _SPIKE = 10.0
-"""Gradient norm over its median: clipping at 1 handles less, and what is beyond comes from single bad rows or steps."""
+"""Gradient norm divided by its median: clipping at 1 copes with less, and more comes from a few bad rows or steps."""
 _FLAT = 0.01
-"""Relative change between two windows below which the loss stands still."""
+"""Relative change between two windows below which the loss is flat."""
 _HIGH_RATE = 0.2
-"""Share of the highest learning rate below which a schedule has run out and a level loss is its end."""
+"""Share of the highest learning rate below which the schedule is ending, so that a flat loss is normal."""
 _FALLEN = 0.95
-"""Last window over first below which something was learned."""
-_STILL_RULE = f"Means of the last two windows of {WINDOW} steps differ by less than {_FLAT:.0%}"
+"""Loss of the last window divided by that of the first, below which something was learned."""
+_FLAT_RULE = f"The means of the last two windows of {WINDOW} steps differ by less than {_FLAT:.0%}"
 _SWING = 0.35
-"""Standard deviation over mean of the last window's losses."""
+"""Standard deviation of the last window's losses divided by their mean."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,16 +38,16 @@ class Diagnosis:
     name: str
     """Learning rate too high, exploding gradients, overfitting, oscillation, learning rate too low or plateau."""
     sentence: str
-    """What is seen, with its numbers."""
+    """The finding, with its numbers."""
     rule: str
-    """From which figures it follows."""
+    """The figures that it is based on."""
     advice: str
     """What to change."""
     factors: Mapping[str, float] = field(default_factory=dict)
-    """By what to multiply fields of the plan, where that is the remedy."""
+    """Factors for fields of the plan, if multiplying them is the remedy."""
 
     def changed(self, plan: FinetunePlan) -> FinetunePlan:
-        """Return the plan with the remedy, values to two digits; the same plan where the remedy is no number."""
+        """Return the plan with the remedy, to two digits; the same plan if the remedy is not a number."""
         changes: dict[str, Any] = {name: _scaled(getattr(plan, name), factor) for name, factor in self.factors.items()}
         return dataclasses.replace(plan, **changes)
 
@@ -58,7 +58,7 @@ class Diagnosis:
 
 
 def diagnoses(metrics: Sequence[Metric]) -> tuple[Diagnosis, ...]:
-    """Return what the metrics of a run show, the most urgent first; nothing while there are too few."""
+    """Return what the metrics of a run show, the most urgent first; empty while there are too few."""
     return tuple(found for rule in _RULES if (found := rule(metrics)) is not None)
 
 
@@ -74,8 +74,8 @@ def too_high(metrics: Sequence[Metric]) -> Diagnosis | None:
     return Diagnosis(
         name="learning rate too high",
         sentence=f"The loss rose from {best:.3f} to {last:.3f}.",
-        rule=f"Mean of the last {WINDOW} losses against the best window: more than {_RISE:g} times.",
-        advice="Lower learning_rate to a third and retry; lengthen warmup_steps.",
+        rule=f"The mean of the last {WINDOW} losses is more than {_RISE:g} times that of the best window.",
+        advice="Lower learning_rate to a third and retry, or raise warmup_steps.",
         factors={"learning_rate": 1 / 3},
     )
 
@@ -90,9 +90,9 @@ def exploding_gradients(metrics: Sequence[Metric]) -> Diagnosis | None:
         return None
     return Diagnosis(
         name="exploding gradients",
-        sentence=f"The gradient norm reached {highest:.3g}, usually it is {usual:.3g}.",
-        rule=f"Highest of the last {WINDOW} steps against the median of all: more than {_SPIKE:g} times.",
-        advice="Lower max_grad_norm or learning_rate, and look for rows that are unlike the others.",
+        sentence=f"The gradient norm reached {highest:.3g}; usually it is {usual:.3g}.",
+        rule=f"The highest of the last {WINDOW} steps is more than {_SPIKE:g} times the median of all steps.",
+        advice="Lower max_grad_norm or learning_rate, and look for rows that differ from the rest.",
         factors={"max_grad_norm": 0.3},
     )
 
@@ -109,7 +109,7 @@ def overfitting(metrics: Sequence[Metric]) -> Diagnosis | None:
         name="overfitting",
         sentence=f"The loss on held-out rows rose from {last[0]:.3f} to {last[-1]:.3f} while the training loss fell.",
         rule=f"eval_loss rose {_EVALUATIONS} times in a row.",
-        advice="Keep the checkpoint before the rise; lower num_train_epochs or r, or add data.",
+        advice="Keep the checkpoint from before the rise; lower num_train_epochs or r, or add data.",
     )
 
 
@@ -125,41 +125,41 @@ def oscillation(metrics: Sequence[Metric]) -> Diagnosis | None:
     return Diagnosis(
         name="oscillation",
         sentence=f"The loss swings by {statistics.stdev(last):.3f} around {mean:.3f} and does not fall.",
-        rule=f"Standard deviation of the last {WINDOW} losses above {_SWING:.0%} of their mean.",
+        rule=f"The standard deviation of the last {WINDOW} losses is above {_SWING:.0%} of their mean.",
         advice="Raise gradient_accumulation_steps or lower learning_rate.",
         factors={"gradient_accumulation_steps": 2},
     )
 
 
 def too_low(metrics: Sequence[Metric]) -> Diagnosis | None:
-    """Find a loss that has not moved from where it began although the learning rate is high."""
-    still = _stands_still(metrics)
+    """Find a loss that has not moved from where it started although the learning rate is high."""
+    still = _flat(metrics)
     if still is None or still[0] < _FALLEN * still[1]:
         return None
     return Diagnosis(
         name="learning rate too low",
-        sentence=f"The loss stays at {still[0]:.3f}, where it began ({still[1]:.3f}).",
-        rule=f"{_STILL_RULE}, and the last one lies less than {1 - _FALLEN:.0%} below the first.",
-        advice="Raise learning_rate threefold; or raise r, or look whether the answers can be learned at all.",
+        sentence=f"The loss is still at {still[0]:.3f}, where it started ({still[1]:.3f}).",
+        rule=f"{_FLAT_RULE}, and the last is less than {1 - _FALLEN:.0%} below the first window.",
+        advice="Triple learning_rate or raise r, or check whether the answers can be learned at all.",
         factors={"learning_rate": 3},
     )
 
 
 def plateau(metrics: Sequence[Metric]) -> Diagnosis | None:
-    """Find a loss that has fallen and stands still although the learning rate is still high."""
-    still = _stands_still(metrics)
+    """Find a loss that has fallen and is flat although the learning rate is still high."""
+    still = _flat(metrics)
     if still is None or still[0] >= _FALLEN * still[1]:
         return None
     return Diagnosis(
         name="plateau",
-        sentence=f"The loss has come from {still[1]:.3f} to {still[0]:.3f} and stays there.",
-        rule=f"{_STILL_RULE} while learning_rate is above {_HIGH_RATE:.0%} of its highest.",
-        advice="Stop here, the rest brings little; or raise r, or clean the data.",
+        sentence=f"The loss has fallen from {still[1]:.3f} to {still[0]:.3f} and stays there.",
+        rule=f"{_FLAT_RULE} while learning_rate is above {_HIGH_RATE:.0%} of its maximum.",
+        advice="Stop here, since more steps gain little; or raise r, or clean the data.",
     )
 
 
-def _stands_still(metrics: Sequence[Metric]) -> tuple[float, float] | None:
-    """Return the mean loss of the last window and of the first, if the last two windows are level."""
+def _flat(metrics: Sequence[Metric]) -> tuple[float, float] | None:
+    """Return the mean loss of the last window and of the first, if the last two windows are flat."""
     losses, rates = _values(metrics, "loss"), _values(metrics, "learning_rate")
     if len(losses) < 3 * WINDOW or not rates or rates[-1] < _HIGH_RATE * max(rates):
         return None
@@ -178,7 +178,7 @@ _RULES: tuple[Callable[[Sequence[Metric]], Diagnosis | None], ...] = (
 
 
 def perplexity(loss: float) -> float:
-    """Return among how many equally likely tokens the model is undecided: ``exp(loss)``."""
+    """Return the number of equally likely tokens that the model hesitates between: ``exp(loss)``."""
     return math.exp(min(loss, 700.0))
 
 

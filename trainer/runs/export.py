@@ -1,4 +1,4 @@
-"""A run as something to take away: JSON, a CSV of its metrics, a comparison, a zip with adapter and model card."""
+"""Exports of a run: JSON, a CSV of its metrics, a comparison, a zip with adapter and model card."""
 
 import csv
 import dataclasses
@@ -15,10 +15,10 @@ from trainer.runs.contract import Metric, Run
 from trainer.runs.store import Store
 
 RESULT = "adapter"
-"""Folder of the result within the run's folder; of the whole model under full fine-tuning."""
+"""Folder of the result within the run's folder; holds the whole model after full fine-tuning."""
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-"""The Hub refuses a card whose base model is a folder."""
+"""The Hub rejects a card whose base model is a folder."""
 
 _METRICS = tuple(entry.name for entry in dataclasses.fields(Metric))
 
@@ -32,7 +32,7 @@ def run_dict(run: Run) -> dict[str, Any]:
 
 
 def metrics_csv(metrics: Sequence[Metric]) -> str:
-    """Return metrics as CSV, one line a step."""
+    """Return metrics as CSV, one line per step."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(_METRICS)
@@ -41,7 +41,7 @@ def metrics_csv(metrics: Sequence[Metric]) -> str:
 
 
 def compared(runs: Sequence[Run], store: Store) -> dict[str, list[Any]]:
-    """Return what sets runs apart: the plan fields that differ, then how each run went."""
+    """Return how runs differ: the plan fields that differ, then how each run went."""
     plans = [run.plan.to_dict() for run in runs]
     table: dict[str, list[Any]] = {"run": [run.id for run in runs]}
     for name in plans[0]:
@@ -72,7 +72,7 @@ def result_folder(store: Store, run: Run) -> Path:
     return result
 
 
-def parcel(store: Store, run: Run) -> dict[str, Path | bytes]:
+def package(store: Store, run: Run) -> dict[str, Path | bytes]:
     """Return a run's result with its plan, metrics and model card: content, or the file with it, by name.
 
     Raises:
@@ -80,7 +80,7 @@ def parcel(store: Store, run: Run) -> dict[str, Path | bytes]:
     """
     result = result_folder(store, run)
     metrics = store.metrics(run.id)
-    # PEFT and TRL write a card of their own, which knows neither data nor metrics: ours takes its place.
+    # PEFT and TRL write a card that mentions neither data nor metrics: ours replaces it.
     return {
         **files_of(result),
         "plan.json": run.plan.to_json().encode(),
@@ -90,7 +90,7 @@ def parcel(store: Store, run: Run) -> dict[str, Path | bytes]:
 
 
 def files_of(folder: Path) -> dict[str, Path | bytes]:
-    """Return the files below a folder by their names in it."""
+    """Return the files in a folder by their paths within it."""
     return {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
@@ -105,10 +105,10 @@ def write_zip(files: Mapping[str, Path | bytes], target: IO[bytes]) -> None:
 
 
 def combined_card(runs: Sequence[Run], weights: Sequence[float], combination_type: str) -> str:
-    """Return the card of a sum of adapters."""
+    """Return the card of combined adapters."""
     lines = [
         *_front_matter(runs[0]),
-        f"# {len(runs)} adapters of {runs[0].plan.model_name_or_path}, added up",
+        f"# {len(runs)} adapters of {runs[0].plan.model_name_or_path}, combined",
         "",
         f"Made with LoRAFit by PEFT's `add_weighted_adapter`, `combination_type={combination_type}`:",
         "",
@@ -120,7 +120,7 @@ def combined_card(runs: Sequence[Run], weights: Sequence[float], combination_typ
 
 
 def model_card(run: Run, metrics: Sequence[Metric]) -> str:
-    """Return the card of a run's result: what it was made from, with what, and how it went."""
+    """Return the card of a run's result: model and data, plan and libraries, and how it went."""
     losses = [metric.loss for metric in metrics if metric.loss is not None]
     lines = [
         *_front_matter(run),
@@ -131,7 +131,7 @@ def model_card(run: Run, metrics: Sequence[Metric]) -> str:
     if losses:
         lines.append(f"The loss went from {losses[0]:.4f} to {losses[-1]:.4f}.")
     if "peak_used_bytes" in run.measured:
-        lines.append(f"Measured peak of memory: {gib(run.measured['peak_used_bytes'])}.")
+        lines.append(f"Measured memory peak: {gib(run.measured['peak_used_bytes'])}.")
     rows, fingerprint = run.details.get("rows"), run.details.get("data_sha256")
     lines.append(f"Data: {rows or 'unknown'} rows, SHA-256 {fingerprint or 'unknown'}.")
     lines += ["", "## Plan", "```json", run.plan.to_json(), "```", "", "## Libraries"]
@@ -140,7 +140,7 @@ def model_card(run: Run, metrics: Sequence[Metric]) -> str:
 
 
 def _front_matter(run: Run) -> list[str]:
-    """Return what the Hub reads of a card: https://huggingface.co/docs/hub/model-cards."""
+    """Return the part of a card that the Hub parses: https://huggingface.co/docs/hub/model-cards."""
     name = run.plan.model_name_or_path
     base = [f"base_model: {json.dumps(name)}"] if _HUB_ID.fullmatch(name) else []
     library = "peft" if METHODS[run.plan.method].trains_adapter else "transformers"

@@ -1,4 +1,4 @@
-"""Starts workers: detached processes that outlive the page, the server and the terminal that asked for them."""
+"""Starts workers: detached processes that outlive the page, the server and the terminal that started them."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ LOG = "worker.log"
 
 
 def launch(store: Store, run_id: str) -> None:
-    """Start the run's worker if its device is free; else it waits, and the worker before it starts it.
+    """Start the run's worker if its device is free; otherwise the run waits, and the worker before it starts it.
 
     Raises:
         RunError: If there is no such run, or no worker can be started.
@@ -27,7 +27,7 @@ def launch(store: Store, run_id: str) -> None:
 
 
 def start_waiting(store: Store) -> None:
-    """Start what waits on free devices, as after a crash of the worker that should have done so."""
+    """Start runs that wait for a free device, in case the worker that should have started them crashed."""
     for device in store.waiting_devices():
         start_next(store, device)
 
@@ -59,12 +59,12 @@ def _start_worker(store: Store, run: Run) -> None:
             start_new_session=True,
             close_fds=True,
         )
-    # Takes the exit status, so that an ended worker leaves no zombie in a server that lives on.
+    # Collects the exit status, so that a finished worker leaves no zombie in a server that keeps running.
     threading.Thread(target=process.wait, daemon=True).start()
 
 
 def worker_arguments(store: Store, run: Run) -> list[str]:
-    """Return what Python runs: the worker's module, under torchrun where the plan wants several processes."""
+    """Return the arguments for Python: the worker's module, under torchrun if the plan needs several processes."""
     worker = ["trainer.worker", str(store.folder), run.id, str(run.attempt)]
     if run.plan.num_gpus == 1:
         return ["-m", *worker]
@@ -75,7 +75,7 @@ def worker_environment(run: Run, environment: Mapping[str, str]) -> dict[str, st
     """Return the environment of a run's worker.
 
     Raises:
-        RunError: If the run names no device that torch has.
+        RunError: If the run names a device that torch does not know.
     """
     values = {
         **device_environment(run.place.device, environment),

@@ -1,4 +1,4 @@
-"""What a run leaves behind while it works: metrics by step, events, answers. Each function reads or writes one kind."""
+"""What a run records: metrics by step, events, answers. Each function reads or writes one kind."""
 
 import dataclasses
 import json
@@ -7,29 +7,29 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trainer.runs.contract import Answer, Event, Line, Metric
+from trainer.runs.contract import Answer, Event, LossCurve, Metric
 from trainer.runs.database import insert
 
 _METRIC_FIELDS = tuple(entry.name for entry in dataclasses.fields(Metric))
 
 
 def metrics(db: sqlite3.Connection, run_id: str, *, after_step: int = 0) -> tuple[Metric, ...]:
-    """Return a run's metrics by step, only those after a step where one is given."""
+    """Return a run's metrics by step, optionally only those after a given step."""
     columns = ", ".join(_METRIC_FIELDS)
     query = f"SELECT {columns} FROM metrics WHERE run_id = ? AND step > ? ORDER BY step"  # noqa: S608 - own names
     return tuple(Metric(**row) for row in db.execute(query, (run_id, after_step)))
 
 
 def add_metric(db: sqlite3.Connection, run_id: str, metric: Metric) -> None:
-    """Store a step's metrics; what is None leaves what was stored for the step before."""
+    """Store a step's metrics; a value of None keeps what is already stored for the step."""
     values = {"run_id": run_id, **dataclasses.asdict(metric)}
     kept = ", ".join(f"{name} = coalesce(excluded.{name}, {name})" for name in _METRIC_FIELDS if name != "step")
     insert(db, "metrics", values, f"ON CONFLICT (run_id, step) DO UPDATE SET {kept}")
     db.execute("UPDATE runs SET step = max(step, ?) WHERE id = ?", (metric.step, run_id))
 
 
-def lines(db: sqlite3.Connection, points: int) -> dict[str, Line]:
-    """Return the training loss of every run in one query: means of about so many stretches, the first and the last.
+def loss_curves(db: sqlite3.Connection, points: int) -> dict[str, LossCurve]:
+    """Return the training loss of every run in one query: means over about ``points`` groups of steps, and the last.
 
     SQLite takes a plain column beside ``max()`` from the row of the maximum:
     https://www.sqlite.org/lang_select.html#bareagg
@@ -46,22 +46,22 @@ def lines(db: sqlite3.Connection, points: int) -> dict[str, Line]:
     for run_id, mean, last, _ in db.execute(query, (points, points)):
         means.setdefault(run_id, []).append(mean)
         lasts[run_id] = last
-    return {run_id: Line(losses=tuple(values), last=lasts[run_id]) for run_id, values in means.items()}
+    return {run_id: LossCurve(losses=tuple(values), last=lasts[run_id]) for run_id, values in means.items()}
 
 
 def events(db: sqlite3.Connection, run_id: str, *, after_id: int = 0) -> tuple[Event, ...]:
-    """Return what happened to a run, in order."""
+    """Return the events of a run, in order."""
     query = "SELECT id, at, kind, text FROM events WHERE run_id = ? AND id > ? ORDER BY id"
     return tuple(Event(**row) for row in db.execute(query, (run_id, after_id)))
 
 
 def note(db: sqlite3.Connection, run_id: str, kind: str, text: str) -> None:
-    """Note something that happened to a run."""
+    """Record an event of a run."""
     insert(db, "events", {"run_id": run_id, "at": time.time(), "kind": kind, "text": text})
 
 
 def answers(db: sqlite3.Connection, run_id: str) -> tuple[Answer, ...]:
-    """Return the prompts answered before and after the training."""
+    """Return the prompts with the answers of the base and the tuned model."""
     query = "SELECT prompt, base, tuned FROM answers WHERE run_id = ? ORDER BY position"
     return tuple(Answer(**row) for row in db.execute(query, (run_id,)))
 
@@ -74,6 +74,6 @@ def set_answers(db: sqlite3.Connection, run_id: str, given: Sequence[Answer]) ->
 
 
 def merge(db: sqlite3.Connection, run_id: str, column: str, values: Mapping[str, Any]) -> None:
-    """Merge values into a run's column of JSON."""
+    """Merge values into a JSON column of a run."""
     query = f"UPDATE runs SET {column} = json_patch({column}, ?) WHERE id = ?"  # noqa: S608 - own names
     db.execute(query, (json.dumps(values), run_id))

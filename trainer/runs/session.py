@@ -1,4 +1,4 @@
-"""What every part of a run's work needs: the run, where it writes, and whether it shall end."""
+"""What every part of a worker needs: the run, where to write, and whether to stop."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,18 +12,18 @@ from trainer.runs.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One process's part in a run. Of several processes, the one of rank 0 alone writes into the store."""
+    """One process's part in a run. Of several processes, only the one with rank 0 writes to the store."""
 
     run: Run
     store: Store
     stop: Event
-    """Set when the run shall save and end."""
+    """Set when the run is to save and stop."""
     hurry: Event = field(default_factory=Event)
-    """Set when nobody waits for the answers: the machine goes down, or stop was asked for once more."""
+    """Set when the answers are no longer wanted: the machine shuts down, or stop was requested again."""
     rank: int = 0
-    """Number of this process among the run's, over all devices."""
+    """The number of this process among all processes of the run."""
     local_rank: int = 0
-    """Its number on this machine, which is also the number of its card among those that it sees."""
+    """Its number on this machine, and the number of its card among those visible to it."""
 
     @property
     def plan(self) -> FinetunePlan:
@@ -37,7 +37,7 @@ class Session:
 
     @property
     def leads(self) -> bool:
-        """Whether this process writes what the run notes and saves."""
+        """Whether this process writes the run's records and files."""
         return self.rank == 0
 
     @property
@@ -47,30 +47,30 @@ class Session:
         return f"{kind}:{self.local_rank}" if kind in {"cuda", "xpu"} else kind
 
     def stop_wanted(self) -> bool:
-        """Return whether somebody asked the run to end."""
+        """Return whether somebody asked the run to stop."""
         return self.stop.is_set() or self.store.stop_requested(self.run.id)
 
     def enter(self, phase: Phase) -> None:
-        """Note what the run does now."""
+        """Record what the run is doing now."""
         if self.leads:
             self.store.set_phase(self.run.id, phase)
 
     def event(self, kind: str, text: str) -> None:
-        """Note something that happened."""
+        """Record an event."""
         if self.leads:
             self.store.add_event(self.run.id, kind, text)
 
     def details(self, **values: Any) -> None:
-        """Note what was found out about the run."""
+        """Record details of the run."""
         if self.leads:
             self.store.add_details(self.run.id, **values)
 
     def measured(self, **values: Any) -> None:
-        """Note what was measured."""
+        """Record measurements."""
         if self.leads:
             self.store.add_measured(self.run.id, **values)
 
     def metric(self, metric: Metric) -> None:
-        """Note what a step gave."""
+        """Record the metrics of a step."""
         if self.leads:
             self.store.add_metric(self.run.id, metric)

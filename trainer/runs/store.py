@@ -1,4 +1,4 @@
-"""The run store: what pages, command line and workers know of runs together, and one folder a run."""
+"""The run store: what pages, command line and workers share about runs, and one folder per run."""
 
 import dataclasses
 import functools
@@ -21,7 +21,7 @@ from trainer.runs.contract import (
     TRANSITIONS,
     Answer,
     Event,
-    Line,
+    LossCurve,
     Metric,
     Phase,
     Place,
@@ -32,12 +32,14 @@ from trainer.runs.contract import (
 )
 from trainer.runs.database import Database, insert, update
 
-_SILENT = "The worker fell silent: it was killed, or its machine went down. Resume the run from its last checkpoint."
+_NO_HEARTBEAT = (
+    "The worker stopped responding: it was killed, or its machine went down. Resume from the last checkpoint."
+)
 _ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{4}")
 
 
 class Store:
-    """Everything that is known about runs; safe to use from several processes and threads at once."""
+    """Everything known about runs; safe to use from several processes and threads at once."""
 
     def __init__(self, runs_folder: Path) -> None:
         self.folder = Path(runs_folder).resolve()
@@ -51,7 +53,7 @@ class Store:
         *,
         place: Place | None = None,
     ) -> Run:
-        """Queue a run of a plan on data, or return the run that the same token made before."""
+        """Queue a run of a plan on data, or return the run already created with the same token."""
         where = place or Place()
         now = time.time()
         run_id = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now))}-{secrets.token_hex(2)}"
@@ -82,7 +84,7 @@ class Store:
         """Return one run.
 
         Raises:
-            RunError: If there is none of this id.
+            RunError: If there is no run with this id.
         """
         found = self.find(run_id)
         if found is None:
@@ -90,23 +92,23 @@ class Store:
         return found
 
     def find(self, run_id: str) -> Run | None:
-        """Return one run, or None if there is none of this id."""
-        self._sweep()
+        """Return one run, or None if there is none with this id."""
+        self._mark_lost()
         with self._database.connection() as db:
             row = db.execute("SELECT * FROM runs WHERE id = ?", (run_id,)).fetchone()
         return None if row is None else _run(row)
 
     def runs(self) -> tuple[Run, ...]:
         """Return all runs, the newest first."""
-        self._sweep()
+        self._mark_lost()
         with self._database.connection() as db:
             return tuple(_run(row) for row in db.execute("SELECT * FROM runs ORDER BY created_at DESC, id DESC"))
 
     def run_folder(self, run_id: str) -> Path:
-        """Return the folder of a run's files, made on first use.
+        """Return the folder of a run's files, created on first use.
 
         Raises:
-            RunError: If the text is not of the form that ids have.
+            RunError: If the text does not have the form of an id.
         """
         if not _ID.fullmatch(run_id):
             raise _unknown(run_id)
@@ -115,32 +117,32 @@ class Store:
         return folder
 
     def metrics(self, run_id: str, *, after_step: int = 0) -> tuple[Metric, ...]:
-        """Return a run's metrics by step, only those after a step where one is given."""
+        """Return a run's metrics by step, optionally only those after a given step."""
         with self._database.connection() as db:
             return records.metrics(db, run_id, after_step=after_step)
 
     def add_metric(self, run_id: str, metric: Metric) -> None:
-        """Store a step's metrics; what is None leaves what was stored for the step before."""
+        """Store a step's metrics; a value of None keeps what is already stored for the step."""
         with self._database.transaction() as db:
             records.add_metric(db, run_id, metric)
 
-    def lines(self, *, points: int = 40) -> dict[str, Line]:
-        """Return the course of every run's training loss in about so many points; runs without one are left out."""
+    def loss_curves(self, *, points: int = 40) -> dict[str, LossCurve]:
+        """Return every run's training loss in about ``points`` points; runs without a loss are left out."""
         with self._database.connection() as db:
-            return records.lines(db, points)
+            return records.loss_curves(db, points)
 
     def events(self, run_id: str, *, after_id: int = 0) -> tuple[Event, ...]:
-        """Return what happened to a run, in order."""
+        """Return the events of a run, in order."""
         with self._database.connection() as db:
             return records.events(db, run_id, after_id=after_id)
 
     def add_event(self, run_id: str, kind: str, text: str) -> None:
-        """Note something that happened to a run."""
+        """Record an event of a run."""
         with self._database.transaction() as db:
             records.note(db, run_id, kind, text)
 
     def answers(self, run_id: str) -> tuple[Answer, ...]:
-        """Return the prompts answered before and after the training."""
+        """Return the prompts with the answers of the base and the tuned model."""
         with self._database.connection() as db:
             return records.answers(db, run_id)
 
@@ -150,13 +152,13 @@ class Store:
             records.set_answers(db, run_id, answers)
 
     def request_stop(self, run_id: str) -> Run:
-        """Ask a run to save and end; one that still waits ends at once, one that is over stays as it is."""
+        """Ask a run to save and stop; one that is still waiting stops at once, one that is over stays as it is."""
         with self._database.transaction() as db:
             state = _state(db, run_id)
             if state is State.QUEUED:
                 _move(db, run_id, State.STOPPED)
             elif state in ACTIVE:
-                # While the prompts are asked, nothing is left to save: who asks then does not want to wait.
+                # While prompts are answered, everything is saved: a stop then means that nobody wants to wait.
                 wanted = "UPDATE runs SET stop_requested = CASE phase WHEN ? THEN 2 ELSE 1 END WHERE id = ?"
                 db.execute(wanted, (Phase.EVALUATING, run_id))
                 if state is not State.STOPPING:
@@ -164,16 +166,16 @@ class Store:
         return self.run(run_id)
 
     def request_resume(self, run_id: str, *, plan: FinetunePlan | None = None) -> Run:
-        """Queue a stopped, failed or lost run again; with a longer plan, a finished one too.
+        """Queue a stopped, failed or lost run again; with a longer plan, also a finished one.
 
         Raises:
-            RunError: If the run is not over, or finished and given no longer plan.
+            RunError: If the run is not over, or has finished and no longer plan is given.
         """
         with self._database.transaction() as db:
             state = _state(db, run_id)
             if state not in RESUMABLE and not (state is State.FINISHED and plan is not None):
                 way_out = "Train more steps to extend it" if state is State.FINISHED else "Wait until it is over"
-                raise RunError(f"run {run_id}", "can be resumed once stopped, failed or lost", str(state), way_out)
+                raise RunError(f"run {run_id}", "can be resumed only if stopped, failed or lost", str(state), way_out)
             _move(db, run_id, State.QUEUED)
             update(db, run_id, queued_at=time.time(), stop_requested=0, error=None, error_kind=None, phase="waiting")
             if plan is not None:
@@ -181,9 +183,9 @@ class Store:
         return self.run(run_id)
 
     def extend(self, run_id: str, steps: int) -> Run:
-        """Queue a run that is over again for more steps than it has done.
+        """Queue a run that is over again, for more steps.
 
-        The learning rate's schedule is laid over all steps anew.
+        The learning rate schedule is stretched over all steps.
 
         Raises:
             RunError: If the run is not over, or the number of steps is not positive.
@@ -194,22 +196,22 @@ class Store:
         return self.request_resume(run_id, plan=dataclasses.replace(run.plan, max_steps=run.step + steps))
 
     def waiting_devices(self) -> tuple[str, ...]:
-        """Return the devices that queued runs wait for."""
+        """Return the devices that queued runs are waiting for."""
         with self._database.connection() as db:
             rows = db.execute("SELECT DISTINCT device FROM runs WHERE state = ?", (State.QUEUED,))
             return tuple(row["device"] for row in rows)
 
     def holder(self, device: str) -> Run | None:
-        """Return the run whose worker is busy on a device, or on one of its cards."""
-        self._sweep()
+        """Return the run whose worker is using a device, or one of its cards."""
+        self._mark_lost()
         active = ", ".join("?" for _ in ACTIVE)
         with self._database.connection() as db:
             rows = db.execute(f"SELECT * FROM runs WHERE state IN ({active})", (*ACTIVE,))  # noqa: S608 - placeholders
             return next((_run(row) for row in rows if cards(row["device"]) & cards(device)), None)
 
     def claim_next(self, device: str) -> Run | None:
-        """Hand the oldest queued run of a free device to the caller, who must start its worker; None without one."""
-        self._sweep()
+        """Hand the oldest queued run of a free device to the caller, who must start its worker; None if none waits."""
+        self._mark_lost()
         with self._database.transaction() as db:
             row = _next_of(db, device)
             if row is None:
@@ -219,9 +221,9 @@ class Store:
         return self.run(row["id"])
 
     def beat(self, run_id: str, attempt: int) -> bool:
-        """Note that the worker lives; return whether the run is still its own.
+        """Record a heartbeat; return whether the run still belongs to this worker.
 
-        A run that was taken for lost, because its machine slept, is taken back.
+        A run that counted as lost because its machine was asleep becomes active again.
         """
         with self._database.transaction() as db:
             row = db.execute("SELECT state, attempt, started_at FROM runs WHERE id = ?", (run_id,)).fetchone()
@@ -234,17 +236,17 @@ class Store:
             return True
 
     def enter(self, run_id: str, state: State, **fields: Any) -> None:
-        """Move a run to a state and set fields of it in the same transaction.
+        """Move a run to a state and set its fields in the same transaction.
 
         Raises:
-            RunError: If the transition map has no such change.
+            RunError: If ``TRANSITIONS`` does not allow the change.
         """
         with self._database.transaction() as db:
             _move(db, run_id, state)
             update(db, run_id, **fields)
 
     def start_training(self, run_id: str) -> bool:
-        """Move a prepared run to running; return False, and leave it, if it was asked to stop in the meantime."""
+        """Move a prepared run to running; if it was asked to stop in the meantime, leave it and return False."""
         with self._database.transaction() as db:
             if _state(db, run_id) is State.STOPPING:
                 return False
@@ -253,13 +255,13 @@ class Store:
             return True
 
     def set_phase(self, run_id: str, phase: Phase) -> None:
-        """Note what the worker does now."""
+        """Record what the worker is doing now."""
         with self._database.transaction() as db:
             update(db, run_id, phase=phase)
             records.note(db, run_id, "phase", f"{phase.capitalize()}.")
 
     def set_total_steps(self, run_id: str, total_steps: int) -> None:
-        """Note how many optimizer steps the run has in all."""
+        """Record the run's total number of optimizer steps."""
         with self._database.transaction() as db:
             update(db, run_id, total_steps=total_steps)
 
@@ -269,24 +271,24 @@ class Store:
             records.merge(db, run_id, "measured", values)
 
     def add_details(self, run_id: str, **values: Any) -> None:
-        """Merge what the worker found out into ``Run.details``."""
+        """Merge what the worker recorded into ``Run.details``."""
         with self._database.transaction() as db:
             records.merge(db, run_id, "details", values)
 
     def stop_requested(self, run_id: str) -> bool:
-        """Return whether somebody asked the run to save and end."""
+        """Return whether somebody asked the run to save and stop."""
         with self._database.connection() as db:
             row = db.execute("SELECT stop_requested FROM runs WHERE id = ?", (run_id,)).fetchone()
             return bool(row and row["stop_requested"])
 
     def hurry_requested(self, run_id: str) -> bool:
-        """Return whether somebody asked the run to end while it asked the prompts."""
+        """Return whether somebody asked the run to stop while it was answering the prompts."""
         with self._database.connection() as db:
             row = db.execute("SELECT stop_requested FROM runs WHERE id = ?", (run_id,)).fetchone()
             return row is not None and row["stop_requested"] > 1
 
-    def _sweep(self) -> None:
-        """Mark the runs whose workers fell silent as lost."""
+    def _mark_lost(self) -> None:
+        """Mark runs as lost whose workers stopped sending heartbeats."""
         active = ", ".join("?" for _ in ACTIVE)
         silent = f"SELECT id FROM runs WHERE state IN ({active}) AND heartbeat_at < ?"  # noqa: S608 - placeholders only
         found = (*ACTIVE, time.time() - LOST_SECONDS)
@@ -296,7 +298,7 @@ class Store:
         with self._database.transaction() as db:
             for row in db.execute(silent, found).fetchall():
                 _move(db, row["id"], State.LOST)
-                update(db, row["id"], error=_SILENT, error_kind="lost")
+                update(db, row["id"], error=_NO_HEARTBEAT, error_kind="lost")
 
 
 def _unknown(run_id: str) -> RunError:
@@ -304,7 +306,7 @@ def _unknown(run_id: str) -> RunError:
 
 
 def _next_of(db: sqlite3.Connection, device: str) -> sqlite3.Row | None:
-    """Return the queued run whose turn it is on a device; None while it is busy or another place's run is before."""
+    """Return the queued run whose turn it is on a device; None while it is busy or a run elsewhere comes first."""
     marks = ", ".join("?" for _ in (*ACTIVE, State.QUEUED))
     query = f"SELECT id, device, state FROM runs WHERE state IN ({marks}) ORDER BY queued_at, id"  # noqa: S608 - marks
     rows = db.execute(query, (*ACTIVE, State.QUEUED)).fetchall()
@@ -331,7 +333,7 @@ def _move(db: sqlite3.Connection, run_id: str, to: State) -> None:
 
 @functools.lru_cache(maxsize=4096)
 def _plan(text: str) -> FinetunePlan:
-    """Read a stored plan; pages read the same ones every second."""
+    """Read a stored plan, cached, since pages read the same ones every second."""
     return FinetunePlan.from_dict(json.loads(text))
 
 

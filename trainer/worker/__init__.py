@@ -1,4 +1,4 @@
-"""The process of a run: loads the training stack, trains, keeps checkpoints, writes into the store.
+"""The process of a run: loads the training stack, trains, keeps checkpoints, writes to the store.
 
-The launcher starts it by name; no page and no door ever imports it.
+The launcher starts it by name; no page or command line ever imports it.
 """

@@ -1,6 +1,6 @@
 """A process of one run: ``python -m trainer.worker RUNS_FOLDER RUN_ID ATTEMPT``, started by ``trainer.runs.launcher``.
 
-A run on several devices has one for each, started by torchrun. The one of rank 0 leads: it alone writes into the store.
+A run on several devices has one for each, started by torchrun. The one with rank 0 leads: only it writes to the store.
 """
 
 import importlib
@@ -20,14 +20,14 @@ from trainer.runs.contract import HEARTBEAT_SECONDS, Phase, State
 from trainer.runs.session import Session
 from trainer.runs.store import Store
 
-_LOOK_SECONDS = 0.5
-"""How often a stop request is looked for."""
-_DISOWNED = 3
+_POLL_SECONDS = 0.5
+"""How often to check for a stop request."""
+_TAKEN_OVER = 3
 """Exit status of a process whose run was taken over by another worker."""
 
 
 class _Attempt:
-    """The leading process's work on a run: beats while it lives, and leaves the run in a state that says its end."""
+    """The leading process's work on a run: sends heartbeats, and leaves the run in a state that says how it ended."""
 
     def __init__(self, session: Session) -> None:
         self.failed = False
@@ -41,9 +41,9 @@ class _Attempt:
         return self
 
     def finish(self, state: State) -> None:
-        """Note that the run ended as it should."""
+        """Record that the run ended as it should."""
         with self._ending:
-            self._store.beat(self._run.id, self._run.attempt)  # takes it back if it was taken for lost just now
+            self._store.beat(self._run.id, self._run.attempt)  # makes it active again if it just counted as lost
             self._store.enter(self._run.id, state, phase=Phase.DONE, finished_at=time.time())
             self._over.set()
 
@@ -55,9 +55,9 @@ class _Attempt:
             self.finish(State.STOPPED)
         elif error is not None:
             traceback.print_exception(kind, error, trace)
-            # Where one process fails, the others see no more than that it is gone.
-            told = crash_notes.awaited(self._session.folder) if self._run.plan.num_gpus > 1 else None
-            self._fail(*(told or kind_and_sentence(error)))
+            # If one process fails, the others only see that it is gone.
+            note = crash_notes.awaited(self._session.folder) if self._run.plan.num_gpus > 1 else None
+            self._fail(*(note or kind_and_sentence(error)))
         self._over.set()
         self._thread.join()
         return True
@@ -74,29 +74,29 @@ class _Attempt:
 
     def _beat(self) -> None:
         beaten = 0.0
-        while not self._over.wait(_LOOK_SECONDS):
+        while not self._over.wait(_POLL_SECONDS):
             if time.monotonic() - beaten >= HEARTBEAT_SECONDS:
                 beaten = time.monotonic()
                 if not self._store.beat(self._run.id, self._run.attempt):
                     # Another worker has taken the run over: two must not write to one run.
-                    os._exit(_DISOWNED)
+                    os._exit(_TAKEN_OVER)
             self._look()
 
     def _look(self) -> None:
-        """See whether somebody asked the run to end, or another process of it has failed."""
+        """Check whether somebody asked the run to stop, or whether another of its processes failed."""
         if self._store.stop_requested(self._run.id):
             self._session.stop.set()
         if self._store.hurry_requested(self._run.id):
             self._session.hurry.set()
-        told = crash_notes.read(self._session.folder)
-        if told is not None:
-            # The training may wait for the dead process until its patience ends, deaf to everything else.
-            self._fail(*told)
+        note = crash_notes.read(self._session.folder)
+        if note is not None:
+            # The training may wait for the dead process until its timeout, without reacting to anything else.
+            self._fail(*note)
             os._exit(1)
 
 
-class _Following:
-    """The work of a process that does not lead: it writes its last words, and ends with the run."""
+class _FollowerAttempt:
+    """The work of a process that does not lead: leaves a note if it fails, and ends with the run."""
 
     def __init__(self, session: Session) -> None:
         self.failed = False
@@ -111,7 +111,7 @@ class _Following:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        """Leave the reason of a failure where the leading process finds it."""
+        """Leave the reason for a failure where the leading process finds it."""
         if error is not None and not isinstance(error, StopRequestedError):
             traceback.print_exception(kind, error, trace)
             crash_notes.leave(self._session.folder, self._session.rank, *kind_and_sentence(error))
@@ -121,25 +121,25 @@ class _Following:
         return True
 
     def _watch(self) -> None:
-        """End at once when the run is over or another worker's: whoever leads will not come back to this process."""
+        """Exit at once when the run failed or belongs to another worker: no leader will come back to this process."""
         while not self._over.wait(HEARTBEAT_SECONDS):
             run = self._session.store.run(self._session.run.id)
             if run.attempt != self._session.run.attempt or run.state in {State.FAILED, State.LOST}:
-                os._exit(_DISOWNED)
+                os._exit(_TAKEN_OVER)
 
 
 def main(arguments: list[str]) -> int:
-    """Work on one run, then start the next one of its devices; return the exit status."""
+    """Work on one run, then start the next one on its devices; return the exit status."""
     folder, run_id, attempt = arguments
     store = Store(Path(folder))
     run = store.run(run_id)
     if run.attempt != int(attempt):
-        return _DISOWNED
+        return _TAKEN_OVER
     rank, local_rank = (int(os.environ.get(name, "0")) for name in ("RANK", "LOCAL_RANK"))
     session = Session(run, store, threading.Event(), rank=rank, local_rank=local_rank)
     signal.signal(signal.SIGTERM, lambda *_: _leave(session))
     if not session.leads:
-        with _Following(session) as following:
+        with _FollowerAttempt(session) as following:
             _train(session)
         return int(following.failed)
     with _Attempt(session) as ours:
@@ -149,13 +149,13 @@ def main(arguments: list[str]) -> int:
 
 
 def _leave(session: Session) -> None:
-    """Save, and leave without the answers: the session or the machine ends."""
+    """Save, and exit without the answers: the session or the machine is ending."""
     session.hurry.set()
     session.stop.set()
 
 
 def _train(session: Session) -> State:
-    # Importing the training stack takes seconds, in which the run must already be known to live.
+    # Importing the training stack takes seconds, during which heartbeats must already be sent.
     state: State = importlib.import_module("trainer.worker.train").train(session)
     return state
 

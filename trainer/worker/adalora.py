@@ -1,4 +1,4 @@
-"""AdaLoRA's budget of ranks: moved after each step, kept in checkpoints, taken up again by a run that is resumed."""
+"""AdaLoRA's rank budget: reallocated after each step, saved in checkpoints, restored when a run is resumed."""
 
 import json
 from collections.abc import Iterator
@@ -17,24 +17,24 @@ from trainer.model.adapters import is_adalora, orthogonality
 from trainer.worker import checkpoints
 
 FILE = "rank_budget.safetensors"
-"""File of a checkpoint that holds how important each rank is, and which ranks are left."""
+"""The file in a checkpoint that holds the importance of each rank, and which ranks are left."""
 
 _AVERAGES = ("exp_avg_ipt", "exp_avg_unc")
-"""What PEFT's ``RankAllocator`` remembers of each weight: running means of importance and of its uncertainty."""
+"""What PEFT's ``RankAllocator`` remembers about each weight: running means of importance and of its uncertainty."""
 
 
 class RankBudget(TrainerCallback):
-    """Lets AdaLoRA take ranks away between ``tinit`` and ``tfinal``."""
+    """Lets AdaLoRA reduce ranks between ``tinit`` and ``tfinal``."""
 
     def __init__(self, folder: Path, plan: FinetunePlan) -> None:
         """Remember the run's folder, whose checkpoints hold the budget."""
         self._folder, self._plan = folder, plan
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:  # noqa: ARG002
-        """Set the run's length, and take up the budget of the checkpoint that the run goes on from.
+        """Set the run's length, and restore the budget of the checkpoint that the run resumes from.
 
         Raises:
-            PlanError: If the run is too short to take ranks away.
+            PlanError: If the run is too short to reduce ranks.
         """
         if self._plan.tinit + self._plan.tfinal >= state.max_steps:
             rule = f"with tfinal ({self._plan.tfinal}) must leave some of the run's {state.max_steps} steps"
@@ -45,33 +45,33 @@ class RankBudget(TrainerCallback):
             _restore(model, checkpoints.folder_of(self._folder, state.global_step) / FILE, step=state.global_step)
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:  # noqa: ARG002
-        """Move the budget by the gradients of the step just taken."""
+        """Reallocate the budget by the gradients of the step just taken."""
         model.base_model.update_and_allocate(state.global_step + 1)
 
     def on_train_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:  # noqa: ARG002
-        """Let the result be saved with all its ranks, those taken away as zeros.
+        """Let the result be saved with all ranks, pruned ones as zeros.
 
-        PEFT 0.21 would leave them out: a module that lost all of them it takes for a torn one, and after a stop
-        between two allocations it would leave out ranks that live again.
+        PEFT 0.21 would leave them out: it takes a module that lost all its ranks for a damaged one, and after a stop
+        between two allocations it would leave out ranks that are active again.
         """
         model.peft_config["default"].rank_pattern = None
 
 
 class BudgetedTrainer(Trainer):
-    """A trainer that keeps the budget of ranks in its checkpoints."""
+    """A trainer that saves the rank budget in its checkpoints."""
 
     def orthogonality(self) -> torch.Tensor | float:
-        """Return AdaLoRA's regularization, as one forward pass' share of the step's; 0 without.
+        """Return AdaLoRA's regularization, as one forward pass's share of the step's; 0 for other adapters.
 
-        To be called before the forward pass: its backward pass then comes last, and until then no gradient of it lives.
+        Call it before the forward pass: its backward pass then runs last, and until then holds no gradients.
         """
         model = self.accelerator.unwrap_model(self.model)
         added = orthogonality(model) if model.training else None
-        # As TRL adds up the losses of accumulated passes: each counts as a part of the step's.
+        # TRL sums the losses of accumulated passes in the same way: each counts as its share of the step's.
         return 0.0 if added is None else added / self.current_gradient_accumulation_steps
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:  # noqa: FBT001, FBT002
-        """Save the model; AdaLoRA's with all its ranks, as the optimizer's states have them, and its budget beside."""
+        """Save the model; AdaLoRA's with all ranks, which the optimizer states have too, and with its budget."""
         model = self.accelerator.unwrap_model(self.model)
         if not is_adalora(model):
             super().save_model(output_dir, _internal_call)
@@ -89,7 +89,7 @@ class BudgetedTrainer(Trainer):
 
 @contextmanager
 def _every_rank(config: AdaLoraConfig) -> Iterator[None]:
-    """Make PEFT save and load ranks that are masked too: without them an optimizer's states would fit no weight."""
+    """Make PEFT save and load masked ranks too: without them, the optimizer states would not match the weights."""
     pattern, config.rank_pattern = config.rank_pattern, None
     yield
     config.rank_pattern = pattern
@@ -105,7 +105,7 @@ def _save(model: PeftModel, path: Path) -> None:
 
 
 def _restore(model: PeftModel, path: Path, *, step: int) -> None:
-    """Take up the budget of a checkpoint; a run made longer after the last allocation goes on with its ranks."""
+    """Restore the budget of a checkpoint; a run extended after the last allocation keeps its ranks."""
     allocator, config = model.base_model.rankallocator, model.peft_config["default"]
     with safe_open(path, "pt") as file:
         facts = file.metadata()

@@ -1,4 +1,4 @@
-"""Watches the training: writes each step into the store, ends a run that is asked to end or that lost its loss."""
+"""Watches the training: records each step, ends a run that is asked to stop or whose loss is no longer finite."""
 
 import math
 import time
@@ -15,7 +15,7 @@ _ETA_STEPS = 20
 
 
 class Watch(TrainerCallback):
-    """Writes each step into the store, and ends the training when it is asked to or when the loss is lost."""
+    """Records each step in the store, and ends the training on request or when the loss is no longer finite."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -23,13 +23,13 @@ class Watch(TrainerCallback):
         self._times: list[float] = []
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002 - transformers' signature
-        """Note how many steps there are."""
+        """Record how many steps there are."""
         if self._session.leads:
             self._session.store.set_total_steps(self._session.run.id, state.max_steps)
         self._times.append(time.monotonic())
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-        """Save and end if somebody asked for it."""
+        """Save and stop if somebody asked for it."""
         self._times.append(time.monotonic())
         if distributed.any_of(self._session.stop.is_set()):
             control.should_save = True
@@ -47,7 +47,7 @@ class Watch(TrainerCallback):
         for name in ("loss", "eval_loss"):
             value = logs.get(name)
             if value is not None and not math.isfinite(value):
-                way_out = "Lower learning_rate, or compute in bfloat16 or float32, and retry from the last checkpoint"
+                way_out = "Retry with a lower learning_rate, or compute in bfloat16 or float32"
                 raise NotFiniteError(f"{name} of step {state.global_step}", "must be a finite number", value, way_out)
 
     def _metric(self, state: Any, logs: dict[str, Any]) -> Metric:
@@ -74,7 +74,7 @@ class Watch(TrainerCallback):
 
 
 class EarlyStopping(EarlyStoppingCallback):
-    """transformers' early stopping, which tells the person why the run ended before its last step."""
+    """transformers' early stopping, which also says why the run ended before its last step."""
 
     def __init__(self, session: Session, patience: int) -> None:
         super().__init__(early_stopping_patience=patience)
@@ -84,6 +84,6 @@ class EarlyStopping(EarlyStoppingCallback):
         """Compare an evaluation with the best one; end the run when it has not improved for too long."""
         super().on_evaluate(args, state, control, metrics, **kwargs)
         if self.early_stopping_patience_counter >= self.early_stopping_patience:
-            best = f"{state.best_metric:.4f} of step {state.best_global_step}"
+            best = f"{state.best_metric:.4f}, reached at step {state.best_global_step}"
             text = f"Stopped early at step {state.global_step}: the evaluation loss no longer fell below {best}."
             self._session.event("warning", text)

@@ -1,4 +1,4 @@
-"""A run's checkpoints on disk: which are whole, which is the newest, and how many are kept."""
+"""A run's checkpoints on disk: which are complete, which is the newest, and how many are kept."""
 
 import json
 import re
@@ -16,28 +16,28 @@ from trainer.files import move, scratch_folder
 
 CHECKPOINTS = "checkpoints"
 KEPT = 2
-"""How many checkpoints are kept: the newest, and the one before it should the newest be damaged."""
+"""How many checkpoints are kept: the newest, and the one before it in case the newest is damaged."""
 
 _SMALL_FILES_BYTES = 32 * MIB
-"""Tokenizer, states of generators and scheduler, configurations."""
+"""Tokenizer, states of the random generators and the scheduler, configurations."""
 
 _NAME = re.compile(r"checkpoint-(\d+)")
 STATE = "trainer_state.json"
 
 
 def newest(run_folder: Path) -> Path | None:
-    """Return the newest whole checkpoint of a run, or None."""
+    """Return the newest complete checkpoint of a run, or None."""
     return next(iter(_checkpoints(run_folder)), None)
 
 
 def folder_of(run_folder: Path, step: int) -> Path:
-    """Return where the checkpoint of a step lies, if it was kept."""
+    """Return the path of a step's checkpoint, whether or not it was kept."""
     return run_folder / CHECKPOINTS / f"checkpoint-{step}"
 
 
 @contextmanager
 def written(run_folder: Path, *, keep: Path | None = None) -> Iterator[Path]:
-    """Yield a folder to write ``checkpoint-N`` into; then move that into place and drop the older ones but ``keep``."""
+    """Yield a folder to write ``checkpoint-N`` into; then move that in place and delete older ones except ``keep``."""
     home = run_folder / CHECKPOINTS
     home.mkdir(exist_ok=True)
     with scratch_folder(run_folder) as scratch:
@@ -50,9 +50,9 @@ def written(run_folder: Path, *, keep: Path | None = None) -> Iterator[Path]:
 
 
 def trained_bytes(model: Any) -> int:
-    """Return about what a checkpoint takes: trained weights, two 32-bit optimizer states for each, and small files.
+    """Return roughly what a checkpoint takes: trained weights, two 32-bit optimizer states for each, and small files.
 
-    AdaLoRA keeps two means of each weight's importance besides, in the weight's dtype.
+    AdaLoRA also keeps two means of each weight's importance, in the weight's dtype.
     """
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     copies = 3 if any(".lora_E." in name for name in trained) else 1
@@ -61,17 +61,17 @@ def trained_bytes(model: Any) -> int:
 
 
 def _checkpoints(run_folder: Path) -> list[Path]:
-    """Return the whole checkpoints, the newest first."""
+    """Return the complete checkpoints, newest first."""
     found = {
         int(match[1]): folder
         for folder in (run_folder / CHECKPOINTS).glob("checkpoint-*")
-        if (match := _NAME.fullmatch(folder.name)) and is_whole(folder)
+        if (match := _NAME.fullmatch(folder.name)) and is_complete(folder)
     }
     return [found[step] for step in sorted(found, reverse=True)]
 
 
-def is_whole(folder: Path) -> bool:
-    """Return whether every file of a checkpoint is complete; a crash of the machine can tear files after the rename."""
+def is_complete(folder: Path) -> bool:
+    """Return whether every file of a checkpoint is complete; a crash can truncate files after the rename."""
     try:
         json.loads((folder / STATE).read_text(encoding="utf-8"))
         for weights in folder.glob("*.safetensors"):
@@ -79,6 +79,6 @@ def is_whole(folder: Path) -> bool:
                 pass
     except (OSError, ValueError, SafetensorError):
         return False
-    # What torch saves is a zip archive, whose table of contents stands at the end.
+    # Torch saves zip archives, whose table of contents is at the end.
     saved = [*folder.glob("*.pt"), *folder.glob("*.pth")]
     return any(folder.glob("*.safetensors")) and all(zipfile.is_zipfile(path) for path in saved)

@@ -1,4 +1,4 @@
-"""What the processes of one run on several devices agree on; in a run of one process each function gives its input."""
+"""What the processes of one run on several devices agree on; with one process, each function returns its input."""
 
 from typing import Any
 
@@ -7,35 +7,35 @@ from torch import distributed as dist
 
 
 def join(device: str) -> None:
-    """Meet the other processes that torchrun has started; messages take gloo, tensors on cards NCCL."""
+    """Join the other processes that torchrun has started; messages go through gloo, tensors on GPUs through NCCL."""
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo")
 
 
 def any_of(flag: bool) -> bool:  # noqa: FBT001 - the flag is the value
-    """Return whether the flag of any process is set; every process must ask."""
+    """Return whether the flag is set in any process; every process must call this."""
     if not dist.is_initialized():
         return flag
-    told = torch.tensor(int(flag))
-    dist.all_reduce(told, dist.ReduceOp.MAX)
-    return bool(told.item())
+    any_set = torch.tensor(int(flag))
+    dist.all_reduce(any_set, dist.ReduceOp.MAX)
+    return bool(any_set.item())
 
 
 def from_leader(value: Any) -> Any:
-    """Return what the process of rank 0 gave; every process must ask."""
+    """Return the value of the process with rank 0; every process must call this."""
     if not dist.is_initialized():
         return value
-    told = [value]
-    dist.broadcast_object_list(told, src=0)
-    return told[0]
+    values = [value]
+    dist.broadcast_object_list(values, src=0)
+    return values[0]
 
 
 def meet() -> None:
-    """Wait until every process has come this far; unlike ``dist.barrier``, without a card."""
+    """Wait until every process has come this far; unlike ``dist.barrier``, needs no GPU."""
     any_of(False)  # noqa: FBT003 - whatever the flag
 
 
 def leave() -> None:
-    """Part from the other processes, once all have come this far."""
+    """Leave the other processes once all have come this far."""
     if dist.is_initialized():
         meet()
         dist.destroy_process_group()

@@ -1,8 +1,8 @@
-"""Measures one plan: trains a model of a real shape with empty weights for a few steps and reports its memory peaks.
+"""Measures one plan: trains a model of a real shape with made-up weights for a few steps and reports its memory peaks.
 
-``python -m trainer.worker.measuring``. The plan, the configuration and the device come as one JSON object on standard
-input. The answer is one line of JSON;
-then the process holds its memory until standard input closes, so that whoever asked can look at the card.
+``python -m trainer.worker.measuring``. Reads the plan, the configuration and the device as one JSON object on standard
+input and answers with one line of JSON. Then it holds its memory until standard input closes, so that the caller can
+look at the GPU.
 """
 
 import json
@@ -35,13 +35,13 @@ from trainer.worker.trainers import trainer_of
 LIBRARIES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate")
 
 _SMALL = 0.02
-"""Standard deviation of random weights, the usual ``initializer_range`` of transformers' configurations."""
+"""Standard deviation of the random weights: the usual ``initializer_range`` in transformers' configurations."""
 
 
 def main() -> None:
     """Answer the request on standard input."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    # Whatever a library prints must not mix with the answer.
+    # What libraries print must not mix with the answer.
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     asked = json.loads(sys.stdin.readline())
     try:
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def measured(plan: FinetunePlan, config: Mapping[str, Any], *, device: str) -> dict[str, Any]:
-    """Return the peaks of a few training steps of a plan, by phase and in all, also where memory runs out."""
+    """Return the peaks of a few training steps of a plan, by phase and in total, even if memory runs out."""
     peaks = Peaks(device)
     with tempfile.TemporaryDirectory(prefix="lorafit-measuring-") as folder:
         try:
@@ -67,12 +67,12 @@ def measured(plan: FinetunePlan, config: Mapping[str, Any], *, device: str) -> d
 
 
 class Peaks:
-    """The largest figures of each phase of a step, and of the whole process."""
+    """The memory peaks of each phase of a step, and of the whole process."""
 
     def __init__(self, device: str) -> None:
         self.device = device
         self.phase = "load"
-        """The phase that runs now."""
+        """The current phase."""
         self.by_phase: dict[str, int] = {}
         self.reserved_bytes = 0
         self.ran_out = ""
@@ -80,11 +80,11 @@ class Peaks:
 
     @property
     def on_card(self) -> bool:
-        """Whether PyTorch counts the device's memory."""
+        """Whether the device is a GPU, whose memory PyTorch counts."""
         return self.device.startswith("cuda")
 
     def end(self, phase: str) -> None:
-        """Note the peak since the phase before ended."""
+        """Record the peak since the end of the previous phase."""
         if self.on_card:
             peak = int(torch.cuda.max_memory_allocated())
             self.reserved_bytes = max(self.reserved_bytes, int(torch.cuda.max_memory_reserved()))
@@ -94,36 +94,36 @@ class Peaks:
         self.by_phase[phase] = max(peak, self.by_phase.get(phase, 0))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the figures under the names that measured rows have."""
+        """Return the figures under their names in the measured rows."""
         values: dict[str, Any] = {"phases": self.by_phase, "ran_out": self.ran_out}
         if not self.on_card:
             return {**values, "used_bytes": memory.peaks(self.device)["peak_used_bytes"]}
         values["max_memory_allocated_bytes"] = max(self.by_phase.values())
         values["max_memory_reserved_bytes"] = self.reserved_bytes
-        # What the card shows now, less what the allocator has given back since its peak.
+        # What the allocator has returned to the GPU since its peak.
         values["returned_bytes"] = self.reserved_bytes - int(torch.cuda.memory_reserved())
         return values
 
 
 class _Phases(TrainerCallback):
-    """Ends the backward pass and the optimizer's step as transformers' loop reaches them."""
+    """Records the ends of the backward pass and of the optimizer step in transformers' training loop."""
 
     def __init__(self, peaks: Peaks) -> None:
         self._peaks = peaks
 
     def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
-        """The backward pass is over."""
+        """End the backward pass."""
         self._peaks.end("backward")
         self._peaks.phase = "optimizer"
 
     def on_optimizer_step(self, *_: Any, **__: Any) -> None:
-        """The step is over; the next forward pass begins."""
+        """End the optimizer step; the next forward pass begins."""
         self._peaks.end("optimizer")
         self._peaks.phase = "forward"
 
 
 def _train(plan: FinetunePlan, config: Mapping[str, Any], folder: Path, peaks: Peaks) -> None:
-    """Load a model of the configuration's shape and train it as a run would be."""
+    """Load a model of the configuration's shape and train it as a run would."""
     set_seed(plan.seed)
     model_folder = folder / "model"
     write_blank_model(config, model_folder, dtype=plan.dtype)
@@ -143,7 +143,7 @@ def _train(plan: FinetunePlan, config: Mapping[str, Any], folder: Path, peaks: P
 
 
 def _after_forward(backward: Callable[..., None], peaks: Peaks) -> Callable[..., None]:
-    """Return a backward pass that notes the end of the forward pass."""
+    """Return a backward pass that first records the end of the forward pass."""
 
     def noted(*args: Any, **kwargs: Any) -> None:
         peaks.end("forward")
@@ -155,9 +155,9 @@ def _after_forward(backward: Callable[..., None], peaks: Peaks) -> Callable[...,
 
 @torch.no_grad()
 def _fill(model: nn.Module, *, keep_trained: bool) -> None:
-    """Give norms ones, and other weights that are not quantized random values: a loss of zeros alone has no gradient.
+    """Set norms to one and other unquantized weights to random values: with only zeros the loss would have no gradient.
 
-    The router of a mixture so spreads the tokens over its experts. Quantized weights stay zero.
+    This also makes the router of a mixture spread tokens over its experts. Quantized weights stay zero.
     """
     for name, parameter in model.named_parameters():
         quantized = not parameter.is_floating_point() or hasattr(parameter, "quant_state")
@@ -170,14 +170,14 @@ def _fill(model: nn.Module, *, keep_trained: bool) -> None:
 
 
 def _rows(plan: FinetunePlan, vocab_size: int) -> Dataset:
-    """Return as many full rows of random tokens as the steps take, each token counted in the loss."""
+    """Return as many full rows of random tokens as the steps need, with every token counted in the loss."""
     count = plan.per_device_train_batch_size * plan.gradient_accumulation_steps * plan.max_steps
     tokens = torch.randint(vocab_size, (count, plan.max_length)).tolist()
     return Dataset.from_dict({"input_ids": tokens, "labels": tokens, "group": list(range(count))})
 
 
 def _tokenizer() -> PreTrainedTokenizerFast:
-    """Return a tokenizer that the trainer needs for padding alone."""
+    """Return a tokenizer, which the trainer needs only for padding."""
     words = WordLevel({"<pad>": 0, "</s>": 1})
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(words))
     tokenizer.pad_token, tokenizer.eos_token = "<pad>", "</s>"

@@ -1,4 +1,4 @@
-"""The rows of a run: tokenized into a file, with what was skipped noted, and split into learned and held out."""
+"""The rows of a run: tokenized into a file, with skipped ones recorded, and split into training and held-out rows."""
 
 import hashlib
 import itertools
@@ -24,14 +24,14 @@ from trainer.runs.session import Session
 from trainer.worker import distributed
 
 ROWS = "rows"
-"""Folder of the tokenized rows within the run's folder, while the run is busy."""
+"""Folder of the tokenized rows within the run's folder, while the run is active."""
 
 _DEFAULT_PROMPTS = 3
 _KEPT_FINDINGS = 100
 _BATCH = 512
-"""Rows that are held in memory before they are written."""
+"""How many rows are held in memory before they are written."""
 _SIZE = 4
-"""Bytes on disk for a byte of data: two columns of 4 bytes a token of about 4 bytes, and once more when packed."""
+"""Bytes on disk per byte of data: two columns of 4 bytes per token of about 4 bytes, and again when packed."""
 
 _TOKENS = pyarrow.schema(
     {
@@ -47,7 +47,7 @@ _PAIRS = pyarrow.schema(
 
 
 class _Reading:
-    """One pass over the data: its rows tokenized, and what is worth knowing about it."""
+    """One pass over the data: its tokenized rows, and what is worth recording about it."""
 
     def __init__(self, session: Session, tokenizer: PreTrainedTokenizerBase) -> None:
         self._session, self._tokenizer = session, tokenizer
@@ -56,14 +56,14 @@ class _Reading:
         self.prompts: list[str] = []
 
     def rows_to_train(self) -> Iterator[dict[str, Any]]:
-        """Yield the rows that can be trained on, and count those that cannot."""
+        """Yield the rows to train on, and count the skipped ones."""
         plan = self._session.plan
         for entry in examples(self._session.run.data):
             row = None if isinstance(entry, Finding) else _training_row(entry, self._tokenizer, plan)
             if isinstance(entry, Finding):
                 self._skip(entry.sentence)
             elif row is None:
-                self._skip(f"Row {entry.row}: its answer begins after max_length ({plan.max_length} tokens).")
+                self._skip(f"Row {entry.row}: its answer starts after max_length ({plan.max_length} tokens).")
             else:
                 self.rows += 1
                 if len(self.prompts) < _DEFAULT_PROMPTS:
@@ -76,7 +76,7 @@ class _Reading:
             self.findings.append(sentence)
 
     def note(self) -> None:
-        """Tell the store what was found.
+        """Record in the store what was found.
 
         Raises:
             DataError: If there is no row to train on.
@@ -86,16 +86,16 @@ class _Reading:
         if not self.rows:
             raise DataError(Path(self._session.run.data.path).name, "has no row to train on", None, first)
         if self.skipped:
-            self._session.event("warning", f"{self.skipped:,} rows skipped, such as: {first}")
+            self._session.event("warning", f"{self.skipped:,} rows skipped. The first: {first}")
 
 
 @contextmanager
 def tokenized_rows(session: Session, tokenizer: PreTrainedTokenizerBase) -> Iterator[tuple[Dataset, tuple[str, ...]]]:
-    """Yield the tokenized rows, read from disk as they are needed, and the prompts to ask before and after.
+    """Yield the tokenized rows, read from disk as needed, and the prompts to answer before and after.
 
     Raises:
         DataError: If the data has changed, or has no row to train on.
-        StopRequestedError: If somebody asked the run to end meanwhile.
+        StopRequestedError: If somebody asked the run to stop in the meantime.
     """
     folder = session.folder / ROWS
     disable_progress_bars()
@@ -108,10 +108,10 @@ def tokenized_rows(session: Session, tokenizer: PreTrainedTokenizerBase) -> Iter
 
 
 def _written(session: Session, tokenizer: PreTrainedTokenizerBase, folder: Path) -> tuple[str, ...]:
-    """Tokenize the data into a file of the folder; return the prompts to ask."""
+    """Tokenize the data into a file in the folder; return the prompts to answer."""
     source = session.run.data
     session.details(data_sha256=data_fingerprint(session))
-    shutil.rmtree(folder, ignore_errors=True)  # of a worker that was killed
+    shutil.rmtree(folder, ignore_errors=True)  # left by a worker that was killed
     folder.mkdir()
     files.require_space(folder, _SIZE * Path(source.path).stat().st_size, "tokenizing the data")
     reading = _Reading(session, tokenizer)
@@ -121,7 +121,7 @@ def _written(session: Session, tokenizer: PreTrainedTokenizerBase, folder: Path)
 
 
 def _write(rows: Iterator[Mapping[str, Any]], path: Path, session: Session) -> None:
-    """Write rows as they come, so that no more than a few are in memory."""
+    """Write rows as they come, so that only a few are in memory at once."""
     first = next(rows, None)
     schema = _PAIRS if first is not None and "chosen" in first else _TOKENS
     every = itertools.chain([first] if first is not None else [], rows)
@@ -136,21 +136,21 @@ def data_fingerprint(session: Session) -> str:
     """Return the SHA-256 of the data file.
 
     Raises:
-        DataError: If it is no longer the file that the run began with: the same curve could not go on.
+        DataError: If it is no longer the file that the run started with: the curve could not continue.
     """
     path = Path(session.run.data.path)
     if not path.is_file():
-        raise DataError(str(path), "is no file", None, "Put it back, or start a new run with other data")
+        raise DataError(str(path), "is not a file", None, "Put it back, or start a new run with other data")
     with path.open("rb") as stream:
         found = hashlib.file_digest(stream, "sha256").hexdigest()
     known = session.run.details.get("data_sha256", found)
     if found != known:
-        raise DataError(path.name, "has changed since the run began", None, "Start a new run with the changed data")
+        raise DataError(path.name, "has changed since the run started", None, "Start a new run with the changed data")
     return found
 
 
 def _training_row(example: Example, tokenizer: Any, plan: FinetunePlan) -> dict[str, Any] | None:
-    """Return a row as TRL takes it: tokens with labels, or a preference pair in words."""
+    """Return a row as TRL expects it: tokens with labels, or a preference pair as text."""
     if example.chosen is not None:
         prompt = chat_text(example.turns, tokenizer, ask=True)
         end = tokenizer.eos_token or ""
@@ -161,16 +161,16 @@ def _training_row(example: Example, tokenizer: Any, plan: FinetunePlan) -> dict[
 
 
 def _group(example: Example) -> int:
-    """Return what examples of one question share, so that no question is both learned and evaluated."""
+    """Return what examples of the same question share, so that no question is both trained on and evaluated."""
     asked = "\n".join(turn.content for turn in example.turns if turn.role != "assistant")
     return int.from_bytes(hashlib.sha256(asked.encode()).digest()[:8], "big", signed=True)
 
 
 def split_rows(data: Dataset, plan: FinetunePlan) -> tuple[Dataset, Dataset | None]:
-    """Return the rows to learn from and the rows to evaluate on, if any.
+    """Return the rows to train on and the rows to evaluate on, if any.
 
     Raises:
-        DataError: If no row is left to learn from.
+        DataError: If no row is left to train on.
     """
     groups = array("q", data["group"]) if plan.eval_split else array("q")
     held_out = held_out_rows(groups, share=plan.eval_split, seed=plan.seed)
@@ -185,7 +185,7 @@ def split_rows(data: Dataset, plan: FinetunePlan) -> tuple[Dataset, Dataset | No
 
 
 def held_out_rows(groups: Sequence[Hashable], *, share: float, seed: int) -> list[int]:
-    """Return the rows to evaluate on: whole groups in an order that the seed decides, about a share of all rows."""
+    """Return the rows to evaluate on: whole groups in an order given by the seed, about ``share`` of all rows."""
     if not share:
         return []
     sizes, wanted = Counter(groups), max(1, round(share * len(groups)))

@@ -1,4 +1,4 @@
-"""One run, from its plan to its adapter: loads, tokenizes, trains, saves and asks the prompts again."""
+"""One run, from its plan to its adapter: loads, tokenizes, trains, saves and answers the prompts."""
 
 import platform
 import time
@@ -24,21 +24,21 @@ from trainer.worker.rows import tokenized_rows
 from trainer.worker.trainers import trainer_of
 
 _SPACE_SECONDS = 10.0
-"""How often a full disk is looked at again before the result is saved: until then it lives in memory alone."""
+"""How often to check a full disk again before saving the result, which until then exists only in memory."""
 _STOPPED_SECONDS = 20.0
-"""How long the prompts of a stopped run may take: who stops wants the device back. A finished run answers them all."""
+"""How long a stopped run may spend on the prompts, since its device is wanted. A finished run answers them all."""
 _LIBRARIES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "datasets", "accelerate")
 
 
 class _Asked(NamedTuple):
-    """The prompts, and what the base model said to them where it had to be asked before the training."""
+    """The prompts, and the base model's answers if they had to be taken before the training."""
 
     prompts: Sequence[str]
     before: Sequence[str] | None
 
 
 def train(session: Session) -> State:
-    """Carry out a run; return whether it finished or was stopped."""
+    """Execute a run; return whether it finished or was stopped."""
     run, plan = session.run, session.plan
     require_feasible(plan, session.device)
     if plan.num_gpus > 1:
@@ -54,7 +54,7 @@ def train(session: Session) -> State:
     _enter(session, Phase.TOKENIZING)
     with tokenized_rows(session, tokenizer) as (data, prompts):
         needed = (checkpoints.KEPT + 2) * checkpoints.trained_bytes(model)
-        files.require_space(session.folder, needed, "keeping the run")
+        files.require_space(session.folder, needed, "storing the run")
         trainer = trainer_of(session, model, tokenizer, data)
         before = None if plan.keeps_base else _asked(session, model, tokenizer, prompts)
         state = _train_steps(session, trainer)
@@ -67,10 +67,10 @@ def train(session: Session) -> State:
 
 
 def _enter(session: Session, phase: Phase) -> None:
-    """Note the phase, or leave if the run shall end before it begins to train.
+    """Record the phase, or end the run if it is to stop before it starts to train.
 
     Raises:
-        StopRequestedError: If somebody asked the run to end.
+        StopRequestedError: If somebody asked the run to stop.
     """
     if distributed.any_of(session.stop_wanted()):
         raise StopRequestedError
@@ -86,7 +86,7 @@ def _train_steps(session: Session, trainer: Any) -> State:
     try:
         trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
     finally:
-        # Also of a run that ran out of memory: the peak tells by how much.
+        # Even if the run ran out of memory: the peak shows by how much.
         session.measured(**memory.peaks(session.device))
     stopped = distributed.any_of(session.stop.is_set()) and trainer.state.global_step < trainer.state.max_steps
     return State.STOPPED if stopped else State.FINISHED
@@ -107,7 +107,7 @@ def _tokenizer(source: str) -> PreTrainedTokenizerBase:
 
 
 def _save(session: Session, model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Write the adapter (or the model) and its tokenizer, whole or not at all; wait for space on a full disk."""
+    """Write the adapter (or the model) and its tokenizer, completely or not at all; wait while the disk is full."""
     while True:
         try:
             files.require_space(session.folder, checkpoints.trained_bytes(model), "saving the result")
@@ -121,14 +121,14 @@ def _save(session: Session, model: Any, tokenizer: PreTrainedTokenizerBase) -> N
 
 
 def _asked(session: Session, model: Any, tokenizer: Any, prompts: Sequence[str]) -> list[str]:
-    """Return the base model's answers before a training that cannot be undone; none where the run shall end."""
+    """Return the base model's answers before a training that cannot be undone; empty if the run is to stop."""
     return answered(model, tokenizer, prompts, until=session.stop) if session.leads else []
 
 
 def _answer(session: Session, model: Any, tokenizer: Any, asked: _Asked, *, stopped: bool) -> None:
-    """Ask the tuned model and the base model, prompt by prompt, as long as somebody waits for it.
+    """Let the tuned model and the base model answer, prompt by prompt, as long as somebody waits.
 
-    The run is saved, and nothing may undo that. Who stopped a run waits for a while only.
+    The run is saved by now, so a failure here does not fail it. A stopped run answers only for a short time.
     """
     if session.hurry.is_set():
         return

@@ -1,4 +1,4 @@
-"""TRL's trainers as a plan sets them up: arguments, callbacks, optimizer, and checkpoints that are whole."""
+"""TRL's trainers as a plan configures them: arguments, callbacks, optimizer, and complete checkpoints."""
 
 from contextlib import ExitStack
 from pathlib import Path
@@ -29,9 +29,9 @@ TENSORBOARD = "tensorboard"
 
 
 class LengthOrder(LengthGroupedSampler):
-    """Rows of about one length side by side, in an order that the seed and the epoch alone decide.
+    """Rows of similar length together, in an order that depends only on the seed and the epoch.
 
-    A run that is resumed so sees the same rows; transformers' own order takes what the random numbers have come to.
+    A resumed run therefore sees the same rows; transformers' own order depends on the state of the random numbers.
     """
 
     def __init__(self, batch_size: int, lengths: list[int], seed: int) -> None:
@@ -39,12 +39,12 @@ class LengthOrder(LengthGroupedSampler):
         self._seed = seed
 
     def set_epoch(self, epoch: int) -> None:
-        """Begin an epoch; accelerate calls this."""
+        """Start an epoch; accelerate calls this."""
         self.generator.manual_seed(self._seed + epoch)
 
 
-class _SafeTrainer(BudgetedTrainer):
-    """A trainer whose checkpoints are whole or not there, and whose order of rows can be resumed."""
+class _CheckpointingTrainer(BudgetedTrainer):
+    """A trainer whose checkpoints are complete or absent, and whose order of rows can be resumed."""
 
     def __init__(self, *, session: Session, **kwargs: Any) -> None:
         self._session = session
@@ -61,7 +61,7 @@ class _SafeTrainer(BudgetedTrainer):
         session, step = self._session, self.state.global_step
         shortage = distributed.from_leader(_shortage(session.folder, model) if session.leads else None)
         if shortage:
-            # What was learned so far is still in memory: go on, and try again at the next checkpoint.
+            # What was learned so far is still in memory: continue, and try again at the next checkpoint.
             session.event("warning", shortage)
             return
         kept = checkpoints.folder_of(session.folder, self.state.best_global_step or 0)
@@ -69,13 +69,13 @@ class _SafeTrainer(BudgetedTrainer):
             made = writing.enter_context(checkpoints.written(session.folder, keep=kept)) if session.leads else None
             self.args.output_dir = str(distributed.from_leader(made))
             super()._save_checkpoint(model, trial)
-            distributed.meet()  # all have written before the folder is moved
+            distributed.meet()  # everything is written before the folder is moved
             if self.state.best_global_step == step:
                 self._note_best(made)
-        session.event("checkpoint", f"Checkpoint of step {step} saved.")
+        session.event("checkpoint", f"Saved the checkpoint of step {step}.")
 
     def _note_best(self, made: Path | None) -> None:
-        """Name the checkpoint that is best so far by the place that it is moved to."""
+        """Record the best checkpoint under the path that it is moved to."""
         step = self.state.global_step
         self.state.best_model_checkpoint = str(checkpoints.folder_of(self._session.folder, step))
         if made is not None:
@@ -83,7 +83,7 @@ class _SafeTrainer(BudgetedTrainer):
 
 
 def _shortage(folder: Path, model: nn.Module) -> str | None:
-    """Return in a sentence that the disk cannot hold a checkpoint, or None."""
+    """Return a sentence if the disk has no space for a checkpoint, or None."""
     try:
         files.require_space(folder, checkpoints.trained_bytes(model), "a checkpoint")
     except DiskFullError as error:
@@ -91,23 +91,23 @@ def _shortage(folder: Path, model: nn.Module) -> str | None:
     return None
 
 
-class _PlanTrainer(_SafeTrainer, SFTTrainer):
-    """TRL's trainer on answers, with the loss that the plan names."""
+class _PlanTrainer(_CheckpointingTrainer, SFTTrainer):
+    """TRL's trainer for answers, with the loss of the plan."""
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """Compute the loss over the logits of all positions where the plan asks for it, else TRL's chunked one."""
+        """Compute the loss over the logits of all positions if the plan says so, otherwise TRL's chunked loss."""
         if self._session.plan.loss == "full":
             inputs["use_cache"] = False
             return Trainer.compute_loss(self, model, inputs, *args, **kwargs)
         return self.orthogonality() + super().compute_loss(model, inputs, *args, **kwargs)
 
 
-class _PreferenceTrainer(_SafeTrainer, DPOTrainer):
-    """TRL's trainer on preference pairs; the reference is the base model, heard with the adapter off."""
+class _PreferenceTrainer(_CheckpointingTrainer, DPOTrainer):
+    """TRL's trainer for preference pairs; the reference is the base model, used with the adapter off."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        # TRL copies an adapter that it is given, as it may have been trained before: this one is new.
+        # TRL copies a given adapter as the reference, since it may have been trained before: this one is new.
         self.model.delete_adapter("ref")
 
 
@@ -116,16 +116,18 @@ def trainer_of(session: Session, model: nn.Module, tokenizer: PreTrainedTokenize
 
     Raises:
         PlanError: If the plan cannot be trained on these rows.
-        DataError: If no row is left to learn from.
+        DataError: If no row is left to train on.
     """
     plan = session.plan
     pairs = "chosen" in data.column_names
     if pairs and not plan.keeps_base:
         way_out = "Choose lora or qlora, bias none, and another init_lora_weights than pissa"
-        raise PlanError("method", "must leave the base model as reference for preference pairs", plan.method, way_out)
+        raise PlanError(
+            "method", "must keep the base model unchanged as the reference for preference pairs", plan.method, way_out
+        )
     if pairs and plan.method == "adalora":
         way_out = "Choose lora or qlora"
-        raise PlanError("method", "adalora holds one adapter, and DPO begins with two", plan.method, way_out)
+        raise PlanError("method", "adalora supports one adapter, but DPO starts with two", plan.method, way_out)
     learned, held_out = split_rows(data, plan)
     kind: Any = _PreferenceTrainer if pairs else _PlanTrainer
     arguments = training_arguments(plan, session.folder, device=session.device, pairs=pairs)
@@ -148,7 +150,7 @@ def trainer_of(session: Session, model: nn.Module, tokenizer: PreTrainedTokenize
 
 
 def training_arguments(plan: FinetunePlan, folder: Path, *, device: str, pairs: bool = False) -> SFTConfig | DPOConfig:
-    """Return TRL's arguments of a plan, for answers or for preference pairs; what is left out keeps TRL's default."""
+    """Return TRL's arguments for a plan, for answers or for preference pairs; all others keep TRL's defaults."""
     same_names = (
         "per_device_train_batch_size",
         "gradient_accumulation_steps",
@@ -167,7 +169,7 @@ def training_arguments(plan: FinetunePlan, folder: Path, *, device: str, pairs: 
         "bf16",
         "fp16",
     )
-    # The labels already say what counts, and rows are cut already: TRL has nothing to prepare but packing.
+    # Rows are already labelled and truncated: TRL has nothing to prepare but packing.
     own: dict[str, Any] = (
         {}
         if pairs
@@ -192,19 +194,19 @@ def training_arguments(plan: FinetunePlan, folder: Path, *, device: str, pairs: 
         metric_for_best_model="loss" if plan.eval_split else None,
         greater_is_better=False if plan.eval_split else None,
         data_seed=plan.seed,
-        logging_nan_inf_filter=False,  # a loss that is not a number must be seen
+        logging_nan_inf_filter=False,  # a loss that is not a number must be visible
         save_strategy="steps",
         report_to=plan.report_to,
         disable_tqdm=True,
         use_cpu=device == "cpu",
-        # Every trained weight takes part in each step; a search for those that do not breaks under checkpointing.
+        # Every trained weight is used in each step; a search for unused ones breaks under checkpointing.
         ddp_find_unused_parameters=False if plan.num_gpus > 1 else None,
         dataloader_pin_memory=device.startswith("cuda"),
     )
 
 
 def callbacks(session: Session) -> list[TrainerCallback]:
-    """Return what looks at the training as it goes on."""
+    """Return the callbacks of a run's training."""
     plan = session.plan
     found: list[TrainerCallback] = [Watch(session)]
     if plan.early_stopping_patience is not None:

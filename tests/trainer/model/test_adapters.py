@@ -289,5 +289,5 @@ def test_preference_pairs_are_learned_by_other_adapters_too(session_of, preferen
 
 
 def test_preference_pairs_are_refused_to_adalora_in_one_sentence(session_of, preferences, plan_of):
-    with pytest.raises(PlanError, match="method: adalora holds one adapter, and DPO begins with two"):
+    with pytest.raises(PlanError, match="method: adalora supports one adapter, but DPO starts with two"):
         train(session_of(plan_of(**BUDGET), preferences))

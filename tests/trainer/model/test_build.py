@@ -155,7 +155,7 @@ def test_a_module_that_does_not_exist_is_named_with_the_nearest(tiny_model, plan
     ],
 )
 def test_what_cannot_be_built_is_refused_in_a_sentence(source, plan_of):
-    with pytest.raises(SpecError, match=r": is no "):
+    with pytest.raises(SpecError, match=r": is not a "):
         build(plan_of(), source, device="meta")
 
 

@@ -64,10 +64,10 @@ def test_a_conversation_answers_in_pieces_with_both_voices_until_a_run_takes_the
             list(conversation.answer(asked(words="one " * 300)))
         other = store.create(plan_of(), run.data)
         store.claim_next("cpu")
-        with pytest.raises(RunError, match=f"which run {other.id} holds"):
+        with pytest.raises(RunError, match=f"which run {other.id} is using"):
             Conversation(store, run)
         assert ended(conversation)
-        with pytest.raises(PassedOnError, match=f"Run {other.id} has begun on this device"):
+        with pytest.raises(PassedOnError, match=f"Run {other.id} has started on this device"):
             list(conversation.answer(asked()))
         store.enter(other.id, State.FAILED)
         assert not conversation.is_open
@@ -81,7 +81,7 @@ def test_a_conversation_that_is_closed_or_unused_or_whose_server_died_ends(answe
         assert not closed.is_open
         assert ended(orphan)
         assert ended(idle)
-        with pytest.raises(PassedOnError, match="without a question"):
+        with pytest.raises(PassedOnError, match="Unloaded after"):
             list(idle.answer(asked()))
 
 

@@ -104,7 +104,7 @@ def test_a_result_goes_up_with_plan_metrics_and_card_and_the_token_stays_nowhere
     ("status", "token", "said"),
     [
         pytest.param(200, "hf_another", "token: is not accepted", id="a wrong token"),
-        pytest.param(403, TOKEN, "token: may not write", id="somebody else's repository"),
+        pytest.param(403, TOKEN, "token: has no write access", id="somebody else's repository"),
         pytest.param(500, TOKEN, "refused the upload with status 500", id="trouble at the Hub"),
     ],
 )

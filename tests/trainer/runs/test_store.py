@@ -12,7 +12,7 @@ from specs import RunError
 from trainer.data.source import DataSource
 from trainer.runs import contract, database
 from trainer.runs import store as storing
-from trainer.runs.contract import ACTIVE, TRANSITIONS, Answer, Line, Metric, Phase, Place, State
+from trainer.runs.contract import ACTIVE, TRANSITIONS, Answer, LossCurve, Metric, Phase, Place, State
 from trainer.runs.store import Store
 
 CLICK = "one click"
@@ -72,7 +72,7 @@ def test_a_silent_worker_loses_its_run_and_takes_it_back(store, plan_of, monkeyp
     time.sleep(0.1)
     lost = store.run(run.id)
     assert lost.state is State.LOST
-    assert "fell silent" in lost.error
+    assert "stopped responding" in lost.error
     assert store.beat(run.id, attempt)
     back = store.run(run.id)
     assert (back.state, back.error) == (State.RUNNING, None)
@@ -241,8 +241,8 @@ def test_the_course_of_every_run_comes_in_one_query(store, plan_of):
     for step in range(1, 61):
         store.add_metric(long.id, Metric(step=step, loss=float(step)))
     store.add_metric(long.id, Metric(step=61, eval_loss=9.0))
-    lines = store.lines(points=10)
-    assert lines[short.id] == Line(losses=(3.0, 2.0, 1.0), last=1.0)
+    lines = store.loss_curves(points=10)
+    assert lines[short.id] == LossCurve(losses=(3.0, 2.0, 1.0), last=1.0)
     assert lines[long.id].last == 60.0
     assert 10 <= len(lines[long.id].losses) <= 11
     assert list(lines[long.id].losses) == sorted(lines[long.id].losses)

@@ -52,7 +52,7 @@ def test_the_command_that_starts_several_processes_is_shown(store, plan_of, chat
 
 def test_more_cards_than_the_machine_has_are_refused_in_a_sentence(plan_of):
     there = torch.cuda.device_count()
-    with pytest.raises(PlanError, match=f"num_gpus: of a run started here is at most {there}, as many"):
+    with pytest.raises(PlanError, match=f"num_gpus: must be at most {there}, the number of GPUs"):
         require_feasible(plan_of(num_gpus=there + 2, sharding="ddp"), "cuda:0")
 
 

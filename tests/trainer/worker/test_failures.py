@@ -25,7 +25,7 @@ from trainer.worker.rows import data_fingerprint, held_out_rows
 @pytest.mark.parametrize(
     ("error", "kind", "sentence"),
     [
-        pytest.param(MemoryError(), "out_of_memory", "memory: the device has less than the run needs.", id="Python"),
+        pytest.param(MemoryError(), "out_of_memory", "memory: the run needs more than the device has.", id="Python"),
         pytest.param(
             torch.OutOfMemoryError("CUDA out of memory."), "out_of_memory", "memory: the device has less", id="CUDA"
         ),
@@ -107,8 +107,8 @@ def test_what_a_killed_worker_was_writing_is_removed_and_whole_checkpoints_stay(
 
 
 def test_a_disk_that_is_too_small_is_told_before_anything_is_written(tmp_path):
-    with pytest.raises(DiskFullError, match=r"keeping the run needs 1,048,576\.0 GiB, got '[\d.,]+ \w+ free'\. Free"):
-        files.require_space(tmp_path, 2**50, "keeping the run")
+    with pytest.raises(DiskFullError, match=r"storing the run needs 1,048,576\.0 GiB, got '[\d.,]+ \w+ free'\. Free"):
+        files.require_space(tmp_path, 2**50, "storing the run")
 
 
 @pytest.mark.parametrize("share", [0.1, 0.25, 0.5])
@@ -185,5 +185,5 @@ def test_data_that_changed_is_not_trained_on_under_the_old_run(store, plan_of, c
     assert data_fingerprint(again) == again.run.details["data_sha256"]
     with Path(chat_data.path).open("a") as stream:
         stream.write('\n{"messages": []}')
-    with pytest.raises(DataError, match="has changed since the run began"):
+    with pytest.raises(DataError, match="has changed since the run started"):
         data_fingerprint(again)

@@ -129,7 +129,7 @@ def test_preference_pairs_are_learned_by_dpo_against_the_base_model(store, prefe
 def test_preference_pairs_need_a_base_model_that_stays(store, preferences, place, plan_of):
     store.create(plan_of(method="full"), preferences, place=place)
     run = store.claim_next(place.device)
-    with pytest.raises(PlanError, match="must leave the base model as reference"):
+    with pytest.raises(PlanError, match="must keep the base model unchanged"):
         train(Session(run, store, threading.Event()))
 
 
@@ -162,5 +162,5 @@ def test_what_is_trained_is_written_for_tensorboard_too(store, trained, plan_of)
 
 @pytest.mark.parametrize("sharding", ["zero1", "zero2", "zero3", "fsdp"])
 def test_sharding_that_a_cpu_would_ignore_is_refused_with_a_way_out(trained, plan_of, sharding):
-    with pytest.raises(PlanError, match=f"sharding: on a CPU is none or ddp, got {sharding}. Choose ddp"):
+    with pytest.raises(PlanError, match=f"sharding: must be none or ddp on a CPU, got {sharding}. Choose ddp"):
         trained(plan_of(num_gpus=2, sharding=sharding))

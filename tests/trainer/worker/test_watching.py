@@ -55,7 +55,7 @@ def test_a_run_that_no_longer_improves_stops_early_and_keeps_its_best_weights(st
     best = min(evaluated, key=evaluated.get)
     assert run.step == best + 3 * plan.save_steps < plan.max_steps
     told = [event.text for event in store.events(run.id) if event.kind == "warning"]
-    reason = f"the evaluation loss no longer fell below {evaluated[best]:.4f} of step {best}."
+    reason = f"the evaluation loss no longer fell below {evaluated[best]:.4f}, reached at step {best}."
     assert told == [f"Stopped early at step {run.step}: {reason}"]
     folder = store.run_folder(run.id)
     kept = load_file(folder / RESULT / "adapter_model.safetensors")
@@ -101,5 +101,5 @@ def test_metrics_go_nowhere_that_is_not_installed(store, plan_of, words, place, 
         pytest.skip(f"{place_of_metrics} is installed here")
     store.create(plan_of(report_to=place_of_metrics), words, place=place)
     run = store.claim_next(place.device)
-    with pytest.raises(PlanError, match=f"needs a package that is installed, got {place_of_metrics}. Run pip"):
+    with pytest.raises(PlanError, match=f"needs a package that is not installed, got {place_of_metrics}. Run pip"):
         train(Session(run, store, threading.Event()))
