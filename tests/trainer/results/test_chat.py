@@ -44,7 +44,11 @@ def asked(voice=TUNED, words="What comes after one?", **values):
 
 
 def ended(conversation):
-    return psutil.wait_procs([psutil.Process(conversation.process_id)], timeout=PATIENCE)[1] == []
+    try:
+        process = psutil.Process(conversation.process_id)
+    except psutil.NoSuchProcess:
+        return True
+    return psutil.wait_procs([process], timeout=PATIENCE)[1] == []
 
 
 def test_a_conversation_answers_in_pieces_with_both_voices_until_a_run_takes_the_device(answering_run, plan_of):
