@@ -2,6 +2,7 @@
 
 import resource
 import sys
+from pathlib import Path
 
 import psutil
 import torch
@@ -16,9 +17,7 @@ def used_bytes(device: str) -> int:
 
 def peaks(device: str) -> dict[str, int]:
     """Return the largest figures since the process began."""
-    # Linux counts in KiB, macOS in bytes (getrusage(2)).
-    unit = 1 if sys.platform == "darwin" else 1024
-    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    resident = _peak_resident_bytes()
     if not device.startswith("cuda"):
         return {"peak_used_bytes": resident}
     free, total = torch.cuda.mem_get_info()
@@ -31,3 +30,16 @@ def peaks(device: str) -> dict[str, int]:
         "peak_used_bytes": reserved + beyond,
         "peak_host_bytes": resident,
     }
+
+
+def _peak_resident_bytes() -> int:
+    """Return the most resident memory that this process has held since its program began.
+
+    On Linux ``ru_maxrss`` begins at the peak of whoever started the process, as exec hands it on (fs/exec.c,
+    ``setmax_mm_hiwater_rss``): a small worker of a large server would report the server's. VmHWM (proc(5)) begins anew.
+    """
+    if sys.platform == "linux":
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+    # macOS counts in bytes (getrusage(2)).
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
