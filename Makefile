@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Torch threads that spin while they wait slow down everything else that runs.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: run demo setup setup-test check test accuracy screenshots readme clean help
+.PHONY: run demo setup setup-test check test accuracy bench screenshots readme clean help
 
 run: setup  ## set up and open the app at http://localhost:8501
 	@$(BIN)/python -m scripts.serve
@@ -25,10 +25,13 @@ check: setup-test  ## ruff, mypy and import-linter
 	$(BIN)/lint-imports
 
 test: setup-test  ## all tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 accuracy: setup  ## predicted against measured memory, row by row
 	@$(BIN)/python -m estimator accuracy
+
+bench: setup-test  ## how long pages, estimates, advice and the reading of data take here
+	@$(BIN)/python -m scripts.bench
 
 screenshots: setup-test  ## pictures of every page, into docs/screenshots
 	@$(BIN)/python -m scripts.screenshots

@@ -1,24 +1,15 @@
 """Takes the screenshots for the README: every page in light, in dark and on a phone, into docs/screenshots."""
 
-import os
-import socket
-import subprocess
 import sys
-import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from playwright.sync_api import Browser, sync_playwright
 
-from specs import paths
+from scripts.browser import CHROMIUM, require_chromium, served, settle
+from specs import RunError, paths
 from trainer.runs.store import Store
 
 FOLDER = paths.REPO / "docs" / "screenshots"
-CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
-SETTLED = """() => document.querySelector('[data-test-script-state="notRunning"]')
-    && !document.querySelector('[data-testid="stSkeleton"], [data-testid="stSpinner"]')"""
 LLAMA = "model=meta-llama%2FLlama-3.1-8B&gpu=GeForce+RTX+4090"
 PAGES = {
     "plan": f"?{LLAMA}",
@@ -41,8 +32,10 @@ VIEWS = {
 
 def main() -> int:
     """Serve the app with the runs of this machine, take every screenshot, and return the exit status."""
-    if not Path(CHROMIUM).exists():
-        print(f"Chromium: must be installed, got none at {CHROMIUM}. Set CHROMIUM to its path.", file=sys.stderr)
+    try:
+        require_chromium()
+    except RunError as error:
+        print(error, file=sys.stderr)
         return 2
     FOLDER.mkdir(parents=True, exist_ok=True)
     pages = dict(PAGES)
@@ -66,41 +59,11 @@ def take(browser: Browser, url: str, target: Path, view: str) -> Path:
     )
     page = context.new_page()
     page.goto(url)
-    page.locator('[data-testid="stMain"] [data-testid="stElementContainer"]').first.wait_for(timeout=60_000)
-    page.wait_for_function(SETTLED, timeout=120_000)
+    settle(page)
     page.wait_for_timeout(800)
     page.screenshot(path=target)
     context.close()
     return target
-
-
-@contextmanager
-def served() -> Iterator[str]:
-    """Serve the app on a free port and yield its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "streamlit", "run", "app.py", f"--server.port={port}", "--server.headless=true"]
-    process = subprocess.Popen(command, cwd=paths.REPO, stdout=subprocess.DEVNULL)
-    try:
-        _wait(f"http://127.0.0.1:{port}/_stcore/health")
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def _wait(address: str) -> None:
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            urllib.request.urlopen(address, timeout=1)  # noqa: S310 - our own server
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
-        else:
-            return
 
 
 if __name__ == "__main__":

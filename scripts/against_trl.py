@@ -1,6 +1,6 @@
 """Compare a run's tokens per second with TRL's own command line: same model, data set and memory budget.
 
-``python -m scripts.benchmark [--steps N] [--device cpu|cuda:0] [--model FOLDER] [--data FILE]``
+``python -m scripts.against_trl [--steps N] [--device cpu|cuda:0] [--model FOLDER] [--data FILE]``
 
 ``trl sft --use_peft`` runs first with all its defaults; the memory it uses is the budget for our plan. Both train the
 same number of rows; the first step of each is warm-up. On a busy machine, tokens per second of CPU time say more than
@@ -97,7 +97,7 @@ def _card_bytes(index: int) -> int:
 
 def main(arguments: Sequence[str]) -> int:
     """Time both trainers and print a table; return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m scripts.benchmark", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m scripts.against_trl", description=__doc__)
     first = machine.devices()[0]
     parser.add_argument("--steps", type=int, default=4, help="steps for TRL's command line")
     parser.add_argument("--device", default="cpu" if first.gpu.is_cpu else f"cuda:{first.index}")

@@ -1,0 +1,65 @@
+"""The app in Chromium, for what measures it or takes its picture: a server on a free port, and when a page is ready."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from playwright.sync_api import Page
+
+from specs import RunError, paths
+
+CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
+_SETTLED = """() => document.querySelector('[data-test-script-state="notRunning"]')
+    && [...document.querySelectorAll('[data-testid="stSkeleton"], [data-testid="stSpinner"]')]
+        .every(element => element.offsetParent === null)"""
+
+
+def require_chromium() -> None:
+    """Refuse to go on without Chromium.
+
+    Raises:
+        RunError: If there is none.
+    """
+    if not Path(CHROMIUM).exists():
+        raise RunError("Chromium", f"must be installed at {CHROMIUM}", None, "Set CHROMIUM to its path")
+
+
+def settle(page: Page) -> None:
+    """Wait until a page shows its results."""
+    page.locator('[data-testid="stMain"] [data-testid="stElementContainer"]').first.wait_for(timeout=60_000)
+    page.wait_for_function(_SETTLED, timeout=120_000)
+
+
+@contextmanager
+def served() -> Iterator[str]:
+    """Serve the app on a free port and yield its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "streamlit", "run", "app.py", f"--server.port={port}", "--server.headless=true"]
+    process = subprocess.Popen(command, cwd=paths.REPO, stdout=subprocess.DEVNULL)
+    try:
+        _wait(f"http://127.0.0.1:{port}/_stcore/health")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _wait(address: str) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            urllib.request.urlopen(address, timeout=1)  # noqa: S310 - our own server
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+        else:
+            return
