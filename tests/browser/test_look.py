@@ -78,6 +78,12 @@ def test_the_start_is_visible_without_scrolling(tab):
     assert box["y"] + box["height"] < 800
 
 
+def test_the_first_page_waits_for_no_chart_library(tab):
+    files = tab().evaluate("() => performance.getEntriesByType('resource').map(entry => entry.name)")
+    assert files
+    assert not [name for name in files if "Plotly" in name]
+
+
 def test_every_input_is_reached_by_tab(tab):
     page = tab()
     seen = set()

@@ -8,7 +8,6 @@ import pytest
 from playwright.sync_api import expect
 
 from specs import FinetunePlan
-from tests.browser.conftest import Server
 from tests.browser.waiting import settled
 from trainer.data.source import DataSource
 from trainer.runs import database
@@ -18,14 +17,6 @@ from trainer.runs.store import Store
 
 pytestmark = pytest.mark.browser
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """A server of its own: these runs would stand in the way of other tests."""
-    started = Server(tmp_path_factory.mktemp("states") / "runs")
-    yield started
-    started.kill()
 
 
 @pytest.fixture(scope="module")
