@@ -12,7 +12,7 @@ from trainer.runs.contract import Phase, Run, State
 from trainer.runs.store import Store
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
-LONG = "?method=QLoRA+%284-bit%29&max_steps=5000&per_device_train_batch_size=1&max_length=64"
+LONG = "?method=QLoRA+%284-bit%29&max_steps=5000&logging_steps=1&per_device_train_batch_size=1&max_length=64"
 
 
 @pytest.fixture(scope="module")

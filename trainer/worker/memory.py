@@ -38,8 +38,7 @@ def _peak_resident_bytes() -> int:
     On Linux ``ru_maxrss`` begins at the peak of whoever started the process, as exec hands it on (fs/exec.c,
     ``setmax_mm_hiwater_rss``): a small worker of a large server would report the server's. VmHWM (proc(5)) begins anew.
     """
-    if sys.platform == "linux":
-        status = Path("/proc/self/status").read_text(encoding="ascii")
-        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
-    # macOS counts in bytes (getrusage(2)).
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if sys.platform == "darwin":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in bytes, getrusage(2)
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
