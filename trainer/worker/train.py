@@ -25,7 +25,7 @@ from trainer.worker.trainers import trainer_of
 
 _SPACE_SECONDS = 10.0
 """How often to check a full disk again before saving the result, which until then exists only in memory."""
-_STOPPED_SECONDS = 20.0
+STOPPED_SECONDS = 20.0
 """How long a stopped run may spend on the prompts, since its device is wanted. A finished run answers them all."""
 _LIBRARIES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "datasets", "accelerate")
 
@@ -133,7 +133,7 @@ def _answer(session: Session, model: Any, tokenizer: Any, asked: _Asked, *, stop
     if session.hurry.is_set():
         return
     session.enter(Phase.EVALUATING)
-    patience = Timer(_STOPPED_SECONDS, session.hurry.set)
+    patience = Timer(STOPPED_SECONDS, session.hurry.set)
     if stopped:
         patience.start()
     answers: list[Answer] = []

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from specs import PlanError
-from tests.trainer.waiting import losses_of, over, waited, worker_of
+from tests.trainer.waiting import PATIENCE, losses_of, over, waited, worker_of
 from trainer.__main__ import show
 from trainer.failure import kind_and_sentence
 from trainer.runs import crash_notes, launcher
@@ -72,18 +72,16 @@ def processes_of(run_id: str) -> list[psutil.Process]:
     return [agent, *agent.children(recursive=True)]
 
 
-def gone(processes: list[psutil.Process], seconds: float) -> bool:
-    left = psutil.wait_procs(processes, timeout=seconds)[1]
+def gone(processes: list[psutil.Process]) -> bool:
+    left = psutil.wait_procs(processes, timeout=PATIENCE)[1]
     return not [process for process in left if process.status() != psutil.STATUS_ZOMBIE]
 
 
 @pytest.mark.slow
 def test_two_processes_give_the_losses_of_one_at_the_same_effective_batch_through_stop_and_resume(
-    store, plan_of, chat_data, place
+    store, plan_of, chat_data, place, trained_here
 ):
-    alone = store.create(plan_of(per_device_train_batch_size=4, max_steps=12, save_steps=5), chat_data, place=place)
-    launcher.launch(store, alone.id)
-    assert waited(store, alone.id, over).state is State.FINISHED
+    alone = trained_here(plan_of(per_device_train_batch_size=4, max_steps=12, save_steps=5), chat_data)
     shared = plan_of(num_gpus=2, sharding="ddp", max_steps=12, save_steps=5)
     run = store.create(shared, chat_data, place=place)
     launcher.launch(store, run.id)
@@ -92,7 +90,7 @@ def test_two_processes_give_the_losses_of_one_at_the_same_effective_batch_throug
     store.request_stop(run.id)
     stopped = waited(store, run.id, over)
     assert (stopped.state, stopped.error) == (State.STOPPED, None)
-    assert gone(processes, 30)
+    assert gone(processes)
     newest = checkpoints.newest(store.run_folder(run.id))
     assert newest.name == f"checkpoint-{stopped.step}"
     assert {path.name for path in newest.glob("rng_state_*")} == {"rng_state_0.pth", "rng_state_1.pth"}
@@ -114,7 +112,7 @@ def test_the_reason_of_the_process_that_failed_is_the_reason_of_the_run(store, p
     crash_notes.leave(store.run_folder(run.id), 1, "out_of_memory", "memory: the second card has less.")
     failed = waited(store, run.id, over)
     assert (failed.error_kind, failed.error) == ("out_of_memory", "memory: the second card has less.")
-    assert gone(processes, 60)
+    assert gone(processes)
 
 
 @pytest.mark.slow
@@ -127,9 +125,9 @@ def test_a_killed_process_of_several_fails_the_run_and_leaves_none_behind(store,
     begun = time.monotonic()
     os.kill(ranks["1"].pid, signal.SIGKILL)
     failed = waited(store, run.id, over)
-    assert time.monotonic() - begun < LOST_SECONDS + 10
+    assert time.monotonic() - begun < 4 * LOST_SECONDS  # a busy machine is late, not minutes late
     assert (failed.state, failed.error_kind) == (State.FAILED, "process_gone"), failed.error
     assert "one of its processes was killed" in failed.error
-    assert gone(processes, 60)
+    assert gone(processes)
     assert checkpoints.newest(store.run_folder(run.id)) is not None
     assert failed.is_resumable

@@ -28,15 +28,12 @@ pytestmark = [
 
 
 @pytest.fixture
-def trained(store, chat_data, place):
+def trained(store, chat_data, trained_here):
     """Trains a plan in this process; returns the run and its metrics."""
 
     def train_here(plan):
-        store.create(plan, chat_data, place=place)
-        run = store.claim_next(place.device)
-        assert train(Session(run, store, threading.Event())) is State.FINISHED
-        store.enter(run.id, State.FINISHED)
-        return store.run(run.id), store.metrics(run.id)
+        run = trained_here(plan, chat_data)
+        return run, store.metrics(run.id)
 
     return train_here
 

@@ -2,20 +2,18 @@ import dataclasses
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 import zipfile
-from pathlib import Path
 
 import pytest
 from safetensors import safe_open
 
-from tests.trainer.waiting import PATIENCE, losses_of, over, waited, worker_of
+from tests.trainer.waiting import losses_of, over, waited, worker_of
+from trainer.__main__ import main
 from trainer.runs import launcher
 from trainer.runs.contract import LOST_SECONDS, Phase, State
 from trainer.runs.export import RESULT
-from trainer.worker import checkpoints
+from trainer.worker import checkpoints, train
 from trainer.worker.rows import ROWS
 
 pytestmark = pytest.mark.slow
@@ -50,11 +48,11 @@ def test_a_run_trains_saves_answers_and_starts_the_next(store, plan_of, chat_dat
     assert phases == ["Loading.", "Tokenizing.", "Training.", "Saving.", "Evaluating."]
 
 
-def test_a_killed_run_with_a_torn_checkpoint_is_resumed_on_the_same_curve(store, plan_of, chat_data, place):
+def test_a_killed_run_with_a_torn_checkpoint_is_resumed_on_the_same_curve(
+    store, plan_of, chat_data, place, trained_here
+):
     plan = plan_of(max_steps=12, save_steps=3, lora_dropout=0.1)
-    undisturbed = store.create(plan, chat_data, place=place)
-    launcher.launch(store, undisturbed.id)
-    assert waited(store, undisturbed.id, over).state is State.FINISHED
+    undisturbed = trained_here(plan, chat_data)
     killed = store.create(plan, chat_data, place=place)
     launcher.launch(store, killed.id)
     waited(store, killed.id, lambda run: run.step >= 7)
@@ -66,7 +64,7 @@ def test_a_killed_run_with_a_torn_checkpoint_is_resumed_on_the_same_curve(store,
     assert checkpoints.newest(folder).name == "checkpoint-3"
     lost = waited(store, killed.id, over)
     assert lost.state is State.LOST
-    assert time.monotonic() - begun < LOST_SECONDS + 10
+    assert time.monotonic() - begun < 4 * LOST_SECONDS  # a busy machine is late
     before = store.metrics(killed.id)[:3]
     store.request_resume(killed.id)
     launcher.launch(store, killed.id)
@@ -75,51 +73,28 @@ def test_a_killed_run_with_a_torn_checkpoint_is_resumed_on_the_same_curve(store,
     assert losses_of(store, killed.id) == pytest.approx(losses_of(store, undisturbed.id), rel=1e-5)
 
 
-def test_a_stopped_run_saves_and_goes_on(store, plan_of, chat_data, place):
-    run = store.create(plan_of(max_steps=400, save_steps=1000), chat_data, place=place)
+def test_a_run_ends_with_its_session_is_resumed_stopped_and_made_longer(store, plan_of, chat_data, place):
+    run = store.create(plan_of(max_steps=4000, save_steps=10_000), chat_data, place=place)
     launcher.launch(store, run.id)
-    waited(store, run.id, lambda run: run.step >= 3)
+    waited(store, run.id, lambda run: run.step >= 2)
+    worker_of(run.id).terminate()
+    ended = waited(store, run.id, over)
+    assert ended.state is State.STOPPED
+    assert 2 <= ended.step < 4000
+    assert checkpoints.newest(store.run_folder(run.id)).name == f"checkpoint-{ended.step}"
+    assert store.answers(run.id) == ()  # a machine that goes down does not wait for them
+    store.request_resume(run.id)
+    launcher.launch(store, run.id)
+    waited(store, run.id, lambda now: now.step > ended.step)
     store.request_stop(run.id)
     stopped = waited(store, run.id, over)
     assert stopped.state is State.STOPPED
-    assert 3 <= stopped.step < 400
+    assert ended.step < stopped.step < 4000
+    assert len(losses_of(store, run.id)) == stopped.step
     assert (store.run_folder(run.id) / RESULT / "adapter_model.safetensors").is_file()
     assert checkpoints.newest(store.run_folder(run.id)).name == f"checkpoint-{stopped.step}"
     assert [answer.prompt for answer in store.answers(run.id)] == list(chat_data.prompts)
     assert not (store.run_folder(run.id) / ROWS).exists()
-    store.request_resume(run.id)
-    launcher.launch(store, run.id)
-    waited(store, run.id, lambda now: now.step > stopped.step)
-    assert len(losses_of(store, run.id)) == store.run(run.id).step
-    store.request_stop(run.id)
-    waited(store, run.id, over)
-
-
-def test_who_asks_once_more_while_the_prompts_are_asked_does_not_wait_for_them(store, plan_of, chat_data, place):
-    many = dataclasses.replace(chat_data, prompts=tuple(f"What comes after {number}?" for number in range(2_000)))
-    run = store.create(plan_of(max_steps=400), many, place=place)
-    launcher.launch(store, run.id)
-    waited(store, run.id, lambda run: run.step >= 2)
-    store.request_stop(run.id)
-    store.request_stop(run.id)  # a double click: the answers are still wanted
-    waited(store, run.id, lambda run: run.phase is Phase.EVALUATING)
-    begun = time.monotonic()
-    store.request_stop(run.id)
-    stopped = waited(store, run.id, over)
-    assert time.monotonic() - begun < 10
-    assert stopped.state is State.STOPPED
-    assert len(store.answers(run.id)) < 2_000
-    assert (store.run_folder(run.id) / RESULT / "adapter_model.safetensors").is_file()
-
-
-def test_the_end_of_a_session_saves_and_a_run_that_is_over_trains_some_more_steps(store, plan_of, chat_data, place):
-    run = store.create(plan_of(max_steps=400), chat_data, place=place)
-    launcher.launch(store, run.id)
-    waited(store, run.id, lambda run: run.step >= 2)
-    worker_of(run.id).terminate()
-    stopped = waited(store, run.id, over)
-    assert stopped.state is State.STOPPED
-    assert store.answers(run.id) == ()  # a machine that goes down does not wait for them
     store.extend(run.id, 3)
     launcher.launch(store, run.id)
     done = waited(store, run.id, over)
@@ -127,32 +102,57 @@ def test_the_end_of_a_session_saves_and_a_run_that_is_over_trains_some_more_step
     assert [metric.step for metric in store.metrics(run.id)] == list(range(1, done.step + 1))
 
 
-def test_the_command_line_runs_lists_shows_and_refuses(tmp_path, plan_of, chat_data, tiny_model):
+def test_who_asks_once_more_while_the_prompts_are_asked_does_not_wait_for_them(store, plan_of, chat_data, place):
+    many = dataclasses.replace(chat_data, prompts=tuple(f"What comes after {number}?" for number in range(2_000)))
+    run = store.create(plan_of(max_steps=4000, save_steps=10_000), many, place=place)
+    launcher.launch(store, run.id)
+    waited(store, run.id, lambda run: run.step >= 2)
+    store.request_stop(run.id)
+    store.request_stop(run.id)  # a double click: the answers are still wanted
+    waited(store, run.id, lambda run: run.phase is Phase.EVALUATING)
+    store.request_stop(run.id)
+    stopped = waited(store, run.id, over)
+    (asking,) = (event.at for event in store.events(run.id) if event.text == "Evaluating.")
+    assert stopped.finished_at - asking < train.STOPPED_SECONDS  # who asks but once waits that long
+    assert stopped.state is State.STOPPED
+    assert len(store.answers(run.id)) < 2_000
+    assert (store.run_folder(run.id) / RESULT / "adapter_model.safetensors").is_file()
+
+
+def test_the_command_line_runs_lists_shows_and_refuses(tmp_path, plan_of, chat_data, tiny_model, trainer):
     plan_file = tmp_path / "plan.json"
     values = {**plan_of().to_dict(), "model_name_or_path": str(tiny_model)}
     plan_file.write_text(json.dumps(values))
-    ran = trainer(tmp_path, "run", "--plan", plan_file, "--data", chat_data.path, "--max-steps", 2, "--json")
-    assert ran.returncode == 0, ran.stderr
-    described = json.loads(ran.stdout)
+    status, out, err = trainer("run", "--plan", plan_file, "--data", chat_data.path, "--max-steps", 2, "--json")
+    assert status == 0, err
+    described = json.loads(out)
     assert (described["state"], described["step"]) == ("finished", 2)
-    assert described["id"] in trainer(tmp_path, "list").stdout
-    assert "loss" in trainer(tmp_path, "show", described["id"]).stdout
-    assert trainer(tmp_path, "export", described["id"]).stdout.startswith("step,epoch,loss,")
+    assert described["id"] in trainer("list")[1]
+    assert "loss" in trainer("show", described["id"])[1]
+    assert trainer("export", described["id"])[1].startswith("step,epoch,loss,")
     zipped = tmp_path / "adapter.zip"
-    assert trainer(tmp_path, "export", described["id"], "--zip", zipped).returncode == 0
+    assert trainer("export", described["id"], "--zip", zipped)[0] == 0
     with zipfile.ZipFile(zipped) as archive:
         assert {"adapter_model.safetensors", "plan.json", "metrics.csv", "README.md"} <= set(archive.namelist())
-    assert "last loss" in trainer(tmp_path, "compare", described["id"], described["id"]).stdout
-    assert "24 rows of layout messages" in trainer(tmp_path, "check", "--data", chat_data.path).stdout
-    refused = trainer(tmp_path, "resume", described["id"])
-    assert refused.returncode == 2
-    assert refused.stderr.startswith(f"run {described['id']}: can be resumed")
+    assert "last loss" in trainer("compare", described["id"], described["id"])[1]
+    assert "24 rows of layout messages" in trainer("check", "--data", chat_data.path)[1]
+    status, _, err = trainer("resume", described["id"])
+    assert status == 2
+    assert err.startswith(f"run {described['id']}: can be resumed")
     plan_file.write_text("{")
-    broken = trainer(tmp_path, "run", "--plan", plan_file, "--data", chat_data.path)
-    assert (broken.returncode, broken.stderr) == (2, "plan: must be valid JSON. Export it again.\n")
+    broken = trainer("run", "--plan", plan_file, "--data", chat_data.path)
+    assert broken == (2, "", "plan: must be valid JSON. Export it again.\n")
 
 
-def trainer(tmp_path: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "LORAFIT_RUNS": str(tmp_path / "runs"), "LORAFIT_CACHE": str(tmp_path / "cache")}
-    command = [sys.executable, "-m", "trainer", *map(str, arguments)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
+@pytest.fixture
+def trainer(tmp_path, monkeypatch, capsys):
+    """The command line in this process, as ``tests.trainer.test_command_line`` starts it in its own."""
+    monkeypatch.setenv("LORAFIT_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("LORAFIT_CACHE", str(tmp_path / "cache"))
+
+    def called(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        status = main([str(argument) for argument in arguments])
+        return status, *capsys.readouterr()
+
+    return called
