@@ -5,6 +5,14 @@ from typing import Any
 import torch
 from torch import distributed as dist
 
+_PARTED: list[Any] = []
+"""The groups that this process has left, kept for as long as it lives.
+
+If DDP's reducer drops the last reference to a group, it waits under the interpreter's lock for a thread of gloo that
+may need this lock to free the last message: both wait for ever. Python's own reference is dropped without the lock
+(torch 2.13, torch/csrc/distributed/c10d/init.cpp, ``IntrusivePtrNoGilDestructor``), so it must be the last.
+"""
+
 
 def join(device: str) -> None:
     """Join the other processes that torchrun has started; messages go through gloo, tensors on GPUs through NCCL."""
@@ -38,4 +46,5 @@ def leave() -> None:
     """Leave the other processes once all have come this far."""
     if dist.is_initialized():
         meet()
+        _PARTED.append(dist.group.WORLD)
         dist.destroy_process_group()

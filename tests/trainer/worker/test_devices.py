@@ -1,5 +1,7 @@
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import psutil
@@ -7,6 +9,7 @@ import pytest
 import torch
 
 from specs import PlanError
+from specs.paths import REPO
 from tests.trainer.waiting import PATIENCE, losses_of, over, waited, worker_of
 from trainer.__main__ import show
 from trainer.failure import kind_and_sentence
@@ -101,6 +104,34 @@ def test_two_processes_give_the_losses_of_one_at_the_same_effective_batch_throug
     assert (store.run_folder(run.id) / RESULT / "adapter_model.safetensors").is_file()
     assert len(store.answers(run.id)) == 1
     assert losses_of(store, run.id) == pytest.approx(losses_of(store, alone.id), rel=1e-3)
+
+
+PARTING = """
+import faulthandler, os, torch
+from torch.nn.parallel import DistributedDataParallel
+from trainer.worker import distributed
+
+torch.set_num_threads(1)
+os.environ |= {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+
+def parted():
+    distributed.join("cpu")
+    model = DistributedDataParallel(torch.nn.Linear(2, 2))
+    model(torch.ones(1, 2)).sum().backward()
+    distributed.leave()
+    return model
+
+for number in range(200):
+    faulthandler.dump_traceback_later(120, exit=True)
+    model = parted()
+    del model
+"""
+
+
+def test_a_process_that_leaves_the_others_never_waits_for_itself():
+    """Gloo's threads and DDP's reducer once waited for each other, about once in a hundred partings."""
+    done = subprocess.run([sys.executable, "-c", PARTING], cwd=REPO, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 @pytest.mark.slow
