@@ -7,7 +7,6 @@ import json
 import shlex
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -18,11 +17,7 @@ from trl import DatasetMixtureConfig, ModelConfig, ScriptArguments, SFTConfig, T
 
 from advisor.export import FORMATS, exported
 from advisor.export.job import launch_commands
-from specs import METHODS, FinetunePlan, PlanError, paths
-from trainer.data.source import DataSource
-from trainer.runs import launcher
-from trainer.runs.contract import Place
-from trainer.runs.store import Store
+from specs import METHODS, FinetunePlan, PlanError
 
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 KEYS = json.loads((Path(__file__).parents[1] / "golden" / "export_keys.json").read_text(encoding="utf-8"))
@@ -209,38 +204,3 @@ def test_every_field_that_a_run_uses_reaches_the_script():
     plain = exported(plan, "script")
     for name, value in other.items():
         assert exported(dataclasses.replace(plan, **{name: value}), "script") != plain, name
-
-
-@pytest.mark.slow
-def test_the_script_trains_the_demo_model_and_reaches_the_first_loss_of_a_run(tmp_path):
-    if not paths.demo_model().is_dir():
-        pytest.skip("the demo model is not in the cache")
-    plan = FinetunePlan.for_method(
-        "qlora", MODEL, dtype="float32", r=8, lora_alpha=16, lora_dropout=0.05, max_length=128,
-        per_device_train_batch_size=2, max_steps=2,
-    )  # fmt: skip
-    script = tmp_path / "train.py"
-    script.write_text(exported(plan, "script"), encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, str(script), "--data", str(paths.demo_data()), "--model", str(paths.demo_model()),
-         "--output", str(tmp_path / "output")],
-        capture_output=True, text=True, cwd=tmp_path, check=False,
-        env={"PATH": "", "HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "2"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
-    losses = [entry["loss"] for entry in json.loads(done.stdout.splitlines()[-1]) if "loss" in entry]
-    assert len(losses) == 2
-    assert (tmp_path / "output" / "adapter_model.safetensors").is_file()
-
-    store = Store(tmp_path / "runs")
-    run = store.create(
-        plan,
-        DataSource(path=str(paths.demo_data()), prompts=("Hi",)),
-        place=Place(device="cpu", model_path=str(paths.demo_model())),
-    )
-    launcher.launch(store, run.id)
-    deadline = time.monotonic() + 240
-    while store.run(run.id).finished_at is None and time.monotonic() < deadline:
-        time.sleep(0.5)
-    own = [metric.loss for metric in store.metrics(run.id)]
-    assert losses[0] == pytest.approx(own[0], rel=1e-4)

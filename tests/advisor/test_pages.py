@@ -5,12 +5,13 @@ import json
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from advisor import advise, cheatsheet, tree
+from advisor.__main__ import main
 from catalog import gpus, models
 from estimator import pricing
 from specs import paths
@@ -20,10 +21,20 @@ CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
 ROOT = Path(__file__).parents[2]
 
 
-def run(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "advisor", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+@pytest.fixture
+def run(capsys):
+    """The command line in this process; ``tests.specs.test_door`` starts one of its own."""
+
+    def called(*arguments):
+        capsys.readouterr()
+        try:
+            status = main(list(arguments))
+        except SystemExit as ended:
+            status = ended.code
+        printed = capsys.readouterr()
+        return SimpleNamespace(returncode=status, stdout=printed.out, stderr=printed.err)
+
+    return called
 
 
 def test_the_cheat_sheet_names_verdict_settings_memory_and_sources():
@@ -78,7 +89,7 @@ def test_the_map_changes_to_qlora_and_then_to_nothing_as_memory_shrinks():
     assert all(cell.used_bytes > 0 for cell in cells)
 
 
-def test_the_command_line_answers_in_json():
+def test_the_command_line_answers_in_json(run):
     done = run("--model", LLAMA, "--vram-gib", "24", "--dataset-rows", "5000", "--pin", "r=32", "--json")
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
@@ -110,7 +121,7 @@ def test_the_command_line_answers_in_json():
         pytest.param(["--vram-gib", "24"], "The following arguments are required: --model", id="no model"),
     ],
 )
-def test_bad_arguments_get_one_sentence_and_status_2(arguments, sentence):
+def test_bad_arguments_get_one_sentence_and_status_2(run, arguments, sentence):
     done = run(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(sentence)
@@ -120,7 +131,7 @@ def test_bad_arguments_get_one_sentence_and_status_2(arguments, sentence):
 DATA = ROOT / "assets" / "demo.jsonl"
 
 
-def test_a_data_file_is_counted_instead_of_asked_for():
+def test_a_data_file_is_counted_instead_of_asked_for(run):
     if not paths.demo_model().is_dir():
         pytest.skip("the demo model is not in the cache")
     done = run("--model", "HuggingFaceTB/SmolLM2-135M-Instruct", "--vram-gib", "8", "--data", str(DATA), "--json")
@@ -141,14 +152,14 @@ def test_a_data_file_is_counted_instead_of_asked_for():
         pytest.param(["--data", str(ROOT / "Makefile")], "Makefile: must end in .jsonl", id="no data"),
     ],
 )
-def test_data_that_cannot_be_counted_is_refused_with_one_sentence(arguments, sentence):
+def test_data_that_cannot_be_counted_is_refused_with_one_sentence(run, arguments, sentence):
     done = run("--model", LLAMA, "--vram-gib", "24", *arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_data_that_an_export_names_need_not_be_here():
+def test_data_that_an_export_names_need_not_be_here(run):
     done = run("--model", LLAMA, "--vram-gib", "24", "--data", "elsewhere.jsonl", "--export", "trl")
     assert done.returncode == 0, done.stderr
     assert "elsewhere.jsonl" in done.stdout

@@ -38,13 +38,9 @@ def test_a_busy_port_is_named_with_the_one_taken_instead(busy_port: int) -> None
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "-1"])
-def test_an_impossible_port_is_refused_in_one_sentence(port: str) -> None:
-    result = subprocess.run(
-        [sys.executable, "-m", "scripts.serve", "--port", port],
-        cwd=serve.REPO,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 2
-    assert len(result.stderr.splitlines()) == 1
+def test_an_impossible_port_is_refused_in_one_sentence(
+    port: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["serve", "--port", port])
+    assert serve.main() == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1

@@ -41,12 +41,12 @@ def silent(_):
     pass
 
 
-def test_a_tape_is_traced_once_and_then_read(cache):
+def test_a_tape_is_traced_once_and_then_read(cache, tracer):
     shelf = library.TapeLibrary()
+    shelf.tracer = tracer
     told = []
     first = shelf.tape(wanted(), told.append)
     assert any("tracing" in text for text in told)
-    shelf.tracer.stop()
     (file,) = cache.rglob("*.json.gz")
     again = library.TapeLibrary()
     assert again.is_warm(wanted())
@@ -54,9 +54,9 @@ def test_a_tape_is_traced_once_and_then_read(cache):
     assert again.tracer.pid is None
     file.write_bytes(b"torn")
     rebuilt = library.TapeLibrary()
+    rebuilt.tracer = tracer
     assert not rebuilt.is_warm(wanted())
     assert json.loads(rebuilt.tape(wanted(), silent).to_json())["sizes"] == json.loads(first.to_json())["sizes"]
-    rebuilt.tracer.stop()
     assert Tape.from_json(gzip.decompress(file.read_bytes()).decode()).num_params == first.num_params
 
 
