@@ -4,7 +4,11 @@ BIN := .venv/bin
 # Torch threads that spin while they wait slow down everything else that runs.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: run demo setup setup-test check test accuracy bench screenshots readme clean help
+# Random changes that the fast tests should notice: `make mutants SEED=2 MUTANTS=20`.
+SEED ?= 1
+MUTANTS ?= 60
+
+.PHONY: run demo setup setup-test check test mutants accuracy bench screenshots readme clean help
 
 run: setup  ## set up and open the app at http://localhost:8501
 	@$(BIN)/python -m scripts.serve
@@ -26,6 +30,9 @@ check: setup-test  ## ruff, mypy and import-linter
 
 test: setup-test  ## all tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+mutants: setup-test  ## random changes of the code that the fast tests should notice: SEED=1 MUTANTS=60
+	@$(BIN)/python -m scripts.mutants --seed $(SEED) --number $(MUTANTS)
 
 accuracy: setup  ## predicted against measured memory, row by row
 	@$(BIN)/python -m estimator accuracy

@@ -199,7 +199,7 @@ def main() -> int:
         fetch_demo_model()
         compile_allocator()
         if arguments.test:
-            install_once("test", ("test.txt", "export-tools.txt"))
+            install_once("test", ("test.txt", "export-tools.txt", "mutation-tools.txt"))
             install_chromium()
     except SetupError as error:
         print(error, file=sys.stderr)
