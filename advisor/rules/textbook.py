@@ -172,7 +172,6 @@ DECISION_MATRIX = (
     Decision("100,000 examples", ("full", "lora", "qlora"), lambda asked: (asked.dataset_rows or 0) >= 10_000),
     Decision("best accuracy", ("full", "lora"), lambda asked: asked.goal == "quality", " with r = 32"),
     Decision("efficiency", ("qlora",), lambda asked: asked.goal == "memory"),
-    Decision("several tasks", ("lora",), lambda _asked: False, ", one adapter each"),
 )
 """The decision matrix; what it says about one card or number of rows is applied to those nearest to it."""
 
