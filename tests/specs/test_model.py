@@ -98,3 +98,55 @@ def test_any_value_of_a_field_is_accepted_or_refused_with_one_sentence(value: An
 def test_only_an_object_is_a_configuration() -> None:
     with pytest.raises(SpecError, match="one JSON object"):
         ModelSpec.from_config([1], name="m")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("field", "least", "most"),
+    [
+        ("hidden_size", 1, 1_000_000),
+        ("num_hidden_layers", 1, 10_000),
+        ("num_attention_heads", 2, 100_000),
+        ("intermediate_size", 1, 10_000_000),
+        ("vocab_size", 1, 100_000_000),
+        ("max_position_embeddings", 0, 10_000_000_000),
+        ("num_experts", 0, 100_000),
+        ("head_dim", 1, 100_000),
+    ],
+)
+def test_a_size_is_read_up_to_both_ends_of_its_range(field: str, least: int, most: int) -> None:
+    for value in (least, most):
+        assert (getattr(ModelSpec.from_config({**LLAMA, field: value}, name="m"), field) or 0) == value
+    for value in (-1, most + 1):
+        with pytest.raises(SpecError, match="must lie between"):
+            ModelSpec.from_config({**LLAMA, field: value}, name="m")
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "expected"),
+    [
+        pytest.param({"intermediate_size": None}, "intermediate_size", 256, id="feed-forward four times as wide"),
+        pytest.param({"num_key_value_heads": None}, "num_key_value_heads", 4, id="every head its own keys"),
+        pytest.param({"num_key_value_heads": None, "num_kv_heads": 2}, "num_key_value_heads", 2, id="Falcon's name"),
+        pytest.param({"multi_query": True}, "num_key_value_heads", 1, id="one key for all"),
+        pytest.param(
+            {"multi_query": True, "new_decoder_architecture": True}, "num_key_value_heads", 2, id="Falcon 40B groups"
+        ),
+        pytest.param({"multi_query": False}, "num_key_value_heads", 2, id="grouped"),
+        pytest.param({"max_position_embeddings": None}, "max_position_embeddings", None, id="no longest sequence"),
+        pytest.param({}, "is_moe", False, id="dense"),
+        pytest.param({"num_experts": 1}, "is_moe", True, id="one expert"),
+        pytest.param({"n_routed_experts": 8}, "num_experts", 8, id="DeepSeek's name"),
+        pytest.param({"vocab_size": 512.0}, "vocab_size", 512, id="a whole number as JSON may write it"),
+        pytest.param({}, "tie_word_embeddings", False, id="a head of its own"),
+        pytest.param({"tie_word_embeddings": True}, "tie_word_embeddings", True, id="the embedding is the head"),
+    ],
+)
+def test_what_a_configuration_leaves_out_follows_from_the_rest(
+    changes: dict[str, Any], field: str, expected: int | None
+) -> None:
+    assert getattr(ModelSpec.from_config({**LLAMA, **changes}, name="m"), field) == expected
+
+
+def test_a_text_tower_is_tied_where_the_whole_model_is() -> None:
+    config = {"model_type": "gemma3", "tie_word_embeddings": True, "text_config": LLAMA}
+    assert ModelSpec.from_config(config, name="m").tie_word_embeddings

@@ -137,3 +137,162 @@ def test_every_field_of_an_adapter_is_used_by_some_method() -> None:
     assert {"init_r", "deltaT"} <= used["adalora"] - used["lora"]
     assert "target_modules" in used["ia3"] - used["prompt-tuning"]
     assert "adapter_dtype" not in used["full"]
+
+
+@pytest.mark.parametrize(
+    ("field", "least", "most"),
+    [
+        ("r", 1, 4096),
+        ("lora_alpha", 1, 65_536),
+        ("lora_dropout", 0, 0.9),
+        ("loraplus_lr_ratio", 1, 1024),
+        ("num_virtual_tokens", 1, 4096),
+        ("per_device_train_batch_size", 1, 65_536),
+        ("gradient_accumulation_steps", 1, 65_536),
+        ("max_length", 8, 16_777_216),
+        ("learning_rate", 1e-8, 1),
+        ("warmup_steps", 0, 1_000_000),
+        ("weight_decay", 0, 1),
+        ("max_grad_norm", 0, 1000),
+        ("num_train_epochs", 0.001, 10_000),
+        ("max_steps", -1, 100_000_000),
+        ("logging_steps", 1, 1_000_000),
+        ("save_steps", 1, 100_000_000),
+        ("eval_split", 0, 0.5),
+        ("seed", 0, 4_294_967_295),
+        ("early_stopping_patience", 1, 10_000),
+        ("init_r", 2, 4096),
+        ("target_r", 1, 4095),
+        ("tinit", 0, 1_000_000),
+        ("tfinal", 0, 1_000_000),
+        ("deltaT", 1, 1_000_000),
+    ],
+)
+def test_a_plan_file_is_read_up_to_both_ends_of_a_range_and_not_beyond(field: str, least: float, most: float) -> None:
+    """Files that people keep hold values up to these ends."""
+    around = {"early_stopping_patience": {"eval_split": 0.1}, "init_r": {"target_r": 1}, "target_r": {"init_r": 4096}}
+    step = 1 if isinstance(most, int) and most > 1 else 1e-9
+    for value in (least, most):
+        plan = FinetunePlan.for_method("lora", "m", **around.get(field, {}), **{field: value})
+        assert getattr(plan, field) == value
+    for value in (least - step, most + step):
+        with pytest.raises(PlanError, match="must lie between"):
+            FinetunePlan.for_method("lora", "m", **{field: value})
+
+
+@pytest.mark.parametrize(
+    ("pattern", "accepted"),
+    [
+        pytest.param({"q_proj": 4096}, True, id="the largest rank"),
+        pytest.param({"q_proj": 4097}, False, id="a larger one"),
+        pytest.param({r"layers\.(0|1)\..*q_proj": 1}, True, id="one repetition"),
+        pytest.param({".*q.*": 1}, True, id="two repetitions"),
+        pytest.param({"(ab)*": 1}, False, id="a group that repeats"),
+        pytest.param({"a" * 200: 1}, True, id="200 characters"),
+        pytest.param({"a" * 201: 1}, False, id="201 characters"),
+        pytest.param({"": 1}, False, id="no name"),
+    ],
+)
+def test_a_pattern_is_quick_to_match_and_within_the_range_of_its_field(
+    *, pattern: dict[str, int], accepted: bool
+) -> None:
+    if accepted:
+        assert dict(FinetunePlan.for_method("lora", "m", rank_pattern=pattern).rank_pattern) == pattern
+    else:
+        with pytest.raises(PlanError, match="rank_pattern"):
+            FinetunePlan.for_method("lora", "m", rank_pattern=pattern)
+
+
+def test_alpha_by_module_has_the_range_of_alpha() -> None:
+    assert FinetunePlan.for_method("lora", "m", alpha_pattern={"q_proj": 65_536}).alpha_pattern
+
+
+def test_a_plan_file_that_leaves_a_number_out_means_this_one() -> None:
+    plan = FinetunePlan.for_method("lora", "m")
+    numbers = {name: value for name, value in plan.to_dict().items() if type(value) in {int, float}}
+    assert numbers == {
+        "r": 16,
+        "lora_alpha": 32,
+        "lora_dropout": 0.0,
+        "init_r": 12,  # PEFT's AdaLoraConfig, as the next four
+        "target_r": 8,
+        "tinit": 0,
+        "tfinal": 0,
+        "deltaT": 1,
+        "num_virtual_tokens": 20,
+        "per_device_train_batch_size": 1,
+        "gradient_accumulation_steps": 1,
+        "max_length": 1024,  # TRL's
+        "learning_rate": 2e-4,
+        "warmup_steps": 0.03,
+        "weight_decay": 0.0,
+        "max_grad_norm": 1.0,  # transformers'
+        "num_train_epochs": 1.0,
+        "max_steps": -1,
+        "logging_steps": 1,
+        "save_steps": 100,
+        "eval_split": 0.0,
+        "seed": 42,
+        "num_gpus": 1,
+    }
+
+
+def test_a_plan_file_that_leaves_a_switch_out_means_off_but_for_two() -> None:
+    values = FinetunePlan.for_method("lora", "m").to_dict()
+    switched_on = {name for name, value in values.items() if value is True}
+    assert switched_on == {"bnb_4bit_use_double_quant", "completion_only_loss"}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pytest.param({"method": "adalora", "max_steps": 10, "tinit": 5, "tfinal": 4}, id="one step moves ranks"),
+        pytest.param({"method": "adalora", "init_r": 9, "target_r": 8}, id="one rank to take away"),
+        pytest.param({"method": "adalora", "tinit": 5, "tfinal": 4}, id="steps that the epochs decide"),
+        pytest.param({"method": "lora", "max_steps": 1, "tinit": 5}, id="AdaLoRA's steps without AdaLoRA"),
+        pytest.param({"method": "lora", "target_r": 12}, id="AdaLoRA's ranks without AdaLoRA"),
+        pytest.param({"method": "full", "fp16": True, "dtype": "float32"}, id="loss scaling over float32"),
+        pytest.param({"method": "lora", "fp16": True, "dtype": "float16"}, id="float16 under an adapter"),
+        pytest.param({"method": "full", "dtype": "float16"}, id="float16 without loss scaling"),
+        pytest.param({"method": "qlora", "prepare_kbit": True}, id="a quantized base model prepared"),
+        pytest.param({"method": "lora", "eval_split": 0.1, "early_stopping_patience": 1}, id="evaluations compared"),
+        pytest.param({"method": "lora", "num_gpus": 2, "sharding": "zero3", "offload": "all"}, id="all in RAM"),
+        pytest.param({"method": "lora", "num_gpus": 100_000, "sharding": "ddp"}, id="the most devices"),
+        pytest.param({"method": "full", "lora_dropout": 0.9}, id="what means nothing to a method"),
+    ],
+)
+def test_a_plan_without_a_contradiction_is_taken(values: dict[str, Any]) -> None:
+    assert FinetunePlan.for_method(model_name_or_path="m", **values)
+
+
+@pytest.mark.parametrize(
+    ("values", "subject"),
+    [
+        pytest.param({"method": "full", "fp16": True, "dtype": "float16"}, "fp16", id="float16 weights scaled"),
+        pytest.param({"method": "lora", "prepare_kbit": True}, "prepare_kbit", id="nothing quantized"),
+        pytest.param({"method": "lora", "load_best_model_at_end": True}, "load_best_model_at_end", id="no evaluation"),
+        pytest.param({"method": "lora", "early_stopping_patience": 3}, "early_stopping_patience", id="none to count"),
+        pytest.param({"method": "full", "use_rslora": True}, "method", id="rsLoRA without LoRA"),
+        pytest.param({"method": "full", "loraplus_lr_ratio": 16.0}, "method", id="LoRA+ without LoRA"),
+        pytest.param({"method": "lora", "num_gpus": 100_001, "sharding": "ddp"}, "num_gpus", id="too many devices"),
+        pytest.param({"method": "lora", "target_modules": ("q_proj", "")}, "target_modules", id="an empty name"),
+        pytest.param({"method": "lora", "bf16": 1}, "bf16", id="a number is no switch"),
+    ],
+)
+def test_a_contradiction_of_any_method_names_its_field(values: dict[str, Any], subject: str) -> None:
+    with pytest.raises(PlanError) as refusal:
+        FinetunePlan.for_method(model_name_or_path="m", **values)
+    assert refusal.value.subject == subject
+
+
+@pytest.mark.parametrize(
+    ("method", "values", "kept"),
+    [
+        pytest.param("lora", {}, True, id="an adapter that can be switched off"),
+        pytest.param("full", {}, False, id="every weight was changed"),
+        pytest.param("lora", {"bias": "all"}, False, id="biases were changed"),
+        pytest.param("lora", {"init_lora_weights": "pissa"}, False, id="PiSSA moves the base model's weights"),
+    ],
+)
+def test_the_base_model_is_there_again_without_the_adapter(*, method: str, values: dict[str, Any], kept: bool) -> None:
+    assert FinetunePlan.for_method(method, "m", **values).keeps_base == kept
