@@ -25,6 +25,19 @@ def test_every_reading_is_a_context_with_a_source(reading):
         pytest.param("GeForce RTX 4080", 439, "low", id="the nearest of its generation"),
         pytest.param("GeForce RTX 4060", 161, "low", id="a small card of its generation"),
         pytest.param("Instinct MI300X", 439, "low", id="no card of its kind was read"),
+        # (31.72 - 29.66) x 1,024 - 1,720 and so on, the largest of each card.
+        pytest.param("Tesla V100 SXM2 32 GB", 399, "medium", id="V100"),
+        pytest.param("A100 SXM4 40 GB", 491, "medium", id="A100 40 GB"),
+        pytest.param("A100 SXM4 80 GB", 523, "medium", id="A100 80 GB"),
+        pytest.param("GeForce RTX 3060 12 GB", 250, "medium", id="3060"),
+        pytest.param("RTX A6000", 327, "medium", id="A6000"),
+        pytest.param("L4", 264, "medium", id="L4"),
+        pytest.param("L40S", 524, "medium", id="L40S"),
+        pytest.param("H100 SXM5 80 GB", 749, "medium", id="H100"),
+        pytest.param("H200 SXM 141 GB", 670, "medium", id="H200"),
+        pytest.param("B200", 712, "medium", id="B200"),
+        pytest.param("GeForce RTX 5090", 499, "medium", id="5090"),
+        pytest.param("GeForce GTX 1080 Ti", 118, "low", id="Pascal"),
     ],
 )
 def test_the_context_follows_from_the_card(card, mib, confidence):

@@ -207,3 +207,104 @@ def test_the_number_of_cards_that_a_model_needs_is(method, sharding, needed):
         ]
         assert verdicts[0] == "does not fit"
         assert verdicts[1] != "does not fit"
+
+
+SMALL = Replica(
+    frozen={"weights": 1000},
+    trained={"adapter": 100},
+    trained_itemsize=4,
+    whole={"quantization_constants": 10},
+    persistent_bytes=20,
+    optimizer_bytes=800,
+    states_follow_weights=True,
+    layer=Unit(frozen_bytes=400, trained_params=40),
+    tail=Unit(frozen_bytes=100, trained_params=0),
+    hidden_size=8,
+)
+"""A frozen model of 1,000 bytes with 100 trained weights, worked out by hand below for four GPUs."""
+
+
+@pytest.mark.parametrize(
+    ("plan", "replaced", "expected", "host"),
+    [
+        pytest.param(several("ddp", 4, "lora"), {}, (1000, 400, 400, 800, 400), 0, id="DDP: all, gradients twice"),
+        # In mixed precision the engine casts everything to 16 bit and keeps 25 weights and 2 states each in 32 bit.
+        pytest.param(several("zero1", 4, "lora"), {}, (1000, 200, 200, 300, 128), 0, id="ZeRO-1: states divided"),
+        pytest.param(several("zero2", 4, "lora"), {}, (1000, 200, 50, 300, 128), 0, id="ZeRO-2: gradients too"),
+        # Up to a billion weights live: here all 1,200 bytes; 20 bytes are too small to divide.
+        pytest.param(several("zero3", 4, "lora"), {}, (270, 50, 50, 300, 1328), 0, id="ZeRO-3: weights too"),
+        pytest.param(
+            several("zero3", 4, "lora"),
+            {"frozen": {"weights": 3_000_000_000}},
+            (750_000_020, 50, 50, 300, 2_000_000_128),
+            0,
+            id="ZeRO-3: a billion weights live at most",
+        ),
+        # 32-bit copies, states and gradients of 25 weights; a layer's 40 gradients in 16 bit stay on the GPU.
+        pytest.param(
+            several("zero2", 4, "lora", offload="optimizer"), {}, (1000, 200, 80, 0, 128), 400, id="ZeRO-2: in RAM"
+        ),
+        pytest.param(
+            several("zero3", 4, "lora", offload="all"), {}, (20, 0, 80, 0, 1328), 700, id="ZeRO-3: all in RAM"
+        ),
+        pytest.param(
+            several("zero1", 4, "lora"), {"trained_itemsize": 2}, (1000, 200, 200, 500, 128), 0, id="16-bit states grow"
+        ),
+        pytest.param(
+            several("zero1", 4, "lora"),
+            {"trained_itemsize": 2, "states_follow_weights": False},
+            (1000, 200, 200, 300, 128),
+            0,
+            id="states of their own dtype do not",
+        ),
+        # Gathered: two layers of 400 + 2 x 40 and the head of 100; 40 gradients are copied into a buffer of 16 bit.
+        pytest.param(several("fsdp", 4, "lora"), {}, (250, 100, 100, 200, 1220), 0, id="FSDP: all divided"),
+        pytest.param(
+            several("fsdp", 4, "lora", offload="all"), {}, (0, 0, 0, 0, 1220), 650, id="FSDP: all in RAM"
+        ),
+        pytest.param(
+            several("fsdp", 4, "lora"), {"trained_itemsize": 2}, (250, 100, 100, 400, 1220), 0, id="FSDP raises 16 bit"
+        ),
+        pytest.param(
+            several("fsdp", 4, "qlora"), {"trained_itemsize": 2}, (250, 50, 50, 200, 1220), 0, id="but not QLoRA's"
+        ),
+        pytest.param(
+            FinetunePlan.for_method("lora", "m", num_gpus=4, sharding="fsdp"),
+            {},
+            (250, 100, 100, 200, 1540),
+            0,
+            id="FSDP without mixed precision gathers 32 bit",
+        ),
+    ],
+)  # fmt: skip
+def test_one_of_four_gpus_holds_so_much(plan, replaced, expected, host):
+    held = share(dataclasses.replace(SMALL, **replaced), plan)
+    names = ("weights", "adapter", "gradients", "optimizer_states", "workspace")
+    assert tuple(held.components[name] for name in names) == expected
+    assert held.components["quantization_constants"] == 10
+    assert held.num_bytes == sum(expected) + 10 + NCCL_BYTES
+    assert held.host_bytes == host
+
+
+def test_nccl_holds_at_most_a_quarter_of_a_gibibyte():
+    assert NCCL_BYTES == 268_435_456
+
+
+def test_parts_are_rounded_up():
+    held = share(dataclasses.replace(SMALL, frozen={"weights": 1001}), several("fsdp", 4, "lora"))
+    assert held.components["weights"] == 251
+
+
+@pytest.mark.parametrize(
+    ("on_each", "most", "needed"),
+    [
+        pytest.param(lambda _: 5, 1, 1, id="one suffices"),
+        pytest.param(lambda n: 10 // n, 1, None, id="one is all there is"),
+        pytest.param(lambda n: 10 // n, 2, 2, id="the most suffices"),
+        pytest.param(lambda n: 30 // n, 5, None, id="the most does not"),
+        pytest.param(lambda n: 25 // n, 5, 5, id="exactly the most"),
+        pytest.param(lambda n: 5 if n == 16_384 else 6, 16_384, 16_384, id="as many as trained Llama 3.1"),
+    ],
+)
+def test_the_number_needed_is_searched_up_to_the_most(on_each, most, needed):
+    assert gpus_needed(on_each, 5, most=most) == needed
