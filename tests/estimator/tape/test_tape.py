@@ -1,0 +1,59 @@
+"""Sizes as functions of batch, length and rank, and the events that tell where blocks end up."""
+
+import dataclasses
+
+import pytest
+
+from estimator.tape.tape import MONOMIALS, basis, rounded_bytes
+from specs import PlanError
+from tests.estimator.hand import TAPE
+
+
+def test_a_size_is_made_of_batch_length_and_rank():
+    plain = {"1": 1, "b": 2, "s": 5, "bs": 10, "bss": 50, "ss": 25, "n": 8, "m": 12, "t": 8}
+    assert dict(zip(MONOMIALS, basis(2, 5, 3), strict=False)) == plain
+    assert basis(2, 5, 3)[len(MONOMIALS) :] == tuple(3 * value for value in plain.values())
+
+
+def test_a_tile_of_the_loss_has_at_most_4096_positions():
+    assert [basis(1, length, 1)[MONOMIALS.index("t")] for length in (4097, 4098)] == [4096, 4096]
+
+
+@pytest.mark.parametrize(("asked", "given"), [(0, 512), (1, 512), (512, 512), (513, 1024), (1024, 1024), (1025, 1536)])
+def test_the_allocator_hands_out_multiples_of_512(asked, given):
+    assert rounded_bytes(asked) == given
+
+
+def test_sizes_are_rounded_as_the_allocator_does():
+    assert TAPE.bytes_by_size(1, 8, 1).tolist() == [1024, 4096, 512]
+
+
+@pytest.mark.parametrize(
+    ("batch", "refused"),
+    [
+        pytest.param(65_536, False, id="2^46 bytes"),
+        pytest.param(65_537, True, id="more"),
+    ],
+)
+def test_a_tensor_beyond_64_tebibytes_is_refused(batch, refused):
+    length = 2**21  # at 512 bytes a token
+    if not refused:
+        assert TAPE.bytes_by_size(batch, length, 1).max() == 2**46
+        return
+    with pytest.raises(PlanError, match="must keep each tensor of a step under 64 TiB, got '65,537 x 2,097,152'"):
+        TAPE.bytes_by_size(batch, length, 1)
+
+
+def test_an_outline_leaves_out_what_lives_within_a_repeated_pass():
+    deep = dataclasses.replace(TAPE, layers=(0,) * 6)
+    program, outline = deep.program, deep.outline
+    # Of six layers the third and fourth make and free a workspace within their forward pass: two events each.
+    assert set(range(len(program.sign))) - set(outline.events.tolist()) == {8, 9, 11, 12}
+    assert outline.program.forward_events == program.forward_events - 4
+    assert outline.program.backward_ends == tuple(end - 4 for end in program.backward_ends)
+    assert len(outline.program.sign) == len(program.sign) - 4
+
+
+def test_four_layers_are_told_whole():
+    whole = dataclasses.replace(TAPE, layers=(0,) * 4)
+    assert len(whole.outline.events) == len(whole.program.sign)
