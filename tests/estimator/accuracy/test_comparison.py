@@ -5,7 +5,8 @@ import pytest
 from catalog import models
 from estimator.__main__ import comparisons, main
 from estimator.accuracy import comparison
-from estimator.accuracy.comparison import KINDS, summary
+from estimator.accuracy.comparison import KINDS, Comparison, summary
+from estimator.replay.reservation import Circumstances
 from specs import PlanError
 from tests.estimator.accuracy.measured import FOLDER
 
@@ -83,3 +84,107 @@ def test_ligers_loss_is_a_condition_of_a_row_and_no_choice_of_a_plan():
     (row,) = comparison.rows(f"{HEADER},loss\nme,T4,m.json,lora,,,,512,1e9,chunked\n")
     assert not row.conditions.liger_loss
     assert row.plan.loss == "chunked"
+
+
+def read(**cells):
+    """Return one row of so many cells."""
+    named = {"source": "me", "model": "m.json", "method": "lora", **cells}
+    (row,) = comparison.rows(",".join(named) + "\n" + ",".join(named.values()))
+    return row
+
+
+@pytest.mark.parametrize(
+    ("cells", "field", "expected"),
+    [
+        pytest.param({"versions": "transformers=4.49.9"}, "shifted_logits", True, id="logits were shifted"),
+        pytest.param({"versions": "transformers=4.50.0"}, "shifted_logits", False, id="labels since 4.50"),
+        pytest.param({}, "shifted_logits", False, id="today's unless it says"),
+        pytest.param(
+            {"versions": "trl=0.25.1", "method": "qlora", "prepare_kbit": "true", "autocast": "true"}, "embeddings_cast_back", True,
+            id="TRL cast back",
+        ),
+        pytest.param(
+            {"versions": "trl=0.26.0", "method": "qlora", "prepare_kbit": "true", "autocast": "true"}, "embeddings_cast_back", False,
+            id="until 0.26",
+        ),
+        pytest.param(
+            {"versions": "trl=0.25.1", "autocast": "true"}, "embeddings_cast_back", False, id="only what was raised"
+        ),
+        pytest.param({"padding": "mask"}, "padding", "mask", id="padded as it says"),
+        pytest.param({}, "padding", "none", id="else not"),
+        pytest.param({"kv_repeated": "1"}, "kv_repeated", True, id="a switch as a number"),
+    ],
+)  # fmt: skip
+def test_the_loop_around_a_measured_step_follows_from_its_versions(cells, field, expected):
+    assert getattr(read(**cells).conditions, field) == expected
+
+
+THREADS = {"loaded_by_threads": True, "reset_after_loading": True}
+
+
+@pytest.mark.parametrize(
+    ("cells", "changed"),
+    [
+        pytest.param({}, {}, id="today's libraries"),
+        pytest.param({"versions": "transformers=4.49.0"}, {"warmed_up": False}, id="no warm-up before 4.50"),
+        pytest.param({"versions": "transformers=4.50.0"}, {}, id="warm-up since 4.50"),
+        pytest.param({"versions": "transformers=4.57.0"}, {}, id="no threads before 5.0"),
+        pytest.param({"versions": "transformers=5.0.0"}, THREADS, id="threads from 5.0 on"),
+        pytest.param({"versions": "transformers=5.3.0"}, THREADS, id="threads in 5.3"),
+        pytest.param({"versions": "transformers=5.4.0"}, {}, id="none since 5.4"),
+        pytest.param({"bnb_forward": "dequantize"}, THREADS, id="older bitsandbytes, older transformers"),
+        pytest.param({"versions": "peft=0.19.1"}, {"cache_emptied": False}, id="a cache that stayed full"),
+        pytest.param({"versions": "peft=0.20.0"}, {}, id="emptied since 0.20"),
+    ],
+)
+def test_how_a_measured_run_loaded_follows_from_its_versions(cells, changed):
+    usual = {"expandable_segments": False, "loaded_by_threads": False, "reset_after_loading": False}
+    assert read(**cells).circumstances == Circumstances(**{**usual, **changed})
+
+
+@pytest.mark.parametrize(
+    ("cells", "values"),
+    [
+        pytest.param({"autocast": "true"}, {"bf16": True, "fp16": False}, id="mixed precision in bfloat16"),
+        pytest.param({"autocast": "true", "dtype": "float16"}, {"bf16": False, "fp16": True}, id="in float16"),
+        pytest.param({"autocast": "false"}, {"bf16": False, "fp16": False}, id="none"),
+        pytest.param({"target_modules": "q_proj v_proj"}, {"target_modules": ("q_proj", "v_proj")}, id="named targets"),
+        pytest.param({"optim": "adamw_bnb_8bit"}, {"optim": "adamw_8bit"}, id="another name of an optimizer"),
+        pytest.param({"attention_kernel": "eager"}, {"attn_implementation": "eager"}, id="eager attention"),
+        pytest.param({}, {"loss": "full"}, id="plain cross-entropy"),
+        pytest.param({"method": "full", "r": "4"}, {"r": 16}, id="no rank without an adapter"),
+    ],
+)
+def test_a_measured_row_becomes_a_plan(cells, values):
+    plan = read(**cells).plan
+    assert {name: getattr(plan, name) for name in values} == values
+
+
+@pytest.mark.parametrize(
+    ("measured", "predicted", "error"),
+    [
+        pytest.param(1_000, 1_100, 0.1, id="a tenth too much"),
+        pytest.param(1_000, 900, -0.1, id="a tenth too little"),
+        pytest.param(0, 900, None, id="nothing measured"),
+        pytest.param(1_000, None, None, id="nothing predicted"),
+    ],
+)
+def test_an_error_is_a_signed_fraction_of_what_was_measured(measured, predicted, error):
+    row = read(max_memory_allocated_bytes=str(measured))
+    entry = Comparison(row=row, predicted={} if predicted is None else {"allocated": predicted})
+    assert entry.error("allocated") == (None if error is None else pytest.approx(error))
+
+
+def test_a_summary_has_the_mean_and_the_worst_of_either_side():
+    entries = [
+        Comparison(row=read(used_bytes="1000"), predicted={"used": predicted}) for predicted in (900, 1_000, 1_050)
+    ]
+    found = summary(entries, "used")
+    assert (found.n, found.mean_abs_error) == (3, pytest.approx(0.05))
+    assert (found.worst_under, found.worst_over) == (pytest.approx(-0.1), pytest.approx(0.05))
+    assert summary(entries, "reserved").n == 0
+
+
+@pytest.mark.parametrize(("notes", "ran_out"), [("ran out at 15.2 GiB", True), ("never ran out", False)])
+def test_a_run_that_ran_out_begins_its_notes_so(notes, ran_out):
+    assert read(notes=notes).ran_out == ran_out

@@ -55,6 +55,85 @@ def test_the_kernel_follows_from_card_dtype_grouping_mask_and_head(model, card, 
     assert choice.kernel == kernel, choice.reason
 
 
+def headed(head_dim, *, grouped=False):
+    """Return a model of 8 heads of a size."""
+    kv_heads = 2 if grouped else 8
+    return dataclasses.replace(
+        models.find(DENSE), num_attention_heads=8, num_key_value_heads=kv_heads, head_dim=head_dim
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "card", "values", "kernel"),
+    [
+        pytest.param(headed(128), "H100 SXM5 80 GB", {}, "cudnn", id="the largest head of cuDNN"),
+        pytest.param(headed(136), "H100 SXM5 80 GB", {}, "flash", id="a larger one"),
+        pytest.param(headed(100), "H100 SXM5 80 GB", {}, "flash", id="no multiple of 8 for cuDNN"),
+        pytest.param(headed(128), "H100 SXM5 80 GB", FLOAT, "mem_efficient", id="32 bit on Hopper"),
+        pytest.param(headed(128), "B200", {}, "cudnn", id="cuDNN first on Blackwell"),
+        pytest.param(headed(128), "GeForce RTX 5090", {}, "flash", id="but not on consumer Blackwell"),
+        pytest.param(headed(192), "RTX 4090", {}, "flash", id="the largest trained with little shared memory"),
+        pytest.param(headed(200), "RTX 4090", {}, "mem_efficient", id="larger, 8.9"),
+        pytest.param(headed(200), "GeForce RTX 3090", {}, "mem_efficient", id="larger, 8.6"),
+        pytest.param(headed(200), "GeForce RTX 5090", {}, "mem_efficient", id="larger, 12.0"),
+        pytest.param(headed(200), "A100 SXM4 80 GB", {}, "flash", id="larger, 8.0 has enough"),
+        pytest.param(headed(224), "RTX 4090", {}, "mem_efficient", id="the last that cannot be trained"),
+        pytest.param(headed(232), "RTX 4090", {}, "flash", id="beyond those"),
+        pytest.param(headed(256), "A100 SXM4 80 GB", {}, "flash", id="the largest of flash"),
+        pytest.param(headed(264), "A100 SXM4 80 GB", {}, "mem_efficient", id="larger than flash takes"),
+        pytest.param(headed(264, grouped=True), "A100 SXM4 80 GB", {}, "mem_efficient", id="repeated, so not grouped"),
+        pytest.param(headed(260), "A100 SXM4 80 GB", {}, "math", id="no multiple of 8 in 16 bit"),
+        pytest.param(headed(260), "A100 SXM4 80 GB", FLOAT, "mem_efficient", id="a multiple of 4 in 32 bit"),
+        pytest.param(headed(258), "A100 SXM4 80 GB", FLOAT, "math", id="no multiple of 4 in 32 bit"),
+        pytest.param(headed(128), "Tesla T4", FLOAT, "mem_efficient", id="32 bit on an old card"),
+        pytest.param(headed(264), "MI300X", {}, "mem_efficient", id="a large head on CDNA"),
+        pytest.param(headed(256), "MI300X", {}, "flash", id="the largest head of AOTriton"),
+        pytest.param(headed(128, grouped=True), "MI300X", FLOAT, "math", id="32 bit and grouping on CDNA"),
+    ],
+)
+def test_the_size_of_a_head_rules_kernels_out(model, card, values, kernel):
+    choice = kernel_choice(model, plan(**values), gpus.find(card), masked=False)
+    assert choice.kernel == kernel, choice.reason
+
+
+@pytest.mark.parametrize(
+    ("model", "card", "values", "reason", "way_out"),
+    [
+        pytest.param(headed(64), "T4", {}, "before compute capability 8.0", "Use float16", id="bfloat16 on a T4"),
+        pytest.param(
+            headed(64, grouped=True), "T4", FLOAT, "no grouped-query", "Turn gradient_ch", id="32 bit on a T4"
+        ),
+        pytest.param(headed(64, grouped=True), "L4", FLOAT, "16-bit inputs only", "Turn bf16 on", id="32 bit on an L4"),
+        pytest.param(headed(260), "L4", {}, "no multiple of 8", "Turn gradient_checkpointing on", id="an odd head"),
+    ],
+)
+def test_the_math_kernel_has_its_reason_and_the_way_out(model, card, values, reason, way_out):
+    choice = kernel_choice(model, plan(**values), gpus.find(card), masked=False)
+    assert choice.kernel == "math"
+    assert reason in choice.reason
+    assert choice.way_out.startswith(way_out)
+
+
+def test_where_one_layer_lives_at_a_time_only_the_length_is_left_to_shorten():
+    model, card = headed(260), gpus.find("L4")
+    found = [
+        fallback_warning(kernel_choice(model, each, card, masked=False), model, each)
+        for each in (plan(gradient_checkpointing=on) for on in (True, False))
+    ]
+    assert str(found[0]).endswith(" Shorten max_length.")
+    assert "Turn gradient_checkpointing on" in str(found[1])
+
+
+def test_cudnn_keeps_what_flash_does_and_masked_what_the_efficient_kernel_does():
+    card = gpus.find("B200")
+    kept = [kernel_choice(models.find(GROUPED), plan(), card, masked=masked).tape_kernel for masked in (False, True)]
+    assert kept == ["flash", "mem_efficient"]
+
+
+def test_scores_are_kept_in_32_bit_for_each_head():
+    assert score_bytes(2, 3, 5) == 4 * 2 * 5 * 9
+
+
 def test_without_a_card_every_kernel_is_available():
     assert kernel_choice(models.find(GROUPED), plan(), None, masked=False).kernel == "flash"
 
