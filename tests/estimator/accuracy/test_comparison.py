@@ -93,6 +93,9 @@ def read(**cells):
     return row
 
 
+RAISED = {"method": "qlora", "prepare_kbit": "true", "autocast": "true"}
+
+
 @pytest.mark.parametrize(
     ("cells", "field", "expected"),
     [
@@ -100,15 +103,15 @@ def read(**cells):
         pytest.param({"versions": "transformers=4.50.0"}, "shifted_logits", False, id="labels since 4.50"),
         pytest.param({}, "shifted_logits", False, id="today's unless it says"),
         pytest.param(
-            {"versions": "trl=0.25.1", "method": "qlora", "prepare_kbit": "true", "autocast": "true"}, "embeddings_cast_back", True,
+            {**RAISED, "versions": "trl=0.25.1"}, "embeddings_cast_back", True,
             id="TRL cast back",
         ),
         pytest.param(
-            {"versions": "trl=0.26.0", "method": "qlora", "prepare_kbit": "true", "autocast": "true"}, "embeddings_cast_back", False,
+            {**RAISED, "versions": "trl=0.26.0"}, "embeddings_cast_back", False,
             id="until 0.26",
         ),
         pytest.param(
-            {"versions": "trl=0.25.1", "autocast": "true"}, "embeddings_cast_back", False, id="only what was raised"
+            {**RAISED, "versions": "trl=0.25.1", "prepare_kbit": "false"}, "embeddings_cast_back", False, id="only what was raised"
         ),
         pytest.param({"padding": "mask"}, "padding", "mask", id="padded as it says"),
         pytest.param({}, "padding", "none", id="else not"),
