@@ -1,30 +1,11 @@
 """Each warning on either side of its bound, with its numbers."""
 
-import dataclasses
-from typing import Any
-
 import pytest
 
 from advisor.warnings import cautions
 from specs import GIB, FinetunePlan
+from tests.advisor.prices import Priced
 from tests.advisor.pricing import situation
-
-
-@dataclasses.dataclass(frozen=True)
-class Priced:
-    """So many bytes, of which so many are logits."""
-
-    used_bytes: int = 8 * GIB
-    logits: int = 0
-    trainable_params: int = 0
-    num_params: int = 0
-
-    @property
-    def components(self) -> dict[str, int]:
-        return {"logits": self.logits}
-
-    def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
 
 
 def said(asked, plan, estimate=None):

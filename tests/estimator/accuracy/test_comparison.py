@@ -111,7 +111,7 @@ RAISED = {"method": "qlora", "prepare_kbit": "true", "autocast": "true"}
             id="until 0.26",
         ),
         pytest.param(
-            {**RAISED, "versions": "trl=0.25.1", "prepare_kbit": "false"}, "embeddings_cast_back", False, id="only what was raised"
+            {**RAISED, "versions": "trl=0.25.1", "prepare_kbit": "0"}, "embeddings_cast_back", False, id="not raised"
         ),
         pytest.param({"padding": "mask"}, "padding", "mask", id="padded as it says"),
         pytest.param({}, "padding", "none", id="else not"),
