@@ -162,7 +162,11 @@ class Reference:
         self.segments = [segment for segment in self.segments if len(segment) > 1 or segment[0][2] is not None]
 
 
-STEPS = st.lists(st.tuples(st.integers(2 * MIB // 512, 90 * MIB // 512), st.integers(0, 3)), max_size=80)
+# Few sizes, so that blocks are often as large as each other and their addresses decide.
+LIKE_SIZES = st.sampled_from([size * MIB // 512 for size in (2, 3, 9, 10, 20, 24, 40, 64)])
+STEPS = st.lists(
+    st.tuples(st.integers(2 * MIB // 512, 90 * MIB // 512) | LIKE_SIZES, st.integers(0, 3)), max_size=80
+) | st.lists(st.tuples(LIKE_SIZES, st.integers(0, 3)), min_size=20, max_size=60)
 
 
 def script(steps):
@@ -186,7 +190,109 @@ def script(steps):
 @given(STEPS, st.sampled_from([PLENTY, 700 * MIB]))
 def test_the_compiled_pool_reserves_what_the_plain_one_does(steps, limit):
     slots, sizes = script(steps)
-    plain = Reference(limit)
+    found = reserved(Events(slots=slots, sizes=sizes), limit_bytes=limit, mark=len(slots), expandable=False)
+    assert found.peak_bytes == played(Reference(limit), slots, sizes)
+
+
+class Expandable:
+    """One expandable segment in the plainest way: runs of [address, bytes, state]; a state is a slot or a word."""
+
+    PAGE = 20 * MIB
+
+    def __init__(self, limit):
+        self.limit, self.runs, self.peak = limit, [[0, 1 << 60, "unmapped"]], 0
+
+    def reserved(self):
+        return sum(size for _, size, state in self.runs if state != "unmapped")
+
+    def take(self, slot, size):
+        index = self._best(size)
+        if index is None:
+            if self.reserved() + size > self.limit:
+                self.release()
+            address = self._room(size)
+            self._map(address, size)
+            index = next(index for index, run in enumerate(self.runs) if run[0] == address)
+        self._split(index, size)
+        self.runs[index][2] = slot
+
+    def give(self, slot):
+        next(run for run in self.runs if run[2] == slot)[2] = "free"
+        self._merge()
+
+    def release(self):
+        for address, size, state in [run.copy() for run in self.runs]:
+            first, last = -(-address // self.PAGE) * self.PAGE, (address + size) // self.PAGE * self.PAGE
+            if state == "free" and last > first:
+                self._set(first, last - first, "unmapped")
+        self._merge()
+
+    def _best(self, size):
+        """The smallest that fits; of several, as long as the next can grow less far, the next."""
+        fitting = sorted(
+            (run[1], run[0], index) for index, run in enumerate(self.runs) if run[2] == "free" and run[1] >= size
+        )
+        best = None
+        for *_, index in fitting:
+            if best is not None and self._growing(index) >= self._growing(best):
+                break
+            best = index
+        return best
+
+    def _growing(self, index):
+        following = self.runs[index + 1]
+        return self.runs[index][1] + (following[1] if following[2] == "unmapped" else 0)
+
+    def _room(self, size):
+        """The lowest address from which on so many bytes are not in use."""
+        for index, (address, _, _) in enumerate(self.runs):
+            room = 0
+            for _, length, state in self.runs[index:]:
+                if state not in {"free", "unmapped"}:
+                    break
+                room += length
+            if room >= size:
+                return address
+        raise AssertionError
+
+    def _map(self, address, size):
+        """Map whole pages, hole after hole, until the room from an address on is large enough."""
+        while True:
+            index = next(index for index, run in enumerate(self.runs) if run[0] == address)
+            mapped = self.runs[index][1] if self.runs[index][2] == "free" else 0
+            if mapped >= size:
+                return
+            hole = self.runs[index + 1] if mapped else self.runs[index]
+            wanted = -(-min(size - mapped, hole[1]) // self.PAGE) * self.PAGE
+            self._set(hole[0], wanted, "free")
+            self._merge()
+            self.peak = max(self.peak, self.reserved())
+
+    def _set(self, address, size, state):
+        index = next(index for index, run in enumerate(self.runs) if run[0] <= address < run[0] + run[1])
+        if self.runs[index][0] < address:
+            self._split(index, address - self.runs[index][0])
+            index += 1
+        self._split(index, size)
+        self.runs[index][2] = state
+
+    def _split(self, index, size):
+        address, whole, state = self.runs[index]
+        if whole > size:
+            self.runs[index : index + 1] = [[address, size, state], [address + size, whole - size, state]]
+
+    def _merge(self):
+        merged = []
+        for run in self.runs:
+            if merged and merged[-1][2] == run[2] and run[2] in {"free", "unmapped"}:
+                merged[-1][1] += run[1]
+            else:
+                merged.append(run)
+        self.runs = merged
+
+
+def played(plain, slots, sizes):
+    """Return the peak of a plain replay."""
     for slot, size in zip(slots.tolist(), sizes.tolist(), strict=True):
         if slot == EMPTY_CACHE:
             plain.release()
@@ -194,8 +300,15 @@ def test_the_compiled_pool_reserves_what_the_plain_one_does(steps, limit):
             plain.take(slot, size)
         else:
             plain.give(slot)
-    found = reserved(Events(slots=slots, sizes=sizes), limit_bytes=limit, mark=len(slots), expandable=False)
-    assert found.peak_bytes == plain.peak
+    return plain.peak
+
+
+@settings(max_examples=60, deadline=None)
+@given(STEPS, st.sampled_from([PLENTY, 700 * MIB]))
+def test_the_compiled_segment_grows_as_the_plain_one_does(steps, limit):
+    slots, sizes = script(steps)
+    found = reserved(Events(slots=slots, sizes=sizes), limit_bytes=limit, mark=len(slots), expandable=True)
+    assert found.peak_bytes == played(Expandable(limit), slots, sizes)
 
 
 @settings(max_examples=60, deadline=None)
