@@ -189,9 +189,9 @@ class Copy:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(REPO / name, folder / name)
 
-    def passes(self, package: str, seconds: float | None = None) -> bool:
-        """Return whether the fast tests of a package pass in that time."""
-        command = [sys.executable, "-m", "pytest", f"tests/{package}", "-x", "-m", "not slow and not browser"]
+    def passes(self, tests: str, seconds: float | None = None) -> bool:
+        """Return whether the fast tests of a folder or file pass in that time."""
+        command = [sys.executable, "-m", "pytest", tests, "-x", "-m", "not slow and not browser"]
         command += ["-p", "no:cacheprovider", "--hypothesis-seed=0", f"--basetemp={self.folder / 'tmp'}"]
         environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
         with subprocess.Popen(
@@ -201,19 +201,24 @@ class Copy:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
-        ) as tests:
+        ) as process:
             try:
-                return tests.wait(seconds) == 0
+                return process.wait(seconds) == 0
             except subprocess.TimeoutExpired:
-                os.killpg(tests.pid, signal.SIGKILL)
+                os.killpg(process.pid, signal.SIGKILL)
                 return False
 
     def survives(self, change: Change, seconds: float) -> bool:
-        """Return whether the tests of its package pass with a change; the copy is afterwards as before."""
+        """Return whether the tests of its package pass with a change; the copy is afterwards as before.
+
+        Those that mirror the module go first: most changes are caught there.
+        """
         path = self.folder / change.path
         path.write_text(change.after, "utf-8")
+        mirror = Path("tests", change.path).with_name(f"test_{path.name}")
+        asked = [str(mirror)] if (self.folder / mirror).is_file() else []
         try:
-            return self.passes(change.package, seconds)
+            return all(self.passes(tests, seconds) for tests in (*asked, f"tests/{change.package}"))
         finally:
             path.write_text(change.before, "utf-8")
             shutil.rmtree(self.folder / ".hypothesis", ignore_errors=True)
@@ -228,7 +233,7 @@ def patience(copy: Copy, packages: Sequence[str]) -> dict[str, float]:
     allowed = {}
     for package in packages:
         start = time.monotonic()
-        if not copy.passes(package):
+        if not copy.passes(f"tests/{package}"):
             sys.exit(f"tests/{package}: fails without any change. Make it pass first.")
         allowed[package] = max(LEAST_SECONDS, PATIENCE * (time.monotonic() - start))
     return allowed
