@@ -8,6 +8,7 @@ from advisor import advise, cheatsheet, tree
 from advisor.levers import levers
 from advisor.rules import RULE_SETS
 from advisor.search import Search, alike_in_memory, range_of_powers
+from advisor.speed import Speed
 from catalog import gpus, models
 from specs import GIB, FinetunePlan
 from tests.advisor.prices import Priced, gib_price, hundred
@@ -277,3 +278,19 @@ def test_the_map_leaves_a_tenth_of_every_card():
     needs |= {"full": nine_tenths, "lora": nine_tenths + 1}
     (cell,) = tree.method_map([models.find("meta-llama/Llama-3.1-8B")], [card], price)
     assert (cell.method, cell.full_fits, cell.used_bytes) == ("qlora", True, GIB)
+
+
+@pytest.mark.parametrize(
+    ("steps", "said"),
+    [
+        pytest.param(900, "; 900 steps take 15 min to 60 min (", id="half and twice the 30 minutes"),
+        pytest.param(None, "1,234 tokens/s (", id="unknown data"),
+    ],
+)
+def test_the_sheet_says_how_long_a_run_takes_within_its_band(steps, said):
+    asked, result = advised({"lora": 35, "qlora": 5})
+    speed = Speed(seconds_per_step=2.0, tokens_per_second=1234.0, steps=steps, band=(0.5, 2.0))
+    remark = cheatsheet.cheat_sheet(asked, dataclasses.replace(result, speed=speed)).remark
+    assert remark.startswith("About 2 s a step, 1,234 tokens/s")
+    assert said in remark
+    assert remark.endswith("good to a factor of 2).")

@@ -149,6 +149,11 @@ def test_a_length_at_the_models_limit_says_so():
     assert "was made for" not in decided("max_length", situation()).reason
 
 
+def test_a_length_cut_for_a_processor_says_so():
+    advice = decided("max_length", on_a_processor(dataset_tokens=(300, 513, 600)))
+    assert "longer rows are cut, here already at 512: a CPU is slow" in advice.reason
+
+
 FLASH = {"attn_implementation": "flash_attention_2"}
 
 

@@ -4,8 +4,9 @@ import dataclasses
 
 import pytest
 
-from advisor.rules import classic, textbook
+from advisor.rules import classic, contradictions, textbook
 from advisor.search import drafted
+from tests.advisor.prices import Priced
 from tests.advisor.pricing import situation
 
 RULES = {rule.field: rule for rule in classic.RULES}
@@ -161,3 +162,30 @@ def test_the_textbook_decides_so(asked, method, field, value):
 )
 def test_the_method_is_said_with_its_row(gpu, said):
     assert said in classic.method_advice(of_size(7e9, gpu)).reason
+
+
+@pytest.mark.parametrize(
+    ("gpu", "num_gpus", "used", "said"),
+    [
+        pytest.param("12 GiB", 1, 1, [], id="the least of the table"),
+        pytest.param("11 GiB", 1, 1, ["no row for 7B under 12 GB"], id="less"),
+        pytest.param("6 GiB", 2, 1, [], id="two cards together"),
+        pytest.param("12 GiB", 1, 10**12, ["does not fit: it uses 931.3 GiB"], id="too much"),
+    ],
+)
+def test_memory_contradicts_the_table(gpu, num_gpus, used, said):
+    asked = of_size(7e9, gpu, num_gpus=num_gpus)
+    found = contradictions.disagreements(asked, drafted(asked, "qlora", classic.RULES), Priced(used))
+    about_memory = [str(entry) for entry in found if "no row" in str(entry) or "does not fit" in str(entry)]
+    assert len(about_memory) == len(said)
+    assert all(words in text for words, text in zip(said, about_memory, strict=True))
+
+
+def test_the_evidence_speaks_against_what_lies_outside_its_range_and_was_not_fixed():
+    asked = of_size(7e9)
+    plan = drafted(asked, "lora", classic.RULES)
+    fields = {entry.field for entry in contradictions.disagreements(asked, plan, Priced(1))}
+    assert "target_modules" in fields  # q and v alone
+    assert "r" not in fields  # 16 lies within 8 to 64
+    fixed = dataclasses.replace(asked, pins={"target_modules": ("q_proj", "v_proj")})
+    assert "target_modules" not in {entry.field for entry in contradictions.disagreements(fixed, plan, Priced(1))}
