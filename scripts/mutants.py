@@ -1,4 +1,4 @@
-"""Change one operator or number at a time in the code that decides numbers, and see whether the fast tests notice.
+"""Change one operator or number at a time in the code that decides numbers, and list what the fast tests miss.
 
 ``python -m scripts.mutants [--seed N] [--number N] [--jobs N] [--only PATH...]``
 

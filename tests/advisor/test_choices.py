@@ -7,7 +7,7 @@ import pytest
 from advisor import advise, cheatsheet, tree
 from advisor.levers import levers
 from advisor.rules import RULE_SETS
-from advisor.search import Search, alike_in_memory, range_of_powers
+from advisor.search import Search, powers_of_two, same_in_memory
 from advisor.speed import Speed
 from catalog import gpus, models
 from specs import GIB, FinetunePlan
@@ -49,7 +49,7 @@ def test_the_search_takes_the_best_that_leaves_room(weights, values, chosen, use
 
 
 @pytest.mark.parametrize(
-    ("qlora", "values", "pulled", "used"),
+    ("qlora", "values", "changed", "used"),
     [
         pytest.param(87, {}, ("optim",), 89, id="states are paged"),
         pytest.param(88.5, {}, (), 98.5, id="without headroom nothing is given up"),
@@ -61,9 +61,9 @@ def test_the_search_takes_the_best_that_leaves_room(weights, values, chosen, use
         pytest.param(87, {"dataset_tokens": (9, 1_000, 1_000)}, ("optim",), 89, id="rows that are known"),
     ],
 )
-def test_what_is_given_up_comes_in_order(qlora, values, pulled, used):
+def test_what_is_given_up_comes_in_order(qlora, values, changed, used):
     fit = found({"lora": BEYOND, "qlora": qlora}, **values)
-    assert fit.pulled == pulled
+    assert fit.changed == changed
     assert fit.estimate.used_bytes == used * GIB
     assert fit.refused["lora"] == (BEYOND + 3) * GIB
 
@@ -97,21 +97,21 @@ def test_all_weights_are_trained_for_much_text_of_a_new_domain(tokens, values, f
     [(1, 1, (1,)), (1, 8, (1, 2, 4, 8)), (4, 8, (4, 8)), (1, 7, (1, 2, 4)), (3, 8, (2, 4, 8))],
 )
 def test_batches_are_powers_of_two(least, most, powers):
-    assert range_of_powers(least, most) == powers
+    assert powers_of_two(least, most) == powers
 
 
 def test_what_costs_no_memory_is_priced_once():
     plan = FinetunePlan.for_method("lora", "m", gradient_accumulation_steps=2)
     same = dataclasses.replace(plan, gradient_accumulation_steps=9, learning_rate=1e-3, seed=7)
-    assert alike_in_memory(plan) == alike_in_memory(same)
-    assert alike_in_memory(plan) != alike_in_memory(dataclasses.replace(plan, gradient_accumulation_steps=1))
-    assert alike_in_memory(plan) != alike_in_memory(dataclasses.replace(plan, r=8))
+    assert same_in_memory(plan) == same_in_memory(same)
+    assert same_in_memory(plan) != same_in_memory(dataclasses.replace(plan, gradient_accumulation_steps=1))
+    assert same_in_memory(plan) != same_in_memory(dataclasses.replace(plan, r=8))
 
 
 def changes(plan, weights, **values):
     asked = hundred(**values)
     search = Search(asked, RULE_SETS["evidence"], gib_price({"full": 90, "lora": 80, "qlora": 40, **weights}))
-    return {lever.field: lever for lever in levers(search, search.as_it_is(plan))}
+    return {lever.field: lever for lever in levers(search, search.unchanged(plan))}
 
 
 WIDE = FinetunePlan.for_method(
@@ -198,8 +198,10 @@ def advised(weights, **values):
         pytest.param(
             {"lora": 99, "qlora": 30}, {}, "LoRA needs at least 102.0 GiB; QLoRA (4-bit) uses 40.0 GiB", id="refused"
         ),
-        pytest.param({"lora": 99, "qlora": 30}, {"goal": "memory"}, "4 bits a weight is the least.", id="least"),
-        pytest.param({"lora": 35, "qlora": 5}, {"pins": {"method": "lora"}}, "You fixed it; LoRA uses", id="fixed"),
+        pytest.param(
+            {"lora": 99, "qlora": 30}, {"goal": "memory"}, "4 bits per weight need the least memory.", id="least"
+        ),
+        pytest.param({"lora": 35, "qlora": 5}, {"pins": {"method": "lora"}}, "You set this; LoRA uses", id="fixed"),
         pytest.param({"lora": 300, "qlora": 200}, {}, "Nothing fits: LoRA needs at least 303.0 GiB", id="nothing"),
     ],
 )
@@ -220,7 +222,7 @@ def test_what_the_search_changed_widens_its_range_and_says_why():
     _, result = advised({"lora": BEYOND, "qlora": 99})
     rank = result.advised("r")
     assert (rank.value, rank.range) == (8, (8, 64))
-    assert rank.reason.endswith("Here 8 instead of 16, so that 0% of 100.0 GiB stays free.")
+    assert rank.reason.endswith("Here 8 instead of 16 to save memory; 0% of 100.0 GiB is left free.")
     length = result.advised("max_length")
     assert (length.value, length.range) == (512, (256, 2048))
 
@@ -228,7 +230,7 @@ def test_what_the_search_changed_widens_its_range_and_says_why():
 def test_activations_that_are_kept_say_how_much_stays_free():
     _, result = advised({"lora": 35, "qlora": 5})
     assert result.advised("gradient_checkpointing").reason.endswith(
-        "Here activations are kept: faster, and 31% of 100.0 GiB stays free."
+        "Here activations are kept, which is faster; 31% of 100.0 GiB is left free."
     )
 
 
@@ -244,7 +246,7 @@ def test_alternatives_are_the_best_of_each_method_and_the_smallest():
 
 
 @pytest.mark.parametrize(
-    ("weights", "values", "answers", "taken"),
+    ("weights", "values", "answers", "outcome"),
     [
         pytest.param({"lora": 35, "qlora": 5}, {}, [False, False, True], "LoRA", id="LoRA leaves a tenth"),
         pytest.param({"lora": 99, "qlora": 5}, {}, [False, False, False, True], "QLoRA (4-bit)", id="QLoRA does"),
@@ -258,11 +260,11 @@ def test_alternatives_are_the_best_of_each_method_and_the_smallest():
         pytest.param({"lora": 35, "qlora": 5}, {"dataset_rows": 500}, [False, False, True], "LoRA", id="500 rows"),
     ],
 )
-def test_the_tree_asks_until_something_fits(weights, values, answers, taken):
+def test_the_tree_asks_until_something_fits(weights, values, answers, outcome):
     asked, result = advised(weights, **values)
     questions = tree.questions(asked, result)
     assert [question.answer for question in questions] == answers
-    assert questions[-1].taken == taken
+    assert questions[-1].outcome == outcome
 
 
 def test_the_map_leaves_a_tenth_of_every_card():
@@ -291,6 +293,6 @@ def test_the_sheet_says_how_long_a_run_takes_within_its_band(steps, said):
     asked, result = advised({"lora": 35, "qlora": 5})
     speed = Speed(seconds_per_step=2.0, tokens_per_second=1234.0, steps=steps, band=(0.5, 2.0))
     remark = cheatsheet.cheat_sheet(asked, dataclasses.replace(result, speed=speed)).remark
-    assert remark.startswith("About 2 s a step, 1,234 tokens/s")
+    assert remark.startswith("About 2 s per step, 1,234 tokens/s")
     assert said in remark
-    assert remark.endswith("good to a factor of 2).")
+    assert remark.endswith("to within a factor of 2).")

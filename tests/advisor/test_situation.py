@@ -94,7 +94,7 @@ def test_a_situation_beyond_its_bounds_is_refused(values, subject):
 
 
 def test_a_machine_has_one_processor():
-    with pytest.raises(PlanError, match="num_gpus: is 1 on a CPU, got 2"):
+    with pytest.raises(PlanError, match="num_gpus: must be 1 on a CPU, got 2"):
         dataclasses.replace(situation(), gpu=processor(), num_gpus=2)
 
 

@@ -71,7 +71,7 @@ def test_a_large_rank_on_few_rows_is_named(method, r, rows, warned):
 def test_the_parameters_for_each_row_are_named():
     # Llama-3.1-8B has 2,621,440 at rank 1: 32 layers of 81,920.
     found = said(situation(dataset_rows=300), planned(r=256, lora_alpha=256))["r"]
-    assert "about 2,236,962 parameters for each row" in found
+    assert "about 2,236,962 parameters per row" in found
 
 
 SEVEN = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")

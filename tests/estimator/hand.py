@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from estimator.tape.tape import COMPONENTS, MONOMIALS, TURN, Block, Resident, Tape
+from estimator.tape.tape import BACKWARD_START, COMPONENTS, MONOMIALS, Block, Resident, Tape
 from specs import GIB, FinetunePlan, GpuSpec
 
 _ACTIVATIONS, _WORKSPACE, _LOGITS, _GRADIENTS = map(
@@ -32,7 +32,7 @@ TAPE = Tape(
             events=(("+", 0), ("+", 0), ("=", 1)),
             handed_over={"B+0": (0,)},
         ),
-        "head": Block(allocations=((_CONSTANT, _LOGITS),), events=(("+", 0), (TURN, 0), ("=", 0))),
+        "head": Block(allocations=((_CONSTANT, _LOGITS),), events=(("+", 0), (BACKWARD_START, 0), ("=", 0))),
         "B0": Block(allocations=((_RANK, _GRADIENTS),), events=(("+", 0), ("F0", 0), ("start", 0))),
     },
     layers=(0, 0),

@@ -8,7 +8,7 @@ from catalog import gpus, models
 from estimator import pricing
 from estimator.estimate import estimate
 from estimator.replay.overhead import context_bytes
-from estimator.replay.sharding import with_room
+from estimator.replay.sharding import with_unlimited_memory
 from estimator.tape.library import tape_for
 from specs import FinetunePlan
 from tests.estimator.hand import PROCESSOR
@@ -47,7 +47,7 @@ def test_on_a_processor_the_worker_is_certain():
 
 
 def test_a_model_that_will_be_divided_has_room_on_any_card():
-    roomy = with_room(CARD)
+    roomy = with_unlimited_memory(CARD)
     assert (roomy.usable_bytes, roomy.memory_bytes) == (2**50, 2**50)
     assert dataclasses.replace(roomy, usable_bytes=CARD.usable_bytes, memory_bytes=CARD.memory_bytes) == CARD
 

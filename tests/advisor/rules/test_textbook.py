@@ -156,8 +156,8 @@ def test_the_textbook_decides_so(asked, method, field, value):
 @pytest.mark.parametrize(
     ("gpu", "said"),
     [
-        pytest.param("80 GiB", "nearest to the row 7B with 24 GB and more: LoRA.", id="no upper end"),
-        pytest.param("12 GiB", "nearest to the row 7B with 12 to 16 GB: QLoRA (4-bit).", id="two ends"),
+        pytest.param("80 GiB", "row 7B with 24 GB or more: LoRA.", id="no upper end"),
+        pytest.param("12 GiB", "row 7B with 12 to 16 GB: QLoRA (4-bit).", id="two ends"),
     ],
 )
 def test_the_method_is_said_with_its_row(gpu, said):
