@@ -77,6 +77,19 @@ def test_what_fits_nowhere_is_the_smallest_of_all():
 
 
 @pytest.mark.parametrize(
+    ("pins", "method"),
+    [
+        pytest.param({"use_dora": True}, "lora", id="DoRA over LoRA"),
+        pytest.param({"load_in_4bit": True}, "qlora", id="4 bit is QLoRA"),
+        pytest.param({"load_in_8bit": True}, "lora-8bit", id="8 bit is no method that is tried by itself"),
+        pytest.param({"method": "full"}, "full", id="the method itself"),
+    ],
+)
+def test_what_is_fixed_rules_methods_out(pins, method):
+    assert found({"full": 10, "lora": 10, "lora-8bit": 10, "qlora": 10}, pins=pins).plan.method == method
+
+
+@pytest.mark.parametrize(
     ("tokens", "values", "full"),
     [
         # Adapters of rank 256 on Llama-3.1-8B have 256 x 2,621,440 parameters.

@@ -13,24 +13,15 @@ from specs import METHODS
 from tests.advisor.pricing import price_of, situation
 
 RULES = RULE_SETS["evidence"]
-MEASURED = {"dataset_rows": 10_000, "dataset_tokens": (200, 400, 900)}
 
 
 @pytest.mark.parametrize(
     ("method", "values", "field", "expected"),
     [
-        pytest.param("ia3", {}, "learning_rate", 5e-3, id="IA3 at 5e-3"),
         pytest.param("ia3", {"dataset_rows": 90}, "learning_rate", 5e-3, id="and not more for few steps"),
-        pytest.param("prompt-tuning", {}, "learning_rate", 1e-2, id="virtual tokens at 1e-2"),
-        pytest.param("prompt-tuning", {}, "num_virtual_tokens", 20, id="20 virtual tokens"),
         pytest.param("prompt-tuning", {}, "prompt_tuning_init", "SAMPLE_VOCAB", id="out of the vocabulary"),
-        pytest.param("prefix-tuning", {}, "num_virtual_tokens", 50, id="a prefix of 50"),
         pytest.param("prefix-tuning", {}, "gradient_checkpointing", False, id="a prefix is not checkpointed"),
-        pytest.param("adalora", {}, "init_r", 24, id="1.5 times LoRA's rank"),
-        pytest.param("adalora", {}, "target_r", 16, id="LoRA's rank at the end"),
         pytest.param("adalora", {"pins": {"target_r": 4}}, "init_r", 6, id="a chosen end decides the start"),
-        pytest.param("adalora", {}, "tfinal", 0, id="no last steps while the data is unknown"),
-        pytest.param("adalora", MEASURED, "tfinal", 594, id="half of the run with the remaining ranks"),
         pytest.param("lora", {}, "rank_pattern", (), id="one rank for all"),
     ],
 )

@@ -6,7 +6,7 @@ import pytest
 
 from advisor import GOALS, TASKS
 from advisor.advice import spelled
-from advisor.rules import RULE_SETS, batch, classic, contradictions, evidence, textbook
+from advisor.rules import RULE_SETS, classic, contradictions, evidence, textbook
 from advisor.search import drafted
 from specs import METHODS, FinetunePlan, PlanError, SpecError
 from tests.advisor.pricing import price_of, situation
@@ -79,17 +79,9 @@ def test_every_task_and_goal_has_a_rank_and_a_rate(task, goal):
 @pytest.mark.parametrize(
     ("values", "field", "expected"),
     [
-        pytest.param({"gpu": "Tesla T4"}, "fp16", True, id="a T4 has no bfloat16"),
-        pytest.param({"gpu": "Tesla T4"}, "dtype", "float16", id="a T4 loads in float16"),
-        pytest.param({}, "bf16", True, id="a 4090 computes in bfloat16"),
         pytest.param({"model": "meta-llama/Llama-3.1-70B"}, "learning_rate", 1.5e-4, id="70B trains at 1.5e-4"),
         pytest.param({"model": "meta-llama/Llama-3.1-70B"}, "lora_dropout", 0.0, id="70B without dropout"),
-        pytest.param({"task": "preference"}, "learning_rate", 5e-6, id="DPO at 5e-6"),
         pytest.param({"task": "domain"}, "completion_only_loss", False, id="text is learned whole"),
-        pytest.param({"dataset_rows": 800}, "gradient_accumulation_steps", 1, id="800 rows take a batch of 8"),
-        pytest.param({"dataset_rows": 800}, "r", 8, id="800 rows take rank 8"),
-        pytest.param({"dataset_rows": 3_000}, "num_train_epochs", 3.0, id="3,000 rows, three passes"),
-        pytest.param({"dataset_rows": 52_000}, "num_train_epochs", 1.0, id="52,000 rows, one pass"),
         pytest.param(
             {"dataset_rows": 10, "dataset_tokens": (100, 700, 9000)}, "max_length", 704, id="95 % of rows fit whole"
         ),
@@ -189,21 +181,6 @@ def test_classic_reproduces_its_row(row):
 
 
 @pytest.mark.parametrize(
-    ("rows", "task", "rank", "dropout"),
-    [
-        pytest.param(200, "instruction", 8, 0.1, id="small data: low rank, more dropout"),
-        pytest.param(200_000, "instruction", 16, 0.0, id="large data: high rank, no dropout"),
-        pytest.param(5_000, "classification", 8, 0.05, id="an easy task takes the low end"),
-        pytest.param(5_000, "code", 16, 0.05, id="a hard task takes the high end"),
-    ],
-)
-def test_classic_moves_within_its_row_by_data_and_task(rows, task, rank, dropout):
-    asked = situation(model="Llama-2-7b-hf", gpu="24 GiB", dataset_rows=rows, task=task)
-    plan = drafted(asked, "lora", RULE_SETS["classic"])
-    assert (plan.r, plan.lora_dropout) == (rank, dropout)
-
-
-@pytest.mark.parametrize(
     ("model", "roles", "expected"),
     [
         pytest.param("Llama-3.1-8B", "qv", ("q_proj", "v_proj"), id="split"),
@@ -216,10 +193,6 @@ def test_classic_moves_within_its_row_by_data_and_task(rows, task, rank, dropout
 )
 def test_the_textbooks_letters_become_the_models_names(model, roles, expected):
     assert classic.named(roles, situation(model=model).modules) == expected
-
-
-def test_every_type_named_as_without_sdpa_is_spelled_as_transformers_spells_it():
-    assert {"gemma2", "gpt_oss", "bloom"} <= batch.WITHOUT_SDPA
 
 
 @pytest.mark.parametrize(
