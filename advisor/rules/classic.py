@@ -78,7 +78,7 @@ def _advice(situation: Situation, field: str, value: Any, span: tuple[Any, ...],
 def r(situation: Situation, _plan: FinetunePlan) -> Advice:
     """Take the task's rank within the row's range; its low end for small data, its high end for large."""
     least, most = row(situation).r
-    value = min(most, max(least, TASK_RANKS[situation.task][0]))
+    value = min(most, max(least, TASK_RANKS[situation.task]))
     value = {"small": least, "large": most, "ordinary": value}[_data(situation)]
     why = f"r {least}-{most}, and {value} for {situation.phrase('task')} with {_data(situation)} data"
     return _advice(situation, "r", value, (least, most), why)

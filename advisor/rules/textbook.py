@@ -133,18 +133,18 @@ TABLE = (
 )
 """The nine rows as printed; sizes are LLaMA's, memory is in GB."""
 
-TASK_RANKS: Mapping[str, tuple[int, int]] = MappingProxyType(
+TASK_RANKS: Mapping[str, int] = MappingProxyType(
     {
-        "classification": (4, 8),
-        "style": (8, 16),
-        "instruction": (16, 32),
-        "domain": (16, 32),
-        "reasoning": (32, 64),
-        "code": (32, 64),
-        "preference": (8, 16),
+        "classification": 4,
+        "style": 8,
+        "instruction": 16,
+        "domain": 16,
+        "reasoning": 32,
+        "code": 32,
+        "preference": 8,
     }
 )
-"""The textbook's ranks by task complexity; the row of the table limits them."""
+"""The textbook's least ranks by task complexity; the row of the table limits them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -171,6 +171,16 @@ def test_a_tape_survives_being_written_and_read(method):
         pytest.param("{}", id="no tape"),
         pytest.param('{"format": 0}', id="another format"),
         pytest.param('{"format": 1, "sizes": [[[99, 1]]]}', id="a column that is not there"),
+        pytest.param(
+            '{"format": 1, "sizes": [], "blocks": {"start": [[0], [[], []], {}]}, "layers": [], "residents": [], '
+            '"num_params": 1, "facts": {}}',
+            id="half an allocation",
+        ),
+        pytest.param(
+            '{"format": 1, "sizes": [], "blocks": {"start": [[], [["+"], [0]], {}]}, "layers": [], "residents": [], '
+            '"num_params": 1, "facts": {}}',
+            id="half an event",
+        ),
     ],
 )
 def test_a_broken_tape_is_refused(text):

@@ -150,3 +150,8 @@ def test_what_a_configuration_leaves_out_follows_from_the_rest(
 def test_a_text_tower_is_tied_where_the_whole_model_is() -> None:
     config = {"model_type": "gemma3", "tie_word_embeddings": True, "text_config": LLAMA}
     assert ModelSpec.from_config(config, name="m").tie_word_embeddings
+
+
+def test_the_order_of_a_configuration_decides_nothing() -> None:
+    turned = dict(reversed(LLAMA.items()))
+    assert ModelSpec.from_config(turned, name="m") == ModelSpec.from_config(LLAMA, name="m")

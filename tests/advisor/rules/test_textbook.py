@@ -86,6 +86,8 @@ def test_the_decision_matrix_speaks_of_what_is_nearest(values, given):
         pytest.param(of_size(7e9, "12 GiB", task="classification"), 4, 2e-4, id="an easy task"),
         pytest.param(of_size(7e9, "12 GiB", task="preference"), 8, 2e-4, id="preferences"),
         pytest.param(of_size(1e9, task="style"), 8, 2e-4, id="style"),
+        pytest.param(of_size(65e9, "128 GiB", task="code"), 32, 2e-4, id="code"),
+        pytest.param(of_size(65e9, "128 GiB", task="reasoning"), 32, 2e-4, id="reasoning"),
         pytest.param(of_size(65e9, "128 GiB"), 32, 2e-4, id="the row's least rank over the task's"),
         pytest.param(of_size(65e9, "48 GiB"), 16, 2e-4, id="the task's rank within the row"),
     ],
