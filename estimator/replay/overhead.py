@@ -24,20 +24,22 @@ class Reading:
     """The card's name in the catalog, or what is known about it."""
     compute_capability: tuple[int, int]
     memory_gib: int
-    in_use_gib: float
-    """Memory of the process; 0 if the context itself was measured."""
-    allocated_gib: float = 0.0
-    unallocated_mib: float = 0.0
-    context_mib: float = 0.0
-    """The context itself, if it was measured."""
-    source: str = _MESSAGE
+    num_bytes: int
+    """The context."""
+    is_measured: bool
+    """Whether the context itself was measured, and not calculated from a message."""
+    source: str
 
-    @property
-    def num_bytes(self) -> int:
-        """The context in bytes."""
-        if self.context_mib:
-            return round(self.context_mib * MIB)
-        return round((self.in_use_gib - self.allocated_gib) * GIB - self.unallocated_mib * MIB)
+
+def _measured(card: str, capability: tuple[int, int], memory_gib: int, context_mib: float, source: str) -> Reading:
+    return Reading(
+        card=card,
+        compute_capability=capability,
+        memory_gib=memory_gib,
+        num_bytes=round(context_mib * MIB),
+        is_measured=True,
+        source=source,
+    )
 
 
 def _message(
@@ -47,9 +49,9 @@ def _message(
         card=card,
         compute_capability=capability,
         memory_gib=memory_gib,
-        in_use_gib=in_use,
-        allocated_gib=allocated,
-        unallocated_mib=unallocated_mib,
+        num_bytes=round((in_use - allocated) * GIB - unallocated_mib * MIB),
+        is_measured=False,
+        source=_MESSAGE,
     )
 
 
@@ -57,14 +59,7 @@ READINGS = (
     _message("12 GB Pascal card", (6, 0), 12, 11.51, 11.18, 219.44),
     _message("Tesla V100 SXM2 32 GB", (7, 0), 32, 31.72, 29.66, 1720.0),
     _message("Tesla V100 SXM2 32 GB", (7, 0), 32, 16.95, 2.10, 14807.0),
-    Reading(
-        card="Tesla T4",
-        compute_capability=(7, 5),
-        memory_gib=16,
-        in_use_gib=0,
-        context_mib=141,
-        source=_FITCHECK,
-    ),
+    _measured("Tesla T4", (7, 5), 16, 141, _FITCHECK),
     _message("A100 SXM4 80 GB", (8, 0), 80, 42.49, 42.00, 12.66),
     _message("A100 SXM4 80 GB", (8, 0), 80, 78.93, 76.28, 2191.0),
     _message("A100 SXM4 80 GB", (8, 0), 80, 58.31, 51.75, 6195.0),
@@ -114,7 +109,7 @@ def context(gpu: GpuSpec) -> Context:
     if not alike:
         return Context(num_bytes=_USUAL_BYTES, confidence="low", source=f"median of all cards; {_MESSAGE}")
     largest = max(alike, key=lambda reading: reading.num_bytes)
-    measured: Confidence = "high" if largest.context_mib else "medium"
+    measured: Confidence = "high" if largest.is_measured else "medium"
     source = largest.source if on_card else f"{largest.card}; {largest.source}"
     return Context(num_bytes=largest.num_bytes, confidence=measured if on_card else "low", source=source)
 

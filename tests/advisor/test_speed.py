@@ -213,3 +213,12 @@ def test_the_band_of_8_bit_is_wider():
     asked = situation()
     plans = [FinetunePlan.for_method(method, "m") for method in ("lora", "lora-8bit")]
     assert [speed.step_speed(asked, plan).band for plan in plans] == [(0.5, 2.0), (0.5 / 1.5, 3.0)]
+
+
+def test_a_plan_is_not_held_against_one_of_unknown_speed():
+    asked = situation()
+    asked = dataclasses.replace(asked, gpu=dataclasses.replace(asked.gpu, half_tflops=None))
+    plans = [FinetunePlan.for_method("lora", "m", dtype=dtype) for dtype in ("float32", "bfloat16")]
+    assert speed.micro_step_seconds(asked, plans[0]) is not None
+    assert speed.relative_time(asked, *plans) is None
+    assert speed.relative_time(asked, *reversed(plans)) is None
