@@ -179,9 +179,6 @@ A100_GIB = 40
 
 STARTER_RECIPE: Mapping[str, Any] = MappingProxyType(
     {
-        "r": 8,
-        "lora_alpha": 16,
-        "lora_dropout": 0.05,
         "learning_rate": 2e-4,
         "per_device_train_batch_size": 4,
         "gradient_accumulation_steps": 4,

@@ -8,6 +8,7 @@ import pytest
 from catalog import gpus, models
 from estimator.replay import reservation
 from estimator.replay.allocator import EMPTY_CACHE, reserved
+from estimator.replay.overhead import context_bytes
 from estimator.replay.replay import Replay
 from estimator.replay.reservation import BY_THREADS, ONE_BY_ONE, Circumstances
 from estimator.tape.library import tape_for
@@ -113,3 +114,8 @@ def test_what_the_allocator_is_told_adds_up_to_the_peak(
 def test_an_unseen_share_is_added_up_to_what_the_card_has():
     # Blocks above 1 MiB: weights of 7.8, workspaces of 16.3 and activations of 24 in pages of 20; below it 10.4 by 2.
     assert reserved_mib() == pytest.approx((60 + 12) * 1.0225)
+
+
+def test_no_more_is_reserved_than_the_card_has_beside_the_context():
+    card = dataclasses.replace(CARD, usable_bytes=context_bytes(CARD) + 73 * MIB)
+    assert Replay(LARGE, plan(), card).reservation.reserved_bytes == 73 * MIB
