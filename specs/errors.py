@@ -1,5 +1,10 @@
 """Every error a person can cause; each is one sentence that gives subject, rule, value and way out."""
 
+LONGEST = 300
+"""Characters of the longest sentence; more nobody reads."""
+
+_LONGEST_SUBJECT = 80
+
 
 class LorafitError(Exception):
     """An error whose text is one sentence for a person: subject, rule, value found, way out."""
@@ -8,7 +13,10 @@ class LorafitError(Exception):
         """Compose the sentence; ``got`` is shortened to one line, so that hostile input does no harm."""
         shown = "" if got is None else f", got {shortened(got)}"
         ending = f" {way_out.rstrip('.')}." if way_out else ""
-        super().__init__(f"{subject}: {rule}{shown}.{ending}")
+        # A subject may be a path of any length, whose end tells most.
+        named = subject if len(subject) <= _LONGEST_SUBJECT else f"…{subject[-_LONGEST_SUBJECT + 1 :]}"
+        sentence = f"{named}: {rule}{shown}.{ending}"
+        super().__init__(sentence if len(sentence) <= LONGEST else f"{sentence[: LONGEST - 1]}…")
         self.subject = subject
 
 

@@ -16,11 +16,12 @@ from typing import Any, NoReturn
 from catalog import machine
 from specs import DataError, FinetunePlan, LorafitError, PlanError, gib, paths
 from specs.door import run_and_exit
-from trainer.data.doctor import examined
-from trainer.data.layouts import Turn, first_example
+from trainer.data.doctor import Report, examined
+from trainer.data.layouts import first_example, require_trained
+from trainer.data.messages import Turn
 from trainer.data.reading import is_hub_id
 from trainer.data.source import DataSource
-from trainer.data.tokenizer import FolderTokenizer
+from trainer.data.tokenizer import FamilyTokenizer, FolderTokenizer
 from trainer.results import tasks
 from trainer.results.chat import BASE, TUNED, Conversation, Question
 from trainer.runs import export, launcher
@@ -31,6 +32,8 @@ from trainer.runs.export import compared, run_dict
 from trainer.runs.store import Store
 
 _POLL_SECONDS = 0.5
+_FAMILY = "qwen3"
+"""Whose chat template shows data that is examined for no model: it renders calls, reasoning and system prompts."""
 _QUANTILES = (("median", 0.5), ("95th percentile", 0.95), ("longest", 1.0))
 _SHOWN_FINDINGS = 10
 
@@ -87,11 +90,15 @@ def _commands() -> Iterator[tuple[str, Callable[[Store, argparse.Namespace], int
             "metavar": "ROLE=COLUMN",
             "help": "which column has which role, such as prompt=question",
         },
+        "--split": {"default": "train", "metavar": "NAME", "help": "of a file that holds several; train by default"},
+        "--thinking": {"choices": ("keep", "drop"), "default": "keep", "help": "learn reasoning, or leave it out"},
     }
     detached = {"--detach": {"action": "store_true", "help": "return at once and print the run's id"}}
     run_options: dict[str, dict[str, Any]] = {
         "--plan": {"type": Path, "required": True, "metavar": "FILE", "help": "a plan in JSON"},
         **data,
+        "--prompt": {"action": "append", "default": [], "metavar": "TEXT", "help": "ask this before and after"},
+        "--evaluate-on": {"default": "", "metavar": "NAME", "help": "the split that is held out, such as test"},
         "--max-steps": {"type": int, "metavar": "N", "help": "train for N optimizer steps, whatever the plan says"},
         "--device": {"help": "such as cuda:0 or cpu; default: the first device of this machine"},
         **detached,
@@ -134,8 +141,15 @@ def _commands() -> Iterator[tuple[str, Callable[[Store, argparse.Namespace], int
         "upload the result to the Hub; takes the token from HF_TOKEN or asks for it",
         {**run_id, **repository},
     )
-    model = {"--model": {"type": Path, "metavar": "FOLDER", "help": "also count tokens, with this model's tokenizer"}}
-    yield "check", _check, "examine a data set before training", {**data, **model}
+    look: dict[str, dict[str, Any]] = {
+        "--model": {
+            "type": Path,
+            "metavar": "FOLDER",
+            "help": "read it with this model's tokenizer and chat template",
+        },
+        "--show": {"type": int, "default": 0, "metavar": "N", "help": "also print N rows as the model reads them"},
+    }
+    yield "check", _check, "examine a data set before training", {**data, **look}
 
 
 def _run(store: Store, given: argparse.Namespace) -> int:
@@ -143,7 +157,7 @@ def _run(store: Store, given: argparse.Namespace) -> int:
     if given.max_steps is not None:
         plan = dataclasses.replace(plan, max_steps=given.max_steps)
     data = _data(given)
-    first_example(data)
+    require_trained(first_example(data).task, data.path)
     place = Place(device=given.device or _device(), model_path=_model_path(plan))
     run = store.create(plan, data, place=place)
     launcher.launch(store, run.id)
@@ -266,19 +280,51 @@ def _numbers(text: str) -> list[float]:
 
 
 def _check(_: Store, given: argparse.Namespace) -> int:
-    tokenizer = FolderTokenizer(given.model) if given.model else None
-    report = examined(_data(given), tokenizer)
+    tokenizer = FolderTokenizer(given.model) if given.model else FamilyTokenizer(_FAMILY)
+    report = examined(_data(given), tokenizer, previews=given.show)
+    template = f"of {given.model}" if given.model else f"of the family {_FAMILY}"
     if given.json:
-        print(json.dumps(dataclasses.asdict(report), indent=2))
+        print(json.dumps({**_checked(report), "template": template}, indent=2))
         return 0
-    print(f"{given.data.name}: {report.rows:,} rows of layout {report.layout}, {report.skipped:,} skipped")
+    print(f"{given.data.name}: {report.rows:,} rows, {report.skipped:,} skipped")
+    print(f"  read as {report.task}, layout {report.layout}")
     print(f"  {report.duplicates:,} rows repeat an earlier one")
     if report.lengths:
-        quantiles = ", ".join(f"{name} {report.quantile(share):,}" for name, share in _QUANTILES)
-        print(f"  tokens: {quantiles}")
+        told = ", ".join(f"{name} {report.quantile(share):,}" for name, share in _QUANTILES)
+        print(f"  tokens: {told}")
+    for name, count in report.unused.items():
+        print(f"  not read: {name}, in {count:,} rows")
     for finding in report.findings[:_SHOWN_FINDINGS]:
         print(f"  {finding.sentence}")
+    for preview in report.previews:
+        print(f"  row {preview.row} by the template {template}, what is learned in [[ ]]:")
+        print("    " + "".join(f"[[{words}]]" if learned else words for words, learned in preview.pieces))
     return 0
+
+
+def _checked(report: Report) -> dict[str, Any]:
+    """Return what was found in a data set as plain JSON values."""
+    return {
+        "rows": report.rows,
+        "skipped": report.skipped,
+        "task": report.task,
+        "layout": report.layout,
+        "unused": dict(report.unused),
+        "labels": dict(report.labels),
+        "duplicates": report.duplicates,
+        "lengths": {name: report.quantile(share) for name, share in _QUANTILES} if report.lengths else {},
+        "reasons": dict(report.reasons),
+        "findings": [{"row": finding.row, "sentence": finding.sentence} for finding in report.findings],
+        "shown": [
+            {
+                "row": preview.row,
+                "pieces": [list(piece) for piece in preview.pieces],
+                **({"rejected": [list(piece) for piece in preview.rejected]} if preview.rejected else {}),
+                **({} if preview.label is None else {"label": preview.label}),
+            }
+            for preview in report.previews
+        ],
+    }
 
 
 def watch(store: Store, run_id: str, *, as_json: bool = False) -> int:
@@ -384,7 +430,14 @@ def _data(given: argparse.Namespace) -> DataSource:
     path = given.data
     if not path.is_file() and is_hub_id(str(path)):
         path = tasks.fetch_dataset(str(path), paths.cache() / "datasets")
-    return DataSource(path=str(path.resolve()), columns={role: column for role, _, column in pairs})
+    return DataSource(
+        path=str(path.resolve()),
+        columns={role: column for role, _, column in pairs},
+        prompts=tuple(getattr(given, "prompt", ())),
+        thinking=given.thinking,
+        split=given.split,
+        evaluation_split=getattr(given, "evaluate_on", ""),
+    )
 
 
 def _read_plan(path: Path) -> FinetunePlan:

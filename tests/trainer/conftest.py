@@ -99,7 +99,7 @@ def place(tiny_model) -> Place:
 
 @pytest.fixture
 def trained_here(store, place) -> Callable[[FinetunePlan, DataSource], Run]:
-    """Trains a plan in this process, in a second instead of eight: where nothing is asked about a worker's process."""
+    """Trains a plan in this process, which saves imports: where nothing is asked about a worker."""
 
     def trained(plan: FinetunePlan, data: DataSource) -> Run:
         store.create(plan, data, place=place)

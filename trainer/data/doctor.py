@@ -2,16 +2,19 @@
 
 import bisect
 from array import array
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from specs import DataError
-from trainer.data.layouts import Example, examples
+from trainer.data.layouts import Example, examples, require_mostly_good
+from trainer.data.messages import UnreadableError
 from trainer.data.reading import Finding
-from trainer.data.rendering import Rendered, rendered
+from trainer.data.rendering import Renderer, thinks
 from trainer.data.source import DataSource
 
 FINDINGS = 50
@@ -19,7 +22,23 @@ FINDINGS = 50
 PREVIEWS = 5
 SAMPLE = 4_000
 """Rows whose length is counted in tokens; beyond, one of 2, of 4, … so that a sample of the whole file remains."""
+MOST_REASONS = 1_000
+"""How many different reasons, and classes, are told apart."""
 _PROGRESS_ROWS = 5_000
+_LONGER = 1.05
+"""A row beyond the sample is counted too if it has so many times the characters of any before."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """One row as the model reads it, in pieces, each with whether it is learned."""
+
+    row: int
+    pieces: tuple[tuple[str, bool], ...]
+    rejected: tuple[tuple[str, bool], ...] = ()
+    """The same with the worse answer of a pair."""
+    label: str | None = None
+    """Whether a marked answer is good; the class of a text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,18 +47,32 @@ class Report:
 
     layout: str
     """Name of the recognised layout."""
+    task: str
+    """What the data is for: one of ``trainer.data.source.TASKS``."""
     rows: int
     """Rows that can be trained on."""
     skipped: int
     """Rows that cannot."""
+    reasons: Mapping[str, int]
+    """How many rows are skipped for each reason."""
     findings: tuple[Finding, ...]
     """Why rows are skipped: the first ones, in words."""
+    unused: Mapping[str, int]
+    """Columns and keys of messages that hold something and are not read: in how many rows each."""
+    labels: Mapping[str, int]
+    """Of marked answers and of texts with a class, how many rows have each."""
     duplicates: int
     """Rows that repeat an earlier one, word for word."""
     lengths: tuple[int, ...]
-    """Tokens of the examined rows, sorted; empty without a tokenizer."""
-    previews: tuple[Rendered, ...]
+    """Tokens of the examined rows, sorted; empty without a tokenizer. Of a pair its longer side counts."""
+    previews: tuple[Preview, ...]
     """The first rows as the model reads them."""
+    whole: bool
+    """Whether the file was read to its end."""
+    longest: int = 0
+    """Tokens of the longest row, also of those beyond the sample; 0 without a tokenizer."""
+    reasoned: int = 0
+    """Rows with reasoning before an answer."""
 
     def quantile(self, share: float) -> int:
         """Return the length that a share of the rows does not exceed, from 0 to 1."""
@@ -82,46 +115,133 @@ class _Sample:
             self.values = self.values[::2]
 
 
-def examined(source: DataSource, tokenizer: Any = None, *, progress: Callable[[int], None] | None = None) -> Report:
+def examined(
+    source: DataSource,
+    tokenizer: Any = None,
+    *,
+    progress: Callable[[int], None] | None = None,
+    first_rows: int | None = None,
+    previews: int = PREVIEWS,
+) -> Report:
     """Return what a data set holds, read in one pass without keeping its rows.
 
     Args:
         source: The file and its columns.
         tokenizer: Of transformers, or a ``FolderTokenizer``; None counts no tokens and renders no previews.
         progress: Is told the number of rows read, now and then.
+        first_rows: Stop after so many; None reads all.
+        previews: How many rows are shown as the model reads them.
 
     Raises:
-        DataError: If the file cannot be read, or has no row to train on.
+        DataError: If the file cannot be read, or has too few rows to train on.
     """
-    findings: list[Finding] = []
-    previews: list[Rendered] = []
-    sample, hashes = _Sample(SAMPLE), array("q")  # 8 bytes a row; a set takes 70
-    rows = skipped = 0
-    layout = ""
-    for entry in _counted(examples(source), progress):
+    look = _Look(tokenizer, source, previews)
+    whole = True
+    for number, entry in enumerate(_counted(examples(source), progress)):
+        if number == first_rows:
+            whole = False
+            break
+        look.at(entry)
+    return look.report(source.path, whole=whole)
+
+
+class _Look:
+    """One pass over rows: what is counted and kept of them."""
+
+    def __init__(self, tokenizer: Any, source: DataSource, previews: int) -> None:
+        self._tokenizer = tokenizer
+        self._renderer = Renderer(tokenizer, thinking=source.thinking) if tokenizer is not None else None
+        self._wanted_previews = previews
+        self._rows = self._skipped = 0
+        self._first: Example | None = None
+        self._findings: list[Finding] = []
+        self._previews: list[Preview] = []
+        self._reasons: Counter[str] = Counter()
+        self._unused: Counter[str] = Counter()
+        self._labels: Counter[str] = Counter()
+        self._sample, self._hashes = _Sample(SAMPLE), array("q")  # 8 bytes a row; a set takes 70
+        self._longest = self._most_characters = self._reasoned = 0
+
+    def at(self, entry: Example | Finding) -> None:
+        """Look at one row; of a sample also at its tokens."""
         if isinstance(entry, Finding):
-            skipped += 1
-            findings += [entry] if len(findings) < FINDINGS else []
-            continue
-        layout = layout or entry.layout
-        hashes.append(hash((entry.turns, entry.chosen, entry.rejected)))
-        if tokenizer is not None and sample.wants(rows):
-            text = rendered(entry, tokenizer)
-            sample.add(len(tokenizer(text.text, add_special_tokens=False)["input_ids"]))
-            previews += [text] if len(previews) < PREVIEWS else []
-        rows += 1
-    if rows == 0:
-        way_out = findings[0].sentence if findings else ""
-        raise DataError(source.path, "must have at least one row to train on", 0, way_out)
-    return Report(
-        layout=layout,
-        rows=rows,
-        skipped=skipped,
-        findings=tuple(findings),
-        duplicates=rows - len(np.unique(np.frombuffer(hashes, dtype=np.int64))),
-        lengths=tuple(sorted(sample.values)),
-        previews=tuple(previews),
-    )
+            self._skip(entry)
+            return
+        try:
+            if self._renderer is not None and (self._sample.wants(self._rows) or self._stands_out(entry)):
+                self._render(self._renderer, entry)
+        except UnreadableError as error:
+            self._skip(Finding(row=entry.row, reason=str(error)))
+        else:
+            self._take(entry)
+
+    def report(self, path: str, *, whole: bool) -> Report:
+        """Return what was found.
+
+        Raises:
+            DataError: If there are too few rows to train on.
+        """
+        require_mostly_good(path, total=self._rows + self._skipped, reasons=self._reasons)
+        if self._first is None:
+            way_out = self._findings[0].sentence if self._findings else ""
+            raise DataError(Path(path).name, "must have at least one row to train on", 0, way_out)
+        return Report(
+            layout=self._first.layout,
+            task=self._first.task,
+            rows=self._rows,
+            skipped=self._skipped,
+            reasons=dict(self._reasons.most_common()),
+            findings=tuple(self._findings),
+            unused=dict(self._unused.most_common()),
+            labels=dict(self._labels.most_common()),
+            duplicates=self._rows - len(np.unique(np.frombuffer(self._hashes, dtype=np.int64))),
+            lengths=tuple(sorted(length for length in self._sample.values if length)),
+            previews=tuple(self._previews),
+            whole=whole,
+            longest=self._longest,
+            reasoned=self._reasoned,
+        )
+
+    def _stands_out(self, example: Example) -> bool:
+        return _characters(example) > _LONGER * self._most_characters
+
+    def _render(self, renderer: Renderer, example: Example) -> None:
+        texts = renderer.both(example) if example.rejected else (renderer.rendered(example),)
+        self._unused.update(name for text in texts[:1] for name in text.left_out)
+        length = max(len(self._tokenizer(text.text, add_special_tokens=False)["input_ids"]) for text in texts)
+        self._longest = max(self._longest, length)
+        self._most_characters = max(self._most_characters, _characters(example))
+        if self._sample.wants(self._rows):
+            self._sample.add(length)
+        if len(self._previews) < self._wanted_previews:
+            worse = tuple(texts[1].pieces()) if len(texts) > 1 else ()
+            label = None if example.label is None else str(example.label)
+            shown = Preview(row=example.row, pieces=tuple(texts[0].pieces()), rejected=worse, label=label)
+            self._previews.append(shown)
+
+    def _skip(self, finding: Finding) -> None:
+        """Count a row that cannot be trained on; beyond so many different reasons, they are one."""
+        self._skipped += 1
+        self._reasons[_known(finding.reason, self._reasons)] += 1
+        if len(self._findings) < FINDINGS:
+            self._findings.append(finding)
+
+    def _take(self, example: Example) -> None:
+        self._rows += 1
+        self._first = self._first or example
+        self._unused.update(example.unused)
+        self._reasoned += any(thinks(turn) for turn in (*example.turns, *example.chosen))
+        if example.label is not None:
+            self._labels[_known(str(example.label), self._labels)] += 1
+        self._hashes.append(example.identity)
+
+
+def _characters(example: Example) -> int:
+    return sum(len(turn.content) for turn in (*example.turns, *example.chosen, *example.rejected))
+
+
+def _known(name: str, counted: Mapping[str, int]) -> str:
+    return name if name in counted or len(counted) < MOST_REASONS else "others"
 
 
 def _counted(

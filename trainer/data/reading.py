@@ -1,29 +1,43 @@
-"""Reads the rows of a file: json, jsonl, csv, parquet or txt, one after the other."""
+"""Reads the rows of a file one after the other: json, jsonl, csv, tsv, parquet or txt, in the encodings people save."""
 
+import codecs
 import csv
 import itertools
 import json
 import re
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import IO, Any, TypeAlias
 
+import ijson
 import pyarrow.parquet
 
-from specs import DataError
+from specs import MIB, DataError
 
 Row: TypeAlias = Mapping[str, Any]
 _Rows: TypeAlias = Iterator[tuple[int, "Row | Finding"]]
 
-_LARGEST_JSON = 2**30
-"""Bytes of the largest json file that is read at once; jsonl has no such limit."""
+LONGEST_LINE = 32 * MIB
+"""Characters of the longest line, field or paragraph that is read; a longer one is skipped."""
+
+_LARGEST_OBJECT = 64 * MIB
+"""Bytes of the largest json file that is read at once. A list of rows and jsonl have no such limit."""
+
+_DELIMITERS = ",;\t|"
+_PARQUET_BATCH_BYTES = 32 * MIB
+_PARQUET_BATCH_ROWS = 512
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[A-Za-z0-9][\w.-]*)?")
 
-# One row is one example; the standard library's own limit of 128 KiB a field is below long documents.
-csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_PROBED_BYTES = 4 * MIB
+
+csv.field_size_limit(LONGEST_LINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +45,13 @@ class Finding:
     """A row that cannot be trained on, and why."""
 
     row: int
-    sentence: str
+    """Number of the row in the file, from 1."""
+    reason: str
+
+    @property
+    def sentence(self) -> str:
+        """The whole sentence."""
+        return f"Row {self.row:,}: {self.reason}."
 
 
 def is_hub_id(name: str) -> bool:
@@ -39,29 +59,79 @@ def is_hub_id(name: str) -> bool:
     return _HUB_ID.fullmatch(name) is not None
 
 
-def rows(path: Path) -> _Rows:
+def rows(path: Path, split: str = "train") -> _Rows:
     """Yield the rows of a file with their numbers, from 1.
+
+    Args:
+        path: The file.
+        split: Which split to read of a json file that holds several by name.
 
     Raises:
         DataError: If the file does not exist, has an unknown ending, or is broken as a whole.
     """
     if not path.is_file():
-        raise DataError(str(path), "is no file", None, "Choose a json, jsonl, csv, parquet or txt file")
+        raise DataError(str(path), "is not a file", None, f"Choose a file that ends in {', '.join(_READERS)}")
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         raise DataError(path.name, f"must end in {', '.join(_READERS)}", path.suffix or "no ending")
     try:
-        yield from reader(path)
+        yield from reader(path, split) if reader is _json_rows else reader(path)
     except UnicodeDecodeError as error:
-        raise DataError(path.name, "must be text in UTF-8", None, "Save it again as UTF-8") from error
+        raise DataError(path.name, "must be text in UTF-8 or UTF-16", None, "Save it again as UTF-8") from error
     except (pyarrow.ArrowException, csv.Error, OSError) as error:
-        raise DataError(path.name, f"cannot be read as {path.suffix[1:].lower()}", str(error)) from error
+        raise DataError(path.name, f"cannot be read as {path.suffix[1:].lower()}", brief(error)) from error
+
+
+def splits(path: Path) -> tuple[str, ...]:
+    """Return the names of the splits that one json file holds, or nothing for any other file."""
+    if path.suffix.lower() != ".json" or path.stat().st_size > _LARGEST_OBJECT:
+        return ()
+    try:
+        return tuple(_splits(json.loads(path.read_text(encoding=encoding(path)))))
+    except (OSError, ValueError, RecursionError):
+        return ()
+
+
+def brief(error: BaseException) -> str:
+    """Return the first line of an error, cut to what a sentence can hold."""
+    first_line = (str(error).splitlines() or [type(error).__name__])[0]
+    return first_line if len(first_line) <= 100 else f"{first_line[:97]}..."
+
+
+def encoding(path: Path) -> str:
+    """Return how a text file is encoded: by its byte order mark, else UTF-8, else Windows' cp1252.
+
+    A csv from a spreadsheet is often cp1252; any other bytes that are no UTF-8 are refused when they are read.
+    """
+    with path.open("rb") as stream:
+        head = stream.read(_PROBED_BYTES)
+    marked = next((name for mark, name in _MARKS if head.startswith(mark)), None)
+    if marked is not None:
+        return marked
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return "cp1252" if path.suffix.lower() in {".csv", ".tsv"} else "utf-8"
+    return "utf-8"
+
+
+def _lines(stream: IO[str]) -> Iterator[str | None]:
+    """Yield lines, and None for one that is too long to be held."""
+    while line := stream.readline(LONGEST_LINE):
+        if line.endswith("\n") or len(line) < LONGEST_LINE:
+            yield line
+            continue
+        while (more := stream.readline(LONGEST_LINE)) and not more.endswith("\n"):
+            pass
+        yield None
 
 
 def _jsonl_rows(path: Path) -> _Rows:
-    with path.open(encoding="utf-8-sig") as stream:
-        for number, line in enumerate(stream, start=1):
-            if line.strip():
+    with path.open(encoding=encoding(path)) as stream:
+        for number, line in enumerate(_lines(stream), start=1):
+            if line is None:
+                yield number, Finding(row=number, reason=f"is longer than {LONGEST_LINE // MIB} MiB")
+            elif not line.isspace():
                 yield number, _json_row(line, number)
 
 
@@ -69,20 +139,22 @@ def _json_row(line: str, number: int) -> Row | Finding:
     try:
         return _object(json.loads(line), number)
     except (ValueError, RecursionError) as error:
-        return Finding(row=number, sentence=f"Row {number}: is not valid JSON: {error}.")
+        return Finding(row=number, reason=f"is not valid JSON: {brief(error)}")
 
 
 def _object(value: Any, number: int) -> Row | Finding:
     if isinstance(value, dict):
         return value
-    return Finding(row=number, sentence=f"Row {number}: must be a JSON object, got {type(value).__name__}.")
+    return Finding(row=number, reason=f"must be a JSON object, got {type(value).__name__}")
 
 
-def _json_rows(path: Path) -> _Rows:
-    size = path.stat().st_size
-    if size > _LARGEST_JSON:
-        raise DataError(path.name, "may have 1 GiB as json", f"{size:,} bytes", "Convert it to jsonl")
-    text = path.read_text(encoding="utf-8-sig")
+def _json_rows(path: Path, split: str) -> _Rows:
+    """Yield the rows of a json file, read as a whole where it is small and entry by entry where it is a long list."""
+    how, size = encoding(path), path.stat().st_size
+    if size > _LARGEST_OBJECT:
+        yield from _listed_rows(path, how)
+        return
+    text = path.read_text(encoding=how)
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -90,44 +162,179 @@ def _json_rows(path: Path) -> _Rows:
         if len(lines) == 2 and all(isinstance(_json_row(line, 1), dict) for line in lines):
             yield from _jsonl_rows(path)  # one object a line under the name .json is common
             return
-        raise DataError(path.name, "must be valid JSON", str(error)) from error
-    if isinstance(value, dict):
-        lists = [entry for entry in value.values() if isinstance(entry, list)]
-        value = lists[0] if len(lists) == 1 and not {"messages", "conversations"} & value.keys() else [value]
-    if not isinstance(value, list):
-        raise DataError(path.name, "must hold a list of objects", type(value).__name__)
-    for number, entry in enumerate(value, start=1):
+        raise DataError(path.name, "must be valid JSON", brief(error)) from error
+    entries = value if isinstance(value, list) else _rows_of_object(value, path, split)
+    for number, entry in enumerate(entries, start=1):
         yield number, _object(entry, number)
 
 
+def _listed_rows(path: Path, how: str) -> _Rows:
+    with path.open(encoding=how) as text:
+        if not text.read(1024).lstrip().startswith("["):
+            rule = f"may have {_LARGEST_OBJECT // MIB} MiB as json that is not a list of rows"
+            raise DataError(path.name, rule, f"{path.stat().st_size:,} bytes", "Convert it to jsonl")
+    with path.open("rb") as stream:
+        encoded: Any = stream if how == "utf-8" else codecs.EncodedFile(stream, "utf-8", how)
+        try:
+            for number, entry in enumerate(ijson.items(encoded, "item", use_float=True), start=1):
+                yield number, _object(entry, number)
+        except (ijson.JSONError, ValueError) as error:
+            raise DataError(path.name, "must be valid JSON", brief(error)) from error
+
+
+def _rows_of_object(value: Any, path: Path, split: str) -> Sequence[Any]:
+    """Return the rows of a single object: a split of it, its only list, its columns side by side, or itself."""
+    if not isinstance(value, dict):
+        raise DataError(path.name, "must hold a list of objects", type(value).__name__)
+    named = _splits(value)
+    if named:
+        if split not in named:
+            raise DataError(path.name, f"must have the split {split}", ", ".join(named), "Name one of these")
+        return named[split]
+    columns = _columns(value)
+    if columns:
+        return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    lists = [entry for entry in value.values() if isinstance(entry, list) and entry and isinstance(entry[0], dict)]
+    return lists[0] if len(lists) == 1 and not {"messages", "conversations"} & value.keys() else [value]
+
+
+_SPLIT_NAMES = frozenset({"train", "training", "test", "validation", "valid", "val", "dev", "eval", "evaluation"})
+
+
+def _splits(value: Any) -> dict[str, Sequence[Any]]:
+    """Return the splits of an object such as ``{"train": [...], "test": [...]}``, each as a list of rows."""
+    if not isinstance(value, dict) or not value or not {str(name).casefold() for name in value} <= _SPLIT_NAMES:
+        return {}
+    found: dict[str, Sequence[Any]] = {}
+    for name, entries in value.items():
+        columns = _columns(entries) if isinstance(entries, dict) else {}
+        if columns:
+            entries = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        if not isinstance(entries, list):
+            return {}
+        usual = "train" if name.casefold() in {"train", "training"} else name.casefold()
+        found[usual] = entries
+    return found
+
+
+def _columns(value: Mapping[str, Any]) -> dict[str, Sequence[Any]]:
+    """Return the columns of a table that is stored column by column, as lists or as pandas' numbered objects."""
+    if {"messages", "conversations"} & value.keys() and len(value) == 1:
+        (only,) = value.values()
+        if isinstance(only, list) and only and isinstance(only[0], dict):
+            return {}  # a single conversation
+    columns = {name: _column(entries) for name, entries in value.items()}
+    lengths = {-1 if entries is None else len(entries) for entries in columns.values()}
+    if len(lengths) != 1 or lengths & {-1, 0} or (len(columns) == 1 and not _is_column(next(iter(columns.values())))):
+        return {}
+    return {name: entries for name, entries in columns.items() if entries is not None}
+
+
+def _column(value: Any) -> Sequence[Any] | None:
+    if isinstance(value, list):
+        return value
+    numbered = isinstance(value, dict) and value and all(str(key).isdecimal() for key in value)
+    return list(value.values()) if numbered else None
+
+
+def _is_column(entries: Sequence[Any] | None) -> bool:
+    """Return whether a single list is a column of values, and not a list of rows under a name."""
+    return entries is not None and not isinstance(entries[0], dict)
+
+
 def _csv_rows(path: Path) -> _Rows:
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        yield from enumerate(csv.DictReader(stream), start=1)
+    how = encoding(path)
+    with path.open(encoding=how, newline="") as stream:
+        delimiter = _delimiter(stream.readline(LONGEST_LINE), path)
+        stream.seek(0)
+        for number, row in enumerate(csv.DictReader(stream, delimiter=delimiter), start=1):
+            extra = row.pop(None, None)
+            if extra:
+                yield number, Finding(row=number, reason="has more fields than the first line names")
+            else:
+                yield number, row
+
+
+def _delimiter(header: str, path: Path) -> str:
+    """Return what separates the names in the first line: the mark that splits it into most."""
+    if path.suffix.lower() == ".tsv":
+        return "\t"
+    counts = {mark: len(next(csv.reader([header], delimiter=mark), [])) for mark in _DELIMITERS}
+    return max(_DELIMITERS, key=lambda mark: counts[mark])
 
 
 def _parquet_rows(path: Path) -> _Rows:
     number = 0
     with pyarrow.parquet.ParquetFile(path) as table:
-        for batch in table.iter_batches(batch_size=512):
-            for row in batch.to_pylist():
+        for batch in table.iter_batches(batch_size=_batch_rows(table)):
+            for row in _batch_values(batch):
                 number += 1
-                yield number, row
+                yield number, row if isinstance(row, dict) else Finding(row=number, reason=str(row))
+
+
+def _batch_rows(table: pyarrow.parquet.ParquetFile) -> int:
+    """Return how many rows to decode at once, by the size that the file says they have."""
+    meta = table.metadata
+    total = sum(meta.row_group(index).total_byte_size for index in range(meta.num_row_groups))
+    return max(1, min(_PARQUET_BATCH_ROWS, _PARQUET_BATCH_BYTES * max(meta.num_rows, 1) // max(total, 1)))
+
+
+def _batch_values(batch: Any) -> Iterator[Row | str]:
+    """Yield the rows of a batch; where one cannot be a Python value, such as a date of the year 300,000, its reason."""
+    try:
+        values = batch.to_pylist()
+    except (ValueError, OverflowError, pyarrow.ArrowException):
+        values = [_row_value(batch.slice(index, 1)) for index in range(batch.num_rows)]
+    for value in values:
+        yield _row_without_nulls(value) if isinstance(value, dict) else value
+
+
+def _row_value(single: Any) -> dict[str, Any] | str:
+    try:
+        row: dict[str, Any] = single.to_pylist()[0]
+    except (ValueError, OverflowError, pyarrow.ArrowException) as error:
+        return f"has a value that cannot be read: {brief(error)}"
+    return row
+
+
+def _without_nulls(value: Any) -> Any:
+    """Return a nested value without the empty keys that a table gives to every row as soon as one row has them."""
+    if isinstance(value, Mapping):
+        return {key: _without_nulls(entry) for key, entry in value.items() if entry is not None}
+    if isinstance(value, list):
+        return [_without_nulls(entry) for entry in value]
+    return value
+
+
+def _row_without_nulls(row: dict[str, Any]) -> Row:
+    return {name: _without_nulls(value) if isinstance(value, list | dict) else value for name, value in row.items()}
 
 
 def _txt_rows(path: Path) -> _Rows:
     """Yield paragraphs: what stands between empty lines."""
     number = 0
-    with path.open(encoding="utf-8-sig") as stream:
-        for filled, lines in itertools.groupby(stream, key=lambda line: bool(line.strip())):
+    with path.open(encoding=encoding(path)) as stream:
+        for filled, lines in itertools.groupby(_lines(stream), key=lambda line: line is None or bool(line.strip())):
             if filled:
                 number += 1
-                yield number, {"text": "".join(lines).rstrip("\n")}
+                yield number, _paragraph(lines, number)
 
 
-_READERS: Mapping[str, Callable[[Path], _Rows]] = {
+def _paragraph(lines: Iterator[str | None], number: int) -> Row | Finding:
+    kept, length = [], 0
+    for line in lines:
+        length += LONGEST_LINE + 1 if line is None else len(line)
+        kept += [line] if line is not None and length <= LONGEST_LINE else []
+    if length > LONGEST_LINE:
+        return Finding(row=number, reason=f"is longer than {LONGEST_LINE // MIB} MiB")
+    return {"text": "".join(kept).rstrip("\n")}
+
+
+_READERS: Mapping[str, Callable[..., _Rows]] = {
     ".jsonl": _jsonl_rows,
     ".json": _json_rows,
     ".csv": _csv_rows,
+    ".tsv": _csv_rows,
     ".parquet": _parquet_rows,
     ".txt": _txt_rows,
 }

@@ -1,10 +1,15 @@
-"""Turns an example into tokens and says which of them the loss counts."""
+"""Turns an example into text as the model reads it, says which of it the loss counts, and makes tokens of both."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
-from trainer.data.layouts import Example, Turn
+from trainer.data import answer_spans, completeness, templates
+from trainer.data.answer_spans import Span
+from trainer.data.layouts import Example
+from trainer.data.messages import Turn, UnreadableError
+from trainer.data.source import Thinking
+from trainer.data.templates import ChatTemplate
 
 IGNORED = -100
 """The label that PyTorch's cross entropy leaves out."""
@@ -15,8 +20,12 @@ class Rendered:
     """The text of an example as the model reads it, and the parts that it shall learn to say."""
 
     text: str
-    learned: tuple[tuple[int, int], ...]
+    learned: tuple[Span, ...]
     """Spans of characters, from the first to before the last."""
+    row: int = 0
+    """Number of the row in the file."""
+    left_out: tuple[str, ...] = ()
+    """What the template leaves out on purpose: reasoning before the last answer."""
 
     def pieces(self) -> Iterator[tuple[str, bool]]:
         """Yield the text in pieces, each with whether it is learned."""
@@ -30,21 +39,140 @@ class Rendered:
             yield self.text[position:], False
 
 
-def rendered(example: Example, tokenizer: Any) -> Rendered:
-    """Return an example as the model reads it: by the tokenizer's chat template, or in plain headings without one."""
-    if example.turns[0].role == "text":
-        text = example.turns[0].content + (tokenizer.eos_token or "")
-        return Rendered(text=text, learned=((0, len(text)),))
-    whole = chat_text(example.turns, tokenizer)
-    spans = []
-    for index, turn in enumerate(example.turns):
-        if turn.role == "assistant":
-            before = chat_text(example.turns[:index], tokenizer, ask=True) if index else ""
-            after = chat_text(example.turns[: index + 1], tokenizer)
-            start, end = _common_prefix(before, whole), _common_prefix(after, whole)
-            if start < end:
-                spans.append((start, end))
-    return Rendered(text=whole, learned=tuple(spans))
+class Renderer:
+    """Renders examples for one tokenizer: transformers' own, or a ``FolderTokenizer``."""
+
+    def __init__(self, tokenizer: Any, *, thinking: Thinking = "keep") -> None:
+        """Look up the tokenizer's template, its variant for training, and what it puts around a text."""
+        self._thinking = thinking
+        self._bos, self._eos = leading_token(tokenizer), tokenizer.eos_token or ""
+        self._controls = control_tokens(tokenizer)
+        source = templates.chosen(tokenizer.chat_template)
+        self._plain = ChatTemplate(source, dict(tokenizer.special_tokens_map)) if source else None
+        self._training = templates.for_training(self._plain) if self._plain else None
+
+    def rendered(self, example: Example) -> Rendered:
+        """Return an example as the model reads it: by the chat template, or in plain headings without one.
+
+        Of a pair the better answer is shown, of a text with a class the text.
+
+        Raises:
+            UnreadableError: If the template refuses the example or leaves something of it out.
+        """
+        turns = (*example.turns, *example.chosen)
+        if turns[0].role == "text":
+            return self._raw(example, turns)
+        shown = [self._spoken(turn) for turn in turns]
+        said = self._conversation(shown, example.tools)
+        first = len(example.turns) if example.chosen else 0
+        learned = (
+            span
+            for index, (turn, span) in enumerate(zip(turns, said.spans, strict=True))
+            if span and turn.learned and index >= first
+        )
+        return Rendered(text=said.text, learned=tuple(learned), row=example.row, left_out=said.left_out)
+
+    def both(self, example: Example) -> tuple[Rendered, Rendered]:
+        """Return a pair with its better answer and with its worse one.
+
+        Raises:
+            UnreadableError: As ``rendered`` does.
+        """
+        return self.rendered(example), self.rendered(replace(example, chosen=example.rejected))
+
+    def asked(self, turns: Sequence[Turn], tools: Sequence[Mapping[str, Any]] = ()) -> str:
+        """Return a conversation up to where the model shall answer.
+
+        Raises:
+            UnreadableError: If the template refuses these turns.
+        """
+        if self._plain is None:
+            return self._headings(turns).text + "\n\n### Assistant:\n"
+        return self._plain.rendered([turn.message() for turn in turns], tools=tools, ask=True)[0]
+
+    def _raw(self, example: Example, turns: Sequence[Turn]) -> Rendered:
+        begun = "" if self._bos and turns[0].content.startswith(self._bos) else self._bos
+        text = begun + "\n\n".join(turn.content for turn in turns)
+        if example.task == "classification":
+            return Rendered(text=text, learned=(), row=example.row)
+        asked = begun + "".join(turn.content for turn in example.turns if example.chosen)
+        text = begun + "".join(turn.content for turn in turns) + self._eos
+        return Rendered(text=text, learned=((len(asked), len(text)),), row=example.row)
+
+    def _conversation(self, turns: Sequence[Turn], tools: Sequence[Mapping[str, Any]]) -> "_Said":
+        """Return a conversation in the first form of its reasoning of which the template leaves nothing out."""
+        if self._training is None:
+            return self._headings(turns)
+        nearest: _Said | None = None
+        refused: UnreadableError | None = None
+        for form in completeness.forms(turns, self._training.source):
+            try:
+                said = self._templated(self._training, form, tools)
+            except UnreadableError as error:
+                refused = refused or error
+                continue
+            if not said.left_out:
+                return said
+            nearest = nearest or said
+        if nearest is None:
+            raise refused or UnreadableError("cannot be rendered")
+        return nearest
+
+    def _templated(self, template: ChatTemplate, turns: Sequence[Turn], tools: Sequence[Mapping[str, Any]]) -> "_Said":
+        text, spans = answer_spans.found(template, turns, tools, self._controls)
+        left_out = completeness.left_out(turns, spans, text)
+        if tools and template.rendered([turn.message() for turn in turns])[0] == text:
+            raise UnreadableError("tools are left out by the model's chat template")
+        if turns[-1].role == "assistant" and spans[-1] and not _ends_with(text, (*self._controls, self._eos)):
+            text, spans = text + self._eos, (*spans[:-1], (spans[-1][0], len(text) + len(self._eos)))
+        return _Said(text, spans, left_out)
+
+    def _spoken(self, turn: Turn) -> Turn:
+        """Return a turn without its reasoning, if that is to be left out."""
+        if self._thinking == "keep" or turn.role != "assistant":
+            return turn
+        more = {key: value for key, value in turn.more.items() if key != "reasoning_content"}
+        return replace(turn, more=more, content=completeness.THOUGHT.sub("", turn.content))
+
+    def _headings(self, turns: Sequence[Turn]) -> "_Said":
+        """Return turns under plain headings, for models without a chat template."""
+        text, spans = self._bos, list[Span | None]()
+        for number, turn in enumerate(turns, start=1):
+            unknown = next(iter(turn.more.keys() & {"tool_calls", "reasoning_content"}), None)
+            if unknown:
+                raise UnreadableError(f"{unknown} of message {number} needs a model with a chat template")
+            text += ("" if number == 1 else "\n\n") + f"### {turn.role.capitalize()}:\n"
+            start = len(text)
+            text += turn.content + (self._eos if turn.role == "assistant" else "")
+            spans.append((start, len(text)) if turn.role == "assistant" else None)
+        return _Said(text, spans)
+
+
+class _Said(NamedTuple):
+    """A conversation as a template says it."""
+
+    text: str
+    spans: Sequence[Span | None]
+    left_out: tuple[str, ...] = ()
+
+
+def thinks(turn: Turn) -> bool:
+    """Return whether an answer begins with reasoning, in a key of its own or in its content."""
+    return turn.role == "assistant" and (
+        "reasoning_content" in turn.more or completeness.THOUGHT.match(turn.content) is not None
+    )
+
+
+def leading_token(tokenizer: Any) -> str:
+    """Return the token that a tokenizer puts before a text by itself, mostly BOS, or nothing."""
+    ids = tokenizer("a", add_special_tokens=True)["input_ids"]
+    begun = tokenizer.bos_token and ids and ids[0] == tokenizer.bos_token_id
+    return str(tokenizer.bos_token) if begun else ""
+
+
+def control_tokens(tokenizer: Any) -> tuple[str, ...]:
+    """Return the special tokens of a tokenizer, such as the one that ends a turn."""
+    return tuple(str(token) for token in tokenizer.added_tokens_decoder.values() if token.special)
 
 
 def labelled(text: Rendered, tokenizer: Any, *, max_length: int, whole: bool) -> dict[str, list[int]] | None:
@@ -52,7 +180,7 @@ def labelled(text: Rendered, tokenizer: Any, *, max_length: int, whole: bool) ->
 
     Args:
         text: What to tokenize.
-        tokenizer: A fast tokenizer of transformers.
+        tokenizer: A fast tokenizer of transformers, or a ``FolderTokenizer``.
         max_length: Most tokens that are kept.
         whole: Whether the prompt counts in the loss too.
     """
@@ -65,21 +193,31 @@ def labelled(text: Rendered, tokenizer: Any, *, max_length: int, whole: bool) ->
     return {"input_ids": list(ids), "labels": labels}
 
 
-def chat_text(turns: Sequence[Turn], tokenizer: Any, *, ask: bool = False) -> str:
-    """Return turns as the model reads them; ``ask`` ends with the heading of the answer."""
-    if tokenizer.chat_template:
-        messages = [{"role": turn.role, "content": turn.content} for turn in turns]
-        text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=ask)
-        return text
-    end = tokenizer.eos_token or ""
-    parts = [
-        f"### {turn.role.capitalize()}:\n{turn.content}{end if turn.role == 'assistant' else ''}" for turn in turns
+def compared(better: Rendered, worse: Rendered, tokenizer: Any) -> Mapping[str, list[int]]:
+    """Return the tokens of a pair: what both begin with, and how each goes on.
+
+    Raises:
+        UnreadableError: If the two answers do not differ.
+    """
+    sides = []
+    for side in (better, worse):
+        end = side.learned[-1][1] if side.learned else len(side.text)
+        sides.append(tokenizer(side.text[:end], add_special_tokens=False, return_offsets_mapping=True))
+    starts = [
+        sum(1 for first, _ in encoded["offset_mapping"] if first < side.learned[0][0]) if side.learned else 0
+        for side, encoded in zip((better, worse), sides, strict=True)
     ]
-    return "\n\n".join([*parts, "### Assistant:\n"] if ask else parts)
+    chosen, rejected = (list(encoded["input_ids"]) for encoded in sides)
+    begun = min(starts)
+    while begun and chosen[:begun] != rejected[:begun]:  # tokens may merge across the end of the question
+        begun -= 1
+    if chosen == rejected or not chosen[begun:] or not rejected[begun:]:
+        raise UnreadableError("chosen and rejected are the same to the model")
+    return {"prompt_ids": chosen[:begun], "chosen_ids": chosen[begun:], "rejected_ids": rejected[begun:]}
 
 
-def _labels(ids: Sequence[int], offsets: Sequence[tuple[int, int]], learned: Sequence[tuple[int, int]]) -> list[int]:
-    """Return the ids of the tokens that end within a learned span; the rest is ignored."""
+def _labels(ids: Sequence[int], offsets: Sequence[tuple[int, int]], learned: Sequence[Span]) -> list[int]:
+    """Return the ids of the tokens that begin within a learned span; the rest is ignored."""
     labels = [IGNORED] * len(ids)
     spans = iter(learned)
     start, end = next(spans, (0, 0))
@@ -91,10 +229,5 @@ def _labels(ids: Sequence[int], offsets: Sequence[tuple[int, int]], learned: Seq
     return labels
 
 
-def _common_prefix(left: str, right: str) -> int:
-    """Return how many characters two texts share from their beginning."""
-    if right.startswith(left):
-        return len(left)
-    return next(
-        (index for index, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right))
-    )
+def _ends_with(text: str, tokens: Sequence[str]) -> bool:
+    return text.rstrip().endswith(tuple(token for token in tokens if token))

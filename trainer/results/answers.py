@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
 
-from trainer.data.layouts import Turn
-from trainer.data.rendering import chat_text
+from trainer.data.messages import Turn
+from trainer.data.rendering import Renderer
 
 MAX_NEW_TOKENS = 64
 
@@ -46,7 +46,7 @@ def _answer(model: Any, tokenizer: Any, prompt: str, until: Event) -> str:
 
 def prompt_tokens(tokenizer: Any, turns: Sequence[Turn]) -> Any:
     """Return a conversation as the model reads it, up to where it is to answer: tokens and mask of (1, s)."""
-    return tokenizer(chat_text(turns, tokenizer, ask=True), add_special_tokens=False, return_tensors="pt")
+    return tokenizer(Renderer(tokenizer).asked(turns), add_special_tokens=False, return_tensors="pt")
 
 
 def generated(model: Any, tokenizer: Any, asked: Any, *, until: Event, **options: Any) -> torch.Tensor:
@@ -57,8 +57,15 @@ def generated(model: Any, tokenizer: Any, asked: Any, *, until: Event, **options
             **{"do_sample": False, **options},
             use_cache=True,
             pad_token_id=tokenizer.pad_token_id,
-            eos_token_id=tokenizer.eos_token_id,
+            eos_token_id=end_tokens(model, tokenizer),
             stopping_criteria=StoppingCriteriaList([_Until(until)]),
         )
     tokens: torch.Tensor = said[0][asked["input_ids"].shape[1] :]
     return tokens
+
+
+def end_tokens(model: Any, tokenizer: Any) -> list[int]:
+    """Return the tokens at which an answer ends: those of the model's ``generation_config`` and the tokenizer's own."""
+    said = getattr(model.generation_config, "eos_token_id", None)
+    listed = said if isinstance(said, Sequence) else [said]
+    return list(dict.fromkeys(int(token) for token in (*listed, tokenizer.eos_token_id) if token is not None))

@@ -12,7 +12,7 @@ from typing import IO, Literal, Self, cast
 
 from specs import RunError
 from specs.paths import REPO
-from trainer.data.layouts import Turn
+from trainer.data.messages import Turn
 from trainer.failure import PassedOnError
 from trainer.runs.contract import Run
 from trainer.runs.export import result_folder

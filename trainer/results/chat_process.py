@@ -22,7 +22,7 @@ from peft import PeftModel
 from transformers import AutoTokenizer, TextStreamer
 
 from specs import METHODS, LorafitError, RunError
-from trainer.data.layouts import Turn
+from trainer.data.messages import Turn
 from trainer.failure import kind_and_sentence
 from trainer.model.build import base_model
 from trainer.results.answers import generated, prompt_tokens

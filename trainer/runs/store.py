@@ -345,7 +345,7 @@ def _run(row: sqlite3.Row) -> Run:
         state=State(row["state"]),
         phase=Phase(row["phase"]),
         plan=_plan(row["plan"]),
-        data=DataSource(path=data["path"], columns=data["columns"], prompts=tuple(data["prompts"])),
+        data=DataSource(**{**data, "prompts": tuple(data["prompts"])}),
         place=Place(**{name: row[name] for name in ("device", "model_path", "token", "parent_id")}),
         estimate=None if row["estimate"] is None else json.loads(row["estimate"]),
         measured=json.loads(row["measured"]),

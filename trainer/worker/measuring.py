@@ -30,6 +30,7 @@ from trainer.runs.contract import Place
 from trainer.runs.session import Session
 from trainer.runs.store import Store
 from trainer.worker import memory
+from trainer.worker.rows import Rows
 from trainer.worker.trainers import trainer_of
 
 LIBRARIES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate")
@@ -133,7 +134,7 @@ def _train(plan: FinetunePlan, config: Mapping[str, Any], folder: Path, peaks: P
     run = store.create(plan, DataSource(path=""), place=Place(device=peaks.device, model_path=str(model_folder)))
     store.run_folder(run.id).mkdir(parents=True, exist_ok=True)
     session = Session(run, store, Event())
-    trainer = trainer_of(session, model, _tokenizer(), _rows(plan, int(model.config.vocab_size)))
+    trainer = trainer_of(session, model, _tokenizer(), Rows(learned=_rows(plan, int(model.config.vocab_size))))
     trainer.args.save_strategy = "no"
     trainer.add_callback(_Phases(peaks))
     trainer.accelerator.backward = _after_forward(trainer.accelerator.backward, peaks)
@@ -173,7 +174,7 @@ def _rows(plan: FinetunePlan, vocab_size: int) -> Dataset:
     """Return as many full rows of random tokens as the steps need, with every token counted in the loss."""
     count = plan.per_device_train_batch_size * plan.gradient_accumulation_steps * plan.max_steps
     tokens = torch.randint(vocab_size, (count, plan.max_length)).tolist()
-    return Dataset.from_dict({"input_ids": tokens, "labels": tokens, "group": list(range(count))})
+    return Dataset.from_dict({"input_ids": tokens, "labels": tokens})
 
 
 def _tokenizer() -> PreTrainedTokenizerFast:

@@ -1,4 +1,4 @@
-"""The rows of a run: tokenized into a file, with skipped ones recorded, and split into training and held-out rows."""
+"""The rows of a run: tokenized into a file, what was skipped or not read noted, and split into learned and held out."""
 
 import hashlib
 import itertools
@@ -7,6 +7,7 @@ from array import array
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from transformers import PreTrainedTokenizerBase
 
 from specs import DataError, FinetunePlan
 from trainer import files
-from trainer.data.layouts import Example, examples
+from trainer.data.layouts import Example, examples, require_mostly_good, require_trained
+from trainer.data.messages import UnreadableError
 from trainer.data.reading import Finding
-from trainer.data.rendering import chat_text, labelled, rendered
+from trainer.data.rendering import Renderer, compared, labelled
+from trainer.data.source import DataSource
 from trainer.failure import StopRequestedError
 from trainer.runs.session import Session
 from trainer.worker import distributed
@@ -26,104 +29,174 @@ from trainer.worker import distributed
 ROWS = "rows"
 """Folder of the tokenized rows within the run's folder, while the run is active."""
 
-_DEFAULT_PROMPTS = 3
+QUESTIONS = 3
+"""How many questions of the data are asked before and after, where a person gives none."""
+SPARED_SHARE = 0.05
+"""Rows are held out for the questions alone only if they are at most this share of all."""
+
+_LEARNED, _HELD_OUT = "rows.arrow", "held_out.arrow"
 _KEPT_FINDINGS = 100
 _BATCH = 512
 """How many rows are held in memory before they are written."""
 _SIZE = 4
 """Bytes on disk per byte of data: two columns of 4 bytes per token of about 4 bytes, and again when packed."""
 
+_ASIDE = {"group": pyarrow.int64(), "question": pyarrow.string()}
+"""Columns that are read here and not by the trainers."""
 _TOKENS = pyarrow.schema(
     {
         "input_ids": pyarrow.list_(pyarrow.int32()),
         "labels": pyarrow.list_(pyarrow.int32()),
         "length": pyarrow.int32(),
-        "group": pyarrow.int64(),
+        **_ASIDE,
     }
 )
 _PAIRS = pyarrow.schema(
-    {"prompt": pyarrow.string(), "chosen": pyarrow.string(), "rejected": pyarrow.string(), "group": pyarrow.int64()}
+    {name: pyarrow.list_(pyarrow.int32()) for name in ("prompt_ids", "chosen_ids", "rejected_ids")} | _ASIDE
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """What a run learns from, what it is evaluated on, and what it is asked before and after."""
+
+    learned: Dataset
+    held_out: Dataset | None = None
+    prompts: tuple[str, ...] = ()
+    num_spared: int = 0
+    """Rows that are neither learned nor evaluated on, since their questions are asked."""
 
 
 class _Reading:
     """One pass over the data: its tokenized rows, and what is worth recording about it."""
 
-    def __init__(self, session: Session, tokenizer: PreTrainedTokenizerBase) -> None:
-        self._session, self._tokenizer = session, tokenizer
+    def __init__(self, session: Session, tokenizer: PreTrainedTokenizerBase, source: DataSource) -> None:
+        self._session, self._tokenizer, self._source = session, tokenizer, source
+        self._renderer = Renderer(tokenizer, thinking=source.thinking)
         self.rows = self.skipped = 0
-        self.findings: list[str] = []
-        self.prompts: list[str] = []
+        self._findings: list[str] = []
+        self._reasons: Counter[str] = Counter()
+        self._unused: Counter[str] = Counter()
 
     def rows_to_train(self) -> Iterator[dict[str, Any]]:
-        """Yield the rows to train on, and count the skipped ones."""
-        plan = self._session.plan
-        for entry in examples(self._session.run.data):
-            row = None if isinstance(entry, Finding) else _training_row(entry, self._tokenizer, plan)
+        """Yield the rows that can be trained on, and count those that cannot."""
+        for entry in examples(self._source):
             if isinstance(entry, Finding):
-                self._skip(entry.sentence)
-            elif row is None:
-                self._skip(f"Row {entry.row}: its answer starts after max_length ({plan.max_length} tokens).")
-            else:
-                self.rows += 1
-                if len(self.prompts) < _DEFAULT_PROMPTS:
-                    self.prompts.extend(turn.content for turn in entry.turns[:1] if turn.role == "user")
-                yield {**row, "group": _group(entry)}
-
-    def _skip(self, sentence: str) -> None:
-        self.skipped += 1
-        if len(self.findings) < _KEPT_FINDINGS:
-            self.findings.append(sentence)
+                self._skip(entry)
+                continue
+            require_trained(entry.task, self._source.path)
+            try:
+                row = self._row(entry)
+            except UnreadableError as error:
+                self._skip(Finding(row=entry.row, reason=str(error)))
+                continue
+            self.rows += 1
+            self._unused.update(entry.unused)
+            yield {**row, "group": _group(entry), "question": _question(entry)}
 
     def note(self) -> None:
         """Record in the store what was found.
 
         Raises:
-            DataError: If there is no row to train on.
+            DataError: If there are too few rows to train on.
         """
-        self._session.details(rows=self.rows, skipped=self.skipped, findings=self.findings)
-        first = self.findings[0] if self.findings else ""
-        if not self.rows:
-            raise DataError(Path(self._session.run.data.path).name, "has no row to train on", None, first)
+        unused = dict(self._unused.most_common())
+        self._session.details(rows=self.rows, skipped=self.skipped, findings=self._findings, unused=unused)
+        self.require_rows()
         if self.skipped:
-            self._session.event("warning", f"{self.skipped:,} rows skipped. The first: {first}")
+            self._session.event("warning", f"{self.skipped:,} rows skipped, such as: {self._findings[0]}")
+        if unused:
+            told = ", ".join(f"{name} ({count:,} rows)" for name, count in unused.items())
+            self._session.event("warning", f"Not read: {told}.")
+
+    def require_rows(self) -> None:
+        """Refuse data with too few rows that can be trained on.
+
+        Raises:
+            DataError: With the commonest reasons.
+        """
+        require_mostly_good(self._source.path, total=self.rows + self.skipped, reasons=self._reasons)
+        if not self.rows:
+            first = self._findings[0] if self._findings else ""
+            raise DataError(Path(self._source.path).name, "has no row to train on", None, first)
+
+    def _row(self, example: Example) -> dict[str, Any]:
+        """Return a row as TRL takes it: tokens with labels, or the tokens of a pair."""
+        longest = self._session.plan.max_length
+        if example.rejected:
+            better, worse = self._renderer.both(example)
+            pair = compared(better, worse, self._tokenizer)
+            if len(pair["prompt_ids"]) >= longest:
+                raise UnreadableError(f"its answer begins after max_length ({longest} tokens)")
+            return dict(pair)
+        text = self._renderer.rendered(example)
+        self._unused.update(text.left_out)
+        whole = not self._session.plan.completion_only_loss
+        row = labelled(text, self._tokenizer, max_length=longest, whole=whole)
+        if row is None:
+            raise UnreadableError(f"its answer begins after max_length ({longest} tokens)")
+        return {**row, "length": len(row["input_ids"])}
+
+    def _skip(self, finding: Finding) -> None:
+        self.skipped += 1
+        self._reasons[finding.reason] += 1
+        if len(self._findings) < _KEPT_FINDINGS:
+            self._findings.append(finding.sentence)
 
 
 @contextmanager
-def tokenized_rows(session: Session, tokenizer: PreTrainedTokenizerBase) -> Iterator[tuple[Dataset, tuple[str, ...]]]:
-    """Yield the tokenized rows, read from disk as needed, and the prompts to answer before and after.
+def tokenized_rows(session: Session, tokenizer: PreTrainedTokenizerBase) -> Iterator[Rows]:
+    """Yield the tokenized rows, read from disk as they are needed.
 
     Raises:
-        DataError: If the data has changed, or has no row to train on.
-        StopRequestedError: If somebody asked the run to stop in the meantime.
+        DataError: If the data has changed, or has too few rows to train on.
+        StopRequestedError: If somebody asked the run to end meanwhile.
     """
     folder = session.folder / ROWS
     disable_progress_bars()
     try:
-        prompts = distributed.from_leader(_written(session, tokenizer, folder) if session.leads else ())
-        yield Dataset.from_file(str(folder / "rows.arrow")), prompts
+        if session.leads:
+            _tokenize(session, tokenizer, folder)
+        distributed.meet()
+        rows = _rows_of(folder, session)
+        if session.leads and not session.run.data.prompts:
+            session.event("data", _told(rows))
+        yield rows
     finally:
         if session.leads:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _written(session: Session, tokenizer: PreTrainedTokenizerBase, folder: Path) -> tuple[str, ...]:
-    """Tokenize the data into a file in the folder; return the prompts to answer."""
+def _rows_of(folder: Path, session: Session) -> Rows:
+    """Return the rows of the files in a folder: a split that is held out is a file of its own."""
+    data, asked = Dataset.from_file(str(folder / _LEARNED)), session.run.data.prompts
+    if not (folder / _HELD_OUT).exists():
+        return split_rows(data, session.plan, asked=asked)
+    held_out = Dataset.from_file(str(folder / _HELD_OUT))
+    prompts = asked or _questions(held_out, range(len(held_out)))
+    return Rows(learned=_without_asides(data), held_out=_without_asides(held_out), prompts=prompts)
+
+
+def _tokenize(session: Session, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Tokenize the data into files of the folder."""
     source = session.run.data
     session.details(data_sha256=data_fingerprint(session))
     shutil.rmtree(folder, ignore_errors=True)  # left by a worker that was killed
     folder.mkdir()
     files.require_space(folder, _SIZE * Path(source.path).stat().st_size, "tokenizing the data")
-    reading = _Reading(session, tokenizer)
-    _write(reading.rows_to_train(), folder / "rows.arrow", session)
+    reading = _Reading(session, tokenizer, source)
+    _write(reading.rows_to_train(), folder / _LEARNED, session)
     reading.note()
-    return source.prompts or tuple(reading.prompts)
+    if source.evaluation_split:
+        held_out = _Reading(session, tokenizer, replace(source, split=source.evaluation_split))
+        _write(held_out.rows_to_train(), folder / _HELD_OUT, session)
+        held_out.require_rows()
 
 
 def _write(rows: Iterator[Mapping[str, Any]], path: Path, session: Session) -> None:
     """Write rows as they come, so that only a few are in memory at once."""
     first = next(rows, None)
-    schema = _PAIRS if first is not None and "chosen" in first else _TOKENS
+    schema = _PAIRS if first is not None and "chosen_ids" in first else _TOKENS
     every = itertools.chain([first] if first is not None else [], rows)
     with pyarrow.OSFile(str(path), "wb") as file, pyarrow.ipc.new_stream(file, schema) as stream:
         while batch := list(itertools.islice(every, _BATCH)):
@@ -149,39 +222,69 @@ def data_fingerprint(session: Session) -> str:
     return found
 
 
-def _training_row(example: Example, tokenizer: Any, plan: FinetunePlan) -> dict[str, Any] | None:
-    """Return a row as TRL expects it: tokens with labels, or a preference pair as text."""
-    if example.chosen is not None:
-        prompt = chat_text(example.turns, tokenizer, ask=True)
-        end = tokenizer.eos_token or ""
-        return {"prompt": prompt, "chosen": f"{example.chosen}{end}", "rejected": f"{example.rejected}{end}"}
-    text = rendered(example, tokenizer)
-    row = labelled(text, tokenizer, max_length=plan.max_length, whole=not plan.completion_only_loss)
-    return None if row is None else {**row, "length": len(row["input_ids"])}
-
-
 def _group(example: Example) -> int:
     """Return what examples of the same question share, so that no question is both trained on and evaluated."""
     asked = "\n".join(turn.content for turn in example.turns if turn.role != "assistant")
     return int.from_bytes(hashlib.sha256(asked.encode()).digest()[:8], "big", signed=True)
 
 
-def split_rows(data: Dataset, plan: FinetunePlan) -> tuple[Dataset, Dataset | None]:
-    """Return the rows to train on and the rows to evaluate on, if any.
+def _question(example: Example) -> str:
+    """Return the first question of a conversation; plain text has none."""
+    return next((turn.content for turn in example.turns if turn.role == "user"), "")
+
+
+def split_rows(data: Dataset, plan: FinetunePlan, *, asked: tuple[str, ...] = ()) -> Rows:
+    """Return the rows to learn from and those to evaluate on, and the questions to ask before and after.
+
+    The questions are a person's own, or of rows that are not learned: those to evaluate on, else a few that are held
+    out for this, where the data has enough.
 
     Raises:
         DataError: If no row is left to train on.
     """
-    groups = array("q", data["group"]) if plan.eval_split else array("q")
+    groups = array("q", data["group"])
     held_out = held_out_rows(groups, share=plan.eval_split, seed=plan.seed)
-    rows = data.remove_columns("group")
-    if not held_out:
-        return rows, None
-    apart = set(held_out)
+    spared = [] if asked or held_out else _spared_rows(data, groups, seed=plan.seed)
+    prompts = asked or _questions(data, held_out or spared or range(len(data)))
+    rows = _without_asides(data)
+    apart = {*held_out, *spared}
+    if not apart:
+        return Rows(learned=rows, prompts=prompts)
     learned = [row for row in range(len(data)) if row not in apart]
     if not learned:
         raise DataError("eval_split", "leaves no row to train on", plan.eval_split, "Lower eval_split or add rows")
-    return rows.select(learned), rows.select(held_out)
+    evaluated = rows.select(held_out) if held_out else None
+    return Rows(learned=rows.select(learned), held_out=evaluated, prompts=prompts, num_spared=len(spared))
+
+
+def _without_asides(data: Dataset) -> Dataset:
+    return data.remove_columns([name for name in _ASIDE if name in data.column_names])
+
+
+def _spared_rows(data: Dataset, groups: Sequence[Hashable], *, seed: int) -> list[int]:
+    """Return rows whose questions are asked and which are not learned, or none where they would be missed."""
+    if "question" not in data.column_names or not any(data["question"]):
+        return []
+    spared = held_out_rows(groups, share=QUESTIONS / max(len(data), 1), seed=seed)
+    return spared if len(spared) <= SPARED_SHARE * len(data) else []
+
+
+def _questions(data: Dataset, rows: Sequence[int]) -> tuple[str, ...]:
+    if "question" not in data.column_names:
+        return ()
+    found = dict.fromkeys(data[row]["question"] for row in itertools.islice(rows, 10 * QUESTIONS))
+    return tuple(question for question in found if question)[:QUESTIONS]
+
+
+def _told(rows: Rows) -> str:
+    """Return where the questions come from."""
+    if not rows.prompts:
+        return "No questions are asked before and after: the data has none. Give your own."
+    if rows.held_out is not None:
+        return f"{len(rows.prompts)} questions of held-out rows are asked before and after."
+    if rows.num_spared:
+        return f"{rows.num_spared} rows are not learned: their questions are asked before and after."
+    return "The questions asked before and after are learned ones: the data has too few rows to spare any."
 
 
 def held_out_rows(groups: Sequence[Hashable], *, share: float, seed: int) -> list[int]:

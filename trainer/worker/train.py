@@ -52,17 +52,17 @@ def train(session: Session) -> State:
     tokenizer = _tokenizer(run.model)
     model = build(plan, run.model, device=session.device)
     _enter(session, Phase.TOKENIZING)
-    with tokenized_rows(session, tokenizer) as (data, prompts):
+    with tokenized_rows(session, tokenizer) as rows:
         needed = (checkpoints.KEPT + 2) * checkpoints.trained_bytes(model)
         files.require_space(session.folder, needed, "storing the run")
-        trainer = trainer_of(session, model, tokenizer, data)
-        before = None if plan.keeps_base else _asked(session, model, tokenizer, prompts)
+        trainer = trainer_of(session, model, tokenizer, rows)
+        before = None if plan.keeps_base else _asked(session, model, tokenizer, rows.prompts)
         state = _train_steps(session, trainer)
     distributed.leave()
     if session.leads:
         session.enter(Phase.SAVING)
         _save(session, trainer.model, tokenizer)
-        _answer(session, trainer.model, tokenizer, _Asked(prompts, before), stopped=state is State.STOPPED)
+        _answer(session, trainer.model, tokenizer, _Asked(rows.prompts, before), stopped=state is State.STOPPED)
     return state
 
 

@@ -22,7 +22,7 @@ from trainer.runs.session import Session
 from trainer.worker import checkpoints, distributed
 from trainer.worker.adalora import BudgetedTrainer, RankBudget
 from trainer.worker.callbacks import EarlyStopping, Watch
-from trainer.worker.rows import split_rows
+from trainer.worker.rows import Rows
 
 TENSORBOARD = "tensorboard"
 """Folder of TensorBoard's event files within the run's folder."""
@@ -110,16 +110,19 @@ class _PreferenceTrainer(_CheckpointingTrainer, DPOTrainer):
         # TRL copies a given adapter as the reference, since it may have been trained before: this one is new.
         self.model.delete_adapter("ref")
 
+    def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
+        """Leave the rows as they are: their tokens are made already, with one BOS and the template's own ends."""
+        return dataset
 
-def trainer_of(session: Session, model: nn.Module, tokenizer: PreTrainedTokenizerBase, data: Dataset) -> Any:
+
+def trainer_of(session: Session, model: nn.Module, tokenizer: PreTrainedTokenizerBase, rows: Rows) -> Any:
     """Return the trainer of a run's plan for its rows.
 
     Raises:
         PlanError: If the plan cannot be trained on these rows.
-        DataError: If no row is left to train on.
     """
     plan = session.plan
-    pairs = "chosen" in data.column_names
+    pairs = "chosen_ids" in rows.learned.column_names
     if pairs and not plan.keeps_base:
         way_out = "Choose lora or qlora, bias none, and another init_lora_weights than pissa"
         raise PlanError(
@@ -128,16 +131,17 @@ def trainer_of(session: Session, model: nn.Module, tokenizer: PreTrainedTokenize
     if pairs and plan.method == "adalora":
         way_out = "Choose lora or qlora"
         raise PlanError("method", "adalora supports one adapter, but DPO starts with two", plan.method, way_out)
-    learned, held_out = split_rows(data, plan)
     kind: Any = _PreferenceTrainer if pairs else _PlanTrainer
-    arguments = training_arguments(plan, session.folder, device=session.device, pairs=pairs)
+    arguments = training_arguments(
+        plan, session.folder, device=session.device, pairs=pairs, evaluates=rows.held_out is not None
+    )
     with kept_adapter_dtype(model):
         trainer = kind(
             session=session,
             model=model,
             args=arguments,
-            train_dataset=learned,
-            eval_dataset=held_out,
+            train_dataset=rows.learned,
+            eval_dataset=rows.held_out,
             processing_class=tokenizer,
             callbacks=callbacks(session),
         )
@@ -149,7 +153,9 @@ def trainer_of(session: Session, model: nn.Module, tokenizer: PreTrainedTokenize
     return trainer
 
 
-def training_arguments(plan: FinetunePlan, folder: Path, *, device: str, pairs: bool = False) -> SFTConfig | DPOConfig:
+def training_arguments(
+    plan: FinetunePlan, folder: Path, *, device: str, pairs: bool = False, evaluates: bool = False
+) -> SFTConfig | DPOConfig:
     """Return TRL's arguments for a plan, for answers or for preference pairs; all others keep TRL's defaults."""
     same_names = (
         "per_device_train_batch_size",
@@ -188,11 +194,11 @@ def training_arguments(plan: FinetunePlan, folder: Path, *, device: str, pairs: 
         activation_checkpointing=plan.gradient_checkpointing,  # transformers 5 renamed it
         activation_checkpointing_kwargs={"use_reentrant": plan.use_reentrant},
         per_device_eval_batch_size=plan.per_device_train_batch_size,
-        eval_strategy="steps" if plan.eval_split else "no",
+        eval_strategy="steps" if evaluates else "no",
         eval_steps=plan.save_steps,
         load_best_model_at_end=plan.load_best_model_at_end,
-        metric_for_best_model="loss" if plan.eval_split else None,
-        greater_is_better=False if plan.eval_split else None,
+        metric_for_best_model="loss" if evaluates else None,
+        greater_is_better=False if evaluates else None,
         data_seed=plan.seed,
         logging_nan_inf_filter=False,  # a loss that is not a number must be visible
         save_strategy="steps",

@@ -84,7 +84,7 @@ def check(tmp_path, name, **environment):
 
 def test_a_data_set_of_the_hub_is_fetched_at_a_revision_once_and_then_read_as_a_file(tmp_path, endpoint):
     first = check(tmp_path, "me/rows", HF_ENDPOINT=endpoint)
-    assert "300 rows of layout prompt and completion, 0 skipped" in first.stdout, first.stderr
+    assert "300 rows, 0 skipped" in first.stdout, first.stderr
     (file,) = (tmp_path / "cache" / "datasets").iterdir()
     assert file.name == f"me--rows-{SHA[:12]}.parquet"
     written = file.stat().st_mtime_ns

@@ -1,24 +1,33 @@
 import csv
 import json
 
-import psutil
 import pyarrow
 import pyarrow.parquet
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from transformers import AutoTokenizer
 
-from specs import DataError, SpecError, paths
-from trainer.data.columns import proposed_columns
-from trainer.data.doctor import Report, examined
-from trainer.data.layouts import LAYOUTS, Example, Turn, examples, recognised_layout
+from specs import DataError
+from trainer.data.columns import proposal, proposed_columns
+from trainer.data.doctor import Report
+from trainer.data.layouts import LAYOUTS, Example, examples, recognised_layout
+from trainer.data.messages import Turn
 from trainer.data.reading import Finding
-from trainer.data.rendering import IGNORED, labelled, rendered
-from trainer.data.source import DataSource
-from trainer.data.tokenizer import FolderTokenizer
+from trainer.data.source import TASKS, DataSource
 
 CHAT = [{"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Hello."}]
+EMPTY = Report(
+    layout="",
+    task="answers",
+    rows=0,
+    skipped=0,
+    reasons={},
+    findings=(),
+    unused={},
+    labels={},
+    duplicates=0,
+    lengths=(),
+    previews=(),
+    whole=True,
+)
 ASKED = (Turn(role="user", content="Hi?"), Turn(role="assistant", content="Hello."))
 
 
@@ -71,14 +80,14 @@ def test_every_layout_is_recognised_in_every_kind_of_file(tmp_path, row, layout,
     assert [(entry.turns, entry.layout) for entry in found] == [(turns, layout)] * 2
     assert [entry.row for entry in found] == ([1, 3] if ending == "jsonl" else [1, 2])
     if layout == "preference":
-        assert (found[0].chosen, found[0].rejected) == ("Hello.", "Go.")
+        assert (found[0].chosen[0].content, found[0].rejected[0].content) == ("Hello.", "Go.")
 
 
 def test_columns_are_named_by_hand(tmp_path):
     path = tmp_path / "data.csv"
     with path.open("w", newline="", encoding="utf-8-sig") as stream:
         csv.writer(stream).writerows([["frage", "antwort"], ["Hi?", "Hello."], ["Line\nbreak", "Ünïcode"]])
-    with pytest.raises(DataError, match="must have the columns of one of these layouts"):
+    with pytest.raises(DataError, match="has the columns of no known layout"):
         list(examples(DataSource(path=str(path))))
     found = list(examples(DataSource(path=str(path), columns={"prompt": "frage", "completion": "antwort"})))
     assert found[0].turns == ASKED
@@ -110,6 +119,55 @@ def test_roles_are_proposed_for_columns_that_are_not_recognised(row, expected):
         recognised_layout(row, "data.csv")
 
 
+PAIR = {"prompt": "ask", "chosen": "answer"}
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        pytest.param(
+            ["ask", "answer", "rejected_answer"], {**PAIR, "rejected": "rejected_answer"}, id="rejected beside"
+        ),
+        pytest.param(["ask", "bad_answer", "answer"], {**PAIR, "rejected": "bad_answer"}, id="whatever their order"),
+        pytest.param(["ask", "answer", "dispreferred"], {**PAIR, "rejected": "dispreferred"}, id="preferred within"),
+        pytest.param(["ask", "answer", "notPreferred"], {**PAIR, "rejected": "notPreferred"}, id="in camel case"),
+        pytest.param(
+            ["anchor", "positive", "negative"],
+            {"prompt": "anchor", "chosen": "positive", "rejected": "negative"},
+            id="sentence transformers",
+        ),
+        pytest.param(
+            ["q", "correct_answer", "incorrect_answer"],
+            {"prompt": "q", "chosen": "correct_answer", "rejected": "incorrect_answer"},
+            id="correct within incorrect",
+        ),
+        pytest.param(
+            ["winner_text", "loser_text"], {"chosen": "winner_text", "rejected": "loser_text"}, id="no prompt"
+        ),
+        pytest.param(["ask", "rejected_response"], {"prompt": "ask"}, id="a worse answer alone"),
+        pytest.param(["worse"], {}, id="nothing but a worse answer"),
+        pytest.param(
+            ["ask", "best_answer"], {"prompt": "ask", "completion": "best_answer"}, id="a better answer alone"
+        ),
+        pytest.param(["ask", "response_a", "response_b"], {"prompt": "ask"}, id="nobody says which is better"),
+    ],
+)
+def test_a_worse_answer_is_never_proposed_as_the_one_to_learn(names, expected):
+    found = proposal({name: f"{name} says" for name in names})
+    assert found.columns == expected
+    assert found.reasons.keys() == expected.keys()
+    assert bool(found.caution) == (expected.keys() != {"prompt", "completion"})
+
+
+def test_every_proposal_says_why():
+    found = proposal({"id": "7", "my question": "Why?", "zeta": "So.", "winner": "model_a"})
+    assert found.columns == {"prompt": "my question", "completion": "zeta"}
+    assert found.reasons == {
+        "prompt": "its name says question",
+        "completion": "no name says more: it is the next column with words",
+    }
+
+
 def test_paragraphs_of_a_text_are_rows(tmp_path):
     path = tmp_path / "data.txt"
     path.write_text("One\ntwo.\n\n\n  \nThree.\n")
@@ -125,14 +183,18 @@ def test_paragraphs_of_a_text_are_rows(tmp_path):
         pytest.param(
             {"messages": [CHAT[0], {"role": "assistant", "content": "  "}]}, "Row 2: has an empty answer.", id="blank"
         ),
-        pytest.param({"messages": "text"}, "Row 2: does not have the layout messages.", id="text for a list"),
-        pytest.param({"messages": [{"role": "user"}]}, "Row 2: does not have the layout messages.", id="no content"),
-        pytest.param({"other": 1}, "Row 2: does not have the layout messages.", id="another layout"),
+        pytest.param({"messages": "text"}, "Row 2: must have a list of messages.", id="text for a list"),
+        pytest.param({"messages": [{"role": "user"}]}, "Row 2: message 1 has no content.", id="no content"),
+        pytest.param({"other": 1}, "Row 2: messages is empty.", id="another layout"),
         pytest.param(
-            {"messages": [{"role": "boss", "content": "x"}]}, "Row 2: has the unknown role 'boss'", id="unknown role"
+            {"messages": [{"role": "boss", "content": "x"}]},
+            "Row 2: message 1 has the unknown role 'boss'.",
+            id="unknown role",
         ),
         pytest.param(
-            {"messages": [{"role": "assistant", "content": 7}]}, "Row 2: every content must be text.", id="a number"
+            {"messages": [{"role": "assistant", "content": 7}]},
+            "Row 2: content of message 1 must be text, got int.",
+            id="a number",
         ),
         pytest.param("[" * 100_000, "Row 2: is not valid JSON", id="nested without end"),
     ],
@@ -154,7 +216,7 @@ def test_a_row_that_cannot_be_used_is_skipped_with_its_number(tmp_path, row, sen
         pytest.param("a.json", b"{", "must be valid JSON", id="broken json"),
         pytest.param("a.json", b"3", "must hold a list of objects", id="a number"),
         pytest.param("a.parquet", b"PAR1 nothing", "cannot be read as parquet", id="broken parquet"),
-        pytest.param("a.csv", b"\xff\xfe\x00a", "must be text in UTF-8", id="not UTF-8"),
+        pytest.param("a.jsonl", b"\xfa\xfe\x00a", "must be text in UTF-8", id="not UTF-8"),
         pytest.param("a.docx", b"x", r"must end in \.jsonl, \.json", id="unknown ending"),
         pytest.param("a", b"x", "must end in", id="no ending"),
     ],
@@ -167,130 +229,10 @@ def test_a_file_that_cannot_be_read_is_refused_in_a_sentence(tmp_path, name, con
 
 
 def test_a_file_that_does_not_exist_is_refused_in_a_sentence(tmp_path):
-    with pytest.raises(DataError, match="is no file"):
+    with pytest.raises(DataError, match="is not a file"):
         list(examples(DataSource(path=str(tmp_path / "none.jsonl"))))
 
 
-def test_only_answers_are_learned(tiny_tokenizer):
-    turns = (
-        Turn(role="system", content="Be short."),
-        Turn(role="user", content="One?"),
-        Turn(role="assistant", content="Yes."),
-        Turn(role="user", content="Two?"),
-        Turn(role="assistant", content="No."),
-    )
-    text = rendered(Example(row=1, turns=turns), tiny_tokenizer)
-    assert "".join(piece for piece, _ in text.pieces()) == text.text
-    assert [piece for piece, learned in text.pieces() if learned] == ["Yes.<|im_end|>\n", "No.<|im_end|>\n"]
-    tokens = labelled(text, tiny_tokenizer, max_length=500, whole=False)
-    learned = [token for token in tokens["labels"] if token != IGNORED]
-    assert tiny_tokenizer.decode(learned) == "Yes.<|im_end|>\nNo.<|im_end|>\n"
-    whole = labelled(text, tiny_tokenizer, max_length=500, whole=True)
-    assert whole["labels"] == whole["input_ids"] == tokens["input_ids"]
-
-
-def test_what_lies_beyond_max_length_is_cut_and_nothing_left_is_told(tiny_tokenizer):
-    text = rendered(Example(row=1, turns=ASKED), tiny_tokenizer)
-    assert labelled(text, tiny_tokenizer, max_length=3, whole=False) is None
-    cut = labelled(text, tiny_tokenizer, max_length=3, whole=True)
-    assert len(cut["input_ids"]) == len(cut["labels"]) == 3
-
-
-def test_a_model_without_chat_template_gets_plain_headings(tiny_model):
-    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
-    tokenizer.chat_template = None
-    text = rendered(Example(row=1, turns=ASKED), tokenizer)
-    assert text.text == "### User:\nHi?\n\n### Assistant:\nHello.<|im_end|>"
-    assert [piece for piece, learned in text.pieces() if learned] == ["Hello.<|im_end|>"]
-
-
-@given(
-    contents=st.lists(
-        st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_size=1), min_size=2, max_size=6
-    )
-)
-def test_every_learned_span_lies_in_the_text_and_in_order(tiny_tokenizer, contents):
-    turns = tuple(
-        Turn(role="assistant" if index % 2 else "user", content=content) for index, content in enumerate(contents)
-    )
-    text = rendered(Example(row=1, turns=turns), tiny_tokenizer)
-    flat = [edge for span in text.learned for edge in span]
-    assert flat == sorted(flat)
-    assert "".join(piece for piece, _ in text.pieces()) == text.text
-    answers = "".join(turn.content for turn in turns if turn.role == "assistant")
-    assert len("".join(piece for piece, learned in text.pieces() if learned)) >= len(answers)
-
-
-def test_the_light_tokenizer_agrees_with_transformers(tiny_model):
-    light, full = FolderTokenizer(tiny_model), AutoTokenizer.from_pretrained(tiny_model)
-    example = Example(row=1, turns=(Turn(role="user", content="Wie heißt du?"), *ASKED[1:]))
-    assert rendered(example, light) == rendered(example, full)
-    text = rendered(example, light)
-    assert labelled(text, light, max_length=99, whole=False) == labelled(text, full, max_length=99, whole=False)
-
-
-def test_a_template_may_not_reach_out_of_its_sandbox(tiny_model, tmp_path):
-    (tmp_path / "tokenizer.json").write_bytes((tiny_model / "tokenizer.json").read_bytes())
-    (tmp_path / "chat_template.jinja").write_text("{{ ''.__class__.__mro__[1].__subclasses__() }}")
-    with pytest.raises(DataError, match="refused by the model's chat template"):
-        rendered(Example(row=1, turns=ASKED), FolderTokenizer(tmp_path))
-
-
-def test_a_folder_without_tokenizer_is_refused_in_a_sentence(tmp_path):
-    with pytest.raises(SpecError, match="must have a readable"):
-        FolderTokenizer(tmp_path)
-
-
-def test_the_doctor_counts_what_is_there(tmp_path, tiny_model):
-    path = tmp_path / "data.jsonl"
-    rows = [{"messages": [CHAT[0], {"role": "assistant", "content": "word " * n}]} for n in range(1, 21)]
-    lines = [json.dumps(row) for row in [*rows, rows[0], rows[0]]]
-    path.write_text("\n".join([*lines, "{", '{"messages": []}']))
-    report = examined(DataSource(path=str(path)), FolderTokenizer(tiny_model))
-    assert (report.layout, report.rows, report.skipped, report.duplicates) == ("messages", 22, 2, 2)
-    assert len(report.lengths) == 22
-    assert len(report.previews) == 5
-    assert [finding.row for finding in report.findings] == [23, 24]
-    assert sum(count for *_, count in report.histogram(7)) == 22
-    assert report.share_truncated(report.lengths[-1]) == 0
-    assert report.share_truncated(0) == 1
-    assert report.quantile(0) == report.lengths[0]
-    assert report.quantile(1) == report.lengths[-1]
-
-
-@given(lengths=st.lists(st.integers(1, 5000), min_size=1, max_size=60), bins=st.integers(1, 40))
-def test_histogram_and_truncation_count_every_row(lengths, bins):
-    report = Report(
-        layout="", rows=0, skipped=0, findings=(), duplicates=0, lengths=tuple(sorted(lengths)), previews=()
-    )
-    assert sum(count for *_, count in report.histogram(bins)) == len(lengths)
-    assert len(report.histogram(bins)) <= bins
-    shares = [report.share_truncated(limit) for limit in range(0, 5001, 250)]
-    assert shares == sorted(shares, reverse=True)
-
-
-def test_the_demo_data_is_sound():
-    report = examined(DataSource(path=str(paths.demo_data())))
-    assert (report.layout, report.skipped, report.duplicates) == ("messages", 0, 0)
-    assert report.rows >= 300
-
-
-@pytest.mark.slow
-def test_a_large_file_is_examined_in_a_stream(tmp_path, tiny_model):
-    path = tmp_path / "large.jsonl"
-    answer = "word " * 450
-    with path.open("w") as stream:
-        for number in range(50_000):
-            stream.write(json.dumps({"prompt": f"Question {number}?", "completion": answer}) + "\n")
-    assert path.stat().st_size > 100 * 2**20
-    tokenizer, before = FolderTokenizer(tiny_model), psutil.Process().memory_info().rss
-    held = []
-    source = DataSource(path=str(path))
-    report = examined(source, tokenizer, progress=lambda _: held.append(psutil.Process().memory_info().rss))
-    assert report.rows == 50_000
-    assert 2_000 <= len(report.lengths) <= 4_000
-    assert max(held) - before < 60 * 2**20
-
-
 def test_layouts_are_distinct():
-    assert len({layout.name for layout in LAYOUTS}) == len(LAYOUTS)
+    assert len({(layout.name, layout.roles) for layout in LAYOUTS}) == len(LAYOUTS)
+    assert {layout.task for layout in LAYOUTS} == set(TASKS)

@@ -79,8 +79,8 @@ def trainer_for(session):
     """Yield what trains a run, in this process."""
     tokenizer = tokenizer_of(session.run.model)
     model = build(session.plan, session.run.model, device="cpu")
-    with tokenized_rows(session, tokenizer) as (data, _):
-        yield trainer_of(session, model, tokenizer, data)
+    with tokenized_rows(session, tokenizer) as rows:
+        yield trainer_of(session, model, tokenizer, rows)
 
 
 def said(model):

@@ -16,7 +16,14 @@ from trainer.runs.contract import ACTIVE, TRANSITIONS, Answer, LossCurve, Metric
 from trainer.runs.store import Store
 
 CLICK = "one click"
-DATA = DataSource(path="/data.jsonl", columns={"prompt": "q"}, prompts=("Why?",))
+DATA = DataSource(
+    path="/data.jsonl",
+    columns={"prompt": "q"},
+    prompts=("Why?",),
+    thinking="drop",
+    split="part",
+    evaluation_split="test",
+)
 
 
 def test_a_run_comes_back_as_it_was_created(store, plan_of):

@@ -27,12 +27,12 @@ from trainer.worker.rows import data_fingerprint, held_out_rows
     [
         pytest.param(MemoryError(), "out_of_memory", "memory: the run needs more than the device has.", id="Python"),
         pytest.param(
-            torch.OutOfMemoryError("CUDA out of memory."), "out_of_memory", "memory: the device has less", id="CUDA"
+            torch.OutOfMemoryError("CUDA out of memory."), "out_of_memory", "memory: the run needs more", id="CUDA"
         ),
         pytest.param(
             RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
             "out_of_memory",
-            "memory: the device has less",
+            "memory: the run needs more",
             id="torch on a CPU",
         ),
         pytest.param(
@@ -161,7 +161,7 @@ def test_bad_data_fails_in_a_sentence_and_the_next_run_starts(store, plan_of, tm
     failed = [waited(store, run.id, over) for run in runs]
     assert [(run.state, run.error_kind) for run in failed] == [(State.FAILED, "data")] * 2
     assert "must have at least one row" in failed[0].error
-    assert "must have the columns of one of these layouts" in failed[1].error
+    assert "has the columns of no known layout" in failed[1].error
 
 
 def test_a_device_that_torch_does_not_know_starts_no_worker(store, plan_of, chat_data):

@@ -135,7 +135,7 @@ def test_the_command_line_runs_lists_shows_and_refuses(tmp_path, plan_of, chat_d
     with zipfile.ZipFile(zipped) as archive:
         assert {"adapter_model.safetensors", "plan.json", "metrics.csv", "README.md"} <= set(archive.namelist())
     assert "last loss" in trainer("compare", described["id"], described["id"])[1]
-    assert "24 rows of layout messages" in trainer("check", "--data", chat_data.path)[1]
+    assert "24 rows, 0 skipped" in trainer("check", "--data", chat_data.path)[1]
     status, _, err = trainer("resume", described["id"])
     assert status == 2
     assert err.startswith(f"run {described['id']}: can be resumed")

@@ -1,0 +1,56 @@
+"""Whose template and tokenizer read the data before a run: the model's own, or what stands in for them, and said so."""
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainer.data.families import GENERAL, family
+from trainer.data.tokenizer import FamilyTokenizer, FolderTokenizer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reader:
+    """A tokenizer with its template."""
+
+    tokenizer: FolderTokenizer | FamilyTokenizer
+    template: str
+    """Whose template it is, in words."""
+    counter: str
+    """Whose tokens are counted, in words; empty where none are."""
+    is_own: bool
+    """Whether both are the model's own."""
+
+
+@functools.lru_cache(maxsize=4)
+def reader(own: Path | None, *, model_type: str, name: str, counted_by: Path | None) -> Reader:
+    """Return what reads data for a model.
+
+    Args:
+        own: The folder of its tokenizer; None where it is not on this machine.
+        model_type: What transformers calls its architecture.
+        name: Its name, which tells generations and sizes of a family apart.
+        counted_by: The folder of a tokenizer that counts tokens where there is no own one; None counts none.
+
+    Raises:
+        SpecError: If a folder has no readable tokenizer.
+    """
+    if own is not None:
+        tokenizer = FolderTokenizer(own)
+        template = "the model's own chat template" if tokenizer.chat_template else "plain headings: it has no template"
+        return Reader(tokenizer=tokenizer, template=template, counter="the model's own tokenizer", is_own=True)
+    known = family(model_type, name)
+    stand_in = known.template if known else GENERAL
+    counter = f"the tokenizer of {counted_by.name}" if counted_by else ""
+    return Reader(
+        tokenizer=FamilyTokenizer(stand_in, counted_by),
+        template=_words(stand_in, model_type, is_known=known is not None),
+        counter=counter,
+        is_own=False,
+    )
+
+
+def _words(stand_in: str, model_type: str, *, is_known: bool) -> str:
+    if not stand_in:
+        return "plain headings: models of this family have no chat template"
+    template = f"the template of the family {stand_in}"
+    return template if is_known else f"{template}: that of {model_type} is not known here"
