@@ -4,18 +4,23 @@ import argparse
 import json
 import math
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
 from advisor import GOALS, TASKS, Situation, advise, cheatsheet
 from advisor.export import FORMATS, exported
 from advisor.rules import RULE_SETS
-from catalog import gpus, machine, models
+from advisor.situation import TASKS_OF_DATA
+from catalog import gpus, machine, models, tokenizers
 from estimator import pricing
 from estimator.estimate import MemoryEstimate
-from specs import GIB, DataError, FinetunePlan, GpuSpec, LorafitError, PlanError, paths
+from specs import GIB, DataError, FinetunePlan, GpuSpec, LorafitError, ModelSpec, PlanError, paths
 from specs.door import run_and_exit, setting
-from trainer.data import doctor, tokenizer
+from trainer.data import doctor, readers
+from trainer.data.doctor import Report
+from trainer.data.layouts import require_trained
+from trainer.data.readers import Reader
 from trainer.data.source import DataSource
 
 _DATA = "data.jsonl"
@@ -42,7 +47,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _answer(args: argparse.Namespace) -> str:
-    situation = _situation(args)
+    report = _examined(args)
+    situation = _situation(args, report)
 
     def price(plan: FinetunePlan) -> MemoryEstimate:
         return pricing.price(situation.model, plan, situation.gpu)
@@ -55,7 +61,7 @@ def _answer(args: argparse.Namespace) -> str:
         model_type = situation.model.model_type
         return exported(result.plan, args.export, data=args.data or _DATA, uses_conv1d=model_type == "gpt2")
     if args.json:
-        data = {"rows": situation.dataset_rows, "tokens": situation.dataset_tokens}
+        data = {"rows": situation.dataset_rows, "tokens": situation.dataset_tokens, **_recognised(report)}
         return json.dumps(result.to_dict() | {"data": data} | _cost(args, result.speed), indent=2)
     if args.html:
         return cheatsheet.page(situation, result, rules=args.rules)
@@ -64,20 +70,22 @@ def _answer(args: argparse.Namespace) -> str:
     return page if cost is None else f"{page}\nCost at {args.price_per_hour:g} an hour: about {cost:.2f}.\n"
 
 
-def _situation(args: argparse.Namespace) -> Situation:
+def _situation(args: argparse.Namespace, report: Report | None) -> Situation:
     gpu, free_bytes = _device(args)
     pins = _pins(args.pin)
     if args.max_length is not None and pins.setdefault("max_length", args.max_length) != args.max_length:
         raise PlanError("max_length", f"is set to {args.max_length} by --max-length", pins["max_length"], "Set it once")
-    rows, lengths = _data(args)
+    given = tuple(args.dataset_tokens) if args.dataset_tokens else None
+    counted = (report.quantile(0.5), report.quantile(0.95), report.longest) if report else given
     return Situation(
         model=models.find(args.model),
         gpu=gpu,
         num_gpus=args.num_gpus,
         free_bytes=free_bytes if args.free_gib is None else round(_finite("--free-gib", args.free_gib) * GIB),
-        dataset_rows=rows,
-        dataset_tokens=lengths,
-        task=args.task,
+        dataset_rows=report.rows if report else args.dataset_rows,
+        dataset_tokens=counted,
+        row_lengths=report.lengths if report else (),
+        task=args.task or (TASKS_OF_DATA[report.task][0] if report else "instruction"),
         goal=args.goal,
         pins=pins,
         may_shorten=args.may_shorten,
@@ -85,38 +93,63 @@ def _situation(args: argparse.Namespace) -> Situation:
     )
 
 
-def _data(args: argparse.Namespace) -> tuple[int | None, tuple[int, int, int] | None]:
-    """Return the number of rows and their tokens (median, 95th percentile, longest), as given or as counted in a file.
+def _examined(args: argparse.Namespace) -> Report | None:
+    """Return what the data holds, or None where there is none.
 
     A data set that is named only for an export does not have to be on this machine.
     """
-    given = tuple(args.dataset_tokens) if args.dataset_tokens else None
     if args.data is None or (args.export and not Path(args.data).is_file()):
-        return args.dataset_rows, given
-    if args.dataset_rows is not None or given is not None:
+        return None
+    if args.dataset_rows is not None or args.dataset_tokens:
         raise PlanError("--data", "is counted, so --dataset-rows and --dataset-tokens must be left out", args.data)
-    report = doctor.examined(DataSource(path=args.data), tokenizer.FolderTokenizer(_tokenizer(args.model)))
-    return report.rows, (report.quantile(0.5), report.quantile(0.95), report.lengths[-1])
+    reader = _reader(models.find(args.model), args.model)
+    if not reader.is_own:
+        print(f"Counted with {reader.counter}, and {reader.template}.", file=sys.stderr)
+    report = doctor.examined(DataSource(path=args.data), reader.tokenizer)
+    for sentence in _told(report, args):
+        print(sentence, file=sys.stderr)
+    return report
 
 
-def _tokenizer(model: str) -> Path:
-    """Return the folder of the tokenizer to count with: the model's own if it is here, else the demo model's.
+def _recognised(report: Report | None) -> dict[str, Any]:
+    if report is None:
+        return {}
+    return {
+        "task": report.task,
+        "layout": report.layout,
+        "skipped": report.skipped,
+        "reasons": dict(report.reasons),
+        "unused": dict(report.unused),
+    }
+
+
+def _told(report: Report, args: argparse.Namespace) -> Iterator[str]:
+    """Yield what a person should know about the data: its task, and what of it is not read."""
+    decided, holds = TASKS_OF_DATA[report.task]
+    if args.task not in {None, decided}:
+        yield f"The data holds {holds}; you insist on the task {args.task}."
+    elif report.task != "answers":
+        yield f"The data holds {holds}: the task is {decided}, {TASKS[decided]}. Insist on another with --task."
+    try:
+        require_trained(report.task, args.data)
+    except DataError as error:
+        yield str(error)
+    if report.unused:
+        yield f"Not read: {', '.join(f'{name} ({count:,} rows)' for name, count in report.unused.items())}."
+    if report.skipped:
+        yield f"{report.skipped:,} rows are skipped, most of them since: {next(iter(report.reasons))}."
+
+
+def _reader(model: ModelSpec, name: str) -> Reader:
+    """Return whose tokenizer counts: the model's own if it is on this machine, else the demo model's.
 
     Raises:
         DataError: If neither exists.
     """
-    own = (Path(model), paths.cache() / "models" / Path(model).name, paths.demo_model())
-    found: Path | None = next((folder for folder in own if (folder / "tokenizer.json").is_file()), None)
-    if found is None:
-        raise DataError(
-            "--data", f"needs a tokenizer to count tokens, and {paths.demo_model()} has none", None, "Run make setup"
-        )
-    if found == paths.demo_model() and Path(model).name != found.name:
-        print(
-            f"Counted with the tokenizer of {found.name}; that of {model} is not on this machine.",
-            file=sys.stderr,
-        )
-    return found
+    own, demo = tokenizers.folder(name), paths.demo_model()
+    if own is None and not (demo / "tokenizer.json").is_file():
+        raise DataError("--data", f"needs a tokenizer to count tokens, and {demo} has none", None, "Run make setup")
+    return readers.reader(own, model_type=model.model_type, name=model.name, counted_by=demo)
 
 
 def _device(args: argparse.Namespace) -> tuple[GpuSpec, int | None]:
@@ -164,10 +197,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--num-gpus", type=int, default=1)
     parser.add_argument("--free-gib", type=float, help="free memory of each device")
     parser.add_argument("--dataset-rows", type=int)
-    parser.add_argument("--dataset-tokens", type=int, nargs=3, metavar=("MEDIAN", "P95", "MAX"), help="tokens per row")
-    parser.add_argument("--max-length", type=int, help="set max_length")
-    parser.add_argument("--may-shorten", action="store_true", help="truncate rows rather than quantize")
-    parser.add_argument("--task", default="instruction", help=", ".join(TASKS))
+    parser.add_argument("--dataset-tokens", type=int, nargs=3, metavar=("MEDIAN", "P95", "MAX"), help="tokens of a row")
+    parser.add_argument("--max-length", type=int, help="fix max_length")
+    parser.add_argument("--may-shorten", action="store_true", help="cut rows rather than quantize")
+    parser.add_argument("--task", help=f"{', '.join(TASKS)}; the data decides by itself, without any it is instruction")
     parser.add_argument("--goal", default="balanced", help=", ".join(GOALS))
     parser.add_argument("--rules", default="evidence", help=", ".join(RULE_SETS))
     parser.add_argument("--pin", action="append", default=[], metavar="FIELD=VALUE", help="set a field of the plan")

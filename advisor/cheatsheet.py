@@ -46,7 +46,7 @@ def cheat_sheet(situation: Situation, recommendation: Recommendation, *, rules: 
         title=f"Fine-tuning {situation.model.name} on {situation.gpu.name}",
         about=_situation_line(situation, rules),
         verdict=verdict(situation, recommendation),
-        remark=_time(recommendation),
+        remark=f"{situation.length_note(recommendation.plan)} {_time(recommendation)}".strip(),
         sections=(
             Section(
                 heading="Settings",

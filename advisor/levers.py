@@ -140,7 +140,8 @@ def _changes(search: Search, plan: FinetunePlan) -> Iterator[tuple[str, Finetune
     if plan.loss == "full":
         yield "loss", dataclasses.replace(plan, loss="chunked"), "nothing"
     if plan.max_length // 2 >= SHORTEST_LENGTH:
-        yield "max_length", _shorter(search, plan), "longer rows are truncated"
+        shorter = _shorter(search, plan)
+        yield "max_length", shorter, search.situation.cut(shorter.max_length)
     if plan.method in {"full", "lora", "lora-8bit"}:
         smaller = "lora" if plan.method == "full" else "qlora"
         if search.is_compatible(smaller):

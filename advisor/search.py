@@ -87,7 +87,7 @@ class Search:
 
     def estimate(self, plan: FinetunePlan) -> Estimate:
         """Return a plan's estimate."""
-        asked = same_in_memory(self.situation.as_supervised(plan))
+        asked = same_in_memory(self.situation.as_priced(plan))
         if asked not in self._priced:
             self._priced[asked] = self._price(asked)
         return self._priced[asked]
@@ -98,7 +98,7 @@ class Search:
 
     def leaves_free(self, plan: FinetunePlan, headroom: float) -> bool:
         """Return whether a plan leaves at least this share of the memory free."""
-        if self._at_least(self.situation.as_supervised(plan)) > (1 - headroom) * self.situation.available_bytes:
+        if self._at_least(self.situation.as_priced(plan)) > (1 - headroom) * self.situation.available_bytes:
             return False
         return self.headroom(plan) >= headroom
 

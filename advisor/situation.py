@@ -1,5 +1,6 @@
 """The situation that advice is for: model, device, data, task, goal, and the fields that the person pinned."""
 
+import bisect
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -31,6 +32,20 @@ GOALS: Mapping[str, str] = MappingProxyType(
 )
 """Every goal by name, with the words used on screen."""
 
+TASKS_OF_DATA: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "answers": ("instruction", "answers to learn"),
+        "text": ("domain", "plain text"),
+        "preference": ("preference", "pairs of a better and a worse answer"),
+        "unpaired": ("preference", "answers marked good or bad"),
+        "classification": ("classification", "texts with a class"),
+    }
+)
+"""What each kind of data (``trainer.data.source.TASKS``) is trained for, and what it holds in words."""
+
+SHORTEST_PRICED = 8
+"""The shortest ``max_length`` that a plan may have."""
+
 _PLAN_FIELDS = frozenset(entry.name for entry in dataclasses.fields(FinetunePlan))
 _GIVEN_ELSEWHERE = frozenset({"model_name_or_path", "num_gpus"})
 
@@ -47,6 +62,8 @@ class Situation:
     dataset_rows: int | None = None
     dataset_tokens: tuple[int, int, int] | None = None
     """Tokens per row: median, 95th percentile, longest."""
+    row_lengths: tuple[int, ...] = ()
+    """Tokens of every row, or of a sample of them, sorted; empty where only ``dataset_tokens`` are known."""
     task: str = "instruction"
     goal: str = "balanced"
     pins: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
@@ -98,15 +115,52 @@ class Situation:
         feed_forward = 0 if model.is_moe else 3 * (model.hidden_size + model.intermediate_size)
         return r * model.num_hidden_layers * (attention + feed_forward)
 
-    def as_supervised(self, plan: FinetunePlan) -> FinetunePlan:
-        """Return the plan whose supervised step takes as much memory as this plan's step on the task's data.
+    def as_priced(self, plan: FinetunePlan) -> FinetunePlan:
+        """Return the plan whose supervised step on full sequences takes as much memory as this plan's step on the data.
 
-        DPO sends the chosen and the rejected answer through the model together; the reference pass runs afterwards
-        without gradients and keeps nothing. docs/decisions/0304 has the comparison.
+        No sequence is longer than the longest row, unless rows are packed. DPO sends the chosen and the rejected answer
+        through the model together; the reference pass runs afterwards without gradients and keeps nothing.
+        docs/decisions/0304 has the comparison.
         """
-        if self.task != "preference":
-            return plan
-        return dataclasses.replace(plan, per_device_train_batch_size=2 * plan.per_device_train_batch_size)
+        pairs = 2 if self.task == "preference" else 1
+        batch = pairs * plan.per_device_train_batch_size
+        return dataclasses.replace(plan, per_device_train_batch_size=batch, max_length=self.priced_length(plan))
+
+    def priced_length(self, plan: FinetunePlan) -> int:
+        """Return the tokens of the longest sequence that a plan meets in the data."""
+        if self.dataset_tokens is None or plan.packing:
+            return plan.max_length
+        return min(plan.max_length, max(self.dataset_tokens[2], SHORTEST_PRICED))
+
+    def length_note(self, plan: FinetunePlan) -> str:
+        """Return in one sentence that a plan is priced for less than its ``max_length``; empty where it is not."""
+        length = self.priced_length(plan)
+        if length >= plan.max_length:
+            return ""
+        return f"Priced for {length:,} tokens, the longest row, not for max_length {plan.max_length:,}."
+
+    def cut(self, max_length: int) -> str:
+        """Return how many rows are longer than a length, as a phrase such as ``12 of 340 rows are cut``."""
+        if self.dataset_tokens is None:
+            return "longer rows are cut"
+        median, p95, longest = self.dataset_tokens
+        if longest <= max_length:
+            return "no row is cut"
+        if self.row_lengths:
+            return self._counted_cut(max_length)
+        if p95 <= max_length:
+            return "up to 5 % of the rows are cut"
+        return "5 to 50 % of the rows are cut" if median <= max_length else "more than half of the rows are cut"
+
+    def _counted_cut(self, max_length: int) -> str:
+        counted = len(self.row_lengths)
+        longer = counted - bisect.bisect_right(self.row_lengths, max_length)
+        rows = self.dataset_rows or counted
+        number = longer if rows <= counted else max(1, round(longer / counted * rows))
+        verb = "is" if number == 1 else "are"
+        if rows <= counted:
+            return f"{number:,} of {counted:,} rows {verb} cut"
+        return f"about {number:,} of {rows:,} rows {verb} cut"
 
     def phrase(self, name: str) -> str:
         """Return the words in which a reason names an input."""

@@ -75,7 +75,7 @@ def step_speed(situation: Situation, plan: FinetunePlan) -> Speed | None:
     if seconds is None:
         return None
     per_step = seconds * plan.gradient_accumulation_steps
-    tokens = _padded_length(situation, plan) * situation.as_supervised(plan).effective_batch_size
+    tokens = _padded_length(situation, plan) * situation.as_priced(plan).effective_batch_size
     spread = situation.gpu.throughput_spread * (EIGHT_BIT_SPREAD if plan.load_in_8bit else 1)
     return Speed(
         seconds_per_step=per_step,
@@ -147,7 +147,7 @@ def step_flops(situation: Situation, plan: FinetunePlan) -> float:
     """
     model = situation.model
     length = _padded_length(situation, plan)
-    tokens = situation.as_supervised(plan).per_device_train_batch_size * length
+    tokens = situation.as_priced(plan).per_device_train_batch_size * length
     recomputed = _reference_passes(situation) + (1 if plan.gradient_checkpointing else 0)
     trained = 0 if METHODS[plan.method].trains_adapter else 1
     dense = 2 * matmul_params(situation) * tokens * (2 + recomputed + trained)

@@ -1,10 +1,11 @@
-"""The one place that asks the Hugging Face Hub, and only for a ``config.json`` that somebody named."""
+"""The one place that asks the Hugging Face Hub: for a ``config.json`` that somebody named, a tokenizer on demand."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import constants, get_session, hf_hub_download
+from huggingface_hub import constants, get_hf_file_metadata, get_session, hf_hub_download, hf_hub_url
 from huggingface_hub.errors import (
     GatedRepoError,
     HTTPError,
@@ -13,12 +14,15 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 
-from catalog import local
-from specs import CatalogError
+from catalog import local, tokenizers
+from specs import MIB, CatalogError
 from specs.paths import cache
 
 TIMEOUT_SECONDS = 5.0
 """A page waits for this answer; a config.json is a few KB."""
+
+LARGEST_TOKENIZER_BYTES = 64 * MIB
+"""The longest published tokenizer.json, Gemma 3's with 262,144 words, has 33 MB."""
 
 
 def config(name: str, *, nearest: str = "") -> Mapping[str, Any]:
@@ -31,18 +35,53 @@ def config(name: str, *, nearest: str = "") -> Mapping[str, Any]:
     Raises:
         CatalogError: If the Hub cannot be reached, has no such model, or gives no access to its file.
     """
+    unreachable = f"is not in the catalog, and the Hub cannot be reached{nearest}"
+    with _told(name, f"is neither in the catalog nor on the Hub{nearest}", unreachable, _LOCAL):
+        try:
+            return local.config_of(_fetched(name))
+        except RemoteEntryNotFoundError as error:
+            raise CatalogError(name, "has no config.json on the Hub", None, "Choose a transformers model") from error
+
+
+def fetch_tokenizer(name: str) -> Path:
+    """Fetch the tokenizer files of a Hub model and return their folder; afterwards ``tokenizers.folder`` finds it.
+
+    Raises:
+        CatalogError: If the Hub cannot be reached, does not show the files, or they are larger than any tokenizer.
+    """
+    with _told(name, "is not on the Hub", "cannot be fetched: the Hub cannot be reached", "Try again when online"):
+        get_session().head(constants.ENDPOINT, timeout=TIMEOUT_SECONDS)
+        try:
+            found = _downloaded(name, tokenizers.FILES[0])
+        except RemoteEntryNotFoundError as error:
+            rule = f"has no {tokenizers.FILES[0]} on the Hub"
+            raise CatalogError(name, rule, None, "Name the folder of a model that has one") from error
+        for file in tokenizers.FILES[1:]:
+            with suppress(RemoteEntryNotFoundError):
+                _downloaded(name, file)
+    return found.parent
+
+
+@contextmanager
+def _told(name: str, unknown: str, unreachable: str, way_out: str) -> Iterator[None]:
+    """Say in one sentence why the Hub does not give what is asked for."""
     try:
-        return local.config_of(_fetched(name))
+        yield
     except GatedRepoError as error:
         raise CatalogError(name, "is gated on the Hub", None, "Accept its terms there and log in with hf") from error
     except RepositoryNotFoundError as error:
-        raise CatalogError(name, f"is neither in the catalog nor on the Hub{nearest}", None, _CHECK) from error
-    except RemoteEntryNotFoundError as error:
-        raise CatalogError(name, "has no config.json on the Hub", None, "Choose a transformers model") from error
+        raise CatalogError(name, unknown, None, _CHECK) from error
     except (HTTPError, OSError) as error:
-        raise CatalogError(
-            name, f"is not in the catalog, and the Hub cannot be reached{nearest}", None, _LOCAL
-        ) from error
+        raise CatalogError(name, unreachable, None, way_out) from error
+
+
+def _downloaded(name: str, file: str) -> Path:
+    """Return a file of a Hub model, fetched after a look at its size."""
+    size = get_hf_file_metadata(hf_hub_url(name, file), timeout=TIMEOUT_SECONDS).size or 0
+    if size > LARGEST_TOKENIZER_BYTES:
+        limit = f"may have at most {LARGEST_TOKENIZER_BYTES:,} bytes"
+        raise CatalogError(f"{name}: {file}", limit, size, "Name a folder on this machine")
+    return Path(hf_hub_download(name, file, cache_dir=cache() / "hub", etag_timeout=TIMEOUT_SECONDS))
 
 
 def _fetched(name: str) -> Path:

@@ -73,9 +73,10 @@ def max_length(situation: Situation, _plan: FinetunePlan) -> Advice:
         _, p95, longest = situation.dataset_tokens
         value = ROUND_LENGTH_TO * math.ceil(p95 / ROUND_LENGTH_TO)
         most = ROUND_LENGTH_TO * math.ceil(longest / ROUND_LENGTH_TO)
-        reason = f"{situation.phrase('tokens').capitalize()}; longer rows are truncated"
+        reason = situation.phrase("tokens").capitalize()
         if situation.gpu.is_cpu and value > 2 * CPU_LENGTH:
             value, reason = 2 * CPU_LENGTH, f"{reason}, here at {2 * CPU_LENGTH} since a CPU is slow"
+        reason = f"{reason}; {situation.cut(max(8, min(value, limit)))}"
     value = max(8, min(value, limit))
     if value == limit:
         reason += f"; {situation.model.name} was made for {limit:,} tokens"

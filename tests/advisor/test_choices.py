@@ -58,14 +58,14 @@ def test_the_search_takes_the_best_that_leaves_room(weights, values, chosen, use
         pytest.param(98, {}, ("optim",), 100, id="paged, to the last byte"),
         pytest.param(98.5, {}, ("optim", "r"), 100, id="then the rank"),
         pytest.param(99, {}, ("optim", "r", "max_length"), 100, id="and the length"),
-        pytest.param(87, {"dataset_tokens": (9, 1_000, 1_000)}, ("optim",), 89, id="rows that are known"),
+        pytest.param(87, {"dataset_tokens": (9, 1_000, 1_000)}, (), 89 + 1_000 / 1_024, id="rows that are known"),
     ],
 )
 def test_what_is_given_up_comes_in_order(qlora, values, changed, used):
     fit = found({"lora": BEYOND, "qlora": qlora}, **values)
     assert fit.changed == changed
     assert fit.estimate.used_bytes == used * GIB
-    assert fit.refused["lora"] == (BEYOND + 3) * GIB
+    assert fit.refused["lora"] == pytest.approx((BEYOND + 3) * GIB, rel=1e-4)  # a shorter longest row takes less
 
 
 def test_what_fits_nowhere_is_the_smallest_of_all():

@@ -129,6 +129,7 @@ def test_bad_arguments_get_one_sentence_and_status_2(run, arguments, sentence):
 
 
 DATA = ROOT / "assets" / "demo.jsonl"
+DEMO = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
 def test_a_data_file_is_counted_instead_of_asked_for(run):
@@ -147,7 +148,7 @@ def test_a_data_file_is_counted_instead_of_asked_for(run):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        pytest.param(["--data", "nofile.jsonl"], "nofile.jsonl: is no file", id="no such file"),
+        pytest.param(["--data", "nofile.jsonl"], "nofile.jsonl: is not a file", id="no such file"),
         pytest.param(["--data", str(DATA), "--dataset-rows", "7"], "--data: is counted, so", id="counted twice"),
         pytest.param(["--data", str(ROOT / "Makefile")], "Makefile: must end in .jsonl", id="no data"),
     ],
@@ -157,6 +158,40 @@ def test_data_that_cannot_be_counted_is_refused_with_one_sentence(run, arguments
     assert (done.returncode, done.stdout) == (2, "")
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("row", "arguments", "task", "sentence", "words"),
+    [
+        pytest.param({"chosen": "Yes.", "rejected": "No."}, [], "preference", "a better and a", "--task", id="pairs"),
+        pytest.param(
+            {"chosen": "Yes.", "rejected": "No."}, ["--task", "style"], "style", "you insist on", "style", id="insisted"
+        ),
+        pytest.param({"completion": "Yes.", "label": True}, [], "preference", "KTO", "yet", id="marked answers"),
+        pytest.param({"completion": "Yes.", "id": 7}, [], "instruction", "Not read: id (20 rows)", "id", id="unread"),
+    ],
+)
+def test_the_data_decides_the_task_and_the_command_says_so(run, tmp_path, row, arguments, task, sentence, words):
+    if not paths.demo_model().is_dir():
+        pytest.skip("the demo model is not in the cache")
+    data = tmp_path / "data.jsonl"
+    data.write_text("\n".join(json.dumps({"prompt": f"{number}?", **row}) for number in range(20)))
+    done = run("--model", DEMO, "--vram-gib", "8", "--data", str(data), "--json", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert sentence in done.stderr
+    assert words in done.stderr
+    usual = run("--model", DEMO, "--vram-gib", "8", "--json", "--task", task, "--dataset-rows", "20")
+    rates = [json.loads(out.stdout)["plan"]["learning_rate"] for out in (done, usual)]
+    assert rates[0] == rates[1]
+
+
+def test_a_tokenizer_that_is_not_here_is_stood_in_for_and_named(run):
+    if not paths.demo_model().is_dir():
+        pytest.skip("the demo model is not in the cache")
+    done = run("--model", "Qwen/Qwen3-0.6B", "--vram-gib", "8", "--data", str(DATA), "--json")
+    assert done.stderr == (
+        "Counted with the tokenizer of SmolLM2-135M-Instruct, and the template of the family qwen3.\n"
+    )
 
 
 def test_data_that_an_export_names_need_not_be_here(run):

@@ -26,12 +26,23 @@ ANSWERS = {
     "empty": (404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": "a" * 40}, b""),
     "code": (200, {"X-Repo-Commit": "c" * 40, "ETag": '"b2"'}, b'{"auto_map": {"AutoConfig": "x.Y"}, ' + CONFIG[1:]),
 }
+REVISION = {"X-Repo-Commit": "d" * 40}
+TOKENIZERS = {
+    "speaks": {
+        "tokenizer.json": (200, {**REVISION, "ETag": '"t1"'}, b'{"model": {}}'),
+        "chat_template.jinja": (200, {**REVISION, "ETag": '"t2"'}, b"{{ messages }}"),
+    },
+    "huge": {"tokenizer.json": (200, {**REVISION, "ETag": '"t3"', "X-Linked-Size": str(2**31)}, b"{}")},
+    "mute": {},
+}
 
 
 class Hub(BaseHTTPRequestHandler):
     def do_GET(self):
         name = self.path.split("/")[2] if self.path.count("/") > 2 else ""
         status, headers, body = ANSWERS.get(name, (200, {}, b"ok"))
+        if name in TOKENIZERS:
+            status, headers, body = TOKENIZERS[name].get(self.path.rpartition("/")[2], ANSWERS["empty"])
         self.send_response(status)
         for header, value in headers.items():
             self.send_header(header, value)
@@ -90,5 +101,54 @@ def test_what_the_hub_does_not_give_is_explained_in_one_sentence(endpoint, tmp_p
 def test_offline_is_told_apart_from_unknown(tmp_path):
     done = asked("org/there", "http://127.0.0.1:9", tmp_path)
     assert done.returncode == 2
+    assert "the Hub cannot be reached" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+FETCH = """
+import sys
+from catalog import hub, tokenizers
+from specs import CatalogError
+name = sys.argv[1]
+print(tokenizers.folder(name))
+try:
+    hub.fetch_tokenizer(name)
+except CatalogError as error:
+    sys.exit(str(error))
+print(*sorted(path.name for path in tokenizers.folder(name).iterdir()))
+"""
+
+
+def fetched(name, endpoint, folder):
+    environment = {**os.environ, "HF_ENDPOINT": endpoint, "LORAFIT_CACHE": str(folder), "HF_HUB_DISABLE_XET": "1"}
+    environment["HF_HOME"] = str(folder / "hf")
+    command = [sys.executable, "-c", FETCH, name]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
+
+
+def test_a_tokenizer_is_fetched_on_demand_and_then_found_on_this_machine(endpoint, tmp_path):
+    done = fetched("org/speaks", endpoint, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["None", "chat_template.jinja tokenizer.json"]
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        pytest.param("org/gated", "is gated on the Hub", id="gated"),
+        pytest.param("org/nowhere", "is not on the Hub", id="unknown"),
+        pytest.param("org/mute", "has no tokenizer.json on the Hub", id="no tokenizer"),
+        pytest.param("org/huge", "may have at most 67,108,864 bytes, got 2147483648", id="too large"),
+    ],
+)
+def test_a_tokenizer_that_cannot_be_had_is_said_in_one_sentence(endpoint, tmp_path, name, part):
+    done = fetched(name, endpoint, tmp_path)
+    assert done.returncode == 1
+    assert part in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_tokenizer_is_not_fetched_offline(tmp_path):
+    done = fetched("org/speaks", "http://127.0.0.1:9", tmp_path)
     assert "the Hub cannot be reached" in done.stderr
     assert "Traceback" not in done.stderr

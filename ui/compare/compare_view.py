@@ -9,7 +9,7 @@ from estimator.estimate import MemoryEstimate
 from estimator.replay.live_tensors import Tensors
 from specs import METHODS, FinetunePlan
 from ui.compare import comparison
-from ui.compare.comparison import Axis, Cell, Point
+from ui.compare.comparison import Axis, Cell
 from ui.parts import charts, links, notices, palette, text
 from ui.plan import planning
 from ui.plan.forms import URL
@@ -27,7 +27,7 @@ def pivot(asked: Request, plan: FinetunePlan) -> None:
         rows = axis("Rows", list(axes), axes)
     with right:
         columns = axis("Columns", [name for name in ("device", *axes) if name != rows[0]], axes)
-    point = Point(model=asked.situation.model, plan=plan, gpu=asked.gpu)
+    point = comparison.start(asked, plan, (rows[0], columns[0]))
     with notices.progress("Estimating every combination") as progress:
         cells = comparison.table(point, (axes[rows[0]], rows[1]), (axes[columns[0]], columns[1]), progress)
     table = {rows[0]: [row_link(rows[0], value) for value in rows[1]]}
@@ -75,7 +75,7 @@ def heat_map(asked: Request, plan: FinetunePlan) -> None:
     """Show batch size against length in colour, with a line where plans stop fitting."""
     axes = comparison.axes()
     batches, lengths = axes[_HEAT_ROWS], axes[_HEAT_COLUMNS]
-    point = Point(model=asked.situation.model, plan=plan, gpu=asked.gpu)
+    point = comparison.start(asked, plan, (_HEAT_ROWS, _HEAT_COLUMNS))
     with notices.progress("Estimating every combination") as progress:
         cells = comparison.table(point, (batches, batches.values), (lengths, lengths.values), progress)
     used = [[found.estimate.used_bytes if found.estimate else 0 for found in line] for line in cells]
@@ -87,7 +87,8 @@ def heat_map(asked: Request, plan: FinetunePlan) -> None:
         alt=f"Used memory by batch size and length against {text.size(capacity)}",
     )
     st.caption(
-        "GiB used by each combination; all other settings stay as planned. Left of and below the line, plans fit."
+        "GiB used by sequences of each length; all other settings stay as planned. "
+        "Left of and below the line, plans fit."
     )
     download(comparison.as_csv("used_bytes", batches.values, lengths.values, comparison.used_bytes(cells)))
 
@@ -160,7 +161,7 @@ def step(asked: Request, plan: FinetunePlan, estimate: MemoryEstimate) -> None:
         f"{text.size(estimate.used_bytes)} used including the device runtime."
     )
     if plan.num_gpus == 1:
-        tensors(planning.alive(asked.situation.model, plan, asked.gpu))
+        tensors(planning.alive(asked.situation.model, asked.situation.as_priced(plan), asked.gpu))
 
 
 def tensors(found: Sequence[Tensors]) -> None:

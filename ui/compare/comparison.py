@@ -65,6 +65,8 @@ class Point:
     model: ModelSpec
     plan: FinetunePlan
     gpu: GpuSpec
+    as_priced: Callable[[FinetunePlan], FinetunePlan]
+    """The plan whose memory a plan has on the data."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +111,17 @@ def axes() -> Mapping[str, Axis]:
         "adapter_dtype": _field("adapter_dtype", ("float32", "bfloat16")),
         "bnb_4bit_use_double_quant": _field("bnb_4bit_use_double_quant", (False, True)),
     }
+
+
+def start(asked: planning.Request, plan: FinetunePlan, axes: Sequence[str]) -> Point:
+    """Return the plan of a request as the point to move from along some axes.
+
+    Where the length is varied, sequences of that length are priced, whatever the data's longest row.
+    """
+    situation = asked.situation
+    if "max_length" in axes:
+        situation = replace(situation, dataset_tokens=None)
+    return Point(model=situation.model, plan=plan, gpu=asked.gpu, as_priced=situation.as_priced)
 
 
 def table(
@@ -216,6 +229,6 @@ def _cell(point: Point, *moves: tuple[Axis, Any]) -> Cell:
     try:
         for axis, value in moves:
             point = axis.moved(point, value)
-        return Cell(prices.priced(point.model, point.plan, point.gpu))
+        return Cell(prices.priced(point.model, point.as_priced(point.plan), point.gpu))
     except LorafitError as error:
         return Cell(None, str(error))

@@ -37,7 +37,7 @@ def examination(data: Data, max_length: int) -> None:
     st.markdown("**What the model sees.** It learns to write everything but the grey text, which is only context.")
     for example in report.previews[:3]:
         with st.container(border=True):
-            st.markdown("".join(_piece(words, learned=learned) for words, learned in example.pieces()))
+            st.markdown("".join(_piece(words, learned=learned) for words, learned in example.pieces))
 
 
 def lengths_chart(report: Report, max_length: int) -> go.Figure:

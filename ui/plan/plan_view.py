@@ -25,7 +25,7 @@ def verdict(asked: Request, result: Recommendation, estimate: MemoryEstimate) ->
     icon = palette.VERDICT_ICONS[estimate.verdict]
     fits = f":{color}[{icon} {estimate.verdict.capitalize()}] with {METHODS[result.plan.method].label}"
     time = _time(result.speed, asked.price_per_hour) if estimate.spare_bytes >= 0 else ""
-    st.markdown(f"### {fits}: {_used(estimate)}{time}  \n:small[:gray[{_details(result, estimate)}]]")
+    st.markdown(f"### {fits}: {_used(estimate)}{time}  \n:small[:gray[{_details(asked, result, estimate)}]]")
 
 
 def devices_needed(asked: Request, result: Recommendation, number: int | None) -> None:
@@ -240,11 +240,12 @@ def _used(estimate: MemoryEstimate) -> str:
     return f"{used} of {capacity} used, {text.size(spare)} free"
 
 
-def _details(result: Recommendation, estimate: MemoryEstimate) -> str:
+def _details(asked: Request, result: Recommendation, estimate: MemoryEstimate) -> str:
     """Return allocated and reserved memory, the likely range of used memory, and how long the steps take."""
     low, high = (int(estimate.used_bytes * (1 + share)) for share in estimate.error_band)
     allocated, reserved = text.size(estimate.peak_allocated_bytes), text.size(estimate.peak_reserved_bytes)
     memory = f"{allocated} allocated, {reserved} reserved, likely {text.size_range(low, high)} in total."
+    memory = f"{memory} {asked.situation.length_note(result.plan)}".strip()
     speed = result.speed
     if speed is None or speed.total_seconds is None or estimate.spare_bytes < 0:
         return memory

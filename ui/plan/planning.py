@@ -52,11 +52,11 @@ class Request:
 
     def price(self, plan: FinetunePlan) -> MemoryEstimate:
         """Return what a plan needs on the device."""
-        return prices.priced(self.situation.model, self.situation.as_supervised(plan), self.gpu)
+        return prices.priced(self.situation.model, self.situation.as_priced(plan), self.gpu)
 
     def at_least(self, plan: FinetunePlan) -> int:
         """Return what a plan needs on the device at the very least."""
-        return pricing.least_used_bytes(self.situation.model, self.situation.as_supervised(plan), self.gpu)
+        return pricing.least_used_bytes(self.situation.model, self.situation.as_priced(plan), self.gpu)
 
     def place(self, token: str) -> Place:
         """Return where to execute a run of this request; the token makes a double click start one run only."""
@@ -184,7 +184,7 @@ def _devices_needed(key: _Key, method: str) -> int | None:
     smallest = search.smallest_of(method)
     if smallest.fits:
         return 1
-    divided = situation.as_supervised(search.sharded_over(smallest.plan, 2))
+    divided = situation.as_priced(search.sharded_over(smallest.plan, 2))
     return pricing.gpus_needed(situation.model, divided, gpu, progress=notices.tell)
 
 

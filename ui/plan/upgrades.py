@@ -63,9 +63,10 @@ def _changes(asked: Request, plan: FinetunePlan) -> Iterator[tuple[str, Finetune
         batch, steps = plan.per_device_train_batch_size * 2, max(1, plan.gradient_accumulation_steps // 2)
         wider = dataclasses.replace(plan, per_device_train_batch_size=batch, gradient_accumulation_steps=steps)
         yield "per_device_train_batch_size", wider, _time(asked, plan, wider, "the same result in fewer passes")
-    if (cut := asked.data.report.share_truncated(plan.max_length)) > 0:
-        longer = dataclasses.replace(plan, max_length=plan.max_length * 2)
-        yield "max_length", longer, f"{cut:.0%} of the rows are truncated now"
+    longer = dataclasses.replace(plan, max_length=plan.max_length * 2)
+    now, then = (asked.situation.cut(length) for length in (plan.max_length, longer.max_length))
+    if now != then:
+        yield "max_length", longer, f"{now} now; then {then}"
     if METHODS[plan.method].has_rank:
         richer = dataclasses.replace(plan, r=plan.r * 2, lora_alpha=plan.lora_alpha * 2)
         yield "r", richer, "a larger adapter can learn more; helps with a lot of data"

@@ -6,7 +6,7 @@ from itertools import chain
 import streamlit as st
 
 from specs import LorafitError
-from trainer.data.layouts import Turn
+from trainer.data.messages import Turn
 from trainer.results.chat import BASE, TUNED
 from trainer.runs.contract import Run
 from ui.parts import text

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Iterator, Sequence
 
-from trainer.data.layouts import Turn
+from trainer.data.messages import Turn
 from trainer.results.chat import Conversation, Question
 from trainer.runs.contract import Run
 from ui.runs import run_data

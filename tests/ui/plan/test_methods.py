@@ -29,7 +29,7 @@ def test_a_chosen_method_shows_its_own_fields(page, name, parameters, present, a
 def test_an_export_that_a_tool_cannot_have_is_refused_on_the_page(page):
     app = page(method=METHODS["ia3"].label, view="Export", format="Axolotl")
     assert len(app.error) == 1
-    assert "Axolotl trains LoRA and whole models only" in app.error[0].value
+    assert "Axolotl trains only LoRA and whole models" in app.error[0].value
 
 
 @pytest.mark.parametrize("typed", ["q_proj", "q_proj: many", "q_proj: 0", "(: 4"])

@@ -24,11 +24,8 @@ _PAPERS = {
 STATES: dict[str, tuple[float, str]] = {
     "adamw_torch": (8.0, "Running means of gradient and squared gradient, 4 bytes each."),
     "adamw_8bit": (2.0 + 8 / 256, "The same two means in 8 bits, with a 4-byte constant per 256 values."),
-    "paged_adamw_8bit": (
-        2.0 + 8 / 256,
-        "Like adamw_8bit, in memory that the driver moves to RAM when the GPU is full.",
-    ),
-    "paged_adamw_32bit": (8.0, "Like adamw_torch, in memory that the driver moves to RAM when the GPU is full."),
+    "paged_adamw_8bit": (2.0 + 8 / 256, "The same in 8 bits, moved to RAM by the driver when the GPU is full."),
+    "paged_adamw_32bit": (8.0, "The same in 32 bits, moved to RAM by the driver when the GPU is full."),
     "lion_32bit": (4.0, "One running mean, 4 bytes."),
     "lion_8bit": (1.0 + 4 / 256, "One running mean in 8 bits."),
     "sgd": (0.0, "Nothing, if used without momentum."),
@@ -61,7 +58,7 @@ def show() -> None:
     st.table(
         {
             "optim": [f"[`{name}`]({_PAPERS[name]})" for name in STATES],
-            "Bytes per parameter": [f"{each:.3g}" for each, _ in STATES.values()],
+            "Bytes per weight": [f"{each:.3g}" for each, _ in STATES.values()],
             f"Full, {text.count(model * 1e9)}": [gib(sizes[name][0]) for name in STATES],
             f"Adapter, {text.count(adapter * 1e6)}": [gib(sizes[name][1]) for name in STATES],
             "What is kept": [why for _, why in STATES.values()],
