@@ -13,7 +13,7 @@ A browser test asks for ``tab`` and looks at pages of the app::
   make runs in a fixture of the module, or use those of an earlier test of the file.
 - ``violations(page)`` returns what axe finds.
 
-A page that opens costs a second of processor time, a server and its first page eight: look at one page as often as a
+A server and its first page cost several times what a further page does: look at one page as often as a
 question allows, and start no server of your own.
 """
 

@@ -60,4 +60,6 @@ def test_a_shipped_tape_is_what_the_tracer_makes(model, method):
     traced = json.loads(trace(wanted, lambda _: None).to_json())
     for tape in (shipped, traced):
         del tape["facts"]["seconds"]
+        # A condition that came later stands at its default in a tape that does not name it.
+        tape["facts"]["conditions"] = Conditions(**tape["facts"]["conditions"])
     assert shipped == traced
