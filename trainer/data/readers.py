@@ -4,7 +4,7 @@ import functools
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainer.data.families import GENERAL, family
+from trainer.data.template.families import GENERAL, family
 from trainer.data.tokenizer import FamilyTokenizer, FolderTokenizer
 
 

@@ -4,12 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from trainer.data import answer_spans, completeness, templates
-from trainer.data.answer_spans import Span
 from trainer.data.layouts import Example
 from trainer.data.messages import Turn, UnreadableError
 from trainer.data.source import Thinking
-from trainer.data.templates import ChatTemplate
+from trainer.data.template import answer_spans, chat_template, completeness
+from trainer.data.template.answer_spans import Span
+from trainer.data.template.chat_template import ChatTemplate
 
 IGNORED = -100
 """The label that PyTorch's cross entropy leaves out."""
@@ -47,9 +47,9 @@ class Renderer:
         self._thinking = thinking
         self._bos, self._eos = leading_token(tokenizer), tokenizer.eos_token or ""
         self._controls = control_tokens(tokenizer)
-        source = templates.chosen(tokenizer.chat_template)
+        source = chat_template.chosen(tokenizer.chat_template)
         self._plain = ChatTemplate(source, dict(tokenizer.special_tokens_map)) if source else None
-        self._training = templates.for_training(self._plain) if self._plain else None
+        self._training = chat_template.for_training(self._plain) if self._plain else None
 
     def rendered(self, example: Example) -> Rendered:
         """Return an example as the model reads it: by the chat template, or in plain headings without one.

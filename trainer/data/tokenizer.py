@@ -10,7 +10,7 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer
 
 from specs import SpecError
-from trainer.data import templates
+from trainer.data.template import chat_template
 
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
@@ -106,9 +106,9 @@ class FamilyTokenizer:
         Raises:
             SpecError: If TRL ships none of that name.
         """
-        template = templates.of_family(family) if family else None
+        template = chat_template.of_family(family) if family else None
         if family and template is None:
-            known = ", ".join(templates.names())[:100]
+            known = ", ".join(chat_template.names())[:100]
             raise SpecError(family, "is not a family of chat templates", None, f"Known are {known} ...")
         self.chat_template = template.source if template else None
         self.eos_token = "<|im_end|>" if template else ""
@@ -143,4 +143,4 @@ def _template(folder: Path, settings: Mapping[str, Any]) -> str | None:
     path = folder / "chat_template.jinja"
     if path.is_file():
         return path.read_text(encoding="utf-8")
-    return templates.chosen(settings.get("chat_template"))
+    return chat_template.chosen(settings.get("chat_template"))

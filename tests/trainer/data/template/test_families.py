@@ -3,8 +3,8 @@
 import pytest
 
 from catalog import models
-from trainer.data import templates
-from trainer.data.families import FAMILIES, GENERAL, family
+from trainer.data.template import chat_template
+from trainer.data.template.families import FAMILIES, GENERAL, family
 
 
 @pytest.mark.parametrize(
@@ -50,4 +50,4 @@ def test_a_model_without_a_known_family_gets_none_by_mistake(model_type, name):
 
 @pytest.mark.parametrize("name", sorted({entry.template for entry in FAMILIES if entry.template} | {GENERAL}))
 def test_every_template_of_the_table_is_one_that_trl_ships(name):
-    assert templates.of_family(name) is not None
+    assert chat_template.of_family(name) is not None

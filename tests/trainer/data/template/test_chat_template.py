@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from trainer.data import answer_spans, templates
 from trainer.data.messages import RESERVED, Turn, UnreadableError
-from trainer.data.templates import ChatTemplate
+from trainer.data.template import answer_spans, chat_template
+from trainer.data.template.chat_template import ChatTemplate
 
 SPECIAL = {"bos_token": "<s>", "eos_token": "</s>"}
 CONTROLS = (
@@ -61,9 +61,9 @@ def theirs(source, said, tools, *, ask):
     return texts[0], tuple(tuple(span) for span in (spans[0] if spans else ()) if span[0] < span[1])
 
 
-@pytest.mark.parametrize("name", templates.names())
+@pytest.mark.parametrize("name", chat_template.names())
 def test_every_template_of_trl_is_rendered_as_transformers_renders_it(name):
-    template = ChatTemplate(templates.of_family(name).source, SPECIAL)
+    template = ChatTemplate(chat_template.of_family(name).source, SPECIAL)
     for kind, said in CONVERSATIONS.items():
         tools = TOOLS if kind == "call" else None
         for ask in (False, True):
@@ -122,7 +122,7 @@ def test_a_template_that_fails_or_reaches_out_refuses_the_row(source):
     ],
 )
 def test_the_template_is_chosen_among_named_ones(value, found):
-    assert templates.chosen(value) == found
+    assert chat_template.chosen(value) == found
 
 
 def answers(template, said, tools=()):
@@ -191,7 +191,7 @@ def answers(template, said, tools=()):
     ],
 )
 def test_every_answer_is_learned_with_the_token_that_ends_it(name, said, learned):
-    template = templates.for_training(ChatTemplate(templates.of_family(name).source, SPECIAL))
+    template = chat_template.for_training(ChatTemplate(chat_template.of_family(name).source, SPECIAL))
     assert answers(template, said, TOOLS if said is CALLED else ()) == learned
 
 
@@ -226,10 +226,10 @@ def test_answers_are_found_in_a_template_that_marks_none(source, said, learned):
     assert [answer.strip() for answer in found] == [answer.strip() for answer in learned]
 
 
-@pytest.mark.parametrize("name", [name for name in templates.names() if name.endswith("_training")])
+@pytest.mark.parametrize("name", [name for name in chat_template.names() if name.endswith("_training")])
 def test_searching_finds_what_the_marks_say(name):
     """With the marks taken out, the same answers are found; headings and line ends may lie on either side."""
-    marked = ChatTemplate(templates.of_family(name).source, SPECIAL)
+    marked = ChatTemplate(chat_template.of_family(name).source, SPECIAL)
     bare = ChatTemplate(re.sub(r"\{%-?\s*(end)?generation\s*-?%\}", "", marked.source), SPECIAL)
     for kind in ("plain", "system"):
         try:
@@ -248,6 +248,6 @@ def test_the_marks_are_noncharacters_that_no_text_may_have():
 
 
 def test_the_templates_of_trl_are_where_they_are_looked_for():
-    assert {"qwen3", "qwen3_training", "gptoss", "llama3_1"} <= set(templates.names())
-    assert templates.of_family("../../../etc/passwd") is None
-    assert all(Path(name).name == name for name in templates.names())
+    assert {"qwen3", "qwen3_training", "gptoss", "llama3_1"} <= set(chat_template.names())
+    assert chat_template.of_family("../../../etc/passwd") is None
+    assert all(Path(name).name == name for name in chat_template.names())

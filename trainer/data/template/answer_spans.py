@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from trainer.data.messages import Turn, UnreadableError
-from trainer.data.templates import PLACEHOLDER, ChatTemplate
+from trainer.data.template.chat_template import PLACEHOLDER, ChatTemplate
 
 Span: TypeAlias = tuple[int, int]
 Tools: TypeAlias = Sequence[Mapping[str, Any]]
