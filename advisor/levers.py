@@ -141,7 +141,7 @@ def _changes(search: Search, plan: FinetunePlan) -> Iterator[tuple[str, Finetune
         yield "loss", dataclasses.replace(plan, loss="chunked"), "nothing"
     if plan.max_length // 2 >= SHORTEST_LENGTH:
         shorter = _shorter(search, plan)
-        yield "max_length", shorter, search.situation.cut(shorter.max_length)
+        yield "max_length", shorter, search.situation.truncated(shorter.max_length)
     if plan.method in {"full", "lora", "lora-8bit"}:
         smaller = "lora" if plan.method == "full" else "qlora"
         if search.is_compatible(smaller):

@@ -139,28 +139,32 @@ class Situation:
             return ""
         return f"Priced for {length:,} tokens, the longest row, not for max_length {plan.max_length:,}."
 
-    def cut(self, max_length: int) -> str:
-        """Return how many rows are longer than a length, as a phrase such as ``12 of 340 rows are cut``."""
+    def truncated(self, max_length: int) -> str:
+        """Return how many rows are longer than a length, as a phrase such as ``12 of 340 rows are truncated``."""
         if self.dataset_tokens is None:
-            return "longer rows are cut"
+            return "longer rows are truncated"
         median, p95, longest = self.dataset_tokens
         if longest <= max_length:
-            return "no row is cut"
+            return "no row is truncated"
         if self.row_lengths:
-            return self._counted_cut(max_length)
+            return self._counted(max_length)
         if p95 <= max_length:
-            return "up to 5 % of the rows are cut"
-        return "5 to 50 % of the rows are cut" if median <= max_length else "more than half of the rows are cut"
+            return "up to 5 % of the rows are truncated"
+        return (
+            "5 to 50 % of the rows are truncated"
+            if median <= max_length
+            else "more than half of the rows are truncated"
+        )
 
-    def _counted_cut(self, max_length: int) -> str:
+    def _counted(self, max_length: int) -> str:
         counted = len(self.row_lengths)
         longer = counted - bisect.bisect_right(self.row_lengths, max_length)
         rows = self.dataset_rows or counted
         number = longer if rows <= counted else max(1, round(longer / counted * rows))
         verb = "is" if number == 1 else "are"
         if rows <= counted:
-            return f"{number:,} of {counted:,} rows {verb} cut"
-        return f"about {number:,} of {rows:,} rows {verb} cut"
+            return f"{number:,} of {counted:,} rows {verb} truncated"
+        return f"about {number:,} of {rows:,} rows {verb} truncated"
 
     def phrase(self, name: str) -> str:
         """Return the words in which a reason names an input."""

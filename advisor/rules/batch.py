@@ -76,7 +76,7 @@ def max_length(situation: Situation, _plan: FinetunePlan) -> Advice:
         reason = situation.phrase("tokens").capitalize()
         if situation.gpu.is_cpu and value > 2 * CPU_LENGTH:
             value, reason = 2 * CPU_LENGTH, f"{reason}, here at {2 * CPU_LENGTH} since a CPU is slow"
-        reason = f"{reason}; {situation.cut(max(8, min(value, limit)))}"
+        reason = f"{reason}; {situation.truncated(max(8, min(value, limit)))}"
     value = max(8, min(value, limit))
     if value == limit:
         reason += f"; {situation.model.name} was made for {limit:,} tokens"

@@ -64,7 +64,7 @@ def _changes(asked: Request, plan: FinetunePlan) -> Iterator[tuple[str, Finetune
         wider = dataclasses.replace(plan, per_device_train_batch_size=batch, gradient_accumulation_steps=steps)
         yield "per_device_train_batch_size", wider, _time(asked, plan, wider, "the same result in fewer passes")
     longer = dataclasses.replace(plan, max_length=plan.max_length * 2)
-    now, then = (asked.situation.cut(length) for length in (plan.max_length, longer.max_length))
+    now, then = (asked.situation.truncated(length) for length in (plan.max_length, longer.max_length))
     if now != then:
         yield "max_length", longer, f"{now} now; then {then}"
     if METHODS[plan.method].has_rank:
