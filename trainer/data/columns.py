@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from trainer.data.messages import parsed
+
 _WORDS: Mapping[str, tuple[str, ...]] = {
     "completion": ("completion", "answer", "response", "output", "reply", "target", "solution", "assistant", "summary"),
     "prompt": (
@@ -139,7 +141,8 @@ def _chat(row: Mapping[str, Any]) -> tuple[str, str] | None:
     """Return the column that holds a list of turns, with the role that its turns are written for."""
     for role, keys in (("messages", {"role", "content"}), ("conversations", {"from", "value"})):
         for name, value in row.items():
-            if isinstance(value, list) and value and isinstance(value[0], dict) and keys <= value[0].keys():
+            turns = parsed(value)
+            if isinstance(turns, list) and turns and isinstance(turns[0], dict) and keys <= turns[0].keys():
                 return role, name
     return None
 

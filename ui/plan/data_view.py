@@ -1,43 +1,95 @@
-"""The training data on the page: what is in it, what is wrong with it, and what the model reads."""
+"""The training data on the page: what is in it, what is not read, and what the model learns of it."""
+
+import bisect
+import importlib
+from collections.abc import Mapping
 
 import plotly.graph_objects as go
 import streamlit as st
 
-from trainer.data.doctor import Report
+from advisor.situation import TASKS_OF_DATA
+from catalog import tokenizers
+from specs import MIB, FinetunePlan
+from trainer.data.doctor import Preview, Report
+from trainer.data.readers import Reader
 from ui.parts import charts, text
+from ui.parts.notices import guarded
 from ui.parts.palette import ACCENT, CAPACITY_LINE
+from ui.plan import preview
 from ui.plan.datasets import Data
+from ui.plan.examining import FIRST_ROWS, Examination
+
+_SHOWN_ROWS = 3
+_SHOWN_LINES = 20
+"""Most lines of a table about the data."""
 
 
-def examination(data: Data, max_length: int) -> None:
-    """Show what the data doctor found."""
+def examination(data: Data, plan: FinetunePlan, model: str, vocab_size: int) -> None:
+    """Show what the data holds.
+
+    Args:
+        data: The data.
+        plan: What it would be trained with.
+        model: The model's name, whose tokenizer may be fetched.
+        vocab_size: Words of its vocabulary, which tell about the size of that.
+    """
     report = data.report
-    cells = st.grid(min_column_width=130)
-    cells.metric("Examples", f"{report.rows:,}", border=True, help=f"Layout: {report.layout}.")
-    cells.metric("Skipped", f"{report.skipped:,}", border=True, help="Rows that the run cannot train on.")
-    cells.metric(
-        "Duplicates", f"{report.duplicates:,}", border=True, help="Rows that repeat an earlier one word for word."
-    )
-    cells.metric(
-        "Truncated",
-        f"{report.share_truncated(max_length):.0%}",
-        border=True,
-        help=f"Share of rows longer than max_length ({max_length:,} tokens).",
-    )
-    for finding in report.findings[:10]:
-        st.warning(text.plain(finding.sentence), icon=":material/warning:")
+    st.markdown(_recognised(report))
+    _figures(report, plan.max_length)
+    _counts("Not read", report.unused, "column or key of a message", "These columns and keys hold something.")
+    _counts("Skipped rows", report.reasons, "reason", _numbers(report))
+    _counts("Marks" if report.task == "unpaired" else "Classes", report.labels, "label", "")
     if report.lengths:
         st.plotly_chart(
-            lengths_chart(report, max_length),
+            lengths_chart(report, plan.max_length),
             key="lengths",
             config=charts.STATIC,
-            alt=f"Lengths of the examples, median {report.quantile(0.5):,} tokens, longest {report.lengths[-1]:,}",
+            alt=f"Lengths of the examples, median {report.quantile(0.5):,} tokens, longest {report.longest:,}",
         )
-        st.caption("Counted with the demo model's tokenizer; other models differ by about 10 %.")
-    st.markdown("**What the model sees.** It learns to write everything but the grey text, which is only context.")
-    for example in report.previews[:3]:
-        with st.container(border=True):
-            st.markdown("".join(_piece(words, learned=learned) for words, learned in example.pieces))
+        st.caption(truncated(report, plan.max_length))
+    _read_by(data.reader, model, vocab_size)
+    st.html(preview.legend())
+    for shown in report.previews[:_SHOWN_ROWS]:
+        row(shown, data.reader, max_length=plan.max_length, whole=not plan.completion_only_loss)
+
+
+def row(shown: Preview, reader: Reader, *, max_length: int | None, whole: bool) -> None:
+    """Show one row as the model reads it, with both answers of a pair."""
+    with st.container(border=True):
+        marked = preview.mark(shown)
+        st.markdown(f"**Row {shown.row:,}**" + (f" · {text.plain(marked)}" if marked else ""))
+        for side in preview.sides(shown, reader, max_length=max_length, whole=whole):
+            told = " · ".join(filter(None, (side.title, side.facts)))
+            if told:
+                st.caption(text.plain(told))
+            st.html(preview.html(side))
+
+
+@st.fragment(run_every=1.0)
+def reading(running: Examination) -> None:
+    """Say how far a long file is read; once it is, draw the page with what was found."""
+    if running.is_over:
+        st.rerun()
+    far = f"{running.rows_read:,} rows" if running.rows_read else "no row"
+    st.caption(
+        f":material/hourglass_top: Everything here is for the first {FIRST_ROWS:,} rows of the data. "
+        f"The rest is being read, {far} so far."
+    )
+
+
+def truncated(report: Report, max_length: int) -> str:
+    """Return in a sentence how many rows are truncated, and by how much."""
+    longer = report.lengths[bisect.bisect_right(report.lengths, max_length) :]
+    if report.longest <= max_length:
+        return f"No row is longer than max_length ({max_length:,} tokens); the longest has {report.longest:,}."
+    most = report.longest - max_length
+    if not longer:
+        return f"Only odd rows are longer than max_length ({max_length:,} tokens), by {most:,} tokens at most."
+    share, median = len(longer) / len(report.lengths), longer[len(longer) // 2] - max_length
+    number = max(1, round(share * report.rows))
+    about = "" if len(report.lengths) == report.rows else "About "
+    rows = "1 row is" if number == 1 else f"{number:,} rows are"
+    return f"{about}{rows} truncated ({share:.1%}), by {median:,} tokens at the median and {most:,} at most."
 
 
 def lengths_chart(report: Report, max_length: int) -> go.Figure:
@@ -69,9 +121,68 @@ def lengths_chart(report: Report, max_length: int) -> go.Figure:
     return figure
 
 
-def _piece(words: str, *, learned: bool) -> str:
-    """Return one piece as Markdown, greyed where it is not learned."""
-    shown = [text.plain(line) for line in words.split("\n")]
-    if not learned:
-        shown = [f":gray[{line}]" if line.strip() else "" for line in shown]
-    return "  \n".join(shown)
+def _recognised(report: Report) -> str:
+    holds = TASKS_OF_DATA[report.task][1]
+    part = "" if report.whole else f" Shown is what the first {FIRST_ROWS:,} rows hold."
+    return f"Recognised as **{text.plain(report.layout)}**: {holds}.{part}"
+
+
+def _figures(report: Report, max_length: int) -> None:
+    cells = st.grid(min_column_width=130)
+    cells.metric("Examples", f"{report.rows:,}", border=True, help=f"Layout: {report.layout}.")
+    cells.metric("Skipped", f"{report.skipped:,}", border=True, help="Rows that the run cannot train on.")
+    cells.metric(
+        "Duplicates", f"{report.duplicates:,}", border=True, help="Rows that repeat an earlier one word for word."
+    )
+    cells.metric(
+        "Truncated",
+        f"{report.share_truncated(max_length):.0%}",
+        border=True,
+        help=f"Share of rows longer than max_length ({max_length:,} tokens).",
+    )
+
+
+def _counts(title: str, counts: Mapping[str, int], what: str, more: str) -> None:
+    """Show what was counted in how many rows, the commonest first."""
+    if not counts:
+        return
+    st.markdown(f"**{title}**")
+    shown = list(counts.items())[:_SHOWN_LINES]
+    st.table(
+        {
+            what.capitalize(): [text.plain(name) for name, _ in shown],
+            "Rows": [f"{count:,}" for _, count in shown],
+        },
+        border="horizontal",
+        hide_index=True,
+        alt=f"{title}: each {what} with its number of rows",
+    )
+    rest = len(counts) - len(shown)
+    told = " ".join(filter(None, (more, f"{rest:,} more are not shown." if rest else "")))
+    if told:
+        st.caption(text.plain(told))
+
+
+def _numbers(report: Report) -> str:
+    """Return the numbers of the first rows that are skipped."""
+    rows = ", ".join(f"{finding.row:,}" for finding in report.findings[:10])
+    return f"Rows {rows}{' and others' if report.skipped > 10 else ''}."
+
+
+def _read_by(reader: Reader, model: str, vocab_size: int) -> None:
+    """Say whose template and tokenizer show the rows, and offer to fetch the model's own."""
+    counted = f" Tokens are counted with {reader.counter}." if reader.counter else " Tokens are not counted."
+    st.markdown(f"**What the model reads**, in {text.plain(reader.template)}.{text.plain(counted)}")
+    if reader.is_own or model.count("/") != 1:
+        return
+    size = max(1, round(tokenizers.BYTES_PER_WORD * vocab_size / MIB))
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.button(f"Fetch its tokenizer (about {size} MB)", icon=":material/download:", on_click=_fetch, args=(model,))
+        st.caption("From the Hub. Until then, template and counts are only like those of the model.")
+
+
+@guarded
+def _fetch(model: str) -> None:
+    """Fetch the tokenizer of a model from the Hub."""
+    # huggingface_hub takes a moment to import, which nobody shall wait for who stays offline.
+    importlib.import_module("catalog.hub").fetch_tokenizer(model)

@@ -1,23 +1,40 @@
 """The data sets to choose from, the demo's and uploads, and what is in them."""
 
 import functools
+import itertools
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-from specs import DataError, paths
-from trainer.data.columns import proposed_columns
-from trainer.data.doctor import Report, examined
-from trainer.data.layouts import recognised_layout
-from trainer.data.reading import rows
-from trainer.data.source import DataSource
-from trainer.data.tokenizer import FolderTokenizer
-from ui.parts import notices
+from catalog import models, tokenizers
+from specs import DataError, LorafitError, paths
+from trainer.data import readers, reading
+from trainer.data.columns import Proposal, proposal
+from trainer.data.doctor import Report
+from trainer.data.layouts import Example, examples, recognised_layout
+from trainer.data.readers import Reader
+from trainer.data.rendering import thinks
+from trainer.data.source import DataSource, Thinking
 from ui.plan import uploads
+from ui.plan.examining import FIRST_ROWS, Examination, report_of
 
 DEMO = "Demo: house-style instructions"
+
+
+_NOTHING = Proposal(columns={}, reasons={})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """A data set as it was chosen, and what was said about it."""
+
+    label: str
+    thinking: Thinking = "keep"
+    split: str = "train"
+    evaluation_split: str = ""
+    prompts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,24 +42,41 @@ class Data:
     """One data set, examined."""
 
     label: str
-    path: Path
+    source: DataSource
+    """The data as a run takes it."""
     report: Report
-    columns: Mapping[str, str] = field(default_factory=dict)
-    """The role of each column, where the user assigned one."""
-    prompts: tuple[str, ...] = ()
-    """Prompts for the base and the tuned model; empty means the first prompts of the data."""
+    """What the file holds, or what its first rows hold while it is read."""
+    reader: Reader
+    """Whose template and tokenizer read it."""
+    running: Examination | None = None
+    """What still reads the file."""
 
     @property
-    def source(self) -> DataSource:
-        """The data in the form that a run takes."""
-        return DataSource(path=str(self.path), columns=self.columns, prompts=self.prompts)
+    def path(self) -> Path:
+        """The file."""
+        return Path(self.source.path)
+
+    @property
+    def rows(self) -> int | None:
+        """Rows that can be trained on; None while the file is read."""
+        return self.report.rows if self.report.whole else None
 
     @property
     def tokens(self) -> tuple[int, int, int] | None:
         """Tokens of a row: median, 95th percentile, longest."""
         if not self.report.lengths:
             return None
-        return self.report.quantile(0.5), self.report.quantile(0.95), self.report.lengths[-1]
+        return self.report.quantile(0.5), self.report.quantile(0.95), self.report.longest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Columns:
+    """The columns of an upload, and what is known of their roles."""
+
+    names: tuple[str, ...] = ()
+    layout: str = ""
+    """Name of the layout that is recognised; empty if none is."""
+    likely: Proposal = _NOTHING
 
 
 def labels() -> list[str]:
@@ -50,28 +84,70 @@ def labels() -> list[str]:
     return [DEMO, *(_label(path, name) for path, name in uploads.all_kept(_folder()))]
 
 
-def find(label: str) -> Data:
-    """Return a chosen data set; its first examination reads the whole file.
+def find(choice: Choice, reader: Reader) -> Data:
+    """Return a chosen data set; of a long file its first rows are examined at once, the rest in the background.
 
     Raises:
         DataError: If no data set of this name is kept here, or it has no row to train on.
     """
-    if label == DEMO:
-        prompts = json.loads((paths.assets() / "demo_prompts.json").read_text(encoding="utf-8"))
-        path = paths.demo_data()
-        return Data(label=DEMO, path=path, report=_report(path, paths.demo_model(), ()), prompts=tuple(prompts))
-    kept = _upload(label)
+    source = source_of(choice)
+    report, running = report_of(source, reader)
+    return Data(label=choice.label, source=source, report=report, reader=reader, running=running)
+
+
+def source_of(choice: Choice) -> DataSource:
+    """Return a chosen data set as a run takes it.
+
+    Raises:
+        DataError: If no data set of this name is kept here.
+    """
+    if choice.label == DEMO:
+        asked = json.loads((paths.assets() / "demo_prompts.json").read_text(encoding="utf-8"))
+        return DataSource(path=str(paths.demo_data()), prompts=choice.prompts or tuple(asked))
+    kept = _upload(choice.label)
     if kept is None:
-        raise DataError("data", "must be a data set that was uploaded here", label, "Upload it again")
-    columns = uploads.column_roles(kept)
-    report = _report(kept, paths.demo_model(), tuple(sorted(columns.items())))
-    return Data(label=label, path=kept, columns=columns, report=report)
+        raise DataError("data", "must be a data set that was uploaded here", choice.label, "Upload it again")
+    return DataSource(
+        path=str(kept),
+        columns=uploads.column_roles(kept),
+        prompts=choice.prompts,
+        thinking=choice.thinking,
+        split=choice.split,
+        evaluation_split=choice.evaluation_split,
+    )
 
 
-def unrecognised_columns(label: str) -> tuple[tuple[str, ...], Mapping[str, str]]:
-    """Return the columns of an upload whose layout is not recognised, and their likely roles; none for other data."""
+def reader_for(model: str) -> Reader:
+    """Return whose template and tokenizer read data for a model: its own, or by name what stands in for them."""
+    demo = paths.demo_model()
+    counted_by = demo if (demo / tokenizers.FILES[0]).is_file() else None
+    own = tokenizers.folder(model)
+    try:
+        model_type = models.find(model).model_type
+    except LorafitError:  # the page says so itself
+        model_type, own = "model", None
+    return readers.reader(own, model_type=model_type, name=model, counted_by=counted_by)
+
+
+def splits(label: str) -> tuple[str, ...]:
+    """Return the names of the splits that an upload holds; none for a file of rows."""
     path = _upload(label)
-    return _unrecognised_columns(path) if path else ((), {})
+    return _splits(path) if path else ()
+
+
+def has_thinking(choice: Choice) -> bool:
+    """Return whether any of the first answers begins with reasoning."""
+    try:
+        source = source_of(choice)
+    except DataError:
+        return False
+    return _has_thinking(source.path, tuple(sorted(source.columns.items())), source.split)
+
+
+def columns_of(label: str, split: str = "train") -> Columns:
+    """Return the columns of an upload; of the demo's data none, which nobody needs to name."""
+    path = _upload(label)
+    return _columns(path, split) if path else Columns()
 
 
 def column_roles(label: str) -> dict[str, str]:
@@ -81,9 +157,14 @@ def column_roles(label: str) -> dict[str, str]:
 
 
 def set_column_roles(label: str, roles: Mapping[str, str]) -> None:
-    """Remember which column of an upload has which role."""
+    """Remember which column of an upload has which role; with none it is read as recognised."""
     if path := _upload(label):
         uploads.keep_column_roles(path, roles)
+
+
+def with_column_roles(choice: Choice, roles: Mapping[str, str]) -> DataSource:
+    """Return a data set as it would be read with these roles of its columns."""
+    return replace(source_of(choice), columns=roles)
 
 
 def add(stream: BinaryIO, name: str) -> str:
@@ -104,27 +185,46 @@ def _upload(label: str) -> Path | None:
 
 
 @functools.lru_cache(maxsize=16)
-def _unrecognised_columns(path: Path) -> tuple[tuple[str, ...], Mapping[str, str]]:
-    try:
-        row: Mapping[str, Any] = next((row for _, row in rows(path) if isinstance(row, dict)), {})
-    except DataError:
-        return (), {}
-    try:
-        recognised_layout(row, str(path))
-    except DataError:
-        return tuple(map(str, row)), proposed_columns(row)
-    return (), {}
+def _splits(path: Path) -> tuple[str, ...]:
+    return reading.splits(path)
 
 
 @functools.lru_cache(maxsize=16)
-def _report(path: Path, tokenizer_folder: Path, columns: tuple[tuple[str, str], ...]) -> Report:
-    tokenizer = FolderTokenizer(tokenizer_folder) if (tokenizer_folder / "tokenizer.json").exists() else None
-    return examined(DataSource(path=str(path), columns=dict(columns)), tokenizer, progress=_tell_rows)
+def _has_thinking(path: str, columns: tuple[tuple[str, str], ...], split: str) -> bool:
+    source = DataSource(path=path, columns=dict(columns), split=split)
+    try:
+        entries = itertools.islice(examples(source), FIRST_ROWS)
+        return any(
+            thinks(turn)
+            for entry in entries
+            if isinstance(entry, Example)
+            for turn in (*entry.turns, *entry.chosen, *entry.rejected)
+        )
+    except DataError:
+        return False
 
 
-def _tell_rows(number: int) -> None:
-    if number:
-        notices.tell(f"examining the data, {number:,} rows read")
+@functools.lru_cache(maxsize=16)
+def _columns(path: Path, split: str) -> Columns:
+    try:
+        found = itertools.islice((row for _, row in reading.rows(path, split) if isinstance(row, dict)), FIRST_ROWS)
+        some = list(found)
+    except DataError:
+        return Columns()
+    if not some:
+        return Columns()
+    names = tuple(dict.fromkeys(str(name) for row in some for name in row))
+    layout = next((name for row in some if (name := _layout(row, path))), "")
+    filled = {name: value for row in reversed(some) for name, value in row.items() if value not in (None, "", [], {})}
+    likely = proposal({name: filled[name] for name in names if name in filled})
+    return Columns(names=names, layout=layout, likely=likely)
+
+
+def _layout(row: Mapping[str, object], path: Path) -> str:
+    try:
+        return recognised_layout(row, str(path)).name
+    except DataError:
+        return ""
 
 
 def _label(path: Path, name: str) -> str:

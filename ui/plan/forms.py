@@ -8,17 +8,15 @@ import streamlit as st
 
 from advisor.situation import GOALS, TASKS
 from specs import METHODS
-from trainer.data.layouts import LAYOUTS
 from ui.parts import text
-from ui.parts.notices import guarded
-from ui.plan import fields, uploads
-from ui.plan.datasets import add, column_roles, labels, set_column_roles, unrecognised_columns
+from ui.plan import data_form, datasets, fields
+from ui.plan.datasets import Choice
 
 URL: Literal["query-params"] = "query-params"
 """Keeps a widget's value in the address of the page."""
 
 RECOMMENDED = "Recommended"
-_TASKS = {words.capitalize(): name for name, words in TASKS.items()}
+_TASKS = {"As the data says": "", **{words.capitalize(): name for name, words in TASKS.items()}}
 _GOALS = {words.capitalize(): name for name, words in GOALS.items()}
 _RULES = {"Evidence": "evidence", "Textbook": "classic"}
 
@@ -30,8 +28,9 @@ class Inputs:
     model: str
     device: str
     num_gpus: int
-    data: str
+    data: Choice
     task: str
+    """Empty leaves it to the data."""
     goal: str
     rules: str
     price_per_hour: float | None = None
@@ -54,7 +53,7 @@ def inputs(models: list[str], devices: list[str], modules: Callable[[str], tuple
         model=chosen,
         device=name,
         num_gpus=count,
-        data=data(labels()),
+        data=data_form.ask(lambda: datasets.reader_for(chosen)),
         **wishes(),
         price_per_hour=price(),
         pins=pins(modules(chosen)),
@@ -91,65 +90,9 @@ def device(names: list[str]) -> tuple[str, int]:
     return name or names[0], count
 
 
-def data(names: list[str]) -> str:
-    """Ask for the training data: the demo's, an earlier upload, or a new file."""
-    label = st.selectbox(
-        "Data",
-        names,
-        key="data",
-        bind=URL,
-        help="What the model learns from: chat messages, instructions, prompt and completion, or plain text.",
-    )
-    with st.popover("Use your own file", icon=":material/upload_file:", width="stretch"):
-        st.file_uploader(
-            "Training data",
-            type=list(uploads.KINDS),
-            key="upload",
-            max_upload_size=uploads.MOST_BYTES // 2**20,
-            on_change=_keep_upload,
-            help="One example per line or row. The file stays on this machine.",
-        )
-    chosen = label or names[0]
-    columns(chosen)
-    return chosen
-
-
-def columns(label: str) -> None:
-    """Ask which column has which role, if an upload's layout is not recognised; the answer is kept with the upload."""
-    names, likely = unrecognised_columns(label)
-    if not names:
-        return
-    assigned = column_roles(label) or likely
-    known = {" + ".join(layout.roles): (*layout.roles, *layout.optional) for layout in LAYOUTS}
-    guess = next((" + ".join(layout.roles) for layout in LAYOUTS if set(layout.roles) <= set(assigned)), None)
-    with st.container(border=True, key="columns"):
-        st.markdown("**Which column is which?** The layout of the file was not recognised.")
-        layout = st.selectbox(
-            "Layout",
-            list(known),
-            index=list(known).index(guess) if guess else None,
-            key=f"layout {label}",
-            placeholder="choose a layout",
-            help="What each row of the file holds.",
-        )
-        roles = known[layout] if layout else ()
-        for role in roles:
-            st.selectbox(
-                role,
-                names,
-                index=names.index(assigned[role]) if assigned.get(role) in names else None,
-                key=_column_key(label, role),
-                placeholder="choose a column",
-                help=f"The column of your file that holds the {role}.",
-            )
-        st.button("Use these columns", disabled=not roles, on_click=_keep_columns, args=(label, roles))
-
-
 def wishes() -> dict[str, str]:
     """Ask for the task, the goal and the rule set."""
-    task = st.selectbox(
-        "Task", list(_TASKS), index=2, key="task", bind=URL, help="What the model should become good at."
-    )
+    task = st.selectbox("Task", list(_TASKS), key="task", bind=URL, help="What the model should become good at.")
     left, right = st.columns(2)
     goal = left.selectbox("Goal", list(_GOALS), index=1, key="goal", bind=URL, help="What matters most to you.")
     rules = right.selectbox(
@@ -211,25 +154,6 @@ def pins(linear_modules: tuple[str, ...]) -> dict[str, Any]:
                 with columns[index % 2]:
                     chosen[name] = _pin(name, linear_modules)
     return {name: value for name, value in chosen.items() if value is not None}
-
-
-@guarded
-def _keep_upload() -> None:
-    """Keep a new upload and choose it."""
-    upload = st.session_state["upload"]
-    if upload is not None:
-        st.session_state["data"] = add(upload, upload.name)
-
-
-@guarded
-def _keep_columns(label: str, roles: tuple[str, ...]) -> None:
-    """Remember which column has which role."""
-    chosen = {role: st.session_state.get(_column_key(label, role)) for role in roles}
-    set_column_roles(label, {role: column for role, column in chosen.items() if column is not None})
-
-
-def _column_key(label: str, role: str) -> str:
-    return f"column {label} {role}"
 
 
 def _has_value(name: str) -> bool:

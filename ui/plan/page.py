@@ -39,7 +39,8 @@ with head, notices.errors(), notices.waiting():
                 plan_view.upgrades(upgrades(asked, result.plan))
     if data.open:
         with data:
-            data_view.examination(asked.data, result.plan.max_length)
+            model = asked.situation.model
+            data_view.examination(asked.data, result.plan, model.name, model.vocab_size)
     if export.open:
         with export:
             plan_view.export(asked, result)

@@ -9,18 +9,20 @@ from typing import Any
 from advisor import Advice, Recommendation, Situation, advise
 from advisor.rules import RULE_SETS
 from advisor.search import Search, drafted
+from advisor.situation import TASKS, TASKS_OF_DATA
 from catalog import gpus, machine, models
 from estimator import pricing
 from estimator.estimate import MemoryEstimate
 from estimator.replay.live_tensors import Tensors, alive_at_peak
 from estimator.replay.replay import Replay
 from estimator.tape import library
-from specs import MIB, FinetunePlan, GpuSpec, LorafitError, ModelSpec, PlanError, paths
+from specs import MIB, DataError, FinetunePlan, GpuSpec, LorafitError, ModelSpec, PlanError, paths
 from specs.fields import PATTERNS
+from trainer.data.layouts import require_trained
 from trainer.runs.contract import Place
 from ui.parts import notices, prices
 from ui.plan import fields
-from ui.plan.datasets import Data, find
+from ui.plan.datasets import Data, find, reader_for
 from ui.plan.forms import Inputs
 
 DEMO_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -93,15 +95,16 @@ def request(inputs: Inputs, method: Mapping[str, str]) -> Request:
         LorafitError: If a model, device, file or setting cannot be used; the message names it.
     """
     here = _here().get(inputs.device)
-    data = find(inputs.data)
+    data = find(inputs.data, reader_for(inputs.model))
     situation = Situation(
         model=models.find(inputs.model),
         gpu=here.gpu if here else gpus.find(_of_size(inputs.device)),
         num_gpus=inputs.num_gpus,
         free_bytes=max(_GRAIN, here.free_bytes // _GRAIN * _GRAIN) if here else None,
-        dataset_rows=data.report.rows,
+        dataset_rows=data.rows,
         dataset_tokens=data.tokens,
-        task=inputs.task,
+        row_lengths=data.report.lengths,
+        task=inputs.task or TASKS_OF_DATA[data.report.task][0],
         goal=inputs.goal,
         pins={**method, **{name: _pinned(name, value) for name, value in inputs.pins.items()}},
     )
@@ -201,8 +204,23 @@ def is_traced(situation: Situation) -> bool:
     return all(library.is_warm(situation.model, plan, gpu=situation.gpu) for plan in plans)
 
 
+def task_note(asked: Request) -> str:
+    """Return in a sentence what the data decides about the task, or that the user decided otherwise; mostly empty."""
+    task = asked.data.report.task
+    decided, holds = TASKS_OF_DATA[task]
+    if asked.situation.task == decided:
+        return "" if task == "answers" else f"The data holds {holds}, so the advice is for {TASKS[decided]}."
+    if task in {"answers", "text"} and asked.situation.task != "preference":
+        return ""
+    return f"The data holds {holds}, but the task you chose is {TASKS[asked.situation.task]}."
+
+
 def obstacle(asked: Request, estimate: MemoryEstimate) -> str | None:
     """Return why a run of a plan cannot start from this page, or None if it can."""
+    try:
+        require_trained(asked.data.report.task, asked.data.label)
+    except DataError as error:
+        return str(error)
     if asked.device is None:
         return f"No {card(asked.situation.gpu)} in this machine. Export the plan and run it where there is one."
     if asked.situation.num_gpus > 1:

@@ -7,7 +7,7 @@ import streamlit as st
 from advisor import Recommendation
 from estimator.estimate import MemoryEstimate
 from ui.parts import text
-from ui.plan import plan_view, planning
+from ui.plan import data_view, plan_view, planning
 from ui.plan.planning import Request
 from ui.runs import run_data
 
@@ -15,13 +15,15 @@ from ui.runs import run_data
 def headline(asked: Request, result: Recommendation, estimate: MemoryEstimate) -> None:
     """Show the verdict with the start button beside it, and why the button is disabled."""
     obstacle = planning.obstacle(asked, estimate)
-    words, button = st.columns([3, 1], vertical_alignment="center")
-    with words:
+    left, right = st.columns([3, 1], vertical_alignment="center")
+    with left:
         plan_view.verdict(asked, result, estimate)
-    with button:
+    with right:
         start(asked, result, estimate, disabled=obstacle is not None)
-    if obstacle:
-        st.caption(text.plain(obstacle))
+    for words in filter(None, (obstacle, planning.task_note(asked))):
+        st.caption(text.plain(words))
+    if asked.data.running is not None:
+        data_view.reading(asked.data.running)
 
 
 def devices_needed(asked: Request, result: Recommendation, estimate: MemoryEstimate) -> None:

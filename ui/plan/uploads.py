@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from specs import DataError
 
-KINDS = ("jsonl", "json", "csv", "parquet", "txt")
+KINDS = ("jsonl", "json", "csv", "tsv", "parquet", "txt")
 MOST_BYTES = 2**30
 _CHUNK = 2**20
 

@@ -107,6 +107,7 @@ def test_columns_are_named_by_hand(tmp_path):
             id="pair",
         ),
         pytest.param({"dialog": CHAT, "id": 1}, {"messages": "dialog"}, id="chat"),
+        pytest.param({"d": json.dumps(CHAT)}, {"messages": "d"}, id="chat as JSON text"),
         pytest.param({"d": [{"from": "human", "value": "a"}]}, {"conversations": "d"}, id="ShareGPT"),
         pytest.param({"body": "Once.", "n": 3}, {"text": "body"}, id="one text"),
         pytest.param({"a": 1, "b": None}, {}, id="no words"),

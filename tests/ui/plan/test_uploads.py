@@ -18,6 +18,11 @@ def test_no_name_leaves_the_folder(tmp_path, name):
     assert path.read_bytes() == b"{}\n"
 
 
+def test_a_table_of_tabs_is_taken(tmp_path):
+    assert uploads.kept(io.BytesIO(b"prompt\tcompletion\na\tb\n"), "mine.TSV", tmp_path).suffix == ".tsv"
+    assert [name for _, name in uploads.all_kept(tmp_path)] == ["mine.TSV"]
+
+
 def test_the_same_content_is_kept_once(tmp_path):
     first = uploads.kept(io.BytesIO(b"a\n"), "one.txt", tmp_path)
     second = uploads.kept(io.BytesIO(b"a\n"), "two.txt", tmp_path)

@@ -1,0 +1,118 @@
+"""The inputs about the data: which, which of its splits, with thinking or without, and what to ask before and after."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import streamlit as st
+
+from trainer.data.readers import Reader
+from trainer.data.source import Thinking
+from ui.parts.notices import guarded
+from ui.plan import columns_form, datasets, uploads
+from ui.plan.datasets import Choice
+
+_URL: Literal["query-params"] = "query-params"
+_PROMPTS = "prompts"
+LONGEST_IN_ADDRESS = 300
+"""Characters of questions that the address still takes up."""
+_THINKING: dict[str, Thinking] = {"Learn it": "keep", "Leave it out": "drop"}
+_A_SHARE = "A share of the rows"
+
+
+def ask(reader: Callable[[], Reader]) -> Choice:
+    """Ask for the training data and what a run should know about it.
+
+    Args:
+        reader: Whose template shows rows while their columns are named.
+    """
+    names = datasets.labels()
+    label = st.selectbox(
+        "Data",
+        names,
+        key="data",
+        bind=_URL,
+        help="What the model learns from: chat messages, instructions, pairs of answers, or plain text.",
+    )
+    with st.popover("Use your own file", icon=":material/upload_file:", width="stretch"):
+        st.file_uploader(
+            "Training data",
+            type=list(uploads.KINDS),
+            key="upload",
+            max_upload_size=uploads.MOST_BYTES // 2**20,
+            on_change=_keep_upload,
+            help="One example per line or row. The file stays on this machine.",
+        )
+    chosen = label or names[0]
+    split, evaluation_split = _splits(chosen)
+    choice = Choice(label=chosen, split=split, evaluation_split=evaluation_split)
+    columns_form.ask(choice, reader())
+    return Choice(
+        label=chosen,
+        split=split,
+        evaluation_split=evaluation_split,
+        thinking=_thinking(choice),
+        prompts=_questions(),
+    )
+
+
+def _splits(label: str) -> tuple[str, str]:
+    """Ask which split of a file is trained and which evaluates, where it has several."""
+    names = datasets.splits(label)
+    if not names:
+        return "train", ""
+    left, right = st.columns(2)
+    usual = names.index("train") if "train" in names else 0
+    trained = left.selectbox(
+        "Train on", names, index=usual, key="split", bind=_URL, help="The split of the file that the model learns."
+    )
+    others = [_A_SHARE, *(name for name in names if name != trained)]
+    evaluated = right.selectbox(
+        "Evaluate on",
+        others,
+        key="evaluate",
+        bind=_URL,
+        help="The split that measures progress; otherwise eval_split says which share of the rows does.",
+    )
+    return trained, "" if evaluated == _A_SHARE else evaluated
+
+
+def _thinking(choice: Choice) -> Thinking:
+    """Ask whether reasoning is learned, where the data has any."""
+    if not datasets.has_thinking(choice):
+        return "keep"
+    picked = st.segmented_control(
+        "Thinking",
+        list(_THINKING),
+        default="Learn it",
+        required=True,
+        key="thinking",
+        bind=_URL,
+        help="The data has reasoning before its answers: learned with them, or left out of what the model reads.",
+    )
+    return _THINKING[picked]
+
+
+def _questions() -> tuple[str, ...]:
+    """Ask what the base and the tuned model are asked; a few words stay in the address."""
+    st.session_state.setdefault(_PROMPTS, st.query_params.get(_PROMPTS, ""))
+    typed = st.text_area(
+        "Questions asked before and after",
+        key=_PROMPTS,
+        height=68,
+        placeholder="One per line. Empty: held-out rows.",
+        help="The base model and the tuned one answer them. Without any, rows that are not learned are asked.",
+    )
+    kept = typed.strip() if len(typed) <= LONGEST_IN_ADDRESS else ""
+    if kept:
+        st.query_params[_PROMPTS] = kept
+    elif _PROMPTS in st.query_params:
+        del st.query_params[_PROMPTS]
+    return tuple(line.strip() for line in typed.splitlines() if line.strip())
+
+
+@guarded
+def _keep_upload() -> None:
+    """Keep a new upload and choose it."""
+    upload = st.session_state["upload"]
+    if upload is not None:
+        st.session_state["data"] = datasets.add(upload, upload.name)
