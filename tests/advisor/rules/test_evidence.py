@@ -151,7 +151,7 @@ def test_a_length_at_the_models_limit_says_so():
 
 def test_a_length_cut_for_a_processor_says_so():
     advice = decided("max_length", on_a_processor(dataset_tokens=(300, 513, 600)))
-    assert "here at 512 since a CPU is slow; 5 to 50 % of the rows are cut" in advice.reason
+    assert "here at 512 since a CPU is slow; 5 to 50 % of the rows are truncated" in advice.reason
 
 
 FLASH = {"attn_implementation": "flash_attention_2"}
