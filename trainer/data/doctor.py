@@ -24,7 +24,7 @@ SAMPLE = 4_000
 """Rows whose length is counted in tokens; beyond, one of 2, of 4, … so that a sample of the whole file remains."""
 MOST_REASONS = 1_000
 """How many different reasons, and classes, are told apart."""
-_PROGRESS_ROWS = 5_000
+_PROGRESS_ROWS = 50
 _LONGER = 1.05
 """A row beyond the sample is counted too if it has so many times the characters of any before."""
 

@@ -36,7 +36,7 @@ def examination(data: Data, plan: FinetunePlan, model: str, vocab_size: int) -> 
     report = data.report
     st.markdown(_recognised(report))
     _figures(report, plan.max_length)
-    _counts("Not read", report.unused, "column or key of a message", "These columns and keys hold something.")
+    _counts("Not read", report.unused, "column or key of a message", "The model never sees what stands there.")
     _counts("Skipped rows", report.reasons, "reason", _numbers(report))
     _counts("Marks" if report.task == "unpaired" else "Classes", report.labels, "label", "")
     if report.lengths:
@@ -166,7 +166,9 @@ def _counts(title: str, counts: Mapping[str, int], what: str, more: str) -> None
 def _numbers(report: Report) -> str:
     """Return the numbers of the first rows that are skipped."""
     rows = ", ".join(f"{finding.row:,}" for finding in report.findings[:10])
-    return f"Rows {rows}{' and others' if report.skipped > 10 else ''}."
+    if report.skipped == 1:
+        return f"Row {rows}."
+    return f"Rows {rows}{' and others' if report.skipped > len(report.findings[:10]) else ''}."
 
 
 def _read_by(reader: Reader, model: str, vocab_size: int) -> None:

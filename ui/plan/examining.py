@@ -14,8 +14,11 @@ from ui.parts import notices
 
 FIRST_ROWS = 1_000
 """Rows that a page waits for."""
-_PATIENCE_SECONDS = 0.3
+_WITHIN_SECONDS = 0.8
+"""A file that is read within this is shown whole at once."""
 _LOOK_SECONDS = 0.2
+_TURN_SECONDS, _PAGES_TURN_SECONDS = 0.02, 0.002
+"""How long an examination computes before pages get their turn, and for how long it then stands back."""
 
 _ONE_AT_A_TIME = threading.Lock()
 """Two examinations side by side would only slow each other down, and the pages too."""
@@ -30,6 +33,7 @@ class Examination:
         self._report: Report | None = None
         self._error: Exception | None = None
         self.rows_read = 0
+        self._gave_way_at = 0.0
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -68,7 +72,10 @@ class Examination:
 
     def _count(self, rows: int) -> None:
         self.rows_read = rows
-        time.sleep(0)  # lets a page's thread go first
+        # Reading lets Python's lock go so often and so briefly that a page's thread would hardly ever get it.
+        if time.monotonic() - self._gave_way_at > _TURN_SECONDS:
+            time.sleep(_PAGES_TURN_SECONDS)
+            self._gave_way_at = time.monotonic()
 
 
 def report_of(source: DataSource, reader: Reader) -> tuple[Report, Examination | None]:
@@ -77,7 +84,7 @@ def report_of(source: DataSource, reader: Reader) -> tuple[Report, Examination |
     Raises:
         LorafitError: If the file cannot be read, or has too few rows to train on.
     """
-    key = _Key(source)
+    key, began = _Key(source), time.monotonic()
     try:
         first = _first(key, reader)
     except LorafitError:  # few good rows at the beginning do not make a bad file
@@ -85,7 +92,7 @@ def report_of(source: DataSource, reader: Reader) -> tuple[Report, Examination |
     if first.whole:
         return first, None
     running = _whole(key, reader)
-    found = running.report(_PATIENCE_SECONDS)
+    found = running.report(max(0.0, _WITHIN_SECONDS - (time.monotonic() - began)))
     return (first, running) if found is None else (found, None)
 
 

@@ -49,7 +49,7 @@ def test_what_is_not_read_and_what_is_skipped_is_counted_on_the_page(page):
     unread, skipped = (table.value for table in app.table)
     assert unread.to_dict("list") == {"Column or key of a message": ["id", "lang"], "Rows": ["19", "19"]}
     assert skipped.to_dict("list") == {"Reason": ["completion is empty"], "Rows": ["1"]}
-    assert any(caption.value == "Rows 4\\." for caption in app.caption)
+    assert any(caption.value == "Row 4\\." for caption in app.caption)
 
 
 def test_calls_and_their_tools_are_shown_as_they_are_learned(page):

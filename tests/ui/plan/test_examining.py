@@ -30,7 +30,7 @@ def test_a_short_file_is_read_whole(tmp_path):
 
 
 def test_a_long_file_shows_its_first_rows_and_is_read_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(examining, "_PATIENCE_SECONDS", 0)
+    monkeypatch.setattr(examining, "_WITHIN_SECONDS", 0)
     source = written(tmp_path / "a.jsonl", map(good, range(20_000)))
     report, running = report_of(source, READER)
     assert (report.rows, report.whole) == (FIRST_ROWS, False)
@@ -60,6 +60,6 @@ def test_bad_rows_at_the_beginning_do_not_make_a_bad_file(tmp_path):
 def test_a_bad_file_is_refused(tmp_path, monkeypatch):
     rows = [*map(good, range(FIRST_ROWS)), *({"prompt": "Hi?", "completion": None} for _ in range(2_000))]
     source = written(tmp_path / "a.jsonl", rows)
-    monkeypatch.setattr(examining, "_PATIENCE_SECONDS", 60)
+    monkeypatch.setattr(examining, "_WITHIN_SECONDS", 60)
     with pytest.raises(DataError, match="rows cannot be trained on"):
         report_of(source, READER)
