@@ -27,7 +27,7 @@ def flaws(page: Page, violations) -> list[str]:
         page.emulate_media(color_scheme=scheme)
         page.set_viewport_size({"width": width, "height": 800})
         page.wait_for_timeout(300)  # colours and sizes change gradually
-        page.wait_for_function("() => !document.querySelector('[aria-busy=true]')")
+        settled(page)
         found += [f"{scheme} {width}: {finding}" for finding in violations(page)]
         found += [f"{scheme} {width}: scrolls sideways"] if is_cut_off(page) else []
     return found
