@@ -19,7 +19,7 @@ from specs import GIB, DataError, FinetunePlan, GpuSpec, LorafitError, ModelSpec
 from specs.door import run_and_exit, setting
 from trainer.data import doctor, readers
 from trainer.data.doctor import Report
-from trainer.data.layouts import require_trained
+from trainer.data.examples import require_trained
 from trainer.data.readers import Reader
 from trainer.data.source import DataSource
 

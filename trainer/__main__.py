@@ -17,7 +17,7 @@ from catalog import machine
 from specs import DataError, FinetunePlan, LorafitError, PlanError, gib, paths
 from specs.door import run_and_exit
 from trainer.data.doctor import Report, examined
-from trainer.data.layouts import first_example, require_trained
+from trainer.data.examples import first_example, require_trained
 from trainer.data.messages import Turn
 from trainer.data.reading import is_hub_id
 from trainer.data.source import DataSource

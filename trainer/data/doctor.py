@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from specs import DataError
-from trainer.data.layouts import Example, examples, require_mostly_good
+from trainer.data.examples import Example, examples, require_mostly_good
 from trainer.data.messages import UnreadableError
 from trainer.data.reading import Finding
 from trainer.data.rendering import Renderer, thinks

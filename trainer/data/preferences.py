@@ -15,7 +15,6 @@ from trainer.data.messages import Turn, UnreadableError
 
 _SIDES = re.compile(r"(?:^|\n\n)(Human|Assistant):[ \t]*")
 _HH_ROLES = {"Human": "user", "Assistant": "assistant"}
-_QUESTIONS = ("prompt", "question", "instruction", "query", "messages", "conversations")
 
 _GOOD = frozenset({"true", "1", "1.0", "yes", "good", "desirable"})
 _BAD = frozenset({"false", "0", "0.0", "-1", "no", "bad", "undesirable"})
@@ -33,15 +32,20 @@ def is_good(value: Any, name: str) -> bool:
     raise UnreadableError(f"{name} must be true or false, got {str(value)[:40]!r}")
 
 
-def pair(row: Mapping[str, Any]) -> tuple[tuple[Turn, ...], tuple[Turn, ...], tuple[Turn, ...]]:
+def pair(
+    row: Mapping[str, Any], asked: tuple[Turn, ...]
+) -> tuple[tuple[Turn, ...], tuple[Turn, ...], tuple[Turn, ...]]:
     """Return what was asked, the better answer and the worse one.
+
+    Args:
+        row: The row, with its columns chosen and rejected.
+        asked: What its other columns ask; empty where the two answers begin with the question.
 
     Raises:
         UnreadableError: If the row holds no two answers to one question.
     """
     _require_order(row)
     chosen, rejected = _said(row["chosen"], "chosen"), _said(row["rejected"], "rejected")
-    asked = _asked(row)
     if isinstance(chosen, str) and isinstance(rejected, str):
         if asked:
             return asked, _answer(chosen), _answer(rejected)
@@ -83,21 +87,6 @@ def _answer(words: str) -> tuple[Turn, ...]:
     return (Turn(role="assistant", content=words),)
 
 
-def _asked(row: Mapping[str, Any]) -> tuple[Turn, ...]:
-    name = next((name for name in _QUESTIONS if row.get(name) not in (None, "", [])), None)
-    if name is None:
-        return ()
-    if messages.is_messages(row[name]):
-        return messages.turns(row[name])
-    words = messages.text(row[name], name)
-    if _SIDES.match(words):
-        return _dialogue(words)
-    more = row.get("input") or row.get("context")
-    if more:
-        words = f"{words}\n\n{messages.text(more, 'input')}"
-    return (Turn(role="user", content=words),)
-
-
 def _shared(left: tuple[Turn, ...], right: tuple[Turn, ...]) -> int:
     """Return how many turns two conversations begin with alike, an answer at the end of one of them left out."""
     most = min(len(left), len(right)) - 1
@@ -120,8 +109,8 @@ def _joined(asked: tuple[Turn, ...], shared: tuple[Turn, ...]) -> tuple[Turn, ..
 
 def _split_texts(chosen: str, rejected: str) -> tuple[tuple[Turn, ...], tuple[Turn, ...], tuple[Turn, ...]]:
     """Return the common beginning of two texts as the question: by sides as in HH-RLHF, else by words."""
-    if _SIDES.match(chosen) and _SIDES.match(rejected):
-        better, worse = _dialogue(chosen), _dialogue(rejected)
+    if is_dialogue(chosen) and is_dialogue(rejected):
+        better, worse = dialogue(chosen), dialogue(rejected)
         shared = _shared(better, worse)
         return better[:shared], better[shared:], worse[shared:]
     length = next((i for i, (a, b) in enumerate(zip(chosen, rejected, strict=False)) if a != b), 0)
@@ -137,7 +126,12 @@ def _split_texts(chosen: str, rejected: str) -> tuple[tuple[Turn, ...], tuple[Tu
     )
 
 
-def _dialogue(words: str) -> tuple[Turn, ...]:
+def is_dialogue(words: str) -> bool:
+    """Return whether a text names its sides as HH-RLHF does."""
+    return _SIDES.match(words) is not None
+
+
+def dialogue(words: str) -> tuple[Turn, ...]:
     """Return the turns of a text in which ``Human:`` and ``Assistant:`` take turns; an empty last one is left out."""
     _, *pieces = _SIDES.split(words)
     said = [
@@ -211,18 +205,12 @@ SCORED = (
 """Known arrangements of two answers and what tells the better one."""
 
 
-def reader(asked: str, scored: Scored) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
-    """Return what reads a row of two answers with marks."""
+def ranked(row: Mapping[str, Any], scored: Scored) -> tuple[tuple[Turn, ...], tuple[Turn, ...]]:
+    """Return the better and the worse of two answers with marks.
 
-    def read(row: Mapping[str, Any]) -> Mapping[str, Any]:
-        names = scored.answers[::-1] if scored.second_is_better(row) else scored.answers
-        better, worse = (_answer(messages.text(row.get(name), name)) for name in names)
-        value = row[asked]
-        question = (
-            messages.turns(value)
-            if messages.is_messages(value)
-            else (Turn(role="user", content=messages.text(value, asked)),)
-        )
-        return {"turns": question, "chosen": better, "rejected": worse, "tools": messages.tools(row.get("tools"))}
-
-    return read
+    Raises:
+        UnreadableError: If an answer is no text, or the marks do not say which is better.
+    """
+    names = scored.answers[::-1] if scored.second_is_better(row) else scored.answers
+    better, worse = (_answer(messages.text(row.get(name), name)) for name in names)
+    return better, worse

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from trainer.data.layouts import Example
+from trainer.data.examples import Example
 from trainer.data.messages import Turn, UnreadableError
 from trainer.data.source import Thinking
 from trainer.data.template import answer_spans, chat_template, completeness

@@ -13,7 +13,8 @@ from specs import DataError, LorafitError, paths
 from trainer.data import readers, reading
 from trainer.data.columns import Proposal, proposal
 from trainer.data.doctor import Report
-from trainer.data.layouts import Example, examples, recognised_layout
+from trainer.data.examples import Example, examples
+from trainer.data.layouts import recognised_layout
 from trainer.data.readers import Reader
 from trainer.data.rendering import thinks
 from trainer.data.source import DataSource, Thinking

@@ -18,7 +18,7 @@ from estimator.replay.replay import Replay
 from estimator.tape import library
 from specs import MIB, DataError, FinetunePlan, GpuSpec, LorafitError, ModelSpec, PlanError, paths
 from specs.fields import PATTERNS
-from trainer.data.layouts import require_trained
+from trainer.data.examples import require_trained
 from trainer.runs.contract import Place
 from ui.parts import notices, prices
 from ui.plan import fields

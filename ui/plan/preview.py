@@ -6,7 +6,7 @@ from html import escape
 from typing import Any, Literal
 
 from trainer.data.doctor import Preview
-from trainer.data.layouts import first_example
+from trainer.data.examples import first_example
 from trainer.data.readers import Reader
 from trainer.data.rendering import Renderer
 from trainer.data.source import DataSource

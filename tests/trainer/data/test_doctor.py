@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from specs import DataError, paths
 from trainer.data.doctor import Report, examined
-from trainer.data.messages import Turn
 from trainer.data.source import DataSource
 from trainer.data.tokenizer import FamilyTokenizer, FolderTokenizer
 
@@ -29,7 +28,6 @@ EMPTY = Report(
     previews=(),
     whole=True,
 )
-ASKED = (Turn(role="user", content="Hi?"), Turn(role="assistant", content="Hello."))
 
 
 def test_the_doctor_counts_what_is_there(tmp_path, tiny_model):

@@ -7,27 +7,13 @@ import pytest
 
 from specs import DataError
 from trainer.data.columns import proposal, proposed_columns
-from trainer.data.doctor import Report
-from trainer.data.layouts import LAYOUTS, Example, examples, recognised_layout
+from trainer.data.examples import Example, examples
+from trainer.data.layouts import LAYOUTS, recognised_layout
 from trainer.data.messages import Turn
 from trainer.data.reading import Finding
 from trainer.data.source import TASKS, DataSource
 
 CHAT = [{"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Hello."}]
-EMPTY = Report(
-    layout="",
-    task="answers",
-    rows=0,
-    skipped=0,
-    reasons={},
-    findings=(),
-    unused={},
-    labels={},
-    duplicates=0,
-    lengths=(),
-    previews=(),
-    whole=True,
-)
 ASKED = (Turn(role="user", content="Hi?"), Turn(role="assistant", content="Hello."))
 
 
@@ -237,3 +223,74 @@ def test_a_file_that_does_not_exist_is_refused_in_a_sentence(tmp_path):
 def test_layouts_are_distinct():
     assert len({(layout.name, layout.roles) for layout in LAYOUTS}) == len(LAYOUTS)
     assert {layout.task for layout in LAYOUTS} == set(TASKS)
+
+
+MARKED = "what stands in this column"
+IN_COLUMN = {
+    "messages": CHAT,
+    "conversations": [{"from": "human", "value": "Hi?"}, {"from": "gpt", "value": "Hello."}],
+    "chosen": [*CHAT[:1], {"role": "assistant", "content": "Good."}],
+    "rejected": [*CHAT[:1], {"role": "assistant", "content": "Bad."}],
+    "better_response_id": 0,
+    "labels": 1,
+    "label": 1,
+    "kto_tag": True,
+    "winner": "model_a",
+    "preference": "a",
+    "tools": [{"type": "function", "function": {"name": MARKED}}],
+    **{f"score_{name}": score for score, name in enumerate("bBaA210")},
+}
+"""What a column of this name holds where text would not do."""
+CHECKED_OR_EQUAL = {"score_chosen", "score_rejected", "idx", "label"}
+"""Columns that are read without being learned: they check the order, number the row, or say the class once more."""
+
+
+@pytest.mark.parametrize(
+    ("layout", "column"),
+    [
+        pytest.param(layout, column, id=f"{'+'.join(layout.roles)} {column}")
+        for layout in LAYOUTS
+        for column in layout.optional
+        if column not in CHECKED_OR_EQUAL
+    ],
+)
+def test_what_a_layout_may_have_is_learned_or_refused(tmp_path, layout, column):
+    row = {role: IN_COLUMN.get(role, f"The {role}.") for role in layout.roles}
+    with_it = {**row, column: [[MARKED, "Yes."]] if column == "history" else IN_COLUMN.get(column, MARKED)}
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, [row, with_it])))
+    without, read = list(examples(DataSource(path=str(tmp_path / "a.jsonl"))))
+    assert isinstance(without, Example)
+    assert isinstance(read, Finding) or MARKED in f"{read.turns} {read.tools}" or column in read.unused
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        pytest.param(
+            {"prompt": CHAT[:1], "completion": CHAT[1:], "context": "Rome"},
+            "has prompt as a conversation and context beside it, which has no place in it",
+            id="context",
+        ),
+        pytest.param(
+            {"prompt": "\n\nHuman: Hi?\n\nAssistant:", "chosen": "A", "rejected": "B", "input": "Rome"},
+            "has prompt as a conversation and input beside it, which has no place in it",
+            id="input of a pair",
+        ),
+        pytest.param(
+            {"prompt": "Q", "completion": "A", "system": "Be kind.", "system_prompt": "Be short."},
+            "has two system columns that differ: system and system_prompt",
+            id="two systems",
+        ),
+    ],
+)
+def test_what_contradicts_itself_is_a_finding(tmp_path, row, reason):
+    (tmp_path / "a.jsonl").write_text(json.dumps(row))
+    (found,) = examples(DataSource(path=str(tmp_path / "a.jsonl")))
+    assert found == Finding(row=1, reason=reason)
+
+
+def test_a_pair_is_read_with_its_history_and_both_texts_around_the_question(tmp_path):
+    row = {"instruction": "Sum up.", "input": "Text.", "context": "More.", "history": [["Hi?", "Hello."]]}
+    (tmp_path / "a.jsonl").write_text(json.dumps({**row, "chosen": "Good.", "rejected": "Bad."}))
+    (found,) = examples(DataSource(path=str(tmp_path / "a.jsonl")))
+    assert [turn.content for turn in found.turns] == ["Hi?", "Hello.", "Sum up.\n\nText.\n\nMore."]

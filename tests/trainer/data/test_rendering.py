@@ -7,27 +7,11 @@ from tokenizers import processors
 from transformers import AutoTokenizer
 
 from specs import SpecError
-from trainer.data.doctor import Report
-from trainer.data.layouts import Example
+from trainer.data.examples import Example
 from trainer.data.messages import Turn, UnreadableError
 from trainer.data.rendering import IGNORED, Renderer, compared, labelled
 from trainer.data.tokenizer import FamilyTokenizer, FolderTokenizer
 
-CHAT = [{"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Hello."}]
-EMPTY = Report(
-    layout="",
-    task="answers",
-    rows=0,
-    skipped=0,
-    reasons={},
-    findings=(),
-    unused={},
-    labels={},
-    duplicates=0,
-    lengths=(),
-    previews=(),
-    whole=True,
-)
 ASKED = (Turn(role="user", content="Hi?"), Turn(role="assistant", content="Hello."))
 
 

@@ -5,7 +5,7 @@ import io
 import pytest
 
 from specs import DataError
-from trainer.data.layouts import first_example
+from trainer.data.examples import first_example
 from ui.plan import columns_form, datasets
 from ui.plan.datasets import Choice
 

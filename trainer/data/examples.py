@@ -1,0 +1,206 @@
+"""Each row of the data as an example to learn from, or as a finding that says why it is none."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from specs import DataError
+from trainer.data import messages
+from trainer.data.layouts import LAYOUTS, Layout, recognised_layout
+from trainer.data.messages import Turn, UnreadableError
+from trainer.data.reading import Finding, Row, rows
+from trainer.data.source import DataSource
+
+_ROWS_WITHOUT_LAYOUT = 1_000
+"""How many rows at the beginning may fit no layout before the file is refused."""
+
+FEW_BAD = 1
+
+BAD_SHARE = 0.1
+"""A file is refused if more rows than these cannot be trained on: one, or a tenth of all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """One row of the data in the one form that training uses."""
+
+    row: int = 0
+    """Number of the row in the file, from 1."""
+    turns: tuple[Turn, ...]
+    """The conversation; of pairs and marked answers what comes before the answer."""
+    layout: str = ""
+    """Name of the layout that the row was read in."""
+    task: str = "answers"
+    """One of ``trainer.data.source.TASKS``."""
+    tools: tuple[Mapping[str, Any], ...] = field(default=(), hash=False)
+    """JSON schemas of the functions that may be called."""
+    chosen: tuple[Turn, ...] = ()
+    """The better answer of a pair, or an answer that is marked good or bad."""
+    rejected: tuple[Turn, ...] = ()
+    """The worse answer of a pair."""
+    label: bool | str | None = None
+    """Whether a marked answer is good; the class of a text."""
+    unused: tuple[str, ...] = field(default=(), hash=False, compare=False)
+    """Columns and keys of messages that hold something and were not read."""
+
+    @property
+    def identity(self) -> int:
+        """A number that rows of the same content share."""
+        spoken = (*self.turns, *self.chosen, *self.rejected)
+        more = [turn.more for turn in spoken if turn.more]
+        beyond = json.dumps([more, self.tools], sort_keys=True, default=str) if more or self.tools else ""
+        return hash((self.turns, self.chosen, self.rejected, self.label, beyond))
+
+
+def examples(source: DataSource) -> Iterator[Example | Finding]:
+    """Yield each row of a file as an example, or as a finding that says why it is none.
+
+    Raises:
+        DataError: If the file cannot be read, is empty, or has an unknown layout.
+    """
+    path = Path(source.path)
+    layout: Layout | None = None
+    waiting: list[tuple[int, Row]] = []
+    number = 0
+    for number, row in rows(path, source.split):
+        if isinstance(row, Finding):
+            yield row
+            continue
+        named = _named(row, source.columns)
+        if layout is None:
+            layout = next((known for known in LAYOUTS if known.fits(named)), None)
+            if layout is None:
+                waiting.append((number, row))
+                _require_hope(waiting, source)
+                continue
+            yield from (_example(at, early, layout, source) for at, early in waiting)
+        yield _example(number, row, layout, source)
+    if number == 0:
+        raise DataError(path.name, "must have at least one row", 0, "Choose a file with data")
+    if layout is None and waiting:
+        recognised_layout(_named(waiting[0][1], source.columns), source.path)
+
+
+def first_example(source: DataSource) -> Example:
+    """Return the first row that can be trained on, without reading further.
+
+    Raises:
+        DataError: If the file cannot be read, or has no such row.
+    """
+    finding: Finding | None = None
+    for entry in examples(source):
+        if isinstance(entry, Example):
+            return entry
+        finding = finding or entry
+    raise DataError(Path(source.path).name, "has no row to train on", None, finding.sentence if finding else "")
+
+
+def require_mostly_good(path: str, *, total: int, reasons: Mapping[str, int]) -> None:
+    """Refuse data of which more than a tenth cannot be trained on.
+
+    Args:
+        path: The file.
+        total: All its rows.
+        reasons: How many rows were skipped for each reason.
+
+    Raises:
+        DataError: With the three commonest reasons.
+    """
+    bad = sum(reasons.values())
+    if bad <= max(FEW_BAD, BAD_SHARE * total):
+        return
+    commonest = sorted(reasons.items(), key=lambda entry: -entry[1])[:3]
+    room = 160 // len(commonest)
+    told = "; ".join(
+        f"{count:,} x {reason if len(reason) <= room else reason[:room] + '...'}" for reason, count in commonest
+    )
+    rule = f"{bad:,} of {total:,} rows cannot be trained on, at most a tenth may be"
+    raise DataError(Path(path).name[-50:], rule, None, f"Commonest: {told}")
+
+
+TRAINED = frozenset({"answers", "text", "preference"})
+"""The tasks that a run can train for."""
+
+_NOT_YET = {
+    "unpaired": (
+        "holds answers marked good or bad (unpaired preference, KTO), which a run cannot train on yet",
+        "Name prompt and completion to learn every answer, good or bad, or give pairs",
+    ),
+    "classification": (
+        "holds texts with a class, which a run cannot train on yet",
+        "Name text alone, or prompt and completion, to train a language model on it",
+    ),
+}
+
+
+def require_trained(task: str, path: str) -> None:
+    """Refuse data for a task that no run can train for yet, with what a person can do instead.
+
+    Raises:
+        DataError: If it is such a task.
+    """
+    if task not in TRAINED:
+        rule, way_out = _NOT_YET[task]
+        raise DataError(Path(path).name[:60], rule, None, way_out)
+
+
+def _require_hope(waiting: Sequence[tuple[int, Row]], source: DataSource) -> None:
+    if len(waiting) > _ROWS_WITHOUT_LAYOUT:
+        recognised_layout(_named(waiting[0][1], source.columns), source.path)
+
+
+def _named(row: Row, columns: Mapping[str, str]) -> Row:
+    """Return a row under the names of roles, where a person said which column plays which role."""
+    if not columns:
+        return row
+    return {role: row.get(column) for role, column in columns.items()}
+
+
+def _example(number: int, row: Row, layout: Layout, source: DataSource) -> Example | Finding:
+    named = _named(row, source.columns)
+    try:
+        _require_columns(named, layout)
+        values = layout.read(named)
+        made = Example(row=number, layout=layout.name, task=layout.task, **values)
+        _require_something_to_learn(made)
+    except UnreadableError as error:
+        return Finding(row=number, reason=str(error))
+    return _with_unused(made, row, named, layout, source.columns)
+
+
+def _require_columns(row: Row, layout: Layout) -> None:
+    missing = next((role for role in layout.roles if row.get(role) in (None, "", [])), None)
+    if missing is not None:
+        raise UnreadableError(f"{missing} is empty")
+
+
+def _with_unused(made: Example, row: Row, named: Row, layout: Layout, columns: Mapping[str, str]) -> Example:
+    read = {*layout.roles, *layout.optional}
+    names = {columns.get(role, role) for role in read} if columns else read
+    unused = [str(name) for name, value in row.items() if name not in names and value not in (None, "", [], {})]
+    for role in ("messages", "conversations"):
+        if role in read and named.get(role) is not None:
+            unused += [f"{role}.{key}" for key in sorted(messages.unused_keys(named[role]))]
+    if not unused:
+        return made
+    return Example(**{name: getattr(made, name) for name in made.__slots__ if name != "unused"}, unused=tuple(unused))
+
+
+def _require_something_to_learn(example: Example) -> None:
+    if example.task == "classification":
+        if not example.turns[0].content.strip():
+            raise UnreadableError("has an empty text")
+        return
+    said = (*example.turns, *example.chosen) if example.task in {"answers", "text"} else example.chosen
+    answers = [turn for turn in said if turn.role in {"assistant", "text"}]
+    if not answers:
+        raise UnreadableError("has no answer of the assistant")
+    if example.task in {"preference", "unpaired"} and not example.turns:
+        raise UnreadableError("has no question before the answer")
+    for answer in (answers, example.rejected) if example.rejected else (answers,):
+        if not any(turn.content.strip() or turn.more.keys() & {"tool_calls"} for turn in answer):
+            raise UnreadableError("has an empty answer")
+    if example.task == "answers" and not any(turn.learned for turn in answers):
+        raise UnreadableError("has no answer that is learned")
