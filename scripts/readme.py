@@ -1,26 +1,28 @@
-"""Write the generated parts of README.md and docs/architecture.md: folders, modules, contracts, accuracy."""
+"""Write the generated parts of README.md and docs/: folders, modules, contracts, accuracy, layouts of data."""
 
 import ast
 import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 from estimator.__main__ import comparisons
 from estimator.accuracy import comparison
+from trainer.data.layouts import LAYOUTS, Layout
 
 REPO = Path(__file__).resolve().parent.parent
 README = REPO / "README.md"
 ARCHITECTURE = REPO / "docs" / "architecture.md"
+DATA = REPO / "docs" / "data.md"
 LABELS = {"allocated": "peak allocated", "reserved": "peak reserved", "used": "used (nvidia-smi)"}
 MEASURED = REPO / "assets" / "measured"
 OTHER_FOLDERS = {
     "assets": "Facts with their sources: models, GPUs, tapes, measured peaks; the demo data",
-    "docs": "Architecture, set-up, decisions that would surprise a newcomer, the fault table, screenshots",
+    "docs": "Architecture, set-up, training data, surprising decisions, the fault table, screenshots",
     "requirements": "All packages with their hashes (scripts/lock.py writes them)",
     "tests": "Mirrors the packages; golden/ holds tables with provenance, browser/ drives real Chromium",
 }
@@ -136,6 +138,43 @@ def updated_architecture(text: str) -> str:
     return before + module_list() + after
 
 
+def updated_data(text: str) -> str:
+    """Return docs/data.md with the table of layouts brought up to date."""
+    before, _, after = block(text, "layouts")
+    return before + layout_table() + after
+
+
+def layout_table() -> str:
+    """Return every layout that is recognised as a table in Markdown, those of one source in one line."""
+    lines = ["| Task | Columns | May have | Described by |", "|---|---|---|---|"]
+    by_source: dict[tuple[str, str], list[Layout]] = {}
+    for layout in LAYOUTS:
+        by_source.setdefault((layout.task, layout.source), []).append(layout)
+    for (task, source), layouts in by_source.items():
+        optional = dict.fromkeys(name for layout in layouts for name in layout.optional)
+        lines.append(f"| {task} | {_columns(task, layouts)} | {_names(optional, ', ')} | {source} |")
+    return "\n".join(lines) + "\n"
+
+
+def _columns(task: str, layouts: Sequence[Layout]) -> str:
+    """Return the columns of layouts, first columns that go with the same others side by side."""
+    if task == "unpaired":
+        marks = dict.fromkeys(layout.roles[-1] for layout in layouts)
+        return f"those of any layout of answers + {_names(marks, ' / ')}"
+    firsts: dict[tuple[str, ...], list[str]] = {}
+    for layout in layouts:
+        firsts.setdefault(layout.roles[1:], []).append(layout.roles[0])
+    return "<br>".join(" + ".join([_names(first, " / "), *map(_code, rest)]) for rest, first in firsts.items())
+
+
+def _names(names: Iterable[str], between: str) -> str:
+    return between.join(map(_code, names))
+
+
+def _code(name: str) -> str:
+    return f"`{name}`"
+
+
 def block(text: str, name: str) -> tuple[str, str, str]:
     """Return what stands before, in and after a generated part of a page, its marks left outside."""
     begin, end = f"<!-- {name}: make readme -->\n", f"<!-- /{name} -->"
@@ -145,10 +184,11 @@ def block(text: str, name: str) -> tuple[str, str, str]:
 
 
 def main() -> int:
-    """Write both pages; return the exit status."""
+    """Write all pages; return the exit status."""
     today = datetime.now(UTC).date()
     README.write_text(updated_readme(README.read_text(encoding="utf-8"), today), encoding="utf-8")
     ARCHITECTURE.write_text(updated_architecture(ARCHITECTURE.read_text(encoding="utf-8")), encoding="utf-8")
+    DATA.write_text(updated_data(DATA.read_text(encoding="utf-8")), encoding="utf-8")
     return 0
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from scripts import readme
+from trainer.data import messages, reading
 from trainer.runs.contract import ACTIVE, TRANSITIONS, State
 
 README = readme.README.read_text(encoding="utf-8")
@@ -48,6 +49,13 @@ def test_the_architecture_names_every_module_and_contract() -> None:
     contracts = tomllib.loads((readme.REPO / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     assert all(contract["name"] in ARCHITECTURE for contract in contracts)
     assert all(f"(../{path})" in ARCHITECTURE for path in readme.modules() if path.name != "__init__.py")
+
+
+def test_the_page_about_data_names_every_layout_and_every_key() -> None:
+    page = readme.DATA.read_text(encoding="utf-8")
+    assert readme.updated_data(page) == page, "run `make readme`"
+    read = {*messages.ROLES, *messages.CALLS, *messages.READ_KEYS, *reading.READERS}
+    assert [name for name in sorted(read) if f"`{name}`" not in page] == []
 
 
 @pytest.mark.parametrize("path", readme.modules(), ids=str)

@@ -213,7 +213,7 @@ SYSTEM = ("system", "system_prompt")
 _AROUND = (*SYSTEM, "tools", "context", "input", "history")
 _TRL = "TRL, dataset formats and types"
 _FACTORY = "LLaMA-Factory, data/README.md"
-_AXOLOTL = "Axolotl, docs/dataset-formats"
+_AXOLOTL = "Axolotl, dataset formats"
 _SCORES = ("score_chosen", "score_rejected")
 
 

@@ -43,7 +43,7 @@ class Turn:
         return {"role": self.role, "content": self.content, **self.more}
 
 
-_ROLES: Mapping[str, str] = MappingProxyType(
+ROLES: Mapping[str, str] = MappingProxyType(
     {
         "system": "system",
         "developer": "system",
@@ -62,14 +62,14 @@ _ROLES: Mapping[str, str] = MappingProxyType(
         "ipython": "tool",
     }
 )
-_CALLS = frozenset({"function_call", "tool_call", "tool_calls"})
+CALLS = frozenset({"function_call", "tool_call", "tool_calls"})
 """Roles of messages whose text is a call, or a list of calls, as JSON."""
 
 _ROLE_KEYS, _CONTENT_KEYS = ("role", "from"), ("content", "value")
 _THOUGHT_KEYS = ("reasoning_content", "thinking", "reasoning")
 _LEARNED_KEYS = frozenset({"weight", "train", "training"})
 _MORE_KEYS = frozenset({*_THOUGHT_KEYS, "tool_calls", "function_call", "tool_call_id", "name"})
-_READ_KEYS = frozenset({*_ROLE_KEYS, *_CONTENT_KEYS, *_LEARNED_KEYS, *_MORE_KEYS})
+READ_KEYS = frozenset({*_ROLE_KEYS, *_CONTENT_KEYS, *_LEARNED_KEYS, *_MORE_KEYS})
 
 
 def turns(messages: Any) -> tuple[Turn, ...]:
@@ -109,7 +109,7 @@ def unused_keys(messages: Any) -> frozenset[str]:
         key
         for entry in entries
         if isinstance(entry, dict)
-        for key in entry.keys() - _READ_KEYS
+        for key in entry.keys() - READ_KEYS
         if entry[key] not in (None, "", [], {})
     )
 
@@ -176,9 +176,9 @@ def _turn(entry: Any, number: int) -> Turn:
         raise UnreadableError(f"message {number} must be an object, got {type(entry).__name__}")
     said = _first(entry, _ROLE_KEYS)
     said = said if isinstance(said, str) else str(said)
-    if said in _CALLS:
+    if said in CALLS:
         return _calling(entry, number)
-    role = _ROLES.get(said)
+    role = ROLES.get(said)
     if role is None:
         raise UnreadableError(f"message {number} has the unknown role {said[:40]!r}")
     more = _more(entry, number)

@@ -70,10 +70,10 @@ def rows(path: Path, split: str = "train") -> _Rows:
         DataError: If the file does not exist, has an unknown ending, or is broken as a whole.
     """
     if not path.is_file():
-        raise DataError(str(path), "is not a file", None, f"Choose a file that ends in {', '.join(_READERS)}")
-    reader = _READERS.get(path.suffix.lower())
+        raise DataError(str(path), "is not a file", None, f"Choose a file that ends in {', '.join(READERS)}")
+    reader = READERS.get(path.suffix.lower())
     if reader is None:
-        raise DataError(path.name, f"must end in {', '.join(_READERS)}", path.suffix or "no ending")
+        raise DataError(path.name, f"must end in {', '.join(READERS)}", path.suffix or "no ending")
     try:
         yield from reader(path, split) if reader is _json_rows else reader(path)
     except UnicodeDecodeError as error:
@@ -330,7 +330,7 @@ def _paragraph(lines: Iterator[str | None], number: int) -> Row | Finding:
     return {"text": "".join(kept).rstrip("\n")}
 
 
-_READERS: Mapping[str, Callable[..., _Rows]] = {
+READERS: Mapping[str, Callable[..., _Rows]] = {
     ".jsonl": _jsonl_rows,
     ".json": _json_rows,
     ".csv": _csv_rows,
@@ -338,3 +338,4 @@ _READERS: Mapping[str, Callable[..., _Rows]] = {
     ".parquet": _parquet_rows,
     ".txt": _txt_rows,
 }
+"""How each kind of file is read, by its ending."""
