@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from trainer.data.messages import UnreadableError
 from trainer.data.reading import Finding
 from trainer.data.rendering import Renderer, thinks
 from trainer.data.source import DataSource
+from trainer.data.tokenizer import DataTokenizer
 
 FINDINGS = 50
 """How many findings are kept in words; all are counted."""
@@ -25,6 +25,8 @@ SAMPLE = 4_000
 MOST_REASONS = 1_000
 """How many different reasons, and classes, are told apart."""
 _PROGRESS_ROWS = 50
+_COUNTED_TOGETHER = 128 * 1024
+"""Characters whose tokens are counted at once, on all cores."""
 _LONGER = 1.05
 """A row beyond the sample is counted too if it has so many times the characters of any before."""
 
@@ -117,7 +119,7 @@ class _Sample:
 
 def examined(
     source: DataSource,
-    tokenizer: Any = None,
+    tokenizer: DataTokenizer | None = None,
     *,
     progress: Callable[[int], None] | None = None,
     first_rows: int | None = None,
@@ -127,7 +129,7 @@ def examined(
 
     Args:
         source: The file and its columns.
-        tokenizer: Of transformers, or a ``FolderTokenizer``; None counts no tokens and renders no previews.
+        tokenizer: Renders rows and counts their tokens; None counts no tokens and renders no previews.
         progress: Is told the number of rows read, now and then.
         first_rows: Stop after so many; None reads all.
         previews: How many rows are shown as the model reads them.
@@ -148,9 +150,8 @@ def examined(
 class _Look:
     """One pass over rows: what is counted and kept of them."""
 
-    def __init__(self, tokenizer: Any, source: DataSource, previews: int) -> None:
-        self._tokenizer = tokenizer
-        self._renderer = Renderer(tokenizer, thinking=source.thinking) if tokenizer is not None else None
+    def __init__(self, tokenizer: DataTokenizer | None, source: DataSource, previews: int) -> None:
+        self._reader = None if tokenizer is None else (tokenizer, Renderer(tokenizer, thinking=source.thinking))
         self._wanted_previews = previews
         self._rows = self._skipped = 0
         self._first: Example | None = None
@@ -161,6 +162,8 @@ class _Look:
         self._labels: Counter[str] = Counter()
         self._sample, self._hashes = _Sample(SAMPLE), array("q")  # 8 bytes a row; a set takes 70
         self._longest = self._most_characters = self._reasoned = 0
+        self._uncounted: list[tuple[int, str]] = []
+        self._uncounted_characters = 0
 
     def at(self, entry: Example | Finding) -> None:
         """Look at one row; of a sample also at its tokens."""
@@ -168,8 +171,8 @@ class _Look:
             self._skip(entry)
             return
         try:
-            if self._renderer is not None and (self._sample.wants(self._rows) or self._stands_out(entry)):
-                self._render(self._renderer, entry)
+            if self._reader is not None and (self._sample.wants(self._rows) or self._stands_out(entry)):
+                self._render(*self._reader, entry)
         except UnreadableError as error:
             self._skip(Finding(row=entry.row, reason=str(error)))
         else:
@@ -182,6 +185,8 @@ class _Look:
             DataError: If there are too few rows to train on.
         """
         require_mostly_good(path, total=self._rows + self._skipped, reasons=self._reasons)
+        if self._reader is not None:
+            self._count(self._reader[0])
         if self._first is None:
             way_out = self._findings[0].sentence if self._findings else ""
             raise DataError(Path(path).name, "must have at least one row to train on", 0, way_out)
@@ -195,7 +200,7 @@ class _Look:
             unused=dict(self._unused.most_common()),
             labels=dict(self._labels.most_common()),
             duplicates=self._rows - len(np.unique(np.frombuffer(self._hashes, dtype=np.int64))),
-            lengths=tuple(sorted(length for length in self._sample.values if length)),
+            lengths=tuple(sorted(self._sample.values)),
             previews=tuple(self._previews),
             whole=whole,
             longest=self._longest,
@@ -205,19 +210,32 @@ class _Look:
     def _stands_out(self, example: Example) -> bool:
         return _characters(example) > _LONGER * self._most_characters
 
-    def _render(self, renderer: Renderer, example: Example) -> None:
+    def _render(self, tokenizer: DataTokenizer, renderer: Renderer, example: Example) -> None:
         texts = renderer.both(example) if example.rejected else (renderer.rendered(example),)
         self._unused.update(name for text in texts[:1] for name in text.left_out)
-        length = max(len(self._tokenizer(text.text, add_special_tokens=False)["input_ids"]) for text in texts)
-        self._longest = max(self._longest, length)
         self._most_characters = max(self._most_characters, _characters(example))
-        if self._sample.wants(self._rows):
-            self._sample.add(length)
+        self._uncounted += ((self._rows, text.text) for text in texts)
+        self._uncounted_characters += sum(len(text.text) for text in texts)
+        if self._uncounted_characters >= _COUNTED_TOGETHER:
+            self._count(tokenizer)
         if len(self._previews) < self._wanted_previews:
             worse = tuple(texts[1].pieces()) if len(texts) > 1 else ()
             label = None if example.label is None else str(example.label)
             shown = Preview(row=example.row, pieces=tuple(texts[0].pieces()), rejected=worse, label=label)
             self._previews.append(shown)
+
+    def _count(self, tokenizer: DataTokenizer) -> None:
+        """Count the tokens of the rows that wait for it; of a pair the longer side."""
+        lengths: dict[int, int] = {}
+        counts = tokenizer.lengths([text for _, text in self._uncounted])
+        for (number, _), length in zip(self._uncounted, counts, strict=True):
+            lengths[number] = max(length, lengths.get(number, 0))
+        self._uncounted.clear()
+        self._uncounted_characters = 0
+        for number, length in lengths.items():
+            self._longest = max(self._longest, length)
+            if length and self._sample.wants(number):
+                self._sample.add(length)
 
     def _skip(self, finding: Finding) -> None:
         """Count a row that cannot be trained on; beyond so many different reasons, they are one."""

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainer.data.template.families import GENERAL, family
-from trainer.data.tokenizer import FamilyTokenizer, FolderTokenizer
+from trainer.data.tokenizer import DataTokenizer, FamilyTokenizer, FolderTokenizer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reader:
     """A tokenizer with its template."""
 
-    tokenizer: FolderTokenizer | FamilyTokenizer
+    tokenizer: DataTokenizer
     template: str
     """Whose template it is, in words."""
     counter: str

@@ -2,10 +2,10 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeAlias
 
 from tokenizers import AddedToken, Tokenizer
 
@@ -61,6 +61,10 @@ class FolderTokenizer:
         """Return ``input_ids`` and ``offset_mapping`` of a text."""
         encoded = self._tokenizer.encode(text, add_special_tokens=add_special_tokens)
         return {"input_ids": encoded.ids, "offset_mapping": encoded.offsets}
+
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """Return how many tokens each text has, without special tokens around it; on all cores."""
+        return [len(encoded) for encoded in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def keep_whole(self, words: Iterable[str]) -> None:
         """Take some words as one token each, as the tokenizer of the template that they come from does."""
@@ -122,6 +126,14 @@ class FamilyTokenizer:
         if self._counter is None:
             return {"input_ids": [], "offset_mapping": []}
         return self._counter(text, add_special_tokens=False)
+
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """Return how many tokens the tokenizer that counts makes of each text; 0 without one."""
+        return self._counter.lengths(texts) if self._counter else [0] * len(texts)
+
+
+DataTokenizer: TypeAlias = FolderTokenizer | FamilyTokenizer
+"""What reads data before a run."""
 
 
 def _json(path: Path) -> dict[str, Any]:

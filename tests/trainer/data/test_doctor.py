@@ -112,11 +112,12 @@ def test_columns_and_keys_that_were_not_read_are_counted(tmp_path):
     assert report.unused == {"id": 2, "topic": 2, "messages.mood": 2}
 
 
-def test_one_row_that_the_template_refuses_is_one_finding(tmp_path, tiny_tokenizer, monkeypatch):
+def test_one_row_that_the_template_refuses_is_one_finding(tmp_path, tiny_model):
+    tokenizer = FolderTokenizer(tiny_model)
     refusing = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
-    monkeypatch.setattr(tiny_tokenizer, "chat_template", refusing + tiny_tokenizer.chat_template)
+    tokenizer.chat_template = refusing + tokenizer.chat_template
     bad = {"messages": [{"role": "system", "content": "Sing."}, *CHAT]}
-    report = examined(write(tmp_path, *[GOOD] * 5, bad, *[GOOD] * 5), tiny_tokenizer)
+    report = examined(write(tmp_path, *[GOOD] * 5, bad, *[GOOD] * 5), tokenizer)
     assert (report.rows, report.skipped) == (10, 1)
     assert [finding.sentence for finding in report.findings] == [
         "Row 6: the model's chat template refuses it: no system role."
