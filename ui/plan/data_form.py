@@ -1,10 +1,12 @@
 """The inputs about the data: which, which of its splits, with thinking or without, and what to ask before and after."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Literal
 
 import streamlit as st
 
+from specs import LorafitError
 from trainer.data.readers import Reader
 from trainer.data.source import Thinking
 from ui.parts.notices import guarded
@@ -45,7 +47,8 @@ def ask(reader: Callable[[], Reader]) -> Choice:
     chosen = label or names[0]
     split, evaluation_split = _splits(chosen)
     choice = Choice(label=chosen, split=split, evaluation_split=evaluation_split)
-    columns_form.ask(choice, reader())
+    with suppress(LorafitError):  # the page says itself that the tokenizer or the file cannot be read
+        columns_form.ask(choice, reader())
     return Choice(
         label=chosen,
         split=split,

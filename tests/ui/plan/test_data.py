@@ -152,6 +152,15 @@ def test_a_models_own_folder_reads_the_data(tmp_path):
     assert reader.is_own
 
 
+def test_a_tokenizer_that_cannot_be_read_is_one_sentence(page, tmp_path):
+    (tmp_path / "tokenizer.json").write_text("{")
+    (tmp_path / "config.json").write_text(models.find(QWEN).config_json)
+    app = page(data=kept([PAIR] * 3), model=str(tmp_path))
+    (told,) = app.error
+    assert "must have a readable tokenizer.json" in told.value.replace("\\", "")
+    assert not [button for button in app.button if button.key == "start"]
+
+
 def test_fetching_a_tokenizer_is_offered_and_refused_in_a_sentence_without_a_network(page, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     app = opened(page, [PAIR] * 3)
