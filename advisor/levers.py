@@ -119,15 +119,22 @@ def _others(search: Search, fit: Fit) -> tuple[str, ...]:
 
 
 def _alternative(search: Search, entry: Fit, chosen: Fit, label: str) -> Alternative:
+    method = entry.plan.method
     return Alternative(
         label=label,
         plan=entry.plan,
         used_bytes=entry.estimate.used_bytes,
         fits=entry.fits,
-        quality=_QUALITY.get(entry.plan.method, METHODS[entry.plan.method].summary),
+        quality="; ".join(filter(None, (_QUALITY.get(method, METHODS[method].summary), _cut(search, entry, chosen)))),
         relative_time=speed.relative_time(search.situation, entry.plan, chosen.plan),
         recommended=entry is chosen,
     )
+
+
+def _cut(search: Search, entry: Fit, chosen: Fit) -> str:
+    """Return how many rows a plan truncates if it truncates more than the chosen one does; else nothing."""
+    now, then = (search.situation.truncated(fit.plan.max_length) for fit in (chosen, entry))
+    return then if entry.plan.max_length < chosen.plan.max_length and now != then else ""
 
 
 def _changes(search: Search, plan: FinetunePlan) -> Iterator[tuple[str, FinetunePlan, str]]:

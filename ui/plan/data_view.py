@@ -13,11 +13,11 @@ from specs import MIB, FinetunePlan
 from trainer.data.doctor import Preview, Report
 from trainer.data.readers import Reader
 from ui.parts import charts, text
+from ui.parts.examining import FIRST_ROWS, Examination
 from ui.parts.notices import guarded
 from ui.parts.palette import ACCENT, CAPACITY_LINE
 from ui.plan import preview
 from ui.plan.datasets import Data
-from ui.plan.examining import FIRST_ROWS, Examination
 
 _SHOWN_ROWS = 3
 _SHOWN_LINES = 20

@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from catalog import models, tokenizers
-from specs import DataError, LorafitError, paths
-from trainer.data import readers, reading
+from specs import DataError, paths
+from trainer.data import reading
 from trainer.data.columns import Proposal, proposal
 from trainer.data.doctor import Report
 from trainer.data.examples import Example, examples
@@ -18,8 +17,8 @@ from trainer.data.layouts import recognised_layout
 from trainer.data.readers import Reader
 from trainer.data.rendering import thinks
 from trainer.data.source import DataSource, Thinking
+from ui.parts.examining import FIRST_ROWS, Examination, report_of
 from ui.plan import uploads
-from ui.plan.examining import FIRST_ROWS, Examination, report_of
 
 DEMO = "Demo: house-style instructions"
 
@@ -56,18 +55,6 @@ class Data:
     def path(self) -> Path:
         """The file."""
         return Path(self.source.path)
-
-    @property
-    def rows(self) -> int | None:
-        """Rows that can be trained on; None while the file is read."""
-        return self.report.rows if self.report.whole else None
-
-    @property
-    def tokens(self) -> tuple[int, int, int] | None:
-        """Tokens of a row: median, 95th percentile, longest."""
-        if not self.report.lengths:
-            return None
-        return self.report.quantile(0.5), self.report.quantile(0.95), self.report.longest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,18 +103,6 @@ def source_of(choice: Choice) -> DataSource:
         split=choice.split,
         evaluation_split=choice.evaluation_split,
     )
-
-
-def reader_for(model: str) -> Reader:
-    """Return whose template and tokenizer read data for a model: its own, or by name what stands in for them."""
-    demo = paths.demo_model()
-    counted_by = demo if (demo / tokenizers.FILES[0]).is_file() else None
-    own = tokenizers.folder(model)
-    try:
-        model_type = models.find(model).model_type
-    except LorafitError:  # the page says so itself
-        model_type, own = "model", None
-    return readers.reader(own, model_type=model_type, name=model, counted_by=counted_by)
 
 
 def splits(label: str) -> tuple[str, ...]:

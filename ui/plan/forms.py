@@ -9,7 +9,8 @@ import streamlit as st
 from advisor.situation import GOALS, TASKS
 from specs import METHODS
 from ui.parts import text
-from ui.plan import data_form, datasets, fields
+from ui.parts.examining import reader_for
+from ui.plan import data_form, fields
 from ui.plan.datasets import Choice
 
 URL: Literal["query-params"] = "query-params"
@@ -53,7 +54,7 @@ def inputs(models: list[str], devices: list[str], modules: Callable[[str], tuple
         model=chosen,
         device=name,
         num_gpus=count,
-        data=data_form.ask(lambda: datasets.reader_for(chosen)),
+        data=data_form.ask(lambda: reader_for(chosen)),
         **wishes(),
         price_per_hour=price(),
         pins=pins(modules(chosen)),

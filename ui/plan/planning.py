@@ -21,8 +21,9 @@ from specs.fields import PATTERNS
 from trainer.data.examples import require_trained
 from trainer.runs.contract import Place
 from ui.parts import notices, prices
+from ui.parts.examining import facts, reader_for
 from ui.plan import fields
-from ui.plan.datasets import Data, find, reader_for
+from ui.plan.datasets import Data, find
 from ui.plan.forms import Inputs
 
 DEMO_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -101,12 +102,9 @@ def request(inputs: Inputs, method: Mapping[str, str]) -> Request:
         gpu=here.gpu if here else gpus.find(_of_size(inputs.device)),
         num_gpus=inputs.num_gpus,
         free_bytes=max(_GRAIN, here.free_bytes // _GRAIN * _GRAIN) if here else None,
-        dataset_rows=data.rows,
-        dataset_tokens=data.tokens,
-        row_lengths=data.report.lengths,
-        task=inputs.task or TASKS_OF_DATA[data.report.task][0],
         goal=inputs.goal,
         pins={**method, **{name: _pinned(name, value) for name, value in inputs.pins.items()}},
+        **{**facts(data.report), **({"task": inputs.task} if inputs.task else {})},
     )
     return Request(
         situation=situation,

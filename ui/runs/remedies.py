@@ -13,7 +13,7 @@ from specs import FinetunePlan, LorafitError, gib
 from trainer.runs import retry as retrying
 from trainer.runs.contract import Metric, Run
 from trainer.runs.diagnosis import Diagnosis, diagnoses
-from ui.parts import prices
+from ui.parts import examining, prices
 from ui.runs import run_data
 
 OUT_OF_MEMORY = "out_of_memory"
@@ -59,9 +59,8 @@ def shortage(run: Run) -> str:
 
 def retry(run: Run, plan: FinetunePlan) -> str:
     """Run the same data with another plan and its prediction, linked to this run, and return the new run's id."""
-    predicted = _priced(run, plan)
-    estimate = predicted.to_dict() if predicted else None
-    return retrying.retry(run_data.store(), run, plan, estimate).id
+    estimate = predicted(run, plan)
+    return retrying.retry(run_data.store(), run, plan, estimate.to_dict() if estimate else None).id
 
 
 def _remedy(run: Run, diagnosis: Diagnosis) -> Fix | None:
@@ -77,15 +76,12 @@ def _remedy(run: Run, diagnosis: Diagnosis) -> Fix | None:
 
 def _savings(run: Run) -> Iterator[Fix]:
     """Yield the single changes that save memory, least harmful first; none for a model missing from the catalog."""
-    device = _device(run)
     try:
-        situation = Situation(
-            model=models.find(run.plan.model_name_or_path), gpu=device.gpu, free_bytes=device.free_bytes
-        )
+        situation = _situation(run)
         search = Search(
             situation,
             RULE_SETS["evidence"],
-            lambda plan: prices.priced(situation.model, plan, device.gpu),
+            lambda plan: prices.priced(situation.model, plan, situation.gpu),
         )
         found = levers(search, search.unchanged(run.plan))
     except LorafitError:
@@ -94,12 +90,24 @@ def _savings(run: Run) -> Iterator[Fix]:
         yield Fix(name=lever.field, words=f"{lever.text} ({lever.cost})", plan=lever.plan)
 
 
-def _priced(run: Run, plan: FinetunePlan) -> MemoryEstimate | None:
+def predicted(run: Run, plan: FinetunePlan) -> MemoryEstimate | None:
     """Return what a plan needs on a run's device; None for a model that is not in the catalog or cannot be traced."""
     try:
-        return prices.priced(models.find(plan.model_name_or_path), plan, _device(run).gpu)
+        situation = _situation(run)
+        return prices.priced(situation.model, situation.as_priced(plan), situation.gpu)
     except LorafitError:
         return None
+
+
+def _situation(run: Run) -> Situation:
+    """Return the situation of a run: its model, its device, and what its data holds as long as that is there."""
+    device, model = _device(run), run.plan.model_name_or_path
+    try:
+        report, _ = examining.report_of(run.data, examining.reader_for(run.place.model_path or model))
+        data = examining.facts(report)
+    except LorafitError:
+        data = {}
+    return Situation(model=models.find(model), gpu=device.gpu, free_bytes=device.free_bytes, **data)
 
 
 def _device(run: Run) -> machine.Device:

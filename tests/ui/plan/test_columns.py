@@ -6,6 +6,7 @@ import pytest
 
 from specs import DataError
 from trainer.data.examples import first_example
+from ui.parts import examining
 from ui.plan import columns_form, datasets
 from ui.plan.datasets import Choice
 
@@ -125,4 +126,4 @@ def test_assigned_roles_are_remembered_and_a_run_trains_on_them(page, label):
 def test_a_column_that_is_not_there_is_refused_in_a_sentence(label):
     datasets.set_column_roles(label, {"prompt": "left", "completion": "gone"})
     with pytest.raises(DataError):
-        datasets.find(Choice(label=label), datasets.reader_for("7B"))
+        datasets.find(Choice(label=label), examining.reader_for("7B"))

@@ -10,6 +10,7 @@ from tokenizers.models import WordLevel
 from catalog import models
 from specs import paths
 from trainer.data.tokenizer import FolderTokenizer
+from ui.parts import examining
 from ui.plan import datasets
 from ui.plan.data_form import LONGEST_IN_ADDRESS
 from ui.runs import run_data
@@ -147,7 +148,7 @@ def test_a_models_own_folder_reads_the_data(tmp_path):
     tokenizer = Tokenizer(WordLevel({"a": 0}))
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     (tmp_path / "config.json").write_text(models.find(QWEN).config_json)
-    reader = datasets.reader_for(str(tmp_path))
+    reader = examining.reader_for(str(tmp_path))
     assert isinstance(reader.tokenizer, FolderTokenizer)
     assert reader.is_own
 

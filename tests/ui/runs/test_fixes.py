@@ -1,10 +1,12 @@
 """What the page offers after a run, and links that change one thing."""
 
 import dataclasses
+import json
 import math
 
 import pytest
 
+from trainer.data.source import DataSource
 from trainer.runs.contract import Metric, State
 from ui.parts import links
 from ui.runs import remedies, run_data
@@ -36,6 +38,28 @@ def test_a_run_out_of_memory_has_fixes_that_save_memory(finished):
     assert len({fix.name for fix in fixes}) == len(fixes) > 1
     assert all("iB" in fix.words and fix.plan != run.plan for fix in fixes)
     assert remedies.shortage(run) == "2.0 GiB predicted, 2.1 GiB in use at the end"
+
+
+def on(run, path, rows):
+    """The run as if it had these rows."""
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return dataclasses.replace(run, data=DataSource(path=str(path)))
+
+
+def test_a_fix_counts_the_rows_that_it_truncates(finished, tmp_path):
+    run = failed(finished([1.0], max_length=1024, per_device_train_batch_size=8), remedies.OUT_OF_MEMORY)
+    rows = [{"prompt": "Hi?", "completion": "word " * (900 if number < 3 else 20)} for number in range(40)]
+    (shorter,) = (fix for fix in remedies.fixes(on(run, tmp_path / "a.jsonl", rows), ()) if fix.name == "max_length")
+    assert "3 of 40 rows are truncated" in shorter.words
+
+
+def test_the_prediction_of_a_retry_counts_both_answers_of_a_pair(finished, tmp_path):
+    run, answer = finished([1.0], max_length=512, per_device_train_batch_size=2), "word " * 600
+    answers = on(run, tmp_path / "a.jsonl", [{"prompt": "Hi?", "completion": answer}] * 3)
+    pairs = on(run, tmp_path / "b.jsonl", [{"prompt": "Hi?", "chosen": answer, "rejected": "No."}] * 3)
+    twice = dataclasses.replace(run.plan, per_device_train_batch_size=4)
+    assert remedies.predicted(pairs, run.plan) == remedies.predicted(answers, twice)
+    assert remedies.predicted(pairs, run.plan).used_bytes > remedies.predicted(answers, run.plan).used_bytes
 
 
 def test_a_model_missing_from_the_catalog_has_no_fixes(finished):

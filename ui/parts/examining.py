@@ -1,12 +1,16 @@
-"""Whole files examined in the background, so that a page shows its first rows at once."""
+"""What a data file holds: read in the background, so that a page shows its first rows at once."""
 
 import functools
 import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from specs import LorafitError
+from advisor.situation import TASKS_OF_DATA
+from catalog import models, tokenizers
+from specs import LorafitError, paths
+from trainer.data import readers
 from trainer.data.doctor import Report, examined
 from trainer.data.readers import Reader
 from trainer.data.source import DataSource
@@ -94,6 +98,29 @@ def report_of(source: DataSource, reader: Reader) -> tuple[Report, Examination |
     running = _whole(key, reader)
     found = running.report(max(0.0, _WITHIN_SECONDS - (time.monotonic() - began)))
     return (first, running) if found is None else (found, None)
+
+
+def reader_for(model: str) -> Reader:
+    """Return whose template and tokenizer read data for a model: its own, or by name what stands in for them."""
+    demo = paths.demo_model()
+    counted_by = demo if (demo / tokenizers.FILES[0]).is_file() else None
+    own = tokenizers.folder(model)
+    try:
+        model_type = models.find(model).model_type
+    except LorafitError:  # the page says so itself
+        model_type, own = "model", None
+    return readers.reader(own, model_type=model_type, name=model, counted_by=counted_by)
+
+
+def facts(report: Report) -> dict[str, Any]:
+    """Return the fields of a situation that a data set decides: its rows, their lengths, and the task."""
+    lengths = (report.quantile(0.5), report.quantile(0.95), report.longest) if report.lengths else None
+    return {
+        "dataset_rows": report.rows if report.whole else None,
+        "dataset_tokens": lengths,
+        "row_lengths": report.lengths,
+        "task": TASKS_OF_DATA[report.task][0],
+    }
 
 
 class _Key:

@@ -8,8 +8,8 @@ import pytest
 from specs import DataError
 from trainer.data.readers import reader
 from trainer.data.source import DataSource
-from ui.plan import examining
-from ui.plan.examining import FIRST_ROWS, report_of
+from ui.parts import examining
+from ui.parts.examining import FIRST_ROWS, report_of
 
 READER = reader(None, model_type="qwen3", name="Qwen/Qwen3-8B", counted_by=None)
 
