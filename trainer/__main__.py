@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import getpass
 import importlib
+import itertools
 import json
 import os
 import shlex
@@ -36,6 +37,8 @@ _FAMILY = "qwen3"
 """Whose chat template shows data that is examined for no model: it renders calls, reasoning and system prompts."""
 _QUANTILES = (("median", 0.5), ("95th percentile", 0.95), ("longest", 1.0))
 _SHOWN_FINDINGS = 10
+_SHOWN_NAMES = 20
+_SHOWN_CHARACTERS = 100
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -292,8 +295,10 @@ def _check(_: Store, given: argparse.Namespace) -> int:
     if report.lengths:
         told = ", ".join(f"{name} {report.quantile(share):,}" for name, share in _QUANTILES)
         print(f"  tokens: {told}")
-    for name, count in report.unused.items():
-        print(f"  not read: {name}, in {count:,} rows")
+    for name, count in itertools.islice(report.unused.items(), _SHOWN_NAMES):
+        print(f"  not read: {name[:_SHOWN_CHARACTERS]}, in {count:,} rows")
+    if len(report.unused) > _SHOWN_NAMES:
+        print(f"  not read: {len(report.unused) - _SHOWN_NAMES:,} more columns or keys; --json lists them")
     for finding in report.findings[:_SHOWN_FINDINGS]:
         print(f"  {finding.sentence}")
     for preview in report.previews:

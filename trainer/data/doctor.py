@@ -3,7 +3,7 @@
 import bisect
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,7 @@ PREVIEWS = 5
 SAMPLE = 4_000
 """Rows whose length is counted in tokens; beyond, one of 2, of 4, … so that a sample of the whole file remains."""
 MOST_REASONS = 1_000
-"""How many different reasons, and classes, are told apart."""
+"""How many different reasons, classes, and names of what is not read are told apart."""
 _PROGRESS_ROWS = 50
 _COUNTED_TOGETHER = 128 * 1024
 """Characters whose tokens are counted at once, on all cores."""
@@ -212,7 +212,7 @@ class _Look:
 
     def _render(self, tokenizer: DataTokenizer, renderer: Renderer, example: Example) -> None:
         texts = renderer.both(example) if example.rejected else (renderer.rendered(example),)
-        self._unused.update(name for text in texts[:1] for name in text.left_out)
+        self._leave_out(texts[0].left_out)
         self._most_characters = max(self._most_characters, _characters(example))
         self._uncounted += ((self._rows, text.text) for text in texts)
         self._uncounted_characters += sum(len(text.text) for text in texts)
@@ -244,10 +244,14 @@ class _Look:
         if len(self._findings) < FINDINGS:
             self._findings.append(finding)
 
+    def _leave_out(self, names: Iterable[str]) -> None:
+        """Count what is not read; beyond so many different names, they are one."""
+        self._unused.update(_known(name, self._unused) for name in names)
+
     def _take(self, example: Example) -> None:
         self._rows += 1
         self._first = self._first or example
-        self._unused.update(example.unused)
+        self._leave_out(example.unused)
         self._reasoned += any(thinks(turn) for turn in (*example.turns, *example.chosen))
         if example.label is not None:
             self._labels[_known(str(example.label), self._labels)] += 1

@@ -5,21 +5,21 @@ import csv
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
 import ijson
+import pyarrow.compute
 import pyarrow.parquet
 
 from specs import MIB, DataError
+from trainer.data.bounds import LONGEST, Shortened, is_too_much
+from trainer.data.messages import UnreadableError
 
 Row: TypeAlias = Mapping[str, Any]
 _Rows: TypeAlias = Iterator[tuple[int, "Row | Finding"]]
-
-LONGEST_LINE = 32 * MIB
-"""Characters of the longest line, field or paragraph that is read; a longer one is skipped."""
 
 _LARGEST_OBJECT = 64 * MIB
 """Bytes of the largest json file that is read at once. A list of rows and jsonl have no such limit."""
@@ -27,6 +27,13 @@ _LARGEST_OBJECT = 64 * MIB
 _DELIMITERS = ",;\t|"
 _PARQUET_BATCH_BYTES = 32 * MIB
 _PARQUET_BATCH_ROWS = 512
+_FEWEST_BYTES_A_ROW = 1
+"""Of a parquet file with more than ``_MANY_ROWS`` rows: only rows that are all the same can be packed more tightly."""
+_MANY_ROWS = 1_000_000
+_LARGEST_PAGE, _PAGE_VALUES = 256 * MIB, 1024
+"""Bytes that a page may take; writers end a page at 1 MiB, but look at that after 1,024 values only
+(``parquet::WriterProperties::write_batch_size``)."""
+_TOO_LARGE = f"stands in a part of the file that takes more than {_LARGEST_PAGE // MIB} MiB at once"
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[A-Za-z0-9][\w.-]*)?")
 
@@ -37,7 +44,7 @@ _MARKS = (
 )
 _PROBED_BYTES = 4 * MIB
 
-csv.field_size_limit(LONGEST_LINE)
+csv.field_size_limit(LONGEST)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,25 +124,31 @@ def encoding(path: Path) -> str:
 
 def _lines(stream: IO[str]) -> Iterator[str | None]:
     """Yield lines, and None for one that is too long to be held."""
-    while line := stream.readline(LONGEST_LINE):
-        if line.endswith("\n") or len(line) < LONGEST_LINE:
+    while line := stream.readline(LONGEST):
+        if line.endswith("\n") or len(line) < LONGEST:
             yield line
             continue
-        while (more := stream.readline(LONGEST_LINE)) and not more.endswith("\n"):
+        while (more := stream.readline(LONGEST)) and not more.endswith("\n"):
             pass
         yield None
+
+
+def _too_long(number: int) -> Finding:
+    return Finding(row=number, reason=f"is longer than {LONGEST // MIB} MiB")
 
 
 def _jsonl_rows(path: Path) -> _Rows:
     with path.open(encoding=encoding(path)) as stream:
         for number, line in enumerate(_lines(stream), start=1):
             if line is None:
-                yield number, Finding(row=number, reason=f"is longer than {LONGEST_LINE // MIB} MiB")
+                yield number, _too_long(number)
             elif not line.isspace():
                 yield number, _json_row(line, number)
 
 
 def _json_row(line: str, number: int) -> Row | Finding:
+    if is_too_much(line):
+        return Finding(row=number, reason="holds too many values for one row")
     try:
         return _object(json.loads(line), number)
     except (ValueError, RecursionError) as error:
@@ -151,10 +164,11 @@ def _object(value: Any, number: int) -> Row | Finding:
 def _json_rows(path: Path, split: str) -> _Rows:
     """Yield the rows of a json file, read as a whole where it is small and entry by entry where it is a long list."""
     how, size = encoding(path), path.stat().st_size
-    if size > _LARGEST_OBJECT:
+    text = path.read_text(encoding=how) if size <= _LARGEST_OBJECT else ""
+    if size > _LARGEST_OBJECT or is_too_much(text):
+        del text
         yield from _listed_rows(path, how)
         return
-    text = path.read_text(encoding=how)
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -171,18 +185,23 @@ def _json_rows(path: Path, split: str) -> _Rows:
 def _listed_rows(path: Path, how: str) -> _Rows:
     with path.open(encoding=how) as text:
         if not text.read(1024).lstrip().startswith("["):
+            size = path.stat().st_size
             rule = f"may have {_LARGEST_OBJECT // MIB} MiB as json that is not a list of rows"
-            raise DataError(path.name, rule, f"{path.stat().st_size:,} bytes", "Convert it to jsonl")
+            if size <= _LARGEST_OBJECT:
+                rule = "holds too many values for json that is not a list of rows"
+            raise DataError(path.name, rule, f"{size:,} bytes", "Convert it to jsonl")
     with path.open("rb") as stream:
         encoded: Any = stream if how == "utf-8" else codecs.EncodedFile(stream, "utf-8", how)
+        shortened = Shortened(encoded)
         try:
-            for number, entry in enumerate(ijson.items(encoded, "item", use_float=True), start=1):
-                yield number, _object(entry, number)
-        except (ijson.JSONError, ValueError) as error:
+            for number, entry in enumerate(ijson.items(shortened, "item", use_float=True), start=1):
+                yield number, _too_long(number) if shortened.has_cut else _object(entry, number)
+                shortened.has_cut = False
+        except (ijson.JSONError, ValueError, UnreadableError) as error:
             raise DataError(path.name, "must be valid JSON", brief(error)) from error
 
 
-def _rows_of_object(value: Any, path: Path, split: str) -> Sequence[Any]:
+def _rows_of_object(value: Any, path: Path, split: str) -> Iterable[Any]:
     """Return the rows of a single object: a split of it, its only list, its columns side by side, or itself."""
     if not isinstance(value, dict):
         raise DataError(path.name, "must hold a list of objects", type(value).__name__)
@@ -193,7 +212,7 @@ def _rows_of_object(value: Any, path: Path, split: str) -> Sequence[Any]:
         return named[split]
     columns = _columns(value)
     if columns:
-        return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        return _rows_of_columns(columns)
     lists = [entry for entry in value.values() if isinstance(entry, list) and entry and isinstance(entry[0], dict)]
     return lists[0] if len(lists) == 1 and not {"messages", "conversations"} & value.keys() else [value]
 
@@ -201,20 +220,24 @@ def _rows_of_object(value: Any, path: Path, split: str) -> Sequence[Any]:
 _SPLIT_NAMES = frozenset({"train", "training", "test", "validation", "valid", "val", "dev", "eval", "evaluation"})
 
 
-def _splits(value: Any) -> dict[str, Sequence[Any]]:
-    """Return the splits of an object such as ``{"train": [...], "test": [...]}``, each as a list of rows."""
+def _splits(value: Any) -> dict[str, Iterable[Any]]:
+    """Return the splits of an object such as ``{"train": [...], "test": [...]}``, each as its rows."""
     if not isinstance(value, dict) or not value or not {str(name).casefold() for name in value} <= _SPLIT_NAMES:
         return {}
-    found: dict[str, Sequence[Any]] = {}
+    found: dict[str, Iterable[Any]] = {}
     for name, entries in value.items():
         columns = _columns(entries) if isinstance(entries, dict) else {}
-        if columns:
-            entries = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-        if not isinstance(entries, list):
+        if not columns and not isinstance(entries, list):
             return {}
         usual = "train" if name.casefold() in {"train", "training"} else name.casefold()
-        found[usual] = entries
+        found[usual] = _rows_of_columns(columns) if columns else entries
     return found
+
+
+def _rows_of_columns(columns: Mapping[str, Sequence[Any]]) -> Iterator[Row]:
+    """Yield the rows of a table, one at a time: together they take several times the memory of its columns."""
+    for values in zip(*columns.values(), strict=True):
+        yield dict(zip(columns, values, strict=True))
 
 
 def _columns(value: Mapping[str, Any]) -> dict[str, Sequence[Any]]:
@@ -245,14 +268,44 @@ def _is_column(entries: Sequence[Any] | None) -> bool:
 def _csv_rows(path: Path) -> _Rows:
     how = encoding(path)
     with path.open(encoding=how, newline="") as stream:
-        delimiter = _delimiter(stream.readline(LONGEST_LINE), path)
+        delimiter = _delimiter(stream.readline(LONGEST), path)
         stream.seek(0)
-        for number, row in enumerate(csv.DictReader(stream, delimiter=delimiter), start=1):
+        lines = _Lines(stream)
+        table = csv.DictReader(lines, delimiter=delimiter)
+        for number in itertools.count(1):
+            try:
+                row = next(table, None)
+            except csv.Error as error:
+                if number == 1 and table.fieldnames is None:
+                    raise
+                lines.skip_line()
+                yield number, Finding(row=number, reason=f"cannot be read: {brief(error)}")
+                continue
+            if row is None:
+                return
             extra = row.pop(None, None)
-            if extra:
-                yield number, Finding(row=number, reason="has more fields than the first line names")
-            else:
-                yield number, row
+            yield number, Finding(row=number, reason="has more fields than the first line names") if extra else row
+
+
+class _Lines:
+    """The lines of a text for the csv reader, a long one in parts, so that none is held as a whole."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream, self._last = stream, ""
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        self._last = self._stream.readline(LONGEST)
+        if not self._last:
+            raise StopIteration
+        return self._last
+
+    def skip_line(self) -> None:
+        """Pass over the rest of a line that the csv reader gave up."""
+        while self._last and not self._last.endswith("\n"):
+            self._last = self._stream.readline(LONGEST)
 
 
 def _delimiter(header: str, path: Path) -> str:
@@ -266,10 +319,41 @@ def _delimiter(header: str, path: Path) -> str:
 def _parquet_rows(path: Path) -> _Rows:
     number = 0
     with pyarrow.parquet.ParquetFile(path) as table:
-        for batch in table.iter_batches(batch_size=_batch_rows(table)):
-            for row in _batch_values(batch):
-                number += 1
-                yield number, row if isinstance(row, dict) else Finding(row=number, reason=str(row))
+        _require_unlike_rows(table.metadata.num_rows, path)
+    with pyarrow.parquet.ParquetFile(path, read_dictionary=_texts(path), pre_buffer=False) as table:
+        for group in range(table.num_row_groups):
+            if _is_too_large(table.metadata.row_group(group)):
+                for _ in range(table.metadata.row_group(group).num_rows):
+                    number += 1
+                    yield number, Finding(row=number, reason=_TOO_LARGE)
+                continue
+            for batch in table.iter_batches(batch_size=_batch_rows(table), row_groups=[group]):
+                for row in _batch_values(batch):
+                    number += 1
+                    yield number, row if isinstance(row, dict) else Finding(row=number, reason=str(row))
+
+
+def _texts(path: Path) -> list[str]:
+    """Return the columns of text: kept as a dictionary, a text that many rows repeat is held once."""
+    schema = pyarrow.parquet.read_schema(path)
+    return [field.name for field in schema if pyarrow.types.is_string(field.type)]
+
+
+def _is_too_large(group: Any) -> bool:
+    """Return whether a page of a column, which is unpacked as a whole, may take too much memory."""
+    columns = (group.column(index) for index in range(group.num_columns))
+    return any(
+        min(1, _PAGE_VALUES / max(column.num_values, 1)) * column.total_uncompressed_size > _LARGEST_PAGE
+        for column in columns
+    )
+
+
+def _require_unlike_rows(rows: int, path: Path) -> None:
+    """Refuse a file that packs a few different rows into millions, and would take hours to read."""
+    size = path.stat().st_size
+    if rows > _MANY_ROWS and size < _FEWEST_BYTES_A_ROW * rows:
+        rule = f"has {rows:,} rows in {size:,} bytes, so almost all must be the same"
+        raise DataError(path.name, rule, None, "Remove the rows that repeat others")
 
 
 def _batch_rows(table: pyarrow.parquet.ParquetFile) -> int:
@@ -281,6 +365,19 @@ def _batch_rows(table: pyarrow.parquet.ParquetFile) -> int:
 
 def _batch_values(batch: Any) -> Iterator[Row | str]:
     """Yield the rows of a batch; where one cannot be a Python value, such as a date of the year 300,000, its reason."""
+    together = _rows_together(batch)
+    for start in range(0, batch.num_rows, together):
+        yield from _values(batch.slice(start, together))
+
+
+def _rows_together(batch: Any) -> int:
+    """Return how many rows to make Python values of at once, by the longest text that rows may repeat."""
+    texts = (column.dictionary for column in batch.columns if pyarrow.types.is_dictionary(column.type))
+    longest = (pyarrow.compute.max(pyarrow.compute.binary_length(text)).as_py() or 0 for text in texts)
+    return max(1, _PARQUET_BATCH_BYTES // max(1, *longest, 1))
+
+
+def _values(batch: Any) -> Iterator[Row | str]:
     try:
         values = batch.to_pylist()
     except (ValueError, OverflowError, pyarrow.ArrowException):
@@ -323,10 +420,10 @@ def _txt_rows(path: Path) -> _Rows:
 def _paragraph(lines: Iterator[str | None], number: int) -> Row | Finding:
     kept, length = [], 0
     for line in lines:
-        length += LONGEST_LINE + 1 if line is None else len(line)
-        kept += [line] if line is not None and length <= LONGEST_LINE else []
-    if length > LONGEST_LINE:
-        return Finding(row=number, reason=f"is longer than {LONGEST_LINE // MIB} MiB")
+        length += LONGEST + 1 if line is None else len(line)
+        kept += [line] if line is not None and length <= LONGEST else []
+    if length > LONGEST:
+        return _too_long(number)
     return {"text": "".join(kept).rstrip("\n")}
 
 

@@ -79,7 +79,7 @@ def test_a_long_list_is_read_entry_by_entry(tmp_path, monkeypatch, limit):
 
 @pytest.mark.parametrize(("name", "start"), [("a.jsonl", '{"text": "'), ("a.txt", "")])
 def test_a_line_without_end_is_one_finding_and_the_next_row_is_read(tmp_path, monkeypatch, name, start):
-    monkeypatch.setattr(reading, "LONGEST_LINE", 1000)
+    monkeypatch.setattr(reading, "LONGEST", 1000)
     path = tmp_path / name
     path.write_text(start + "x" * 5000 + '\n\n{"text": "ok"}\n')
     bad, good = read(path)
