@@ -43,7 +43,8 @@ def served() -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "streamlit", "run", "app.py", f"--server.port={port}", "--server.headless=true"]
-    process = subprocess.Popen(command, cwd=paths.REPO, stdout=subprocess.DEVNULL)
+    environment = {**os.environ, "LORAFIT_TOKEN": "off"}
+    process = subprocess.Popen(command, cwd=paths.REPO, env=environment, stdout=subprocess.DEVNULL)
     try:
         _wait(f"http://127.0.0.1:{port}/_stcore/health")
         yield f"http://127.0.0.1:{port}"

@@ -33,7 +33,7 @@ def free_port(first: int) -> int | None:
 
 
 def main() -> int:
-    """Choose the port, print it, and serve until the server ends; return the exit status."""
+    """Choose the port and serve until the server ends; return the exit status. The server prints its address."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=FIRST_PORT, help="the port to try first")
     arguments, rest = parser.parse_known_args()
@@ -46,7 +46,6 @@ def main() -> int:
         return 2
     if port != arguments.port:
         print(f"Port {arguments.port} is busy; using {port} instead.", flush=True)
-    print(f"LoRAFit: http://localhost:{port}", flush=True)
     os.chdir(REPO)
     streamlit(["run", "app.py", f"--server.port={port}", *rest], standalone_mode=False)
     return 0

@@ -44,11 +44,12 @@ CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
 class Server:
     """The app as ``streamlit run`` serves it, on runs of its own."""
 
-    def __init__(self, runs: Path) -> None:
+    def __init__(self, runs: Path, token: str = "off") -> None:  # noqa: S107 - switched off
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port: int = probe.getsockname()[1]
         self.runs = runs
+        self.token = token
         self.url = f"http://127.0.0.1:{self.port}"
         self.start()
 
@@ -58,7 +59,7 @@ class Server:
             self.process = subprocess.Popen(
                 [*command, "--server.headless=true"],
                 cwd=REPO,
-                env={**os.environ, "LORAFIT_RUNS": str(self.runs)},
+                env={**os.environ, "LORAFIT_RUNS": str(self.runs), "LORAFIT_TOKEN": self.token},
                 stdout=log,
                 stderr=log,
             )
