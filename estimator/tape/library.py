@@ -2,25 +2,41 @@
 
 import atexit
 import contextlib
+import functools
 import gzip
 import hashlib
 import json
-import os
+import struct
 import threading
 import zipfile
+import zlib
 from collections import OrderedDict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from estimator.tape.conditions import Conditions
+from estimator.tape.only_tracer import only_tracer
 from estimator.tape.recipe import LIBRARIES, Recipe, recipe
 from estimator.tape.tape import FORMAT, Tape
 from estimator.tape.tracer_process import Progress, TracerProcess
 from specs import FinetunePlan, GpuSpec, ModelSpec, TraceError
-from specs.paths import REPO
+from specs.paths import REPO, cache
 
 _SHIPPED = REPO / "assets" / "tapes"
 _KEPT_IN_MEMORY = 512
+_CHECKSUM_BYTES = 32
+_DAMAGE = (
+    OSError,
+    KeyError,
+    ValueError,
+    EOFError,
+    RuntimeError,
+    zlib.error,
+    struct.error,
+    zipfile.BadZipFile,
+    TraceError,
+)
+"""What reading a damaged archive or file raises; zipfile calls a flipped bit a password or an unknown method."""
 
 
 def tape_for(
@@ -87,10 +103,7 @@ class TapeLibrary:
             if found is not None:
                 self._tapes.move_to_end(wanted.key)
                 return found
-        tape = _shipped(wanted) or _cached(wanted)
-        if tape is None:
-            tape = Tape.from_json(self.tracer.ask(wanted, progress))
-            _cache(wanted, tape)
+        tape = shipped(wanted) or kept(wanted) or self._traced(wanted, progress)
         with self._lock:
             self._tapes[wanted.key] = tape
             while len(self._tapes) > _KEPT_IN_MEMORY:
@@ -102,7 +115,16 @@ class TapeLibrary:
         with self._lock:
             if wanted.key in self._tapes:
                 return True
-        return _shipped(wanted) is not None or _cached(wanted) is not None
+        return shipped(wanted) is not None or kept(wanted) is not None
+
+    def _traced(self, wanted: Recipe, progress: Progress) -> Tape:
+        """Trace a recipe and keep its tape, unless another process does so meanwhile."""
+        with only_tracer(_cache_file(wanted).with_suffix(".lock"), progress):
+            tape = kept(wanted)
+            if tape is None:
+                tape = Tape.from_json(self.tracer.ask(wanted, progress))
+                keep(wanted, tape)
+        return tape
 
 
 _LIBRARY = TapeLibrary()
@@ -113,37 +135,50 @@ def _silent(_: str) -> None:
     return None
 
 
-def _shipped(wanted: Recipe) -> Tape | None:
+def shipped(wanted: Recipe, folder: Path = _SHIPPED) -> Tape | None:
+    """Return a tape that comes with the project; a damaged archive counts as missing."""
     try:
-        with zipfile.ZipFile(shipped_file(wanted)) as archive:
+        with zipfile.ZipFile(shipped_file(wanted, folder)) as archive:
             return Tape.from_json(archive.read(f"{wanted.key}.json").decode())
-    except (OSError, KeyError, zipfile.BadZipFile, UnicodeDecodeError, TraceError):
+    except _DAMAGE:
         return None
 
 
-def _cached(wanted: Recipe) -> Tape | None:
-    """Return a tape from disk; a broken file counts as missing and is rewritten."""
+def kept(wanted: Recipe) -> Tape | None:
+    """Return a tape from disk; a damaged file, or that of another recipe, counts as missing and is rewritten."""
     try:
-        return Tape.from_json(gzip.decompress(_cache_file(wanted).read_bytes()).decode())
-    except (OSError, EOFError, UnicodeDecodeError, TraceError):
+        content = _cache_file(wanted).read_bytes()
+        checksum, packed = content[:_CHECKSUM_BYTES], content[_CHECKSUM_BYTES:]
+        return Tape.from_json(gzip.decompress(packed).decode()) if checksum == _checksum(wanted, packed) else None
+    except _DAMAGE:
         return None
 
 
-def _cache(wanted: Recipe, tape: Tape) -> None:
+def keep(wanted: Recipe, tape: Tape) -> None:
     """Write a tape to disk atomically; if the disk is full or read-only, the tape is simply not cached."""
     file = _cache_file(wanted)
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
-        part.write_bytes(gzip.compress(tape.to_json().encode()))
+        # One name: what a killed process was writing is overwritten. Only the owner of the lock writes.
+        part = file.with_suffix(".part")
+        packed = gzip.compress(tape.to_json().encode())
+        part.write_bytes(_checksum(wanted, packed) + packed)
         part.replace(file)
 
 
+def _checksum(wanted: Recipe, packed: bytes) -> bytes:
+    return hashlib.sha256(wanted.key.encode() + packed).digest()
+
+
 def _cache_file(wanted: Recipe) -> Path:
-    root = Path(os.environ.get("LORAFIT_CACHE", Path.home() / ".cache" / "lorafit")).expanduser()
+    return cache() / "tapes" / _stamp() / f"{wanted.key}.tape"
+
+
+@functools.cache
+def _stamp() -> str:
+    """Return what stands for the versions of the libraries that tapes depend on."""
     installed = {name: _version(name) for name in LIBRARIES}
-    stamp = hashlib.sha256(json.dumps([FORMAT, installed], sort_keys=True).encode()).hexdigest()[:12]
-    return root / "tapes" / stamp / f"{wanted.key}.json.gz"
+    return hashlib.sha256(json.dumps([FORMAT, installed], sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _version(name: str) -> str:

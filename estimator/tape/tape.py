@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from estimator.tape.checks import require_tape
 from specs.errors import PlanError, TraceError
 
 Ints = NDArray[np.int64]
@@ -262,6 +263,7 @@ class Tape:
             values = json.loads(text)
             if values["format"] != FORMAT:
                 raise TraceError("tape", f"must be of format {FORMAT}", values["format"], "It is traced again")
+            require_tape(values, columns=2 * len(MONOMIALS), components=COMPONENTS, resident=Resident)
             sizes = np.zeros((len(values["sizes"]), 2 * len(MONOMIALS)), dtype=np.int64)
             for row, entries in enumerate(values["sizes"]):
                 for column, coefficient in entries:
@@ -274,7 +276,7 @@ class Tape:
                 num_params=values["num_params"],
                 facts=values["facts"],
             )
-        except (ValueError, KeyError, TypeError, IndexError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise TraceError("tape", "must be a tape that LoRAFit wrote", None, "It is traced again") from error
 
 

@@ -8,8 +8,11 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
+
+import psutil
 
 from estimator.tape.recipe import Recipe
 from specs import LorafitError, PlanError, SpecError, TraceError
@@ -17,7 +20,10 @@ from specs.paths import REPO
 
 Progress = Callable[[str], None]
 
-_TIMEOUT_SECONDS = 120.0
+_MOST_WORK_SECONDS = 120.0
+"""Processor time of one answer, so that a busy machine ends no tracer that works."""
+_LONGEST_REST_SECONDS = 120.0
+"""Time in which a tracer must have worked at all."""
 _KINDS: dict[str, type[LorafitError]] = {"SpecError": SpecError, "PlanError": PlanError}
 
 
@@ -27,6 +33,7 @@ class TracerProcess:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
+        self._unanswered: set[str] = set()
 
     @property
     def pid(self) -> int | None:
@@ -57,29 +64,33 @@ class TracerProcess:
             self._end()
 
     def _answer(self, wanted: Recipe, progress: Progress) -> dict[str, Any] | None:
-        """Return the answer to one request, or None if the process died while handling it."""
+        """Return the answer to one request, or None if the process died while handling it.
+
+        ``progress`` may raise, as it does on a page that is left: the answer then stays to be read, and is taken by
+        the next request for that recipe, or passed over.
+        """
         process = self._ensure_running()
         if process.stdin is None or process.stdout is None:
             return None
-        timer = threading.Timer(_TIMEOUT_SECONDS, process.kill)
-        timer.start()
-        try:
-            process.stdin.write(wanted.to_json() + "\n")
-            process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError, ValueError, OSError), _ended_if_stuck(process):
+            if wanted.key not in self._unanswered:
+                self._unanswered.add(wanted.key)
+                process.stdin.write(f"{wanted.key} {wanted.to_json()}\n")
+                process.stdin.flush()
             for line in process.stdout:
                 message: dict[str, Any] = json.loads(line)
+                about = message.get("recipe", wanted.key)
                 if "progress" in message:
                     progress(message["progress"])
-                elif "ready" not in message:
-                    return message
-        except (BrokenPipeError, ValueError, OSError):
-            return None
-        finally:
-            timer.cancel()
+                else:
+                    self._unanswered.discard(about)
+                    if about == wanted.key:
+                        return message
         return None
 
     def _ensure_running(self) -> "subprocess.Popen[str]":
         if self._process is None or self._process.poll() is not None:
+            self._unanswered.clear()
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "estimator.tracer"],
                 cwd=REPO,
@@ -101,6 +112,36 @@ class TracerProcess:
                 with contextlib.suppress(OSError):
                     pipe.close()
         process.wait()
+
+
+@contextlib.contextmanager
+def _ended_if_stuck(process: "subprocess.Popen[str]") -> Iterator[None]:
+    """Kill the process if it works for too long, or not at all."""
+    answered = threading.Event()
+    watch = threading.Thread(target=_watch, args=(process, answered), daemon=True)
+    watch.start()
+    try:
+        yield
+    finally:
+        answered.set()
+
+
+def _watch(process: "subprocess.Popen[str]", answered: threading.Event) -> None:
+    with contextlib.suppress(psutil.Error):
+        began = seen = _work_seconds(process.pid)
+        worked_at = time.monotonic()
+        while not answered.wait(1):
+            now = _work_seconds(process.pid)
+            if now > seen:
+                seen, worked_at = now, time.monotonic()
+            if seen - began > _MOST_WORK_SECONDS or time.monotonic() - worked_at > _LONGEST_REST_SECONDS:
+                process.kill()
+                return
+
+
+def _work_seconds(pid: int) -> float:
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)
 
 
 def _as_error(answer: dict[str, Any]) -> LorafitError:

@@ -18,7 +18,6 @@ def main() -> None:
     _send(answers, {"progress": "loading the model code"})
     from estimator.tracer.server import answer  # noqa: PLC0415 - the first message is sent before imports that take seconds
 
-    _send(answers, {"ready": True})
     for line in sys.stdin:
         _send(answers, answer(line, lambda text: _send(answers, {"progress": text})))
 

@@ -13,8 +13,9 @@ torch.set_num_threads(1)
 
 
 def answer(request: str, progress: Callable[[str], None]) -> dict[str, Any]:
-    """Return the tape of a recipe as JSON text, or the message that says why there is none."""
+    """Return the tape of a recipe as JSON text, or the message that says why there is none; both name the recipe."""
+    key, _, text = request.partition(" ")
     try:
-        return {"tape": trace(Recipe.from_json(request), progress).to_json()}
+        return {"recipe": key, "tape": trace(Recipe.from_json(text), progress).to_json()}
     except LorafitError as error:
-        return {"error": str(error), "kind": type(error).__name__, "subject": error.subject}
+        return {"recipe": key, "error": str(error), "kind": type(error).__name__, "subject": error.subject}

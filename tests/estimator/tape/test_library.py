@@ -1,4 +1,3 @@
-import gzip
 import json
 import os
 import signal
@@ -9,12 +8,12 @@ import threading
 import pytest
 
 from catalog import models
-from estimator.tape import library
+from estimator.tape import library, tracer_process
 from estimator.tape.conditions import Conditions
 from estimator.tape.recipe import recipe
-from estimator.tape.tape import Tape
 from estimator.tape.tracer_process import TracerProcess
-from specs import FinetunePlan, ModelSpec, PlanError, SpecError
+from specs import FinetunePlan, ModelSpec, PlanError, SpecError, TraceError
+from specs.paths import REPO
 from tests.estimator.small import CONFIGS, model
 
 pytestmark = pytest.mark.slow
@@ -33,8 +32,8 @@ def tracer():
     process.stop()
 
 
-def wanted(**values):
-    return recipe(model("llama"), FinetunePlan.for_method("lora", "small", **values), Conditions())
+def wanted(name="llama", **values):
+    return recipe(model(name), FinetunePlan.for_method("lora", "small", **values), Conditions())
 
 
 def silent(_):
@@ -47,7 +46,7 @@ def test_a_tape_is_traced_once_and_then_read(cache, tracer):
     told = []
     first = shelf.tape(wanted(), told.append)
     assert any("tracing" in text for text in told)
-    (file,) = cache.rglob("*.json.gz")
+    (file,) = cache.rglob("*.tape")
     again = library.TapeLibrary()
     assert again.is_warm(wanted())
     assert again.tape(wanted(), silent).to_json() == first.to_json()
@@ -57,7 +56,7 @@ def test_a_tape_is_traced_once_and_then_read(cache, tracer):
     rebuilt.tracer = tracer
     assert not rebuilt.is_warm(wanted())
     assert json.loads(rebuilt.tape(wanted(), silent).to_json())["sizes"] == json.loads(first.to_json())["sizes"]
-    assert Tape.from_json(gzip.decompress(file.read_bytes()).decode()).num_params == first.num_params
+    assert library.kept(wanted()).num_params == first.num_params
 
 
 def test_a_killed_tracer_is_restarted(tracer):
@@ -66,6 +65,77 @@ def test_a_killed_tracer_is_restarted(tracer):
     os.kill(first, signal.SIGKILL)
     assert tracer.ask(wanted(max_length=300), silent)
     assert tracer.pid not in {None, first}
+
+
+class LeftPageError(Exception):
+    """What a page raises when somebody leaves it."""
+
+
+def test_the_answer_to_a_page_that_was_left_is_not_taken_for_another(tracer):
+    def leaving(_):
+        raise LeftPageError
+
+    left, other = wanted(lora_dropout=0.3), wanted("gpt2 with Conv1D")
+    with pytest.raises(LeftPageError):
+        tracer.ask(left, leaving)
+    told = []
+    assert facts(tracer.ask(other, silent))["config"]["model_type"] == "gpt2"
+    with pytest.raises(LeftPageError):
+        tracer.ask(wanted(lora_dropout=0.4), leaving)
+    assert facts(tracer.ask(wanted(lora_dropout=0.4), told.append))["config"]["model_type"] == "llama"
+    assert sum("tracing" in words for words in told) < 3
+
+
+def facts(tape):
+    return json.loads(tape)["facts"]
+
+
+def test_a_tracer_that_stands_still_is_ended_and_one_that_works_for_ever_too(monkeypatch):
+    process = TracerProcess()
+    process.ask(wanted(), silent)
+    stopped = process.pid
+    os.kill(stopped, signal.SIGSTOP)
+    monkeypatch.setattr(tracer_process, "_LONGEST_REST_SECONDS", 3)
+    assert process.ask(wanted(lora_dropout=0.2), silent)
+    assert process.pid != stopped
+    monkeypatch.setattr(tracer_process, "_MOST_WORK_SECONDS", 0.1)
+    process.stop()
+    with pytest.raises(TraceError, match="died before it answered"):
+        process.ask(wanted(), silent)
+    process.stop()
+
+
+ESTIMATE = """
+import sys
+from estimator.tape import library
+from tests.estimator.tape.test_library import wanted
+shelf = library.TapeLibrary()
+tape = shelf.tape(wanted(), lambda words: print(words, flush=True))
+print("pid", shelf.tracer.pid, tape.num_params, flush=True)
+shelf.tracer.stop()
+"""
+
+
+def estimating():
+    """Start a process that estimates a model nobody traced yet."""
+    return subprocess.Popen([sys.executable, "-c", ESTIMATE], cwd=REPO, stdout=subprocess.PIPE, text=True)
+
+
+def test_six_estimates_of_one_new_model_trace_it_once():
+    ends = [process.communicate(timeout=300)[0].splitlines()[-1] for process in [estimating() for _ in range(6)]]
+    assert len({end.split()[2] for end in ends}) == 1
+    assert sum(end.split()[1] != "None" for end in ends) == 1
+
+
+def test_a_killed_owner_of_the_tracing_frees_it_for_the_next():
+    with estimating() as owner:
+        assert "loading" in owner.stdout.readline()
+        with estimating() as waiting:
+            assert "waiting for another estimate" in waiting.stdout.readline()
+            owner.kill()
+            said = waiting.stdout.read().splitlines()
+    assert "loading" in said[0]
+    assert said[-1].split()[1] != "None"
 
 
 def test_several_sessions_share_one_tracer(tracer):

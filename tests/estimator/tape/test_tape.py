@@ -1,11 +1,12 @@
 """Sizes as functions of batch, length and rank, and the events that tell where blocks end up."""
 
 import dataclasses
+import json
 
 import pytest
 
-from estimator.tape.tape import MONOMIALS, basis, rounded_bytes
-from specs import PlanError
+from estimator.tape.tape import MONOMIALS, Tape, basis, rounded_bytes
+from specs import PlanError, TraceError
 from tests.estimator.hand import TAPE
 
 
@@ -57,3 +58,49 @@ def test_an_outline_leaves_out_what_lives_within_a_repeated_pass():
 def test_four_layers_are_told_whole():
     whole = dataclasses.replace(TAPE, layers=(0,) * 4)
     assert len(whole.outline.events) == len(whole.program.sign)
+
+
+def nodes(value, place=()):
+    """Yield the place of everything in nested lists and mappings."""
+    yield place
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in inner:
+        yield from nodes(part, (*place, key))
+
+
+def replaced(value, place, new):
+    if not place:
+        return new
+    copy = dict(value) if isinstance(value, dict) else list(value)
+    copy[place[0]] = replaced(value[place[0]], place[1:], new)
+    return copy
+
+
+@pytest.mark.parametrize(
+    "new", [None, True, 1.5, "1", -1, 10**30, pytest.param([], id="[]"), pytest.param({}, id="{}")], ids=repr
+)
+def test_a_tape_with_anything_of_a_wrong_type_is_none(new):
+    values = json.loads(TAPE.to_json())
+    usable = set()
+    for place in nodes(values):
+        changed = replaced(values, place, new)
+        try:
+            tape = Tape.from_json(json.dumps(changed))
+        except TraceError:
+            continue
+        usable.add(place)
+        assert len(tape.program.sign) >= 10
+        assert tape.bytes_by_size(2, 8, 4).dtype == int
+    # Of the right type after all: a coefficient of -1, no layer, nothing handed over, no facts.
+    kinds = {"sizes"} if new == -1 else {"residents"} if new is None else {"blocks", "facts", "sizes", "residents"}
+    assert {place[0] for place in usable} <= kinds
+
+
+def test_a_tape_comes_back_as_it_was_written():
+    assert Tape.from_json(TAPE.to_json()).to_json() == TAPE.to_json()
+
+
+@pytest.mark.parametrize("text", ["", "nul", "[" * 100_000, '{"format": 1}', '{"format": 2}', "[]", '"1"'])
+def test_a_text_that_is_no_tape_is_refused(text):
+    with pytest.raises(TraceError, match="It is traced again"):
+        Tape.from_json(text)
