@@ -29,6 +29,7 @@ _CPU_SPREAD = 2.0
 _SHARE_OF_NVML_TOTAL = 0.98
 
 # The memory limit of the container, if this runs in one.
+_AMD_DRIVER = Path("/dev/kfd")
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
@@ -57,6 +58,12 @@ def devices() -> tuple[Device, ...]:
     except pynvml.NVMLError:
         cards = ()
     return cards or (processor(),)
+
+
+def compute_capabilities() -> tuple[tuple[int, int] | None, ...] | None:
+    """Return those of this machine's GPUs, one each; None if it has GPUs that NVML does not list, as AMD's."""
+    found = tuple(device.gpu.compute_capability for device in devices() if not device.gpu.is_cpu)
+    return found if found or not _AMD_DRIVER.exists() else None
 
 
 @contextmanager

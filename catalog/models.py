@@ -11,7 +11,7 @@ from typing import Any
 
 from catalog import local, sizes
 from catalog.shapes import architectures, shape, tower_with_defaults, with_defaults
-from specs import CatalogError, ModelSpec
+from specs import CatalogError, LorafitError, ModelSpec
 from specs.paths import assets
 
 # Owner and repository as the Hub allows them: huggingface_hub.utils.validate_repo_id.
@@ -49,6 +49,16 @@ def find(text: str) -> ModelSpec:
     if matching is not None:
         return shipped(matching)
     raise CatalogError("model", f"is not in the catalog, and not a file or a size{nearest(wanted)}", wanted, _WAY_OUT)
+
+
+def known_modules(text: str) -> tuple[str, ...]:
+    """Return the linear modules of a shipped model or a folder; empty for others, which only the Hub knows."""
+    if text.strip().lower() not in _spellings() and local.config_file(text) is None:
+        return ()
+    try:
+        return find(text).linear_modules
+    except LorafitError:
+        return ()
 
 
 @functools.cache

@@ -1,5 +1,8 @@
 """Every error a person can cause; each is one sentence that gives subject, rule, value and way out."""
 
+import difflib
+from collections.abc import Sequence
+
 LONGEST = 300
 """Characters of the longest sentence; more nobody reads."""
 
@@ -48,3 +51,8 @@ def shortened(value: object, limit: int = 80) -> str:
     """Return ``repr(value)`` on one line of at most ``limit`` characters."""
     text = value if isinstance(value, str) and value.isidentifier() else repr(value)
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def nearest(name: str, names: Sequence[str]) -> str:
+    """Return the names closest to one that is not among them, as a way out."""
+    return f"Nearest: {', '.join(difflib.get_close_matches(name, names, n=3, cutoff=0.3) or names)}"

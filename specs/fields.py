@@ -137,7 +137,7 @@ class PlanFields:
     """Whether the result is the weights with the lowest evaluation loss instead of the last ones."""
     early_stopping_patience: int | None = None
     """Evaluations in a row without a lower loss after which the run ends; None lets it finish."""
-    report_to: Literal["none", "wandb", "trackio"] = "none"
+    report_to: Literal["none", "tensorboard", "wandb", "trackio"] = "none"
     """Where metrics are also sent; each service needs its package and the person's own account."""
 
     num_gpus: int = 1

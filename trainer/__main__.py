@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from catalog import machine
+from catalog import machine, models
 from specs import DataError, FinetunePlan, LorafitError, PlanError, gib, paths
 from specs.door import run_and_exit
 from trainer.data.doctor import Report, examined
@@ -30,6 +30,7 @@ from trainer.runs import retry as retrying
 from trainer.runs.contract import Metric, Place, Run, State
 from trainer.runs.diagnosis import Diagnosis, diagnoses, perplexity
 from trainer.runs.export import compared, run_dict
+from trainer.runs.feasibility import Ground, require_feasible
 from trainer.runs.store import Store
 
 _POLL_SECONDS = 0.5
@@ -160,8 +161,8 @@ def _run(store: Store, given: argparse.Namespace) -> int:
     if given.max_steps is not None:
         plan = dataclasses.replace(plan, max_steps=given.max_steps)
     data = _data(given)
-    require_trained(first_example(data).task, data.path)
     place = Place(device=given.device or _device(), model_path=_model_path(plan))
+    _require_feasible(plan, data, place)
     run = store.create(plan, data, place=place)
     launcher.launch(store, run.id)
     return _watched_unless_detached(store, run, given)
@@ -177,7 +178,9 @@ def _watched_unless_detached(store: Store, run: Run, given: argparse.Namespace) 
 
 def _retry(store: Store, given: argparse.Namespace) -> int:
     run = store.run(given.id)
-    return _watched_unless_detached(store, retrying.retry(store, run, retrying.changed(run.plan, given.set)), given)
+    plan = retrying.changed(run.plan, given.set)
+    _require_feasible(plan, run.data, run.place)
+    return _watched_unless_detached(store, retrying.retry(store, run, plan), given)
 
 
 def _list(store: Store, given: argparse.Namespace) -> int:
@@ -456,6 +459,23 @@ def _device() -> str:
     """Return the torch name of the machine's first device."""
     first = machine.devices()[0]
     return "cpu" if first.gpu.is_cpu else f"cuda:{first.index}"
+
+
+def _require_feasible(plan: FinetunePlan, data: DataSource, place: Place) -> None:
+    """Refuse what the worker would refuse minutes later: the data's task, and what the plan cannot do here.
+
+    Raises:
+        LorafitError: If it is refused.
+    """
+    task = first_example(data).task
+    require_trained(task, data.path)
+    ground = Ground(
+        device=place.device,
+        compute_capabilities=machine.compute_capabilities(),
+        linear_modules=models.known_modules(place.model_path or plan.model_name_or_path),
+        has_pairs=task == "preference",
+    )
+    require_feasible(plan, ground)
 
 
 def _model_path(plan: FinetunePlan) -> str:

@@ -51,7 +51,7 @@ def report_to(_situation: Situation, plan: FinetunePlan) -> Advice:
     return Advice(
         field="report_to",
         value="none",
-        range=("none", "wandb", "trackio"),
+        range=("none", "tensorboard", "wandb", "trackio"),
         reason=f"The {plan.method} run is plotted here and logged for TensorBoard; nothing leaves this machine.",
         source=sources.TRANSFORMERS.at("report_to"),
         confidence=Confidence.HIGH,

@@ -1,5 +1,6 @@
 """The command line refuses what it cannot do in one sentence, with exit status 2, before a worker is started."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -48,6 +49,46 @@ def test_a_run_that_cannot_start_is_refused_and_leaves_nothing(
     assert said in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert not Store(tmp_path / "runs").runs()
+
+
+WITHOUT = importlib.util.find_spec("wandb") is None
+LLAMA = "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        pytest.param(
+            {"report_to": "wandb"},
+            "report_to: needs a package that is not installed",
+            id="no package",
+            marks=pytest.mark.skipif(not WITHOUT, reason="wandb is installed here"),
+        ),
+        pytest.param({"num_gpus": 2, "sharding": "fsdp"}, "sharding: must be none or ddp", id="sharding"),
+        pytest.param(
+            {"attn_implementation": "flash_attention_2"}, "needs the flash-attn package", id="flash attention"
+        ),
+        pytest.param({"target_modules": ("q_porj",)}, "got q_porj. Nearest: q_proj", id="a misspelt module"),
+    ],
+)
+def test_what_a_run_cannot_do_here_is_said_before_it_exists(tmp_path, values, said):
+    plan_file, data_file = tmp_path / "plan.json", tmp_path / "data.jsonl"
+    plan_file.write_text(FinetunePlan.for_method("lora", LLAMA, **values).to_json())
+    data_file.write_text(ROW)
+    asked = ("run", "--plan", str(plan_file), "--data", str(data_file), "--device", "cpu")
+    result = call(tmp_path / "runs", *asked)
+    assert (result.returncode, len(result.stderr.splitlines())) == (2, 1)
+    assert said in result.stderr
+    assert not Store(tmp_path / "runs").runs()
+
+
+def test_a_retry_that_cannot_run_here_is_refused(store, plan_of, chat_data):
+    run = store.create(plan_of(), chat_data)
+    store.request_stop(run.id)
+    result = call(store.folder, "retry", run.id, "--set", "num_gpus=2", "sharding=zero3")
+    assert (result.returncode, len(result.stderr.splitlines())) == (2, 1)
+    assert "sharding: must be none or ddp on a CPU" in result.stderr
+    assert len(store.runs()) == 1
 
 
 def test_columns_are_named_on_the_command_line(tmp_path: Path) -> None:

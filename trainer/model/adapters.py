@@ -1,8 +1,7 @@
 """PEFT's configuration of a plan's adapter: one function per PEFT type."""
 
-import difflib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -21,6 +20,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from specs import METHODS, FinetunePlan, PlanError
+from specs.errors import nearest
 from specs.fields import Pattern
 
 
@@ -172,7 +172,7 @@ def _targets(plan: FinetunePlan, model: nn.Module) -> str | list[str]:
     names = linear_modules(model)
     for target in plan.target_modules:
         if target not in names:
-            raise PlanError("target_modules", "must name linear modules of the model", target, _nearest(target, names))
+            raise PlanError("target_modules", "must name linear modules of the model", target, nearest(target, names))
     return list(plan.target_modules)
 
 
@@ -187,9 +187,5 @@ def _pattern(pattern: Pattern, field: str, model: nn.Module) -> dict[str, int]:
         # Matches as get_pattern_key in peft/utils/other.py does.
         expression = re.compile(rf"(.*\.)?({name})$")
         if not any(expression.match(path) for path in paths):
-            raise PlanError(field, "must name linear modules of the model", name, _nearest(name, linear_modules(model)))
+            raise PlanError(field, "must name linear modules of the model", name, nearest(name, linear_modules(model)))
     return dict(pattern)
-
-
-def _nearest(name: str, names: Sequence[str]) -> str:
-    return f"Nearest: {', '.join(difflib.get_close_matches(name, names, n=3, cutoff=0.3) or names)}"

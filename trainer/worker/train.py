@@ -17,9 +17,10 @@ from trainer.model.build import build
 from trainer.results.answers import answered
 from trainer.runs.contract import Answer, Phase, State
 from trainer.runs.export import RESULT
+from trainer.runs.feasibility import require_feasible
 from trainer.runs.session import Session
 from trainer.worker import checkpoints, distributed, memory
-from trainer.worker.feasibility import require_feasible
+from trainer.worker.ground import ground
 from trainer.worker.rows import tokenized_rows
 from trainer.worker.trainers import trainer_of
 
@@ -40,7 +41,7 @@ class _Asked(NamedTuple):
 def train(session: Session) -> State:
     """Execute a run; return whether it finished or was stopped."""
     run, plan = session.run, session.plan
-    require_feasible(plan, session.device)
+    require_feasible(plan, ground(session.device))
     if plan.num_gpus > 1:
         distributed.join(session.device)
     if session.leads:

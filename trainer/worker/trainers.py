@@ -14,14 +14,16 @@ from transformers.integrations import TensorBoardCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
-from specs import FinetunePlan, PlanError
+from specs import FinetunePlan
 from trainer import files
 from trainer.failure import DiskFullError
 from trainer.model.build import kept_adapter_dtype
+from trainer.runs.feasibility import require_feasible
 from trainer.runs.session import Session
 from trainer.worker import checkpoints, distributed
 from trainer.worker.adalora import BudgetedTrainer, RankBudget
 from trainer.worker.callbacks import EarlyStopping, Watch
+from trainer.worker.ground import ground
 from trainer.worker.rows import Rows
 
 TENSORBOARD = "tensorboard"
@@ -123,14 +125,7 @@ def trainer_of(session: Session, model: nn.Module, tokenizer: PreTrainedTokenize
     """
     plan = session.plan
     pairs = "chosen_ids" in rows.learned.column_names
-    if pairs and not plan.keeps_base:
-        way_out = "Choose lora or qlora, bias none, and another init_lora_weights than pissa"
-        raise PlanError(
-            "method", "must keep the base model unchanged as the reference for preference pairs", plan.method, way_out
-        )
-    if pairs and plan.method == "adalora":
-        way_out = "Choose lora or qlora"
-        raise PlanError("method", "adalora supports one adapter, but DPO starts with two", plan.method, way_out)
+    require_feasible(plan, ground(session.device, has_pairs=pairs))
     kind: Any = _PreferenceTrainer if pairs else _PlanTrainer
     arguments = training_arguments(
         plan, session.folder, device=session.device, pairs=pairs, evaluates=rows.held_out is not None
@@ -202,7 +197,7 @@ def training_arguments(
         data_seed=plan.seed,
         logging_nan_inf_filter=False,  # a loss that is not a number must be visible
         save_strategy="steps",
-        report_to=plan.report_to,
+        report_to="none" if plan.report_to == "tensorboard" else plan.report_to,  # a callback of ours writes it
         disable_tqdm=True,
         use_cpu=device == "cpu",
         # Every trained weight is used in each step; a search for unused ones breaks under checkpointing.

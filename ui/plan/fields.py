@@ -114,7 +114,7 @@ MEANINGS: Mapping[str, str] = {
     "load_best_model_at_end": "Keep the weights with the lowest evaluation loss, not the last ones.",
     "early_stopping_patience": "Ends the run after this many evaluations in a row without a lower loss.",
     "train_sampling_strategy": "Whether rows of similar length share a batch, which saves padding.",
-    "report_to": "Where metrics are also sent; needs the package and your own account.",
+    "report_to": "Where metrics go besides TensorBoard's files, which are always written; needs its package.",
     "save_steps": "Steps between two checkpoints.",
     "logging_steps": "Steps between two points on the chart.",
     "seed": "Seed of the random numbers; the same seed repeats a run.",

@@ -16,10 +16,11 @@ from estimator.estimate import MemoryEstimate
 from estimator.replay.live_tensors import Tensors, alive_at_peak
 from estimator.replay.replay import Replay
 from estimator.tape import library
-from specs import MIB, DataError, FinetunePlan, GpuSpec, LorafitError, ModelSpec, PlanError, paths
+from specs import MIB, FinetunePlan, GpuSpec, LorafitError, ModelSpec, PlanError, paths
 from specs.fields import PATTERNS
 from trainer.data.examples import require_trained
 from trainer.runs.contract import Place
+from trainer.runs.feasibility import Ground, require_feasible
 from ui.parts import notices, prices
 from ui.parts.examining import facts, reader_for
 from ui.plan import fields
@@ -52,6 +53,16 @@ class Request:
     def gpu(self) -> GpuSpec:
         """The device, limited to its free memory."""
         return dataclasses.replace(self.situation.gpu, usable_bytes=self.situation.available_bytes)
+
+    @property
+    def ground(self) -> Ground:
+        """What a run from this page is held against."""
+        return Ground(
+            device=self.device or "cpu",
+            compute_capabilities=machine.compute_capabilities(),
+            linear_modules=self.situation.model.linear_modules,
+            has_pairs=self.data.report.task == "preference",
+        )
 
     def price(self, plan: FinetunePlan) -> MemoryEstimate:
         """Return what a plan needs on the device."""
@@ -213,11 +224,13 @@ def task_note(asked: Request) -> str:
     return f"The data holds {holds}, but the task you chose is {TASKS[asked.situation.task]}."
 
 
-def obstacle(asked: Request, estimate: MemoryEstimate) -> str | None:
+def obstacle(asked: Request, plan: FinetunePlan, estimate: MemoryEstimate) -> str | None:
     """Return why a run of a plan cannot start from this page, or None if it can."""
     try:
         require_trained(asked.data.report.task, asked.data.label)
-    except DataError as error:
+        if asked.device is not None and asked.situation.num_gpus == 1:
+            require_feasible(plan, asked.ground)
+    except LorafitError as error:
         return str(error)
     if asked.device is None:
         return f"No {card(asked.situation.gpu)} in this machine. Export the plan and run it where there is one."

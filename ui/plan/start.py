@@ -14,7 +14,7 @@ from ui.runs import run_data
 
 def headline(asked: Request, result: Recommendation, estimate: MemoryEstimate) -> None:
     """Show the verdict with the start button beside it, and why the button is disabled."""
-    obstacle = planning.obstacle(asked, estimate)
+    obstacle = planning.obstacle(asked, result.plan, estimate)
     left, right = st.columns([3, 1], vertical_alignment="center")
     with left:
         plan_view.verdict(asked, result, estimate)

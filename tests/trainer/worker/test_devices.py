@@ -8,7 +8,6 @@ import psutil
 import pytest
 import torch
 
-from specs import PlanError
 from specs.paths import REPO
 from tests.trainer.waiting import PATIENCE, losses_of, over, waited, worker_of
 from trainer.__main__ import show
@@ -18,7 +17,6 @@ from trainer.runs.contract import LOST_SECONDS, Place, State, cards, spread
 from trainer.runs.export import RESULT
 from trainer.runs.store import Store
 from trainer.worker import checkpoints
-from trainer.worker.feasibility import require_feasible
 
 
 @pytest.mark.parametrize(
@@ -51,12 +49,6 @@ def test_the_command_that_starts_several_processes_is_shown(store, plan_of, chat
     show(run, store)
     expected = f"torch.distributed.run --standalone --nproc-per-node=2 -m trainer.worker {store.folder} {run.id} 0"
     assert expected in capsys.readouterr().out
-
-
-def test_more_cards_than_the_machine_has_are_refused_in_a_sentence(plan_of):
-    there = torch.cuda.device_count()
-    with pytest.raises(PlanError, match=f"num_gpus: must be at most {there}, the number of GPUs"):
-        require_feasible(plan_of(num_gpus=there + 2, sharding="ddp"), "cuda:0")
 
 
 def test_a_process_that_only_lost_another_one_leaves_no_word(tmp_path):

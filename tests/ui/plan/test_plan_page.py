@@ -43,6 +43,23 @@ def test_a_device_that_is_not_here_cannot_start(page, gpu, card):
     assert any(f"No {card} in this machine" in caption.value for caption in app.caption)
 
 
+@pytest.mark.parametrize(
+    ("parameters", "sentence"),
+    [
+        ({"attn_implementation": "flash_attention_2"}, "needs the flash-attn package"),
+        ({"report_to": "trackio"}, "needs a package that is not installed, got trackio"),
+    ],
+)
+def test_what_a_run_cannot_do_here_is_said_beside_a_start_that_is_off(page, parameters, sentence):
+    app = page(**parameters)
+    assert app.button(key="start").disabled
+    assert any(sentence in caption.value.replace("\\", "") for caption in app.caption)
+
+
+def test_tensorboard_is_a_place_for_metrics(page):
+    assert not page(report_to="tensorboard").button(key="start").disabled
+
+
 def test_a_plan_that_does_not_fit_says_how_many_devices_would_hold_it(page):
     app = page(model="meta-llama/Llama-3.1-70B", gpu="GeForce RTX 4090", method="LoRA")
     link = next(text.value for text in app.markdown if "would fit on" in text.value)

@@ -1,0 +1,90 @@
+"""What a run cannot do is said before it exists, in one sentence, without loading torch."""
+
+import importlib.util
+import subprocess
+import sys
+
+import pytest
+
+from specs import FinetunePlan, LorafitError
+from specs.paths import REPO
+from trainer.runs.feasibility import Ground, require_feasible
+
+MODULES = ("q_proj", "k_proj", "v_proj", "o_proj")
+CPU = Ground(device="cpu", compute_capabilities=(), linear_modules=MODULES)
+TURING, AMPERE = (7, 5), (8, 0)
+
+
+def gpu(*capabilities, device="cuda:0"):
+    return Ground(device=device, compute_capabilities=capabilities)
+
+
+def plan(**values):
+    return FinetunePlan.for_method(values.pop("method", "lora"), "m", **values)
+
+
+@pytest.mark.parametrize(
+    ("values", "ground", "words"),
+    [
+        ({"report_to": "wandb"}, CPU, "report_to: needs a package that is not installed, got wandb. Run pip install"),
+        ({"num_gpus": 2, "sharding": "fsdp"}, CPU, "sharding: must be none or ddp on a CPU, got fsdp. Choose ddp."),
+        (
+            {"num_gpus": 2, "sharding": "zero2"},
+            gpu(AMPERE, AMPERE),
+            "sharding: must be none or ddp for a run started here",
+        ),
+        ({"num_gpus": 4, "sharding": "ddp"}, gpu(AMPERE, AMPERE), "num_gpus: must be at most 2, the number of GPUs"),
+        ({}, gpu(AMPERE, device="cuda:1"), "device: must be cpu, or one of the 1 GPUs of this machine, got 'cuda:1'"),
+        ({}, gpu(), "device: must be cpu: there is no GPU, got 'cuda:0'"),
+        ({"attn_implementation": "flash_attention_2"}, CPU, "needs the flash-attn package and a CUDA device, got cpu"),
+        (
+            {"target_modules": ("q_porj",)},
+            CPU,
+            "target_modules: must name linear modules of the model, got q_porj. Nearest: q_proj",
+        ),
+        (
+            {"rank_pattern": {"k_porj": 4}},
+            CPU,
+            "rank_pattern: must name linear modules of the model, got k_porj. Nearest",
+        ),
+        ({"method": "full"}, Ground(device="cpu", has_pairs=True), "method: must keep the base model unchanged"),
+        ({"method": "adalora", "max_steps": 100}, Ground(device="cpu", has_pairs=True), "DPO starts with two"),
+    ],
+)
+def test_what_cannot_run_is_refused_with_the_way_out(values, ground, words, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(LorafitError) as caught:
+        require_feasible(plan(**values), ground)
+    assert words in str(caught.value)
+    assert len(str(caught.value)) <= 300
+
+
+def test_flash_attention_needs_a_card_that_computes_it(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: object())
+    flash = plan(attn_implementation="flash_attention_2")
+    with pytest.raises(LorafitError, match="needs compute capability"):
+        require_feasible(flash, gpu(AMPERE, TURING, device="cuda:1"))
+    require_feasible(flash, gpu(AMPERE, TURING, device="cuda:0"))
+
+
+@pytest.mark.parametrize(
+    ("values", "ground"),
+    [
+        pytest.param({"report_to": "tensorboard"}, CPU, id="TensorBoard's files are always written"),
+        pytest.param({"num_gpus": 2, "sharding": "ddp"}, CPU, id="two processes on a CPU"),
+        pytest.param({"num_gpus": 2, "sharding": "ddp"}, gpu(AMPERE, AMPERE, device="cuda:0,1"), id="two cards"),
+        pytest.param(
+            {"rank_pattern": {r"layers\\.0\\..*q_proj": 4}}, CPU, id="an expression, which only the worker can try"
+        ),
+        pytest.param({"target_modules": ("anything",)}, Ground(device="cpu"), id="a model that nobody knows"),
+        pytest.param({}, Ground(device="cuda:3"), id="cards that the machine does not list"),
+    ],
+)
+def test_what_can_run_or_cannot_be_told_is_not_refused(values, ground):
+    require_feasible(plan(**values), ground)
+
+
+def test_the_check_loads_no_torch():
+    code = "import sys, trainer.runs.feasibility; print([m for m in ('torch', 'transformers') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

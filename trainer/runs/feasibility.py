@@ -1,0 +1,107 @@
+"""What a run cannot do where it is to train: told when it is created, and by the worker if it changed since."""
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from specs import FinetunePlan, PlanError, RunError
+from specs.errors import nearest
+
+_EXPORT = "Export the plan for accelerate and start it yourself, or choose ddp"
+_FLASH_CAPABILITY = (8, 0)
+"""The oldest cards that flash-attn 2 computes on: https://github.com/Dao-AILab/flash-attention, its README."""
+_OWN_REPORTS = {"none", "tensorboard"}
+"""Values of ``report_to`` that need no further package: TensorBoard's files are always written."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ground:
+    """Where and on what a run is to train, as far as it is known."""
+
+    device: str
+    """Torch's name of the device, or of several, such as ``cuda:0,1``."""
+    compute_capabilities: Sequence[tuple[int, int] | None] | None = None
+    """Those of the GPUs of this machine, in torch's order; None if the machine does not tell which it has."""
+    linear_modules: Sequence[str] = ()
+    """The modules of the model that an adapter may target; empty if they are not known."""
+    has_pairs: bool = False
+    """Whether the data is pairs of a better and a worse answer."""
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the device is a GPU."""
+        return self.device.startswith("cuda")
+
+    @property
+    def first(self) -> int:
+        """The number of the GPU, or of the first of several."""
+        number = self.device.partition(":")[2].partition(",")[0]
+        return int(number) if number.isdecimal() else 0
+
+
+def require_feasible(plan: FinetunePlan, ground: Ground) -> None:
+    """Refuse a plan that cannot be trained where it is to train.
+
+    Raises:
+        PlanError: Names the field, and what to choose instead.
+        RunError: If the machine does not have the device.
+    """
+    _require_devices(plan, ground)
+    _require_packages(plan, ground)
+    _require_modules(plan, ground.linear_modules)
+    if ground.has_pairs:
+        _require_for_pairs(plan)
+
+
+def _require_devices(plan: FinetunePlan, ground: Ground) -> None:
+    if plan.sharding not in {"none", "ddp"}:
+        # With ``use_cpu``, transformers silently ignores ``fsdp`` and trains full copies.
+        where, way_out = ("for a run started here", _EXPORT) if ground.on_gpu else ("on a CPU", "Choose ddp")
+        raise PlanError("sharding", f"must be none or ddp {where}", plan.sharding, way_out)
+    known = ground.compute_capabilities
+    if not ground.on_gpu or known is None:
+        return
+    if not known or ground.first >= len(known):
+        rule = (
+            f"must be cpu, or one of the {len(known)} GPUs of this machine" if known else "must be cpu: there is no GPU"
+        )
+        raise RunError("device", rule, ground.device, "Choose another device")
+    if len(known) < plan.num_gpus:
+        rule = f"must be at most {len(known)}, the number of GPUs that this run can use"
+        raise PlanError("num_gpus", rule, plan.num_gpus, "Lower it")
+
+
+def _require_packages(plan: FinetunePlan, ground: Ground) -> None:
+    if plan.report_to not in _OWN_REPORTS and importlib.util.find_spec(plan.report_to) is None:
+        way_out = f"Run pip install {plan.report_to}, or choose tensorboard"
+        raise PlanError("report_to", "needs a package that is not installed", plan.report_to, way_out)
+    if plan.attn_implementation != "flash_attention_2":
+        return
+    if not ground.on_gpu or importlib.util.find_spec("flash_attn") is None:
+        rule = "flash_attention_2 needs the flash-attn package and a CUDA device"
+        raise PlanError("attn_implementation", rule, ground.device, "Choose sdpa")
+    capability = ground.compute_capabilities[ground.first] if ground.compute_capabilities else None
+    if capability is not None and capability < _FLASH_CAPABILITY:
+        rule = "flash_attention_2 needs compute capability 8.0 or newer"
+        raise PlanError("attn_implementation", rule, "{}.{}".format(*capability), "Choose sdpa")
+
+
+def _require_modules(plan: FinetunePlan, names: Sequence[str]) -> None:
+    """Refuse names that no module of the model has; expressions are left to the worker, which has all paths."""
+    if not names:
+        return
+    targets = () if isinstance(plan.target_modules, str) else plan.target_modules
+    patterns = [(field, name) for field in ("rank_pattern", "alpha_pattern") for name, _ in getattr(plan, field)]
+    for field, name in [*(("target_modules", name) for name in targets), *patterns]:
+        if name not in names and (field == "target_modules" or name.isidentifier()):
+            raise PlanError(field, "must name linear modules of the model", name, nearest(name, names))
+
+
+def _require_for_pairs(plan: FinetunePlan) -> None:
+    if not plan.keeps_base:
+        way_out = "Choose lora or qlora, bias none, and another init_lora_weights than pissa"
+        rule = "must keep the base model unchanged as the reference for preference pairs"
+        raise PlanError("method", rule, plan.method, way_out)
+    if plan.method == "adalora":
+        rule = "adalora supports one adapter, but DPO starts with two"
+        raise PlanError("method", rule, plan.method, "Choose lora or qlora")
