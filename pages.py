@@ -3,9 +3,12 @@
 import streamlit as st
 
 from specs.paths import assets
+from ui.parts import given
 
 st.set_page_config(page_title="LoRAFit", page_icon=str(assets() / "logo-mark.svg"), layout="wide")
 st.logo(str(assets() / "logo.svg"), size="large")
+given.take()
+unused = st.container()
 st.navigation(
     [
         st.Page("ui/plan/page.py", title="Plan", icon=":material/tune:", default=True),
@@ -16,3 +19,5 @@ st.navigation(
     ],
     position="top",
 ).run()
+with unused:
+    given.tell()

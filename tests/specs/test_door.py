@@ -9,7 +9,8 @@ import pytest
 MODEL = ["--model", "HuggingFaceTB/SmolLM2-135M-Instruct"]
 COMMANDS = {
     "trainer": ["list"],
-    "estimator": [*MODEL, "--gpu", "8 GiB", "--method", "qlora"],
+    # A shipped tape: a trace would tell its progress.
+    "estimator": [*MODEL, "--gpu", "8 GiB", "--method", "qlora", "--lora-dropout", "0.05", "--autocast"],
     "advisor": [*MODEL, "--vram-gib", "8"],
 }
 

@@ -10,7 +10,7 @@ from estimator.replay.live_tensors import Tensors
 from specs import METHODS, FinetunePlan
 from ui.compare import comparison
 from ui.compare.comparison import Axis, Cell
-from ui.parts import charts, links, notices, palette, text
+from ui.parts import charts, given, links, notices, palette, text
 from ui.plan import planning
 from ui.plan.forms import URL
 from ui.plan.planning import Request
@@ -42,6 +42,8 @@ def axis(title: str, names: list[str], axes: Mapping[str, Axis]) -> tuple[str, S
     """Ask which setting to vary in the rows or columns, and over which values."""
     name = st.selectbox(title, list(dict.fromkeys(names)), key=title.lower(), bind=URL, help="The setting to vary.")
     chosen = axes[name]
+    labels = {value: comparison.label(name, value) for value in chosen.values}
+    given.expect(f"{title.lower()}_{name}", f"must be some of {', '.join(labels.values())}", labels)
     values = st.pills(
         f"Values of {name}",
         chosen.values,

@@ -5,6 +5,8 @@ from urllib.parse import urlencode
 
 import streamlit as st
 
+from ui.parts import given
+
 Parameters = Mapping[str, str | Sequence[str]]
 
 
@@ -16,4 +18,5 @@ def to_plan(words: str, parameters: Parameters, **changes: str) -> str:
 def accept_old(key: str, renamed: Mapping[str, str]) -> None:
     """Let an address with a tab's former name open the tab; call this before the widget with that key."""
     if (name := renamed.get(st.query_params.get(key, ""))) is not None:
+        given.granted(key)
         st.session_state.setdefault(key, name)

@@ -9,6 +9,7 @@ import streamlit as st
 from specs import LorafitError
 from trainer.data.readers import Reader
 from trainer.data.source import Thinking
+from ui.parts import given
 from ui.parts.notices import guarded
 from ui.plan import columns_form, datasets, uploads
 from ui.plan.datasets import Choice
@@ -19,6 +20,7 @@ LONGEST_IN_ADDRESS = 300
 """Characters of questions that the address still takes up."""
 _THINKING: dict[str, Thinking] = {"Learn it": "keep", "Leave it out": "drop"}
 _A_SHARE = "A share of the rows"
+_KEPT_HERE = "must be the demo's data or a file that is kept here"
 
 
 def ask(reader: Callable[[], Reader]) -> Choice:
@@ -28,6 +30,9 @@ def ask(reader: Callable[[], Reader]) -> Choice:
         reader: Whose template shows rows while their columns are named.
     """
     names = datasets.labels()
+    given.expect("data", _KEPT_HERE)
+    if (last := st.session_state.get("data", names[0])) not in names:
+        given.refuse("data", last, _KEPT_HERE)
     label = st.selectbox(
         "Data",
         names,
@@ -65,10 +70,12 @@ def _splits(label: str) -> tuple[str, str]:
         return "train", ""
     left, right = st.columns(2)
     usual = names.index("train") if "train" in names else 0
+    given.one_of("split", names)
     trained = left.selectbox(
         "Train on", names, index=usual, key="split", bind=_URL, help="The split of the file that the model learns."
     )
     others = [_A_SHARE, *(name for name in names if name != trained)]
+    given.one_of("evaluate", others)
     evaluated = right.selectbox(
         "Evaluate on",
         others,
@@ -83,6 +90,7 @@ def _thinking(choice: Choice) -> Thinking:
     """Ask whether reasoning is learned, where the data has any."""
     if not datasets.has_thinking(choice):
         return "keep"
+    given.one_of("thinking", list(_THINKING))
     picked = st.segmented_control(
         "Thinking",
         list(_THINKING),

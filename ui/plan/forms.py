@@ -8,7 +8,7 @@ import streamlit as st
 
 from advisor.situation import GOALS, TASKS
 from specs import METHODS
-from ui.parts import text
+from ui.parts import given, text
 from ui.parts.examining import reader_for
 from ui.plan import data_form, fields
 from ui.plan.datasets import Choice
@@ -85,6 +85,7 @@ def device(names: list[str]) -> tuple[str, int]:
         accept_new_options=True,
         help="The device to plan for. Type a number of GiB, such as 24, for any card of that size.",
     )
+    given.expect("num_gpus", "must be a whole number from 1 to 100,000")
     count = number.number_input(
         "Count", 1, 100_000, key="num_gpus", bind=URL, help="How many of these devices share the run."
     )
@@ -93,6 +94,8 @@ def device(names: list[str]) -> tuple[str, int]:
 
 def wishes() -> dict[str, str]:
     """Ask for the task, the goal and the rule set."""
+    for name, labels in (("task", _TASKS), ("goal", _GOALS), ("rules", _RULES)):
+        given.one_of(name, list(labels))
     task = st.selectbox("Task", list(_TASKS), key="task", bind=URL, help="What the model should become good at.")
     left, right = st.columns(2)
     goal = left.selectbox("Goal", list(_GOALS), index=1, key="goal", bind=URL, help="What matters most to you.")
@@ -108,6 +111,7 @@ def wishes() -> dict[str, str]:
 
 def price() -> float | None:
     """Ask what the devices cost, for users who rent them."""
+    given.expect("price", "must be a number from 0 to 1,000,000")
     return st.number_input(
         "Price per hour",
         0.0,
@@ -123,6 +127,7 @@ def price() -> float | None:
 def method() -> dict[str, str]:
     """Ask for the method; the first choice follows the recommendation."""
     labels = {RECOMMENDED: "", **{method.label: name for name, method in METHODS.items()}}
+    given.one_of("method", list(labels))
     label = st.segmented_control(
         "Method",
         list(labels),
@@ -168,8 +173,10 @@ def _pin(name: str, linear_modules: tuple[str, ...]) -> Any:
     if name == "target_modules":
         return _target_modules(linear_modules)
     if options := fields.choices(name):
+        given.one_of(name, [text.value(option) for option in options])
         return st.selectbox(name, options, index=None, format_func=text.value, **shown)
     if fields.is_whole(name):
+        given.expect(name, "must be a whole number")
         return st.number_input(name, value=None, step=1, **shown)
     return st.text_input(name, value=None, **shown) or None
 
@@ -181,5 +188,6 @@ def _target_modules(linear_modules: tuple[str, ...]) -> Any:
         typed = st.text_input(name, value=None, key=name, bind=URL, help=meaning, placeholder="q_proj, v_proj")
         return tuple(typed.replace(",", " ").split()) if typed else None
     options = ["all-linear", *linear_modules]
+    given.expect(name, f"must be all-linear, or some of {', '.join(linear_modules)}")
     picked = st.pills(name, options, selection_mode="multi", key=name, bind=URL, help=meaning, wrap=True)
     return ("all-linear" if "all-linear" in picked else tuple(picked)) if picked else None

@@ -11,7 +11,7 @@ from advisor.speed import Speed
 from advisor.tree import Question
 from estimator.estimate import MemoryEstimate
 from specs import METHODS
-from ui.parts import links, palette, text
+from ui.parts import given, links, palette, text
 from ui.parts.bars import Bar, memory_bars
 from ui.plan import fields, planning
 from ui.plan.forms import URL
@@ -182,6 +182,8 @@ def alternatives(asked: Request, result: Recommendation) -> None:
 def export(asked: Request, result: Recommendation) -> None:
     """Offer the plan in the formats of other tools."""
     names = list(FORMATS)
+    labels = {name: _format_label(name) for name in names}
+    given.expect("format", f"must be one of {', '.join(labels.values())}", labels)
     picked = st.segmented_control(
         "Format", names, default=names[0], required=True, format_func=_format_label, key="format", bind=URL, wrap=True
     )

@@ -6,7 +6,7 @@ import streamlit as st
 
 from advisor import Recommendation
 from estimator.estimate import MemoryEstimate
-from ui.parts import text
+from ui.parts import given, text
 from ui.plan import data_view, plan_view, planning
 from ui.plan.planning import Request
 from ui.runs import run_data
@@ -14,7 +14,7 @@ from ui.runs import run_data
 
 def headline(asked: Request, result: Recommendation, estimate: MemoryEstimate) -> None:
     """Show the verdict with the start button beside it, and why the button is disabled."""
-    obstacle = planning.obstacle(asked, result.plan, estimate)
+    obstacle = given.obstacle() or planning.obstacle(asked, result.plan, estimate)
     left, right = st.columns([3, 1], vertical_alignment="center")
     with left:
         plan_view.verdict(asked, result, estimate)

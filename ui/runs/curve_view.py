@@ -4,7 +4,7 @@ from typing import Literal
 
 import streamlit as st
 
-from ui.parts import charts, curves
+from ui.parts import charts, curves, given
 from ui.parts.curves import Curve, View
 from ui.runs import run_data
 
@@ -25,6 +25,7 @@ def view_controls(*, live: bool) -> View:
 
 def quantity_control() -> str:
     """Ask which quantity to draw over the steps."""
+    given.expect("quantity", f"must be one of {', '.join(run_data.SERIES.values())}", run_data.SERIES)
     chosen: str = st.segmented_control(
         "Quantity",
         list(run_data.SERIES),

@@ -2,11 +2,14 @@
 
 import streamlit as st
 
-from ui.parts import notices
+from ui.parts import given, notices
 from ui.runs import address, history_view, run_data, run_view
 
 with notices.errors():
     chosen = run_data.known(address.named())
+    for run_id in address.named():
+        if run_id not in {run.id for run in chosen}:
+            given.refuse(address.RUN, run_id, "must be the id of a run that is kept here")
     runs = () if chosen else run_data.store().runs()
     if len(chosen) == 1:
         run_view.one(chosen[0])
