@@ -1,11 +1,13 @@
 """What the process of a run takes: resident memory on a CPU, the allocator's and the card's figures on a GPU."""
 
-import resource
 import sys
 from pathlib import Path
 
 import psutil
 import torch
+
+if sys.platform != "win32":
+    import resource
 
 
 def used_bytes(device: str) -> int:
@@ -38,6 +40,8 @@ def _peak_resident_bytes() -> int:
     On Linux ``ru_maxrss`` begins at the peak of whoever started the process, as exec hands it on (fs/exec.c,
     ``setmax_mm_hiwater_rss``): a small worker of a large server would report the server's. VmHWM (proc(5)) begins anew.
     """
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
     if sys.platform == "darwin":
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in bytes, getrusage(2)
     status = Path("/proc/self/status").read_text(encoding="ascii")
