@@ -1,6 +1,7 @@
 """The database of the runs folder: its tables, connections, and transactions across processes."""
 
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,6 +74,13 @@ MIGRATIONS = (
     """,
     # Plans lost the loss ``fused``, which no run could ever begin with.
     "UPDATE runs SET plan = json_set(plan, '$.loss', 'chunked') WHERE json_extract(plan, '$.loss') = 'fused'",
+    # Silence is measured by the clock that runs from the machine's start: a wall clock jumps.
+    """
+    ALTER TABLE runs ADD COLUMN beat_at REAL;
+    ALTER TABLE runs ADD COLUMN process TEXT;
+    ALTER TABLE runs ADD COLUMN oom_kills INTEGER;
+    UPDATE runs SET beat_at = -1e9 WHERE heartbeat_at IS NOT NULL
+    """,
 )
 
 
@@ -109,14 +117,28 @@ class Database:
             db.execute("COMMIT")
 
     def _migrate(self) -> None:
-        with self.connection() as db:
-            db.execute("PRAGMA journal_mode = WAL")
-            version = db.execute("PRAGMA user_version").fetchone()[0]
+        version = self._version()
         if version > len(MIGRATIONS):
             rule = f"has the format {version}, newer than this LoRAFit's {len(MIGRATIONS)}"
             raise RunError(str(self._path), rule, None, "Update LoRAFit")
         while version < len(MIGRATIONS):
             version = self._migrate_once()
+
+    def _version(self) -> int:
+        """Return the version of the database, in WAL mode.
+
+        SQLite does not wait for another process that switches to this mode or closes the file: it is locked at once.
+        """
+        until = time.monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                with self.connection() as db:
+                    db.execute("PRAGMA journal_mode = WAL")
+                    return int(db.execute("PRAGMA user_version").fetchone()[0])
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > until:
+                    raise
+                time.sleep(0.01)
 
     def _migrate_once(self) -> int:
         """Upgrade the database by one version, unless another process just did; return its version."""
