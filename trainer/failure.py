@@ -25,6 +25,10 @@ class StopRequestedError(Exception):
     """Somebody asked the run to stop before it began to train."""
 
 
+class AttemptOverError(Exception):
+    """A worker's write was refused: its run is over, or another worker has it."""
+
+
 class PassedOnError(LorafitError):
     """The error of another process, passed on in its own sentence."""
 

@@ -16,6 +16,11 @@ LOST_SECONDS = 15.0
 """How long a worker may be silent before its run counts as lost. A worker that was only suspended resumes its run."""
 
 
+RENEWAL_SECONDS = 600.0
+"""How long a worker waits for a store that cannot be written, such as on a full disk, before it ends: long enough for a
+person to free some space, and what it has learned since its last checkpoint exists in memory only."""
+
+
 class State(StrEnum):
     """The state of a run."""
 
@@ -116,11 +121,16 @@ class Run:
     error: str | None
     """The sentence that says why it failed."""
     error_kind: str | None
-    """``out_of_memory``, ``not_finite``, ``disk_full``, ``data``, ``plan``, ``process_gone`` or ``unexpected``."""
+    """``out_of_memory``, ``not_finite``, ``disk_full``, ``data``, ``plan``, ``process_gone``, ``unexpected``, or for a
+    worker that ended without a word ``lost``, ``killed`` or ``crashed``."""
     created_at: float
     started_at: float | None
     finished_at: float | None
     heartbeat_at: float | None
+    process: str | None = None
+    """The process of its newest worker, as ``processes.identity`` names it."""
+    oom_kills: int | None = None
+    """What ``deaths.oom_kills`` counted when that worker was started."""
 
     @property
     def is_active(self) -> bool:

@@ -1,20 +1,20 @@
 """Starts workers: detached processes that outlive the page, the server and the terminal that started them."""
 
 import os
+import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
-from specs import RunError
+from specs import LorafitError, RunError
 from specs.launch import device_environment, torchrun_arguments
 from specs.paths import REPO
-from trainer.runs import crash_notes
+from trainer.runs import crash_notes, deaths, processes
 from trainer.runs.contract import Run, State
-from trainer.runs.store import Store
-
-LOG = "worker.log"
+from trainer.runs.store import LOG, Store
 
 
 def launch(store: Store, run_id: str) -> None:
@@ -41,11 +41,15 @@ def start_next(store: Store, device: str) -> None:
         _start_worker(store, run)
     except (OSError, RunError) as error:
         sentence = error if isinstance(error, RunError) else RunError("worker", "could not be started", str(error))
-        store.enter(run.id, State.FAILED, error=str(sentence), error_kind="unexpected")
+        store.enter(run.id, State.FAILED, attempt=run.attempt, error=str(sentence), error_kind="unexpected")
         raise sentence from error
 
 
 def _start_worker(store: Store, run: Run) -> None:
+    if run.process is not None:
+        # The worker before may only have been silent: two must not write to one run, nor share a device.
+        processes.end(run.process)
+    kills = deaths.oom_kills()
     crash_notes.forget(store.run_folder(run.id))
     command = [sys.executable, "-u", *worker_arguments(store, run)]
     with (store.run_folder(run.id) / LOG).open("ab") as log:
@@ -59,8 +63,20 @@ def _start_worker(store: Store, run: Run) -> None:
             start_new_session=True,
             close_fds=True,
         )
-    # Collects the exit status, so that a finished worker leaves no zombie in a server that keeps running.
-    threading.Thread(target=process.wait, daemon=True).start()
+    store.started(run.id, run.attempt, processes.identity(process.pid), kills)
+    # Collects the exit status: it names a death, and a finished worker leaves no zombie in a server that keeps running.
+    threading.Thread(target=_wait, args=(store, run, process), daemon=True).start()
+
+
+def _wait(store: Store, run: Run, process: subprocess.Popen[bytes]) -> None:
+    """Wait for the end of a worker; if it could not say how its run ended, say so, and go on with the next run.
+
+    A store that cannot be written is left to the heartbeat, whose silence tells the same later.
+    """
+    status = process.wait()
+    with suppress(sqlite3.Error, OSError, LorafitError):
+        if store.bury(run, status):
+            start_waiting(store)
 
 
 def worker_arguments(store: Store, run: Run) -> list[str]:

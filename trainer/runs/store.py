@@ -7,13 +7,15 @@ import re
 import secrets
 import sqlite3
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from specs import FinetunePlan, RunError
 from trainer.data.source import DataSource
-from trainer.runs import records
+from trainer.failure import AttemptOverError
+from trainer.runs import deaths, processes, records
 from trainer.runs.contract import (
     ACTIVE,
     LOST_SECONDS,
@@ -32,14 +34,19 @@ from trainer.runs.contract import (
 )
 from trainer.runs.database import Database, insert, update
 
-_NO_HEARTBEAT = (
-    "The worker stopped responding: it was killed, or its machine went down. Resume from the last checkpoint."
-)
+LOG = "worker.log"
+"""What a run's workers print, in its folder."""
+
+_UNCERTAIN_SECONDS = 1.0
+"""How far the clock of two processors may differ."""
 _ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{4}")
 
 
 class Store:
-    """Everything known about runs; safe to use from several processes and threads at once."""
+    """Everything known about runs; safe to use from several processes and threads at once.
+
+    A worker gives its attempt with each write, and is refused with ``AttemptOverError`` once that is over.
+    """
 
     def __init__(self, runs_folder: Path) -> None:
         self.folder = Path(runs_folder).resolve()
@@ -121,9 +128,9 @@ class Store:
         with self._database.connection() as db:
             return records.metrics(db, run_id, after_step=after_step)
 
-    def add_metric(self, run_id: str, metric: Metric) -> None:
+    def add_metric(self, run_id: str, metric: Metric, *, attempt: int | None = None) -> None:
         """Store a step's metrics; a value of None keeps what is already stored for the step."""
-        with self._database.transaction() as db:
+        with self._writing(run_id, attempt) as db:
             records.add_metric(db, run_id, metric)
 
     def loss_curves(self, *, points: int = 40) -> dict[str, LossCurve]:
@@ -136,9 +143,9 @@ class Store:
         with self._database.connection() as db:
             return records.events(db, run_id, after_id=after_id)
 
-    def add_event(self, run_id: str, kind: str, text: str) -> None:
+    def add_event(self, run_id: str, kind: str, text: str, *, attempt: int | None = None) -> None:
         """Record an event of a run."""
-        with self._database.transaction() as db:
+        with self._writing(run_id, attempt) as db:
             records.note(db, run_id, kind, text)
 
     def answers(self, run_id: str) -> tuple[Answer, ...]:
@@ -146,9 +153,9 @@ class Store:
         with self._database.connection() as db:
             return records.answers(db, run_id)
 
-    def set_answers(self, run_id: str, answers: Sequence[Answer]) -> None:
+    def set_answers(self, run_id: str, answers: Sequence[Answer], *, attempt: int | None = None) -> None:
         """Replace the answers of a run."""
-        with self._database.transaction() as db:
+        with self._writing(run_id, attempt) as db:
             records.set_answers(db, run_id, answers)
 
     def request_stop(self, run_id: str) -> Run:
@@ -217,62 +224,78 @@ class Store:
             if row is None:
                 return None
             _move(db, row["id"], State.PREPARING)
-            db.execute("UPDATE runs SET attempt = attempt + 1, heartbeat_at = ? WHERE id = ?", (time.time(), row["id"]))
+            db.execute("UPDATE runs SET attempt = attempt + 1 WHERE id = ?", (row["id"],))
+            update(db, row["id"], **_beat())
         return self.run(row["id"])
 
     def beat(self, run_id: str, attempt: int) -> bool:
-        """Record a heartbeat; return whether the run still belongs to this worker.
+        """Record a heartbeat; return whether the run still belongs to this worker."""
+        try:
+            with self._writing(run_id, attempt) as db:
+                update(db, run_id, **_beat())
+        except AttemptOverError:
+            return False
+        return True
 
-        A run that counted as lost because its machine was asleep becomes active again.
-        """
-        with self._database.transaction() as db:
-            row = db.execute("SELECT state, attempt, started_at FROM runs WHERE id = ?", (run_id,)).fetchone()
-            if row is None or row["attempt"] != attempt:
-                return False
-            if row["state"] == State.LOST:
-                _move(db, run_id, State.PREPARING if row["started_at"] is None else State.RUNNING)
-                update(db, run_id, error=None, error_kind=None)
-            update(db, run_id, heartbeat_at=time.time())
-            return True
+    def started(self, run_id: str, attempt: int, process: str | None, oom_kills: int) -> None:
+        """Record which process works on a run, and how many were killed for memory here before."""
+        with self._writing(run_id, attempt) as db:
+            update(db, run_id, process=process, oom_kills=oom_kills, **_beat())
 
-    def enter(self, run_id: str, state: State, **fields: Any) -> None:
-        """Move a run to a state and set its fields in the same transaction.
+    def enter(self, run_id: str, state: State, *, attempt: int | None = None, **fields: Any) -> None:
+        """Move a run to a state and set its fields in the same transaction; an error is also an event.
 
         Raises:
             RunError: If ``TRANSITIONS`` does not allow the change.
         """
-        with self._database.transaction() as db:
+        with self._writing(run_id, attempt) as db:
             _move(db, run_id, state)
             update(db, run_id, **fields)
+            if fields.get("error"):
+                records.note(db, run_id, "error", fields["error"])
 
-    def start_training(self, run_id: str) -> bool:
-        """Move a prepared run to running; if it was asked to stop in the meantime, leave it and return False."""
+    def bury(self, run: Run, status: int | None) -> bool:
+        """Record the death of a worker; return whether it ended without a word.
+
+        Args:
+            run: The run as it was when its worker was started.
+            status: The worker's exit status, negative for a signal; None if unknown.
+        """
         with self._database.transaction() as db:
+            row = db.execute("SELECT * FROM runs WHERE id = ?", (run.id,)).fetchone()
+            if row is None or row["attempt"] != run.attempt or row["state"] not in ACTIVE:
+                return False
+            _bury(db, row, status, self.run_folder(run.id) / LOG)
+            return True
+
+    def start_training(self, run_id: str, *, attempt: int | None = None) -> bool:
+        """Move a prepared run to running; if it was asked to stop in the meantime, leave it and return False."""
+        with self._writing(run_id, attempt) as db:
             if _state(db, run_id) is State.STOPPING:
                 return False
             _move(db, run_id, State.RUNNING)
             db.execute("UPDATE runs SET started_at = coalesce(started_at, ?) WHERE id = ?", (time.time(), run_id))
             return True
 
-    def set_phase(self, run_id: str, phase: Phase) -> None:
+    def set_phase(self, run_id: str, phase: Phase, *, attempt: int | None = None) -> None:
         """Record what the worker is doing now."""
-        with self._database.transaction() as db:
+        with self._writing(run_id, attempt) as db:
             update(db, run_id, phase=phase)
             records.note(db, run_id, "phase", f"{phase.capitalize()}.")
 
-    def set_total_steps(self, run_id: str, total_steps: int) -> None:
+    def set_total_steps(self, run_id: str, total_steps: int, *, attempt: int | None = None) -> None:
         """Record the run's total number of optimizer steps."""
-        with self._database.transaction() as db:
+        with self._writing(run_id, attempt) as db:
             update(db, run_id, total_steps=total_steps)
 
-    def add_measured(self, run_id: str, **values: Any) -> None:
+    def add_measured(self, run_id: str, *, attempt: int | None = None, **values: Any) -> None:
         """Merge what the worker measured into ``Run.measured``."""
-        with self._database.transaction() as db:
+        with self._writing(run_id, attempt) as db:
             records.merge(db, run_id, "measured", values)
 
-    def add_details(self, run_id: str, **values: Any) -> None:
+    def add_details(self, run_id: str, *, attempt: int | None = None, **values: Any) -> None:
         """Merge what the worker recorded into ``Run.details``."""
-        with self._database.transaction() as db:
+        with self._writing(run_id, attempt) as db:
             records.merge(db, run_id, "details", values)
 
     def stop_requested(self, run_id: str) -> bool:
@@ -290,15 +313,69 @@ class Store:
     def _mark_lost(self) -> None:
         """Mark runs as lost whose workers stopped sending heartbeats."""
         active = ", ".join("?" for _ in ACTIVE)
-        silent = f"SELECT id FROM runs WHERE state IN ({active}) AND heartbeat_at < ?"  # noqa: S608 - placeholders only
-        found = (*ACTIVE, time.time() - LOST_SECONDS)
+        # A heartbeat of the future is one from before the machine was started again.
+        silent = f"SELECT * FROM runs WHERE state IN ({active}) AND (beat_at < ? OR beat_at > ?)"  # noqa: S608 - marks
+        now = time.monotonic()
+        found = (*ACTIVE, now - LOST_SECONDS, now + _UNCERTAIN_SECONDS)
         with self._database.connection() as db:
             if not db.execute(silent, found).fetchone():
                 return
         with self._database.transaction() as db:
             for row in db.execute(silent, found).fetchall():
-                _move(db, row["id"], State.LOST)
-                update(db, row["id"], error=_NO_HEARTBEAT, error_kind="lost")
+                _bury(db, row, None, self.run_folder(row["id"]) / LOG)
+
+    @contextmanager
+    def _writing(self, run_id: str, attempt: int | None) -> Iterator[sqlite3.Connection]:
+        """Open a transaction that changes a run, on behalf of one attempt or of nobody in particular.
+
+        Raises:
+            AttemptOverError: If the attempt is over.
+        """
+        with self._database.transaction() as db:
+            if attempt is not None and not _owns(db, run_id, attempt):
+                raise AttemptOverError(run_id)
+            yield db
+
+
+def _beat() -> dict[str, float]:
+    """Return a heartbeat by both clocks: one that people read, and one that never jumps."""
+    return {"heartbeat_at": time.time(), "beat_at": time.monotonic()}
+
+
+def _owns(db: sqlite3.Connection, run_id: str, attempt: int) -> bool:
+    """Return whether a run is in the hands of an attempt.
+
+    A run that counted as lost is taken back, unless its device was given to another in the meantime.
+    """
+    row = db.execute("SELECT * FROM runs WHERE id = ?", (run_id,)).fetchone()
+    if row is None or row["attempt"] != attempt:
+        return False
+    if row["state"] != State.LOST or row["error_kind"] != "lost" or _busy(db, row["device"]):
+        return row["state"] in ACTIVE
+    _move(db, run_id, State.PREPARING if row["started_at"] is None else State.RUNNING)
+    update(db, run_id, error=None, error_kind=None)
+    return True
+
+
+def _busy(db: sqlite3.Connection, device: str) -> bool:
+    """Return whether a worker uses a device, or one of its cards."""
+    active = ", ".join("?" for _ in ACTIVE)
+    rows = db.execute(f"SELECT device FROM runs WHERE state IN ({active})", (*ACTIVE,))  # noqa: S608 - placeholders
+    return any(cards(row["device"]) & cards(device) for row in rows)
+
+
+def _bury(db: sqlite3.Connection, row: sqlite3.Row, status: int | None, log: Path) -> None:
+    """Record how the worker of an active run ended; a status of None says that it is silent."""
+    gone = status is not None or (row["process"] is not None and not processes.lives(row["process"]))
+    more = row["oom_kills"] is not None and deaths.oom_kills() > row["oom_kills"]
+    kind, sentence = deaths.named(status, out_of_memory=gone and more, log=log)
+    if kind == "out_of_memory":
+        query = "SELECT max(memory_bytes) AS peak FROM metrics WHERE run_id = ?"
+        if peak := db.execute(query, (row["id"],)).fetchone()["peak"]:
+            records.merge(db, row["id"], "measured", {"peak_used_bytes": peak})
+    _move(db, row["id"], State.LOST if kind in {"lost", "killed"} else State.FAILED)
+    update(db, row["id"], error=sentence, error_kind=kind)
+    records.note(db, row["id"], "error", sentence)
 
 
 def _unknown(run_id: str) -> RunError:
@@ -339,7 +416,7 @@ def _plan(text: str) -> FinetunePlan:
 
 def _run(row: sqlite3.Row) -> Run:
     data = json.loads(row["data"])
-    plain = ("id", "attempt", "step", "total_steps", "error", "error_kind")
+    plain = ("id", "attempt", "step", "total_steps", "error", "error_kind", "process", "oom_kills")
     times = ("created_at", "started_at", "finished_at", "heartbeat_at")
     return Run(
         state=State(row["state"]),

@@ -6,32 +6,39 @@ A run on several devices has one for each, started by torchrun. The one with ran
 import importlib
 import os
 import signal
+import sqlite3
 import sys
 import threading
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from trainer.failure import StopRequestedError, kind_and_sentence
-from trainer.runs import crash_notes, launcher
-from trainer.runs.contract import HEARTBEAT_SECONDS, Phase, State
+from trainer.failure import AttemptOverError, StopRequestedError, kind_and_sentence
+from trainer.runs import crash_notes, deaths, launcher, processes
+from trainer.runs.contract import HEARTBEAT_SECONDS, RENEWAL_SECONDS, State
 from trainer.runs.session import Session
 from trainer.runs.store import Store
 
 _POLL_SECONDS = 0.5
 """How often to check for a stop request."""
 _TAKEN_OVER = 3
-"""Exit status of a process whose run was taken over by another worker."""
+"""Exit status of a process whose run was taken over by another worker, or is over."""
+_UNRENEWED = 4
+"""Exit status of a process that could not say for too long that it lives."""
 
 
 class _Attempt:
     """The leading process's work on a run: sends heartbeats, and leaves the run in a state that says how it ended."""
 
     def __init__(self, session: Session) -> None:
-        self.failed = False
+        self.status = 0
+        """The exit status that the process deserves."""
         self._session, self._store, self._run = session, session.store, session.run
+        self._beaten = 0.0
+        self._renewed = time.monotonic()
         self._over = threading.Event()
         self._ending = threading.Lock()
         self._thread = threading.Thread(target=self._beat, daemon=True)
@@ -43,44 +50,60 @@ class _Attempt:
     def finish(self, state: State) -> None:
         """Record that the run ended as it should."""
         with self._ending:
-            self._store.beat(self._run.id, self._run.attempt)  # makes it active again if it just counted as lost
-            self._store.enter(self._run.id, state, phase=Phase.DONE, finished_at=time.time())
+            self._session.end(state)
             self._over.set()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
         """Put a failure into the store and its traceback into the log."""
+        try:
+            self._end(kind, error, trace)
+        except AttemptOverError:
+            self.status = _TAKEN_OVER
+        self._over.set()
+        self._thread.join()
+        return True
+
+    def _end(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if isinstance(error, StopRequestedError):
             self.finish(State.STOPPED)
+        elif isinstance(error, AttemptOverError):
+            self.status = _TAKEN_OVER
         elif error is not None:
+            self.status = 1
             traceback.print_exception(kind, error, trace)
             # If one process fails, the others only see that it is gone.
             note = crash_notes.awaited(self._session.folder) if self._run.plan.num_gpus > 1 else None
             self._fail(*(note or kind_and_sentence(error)))
-        self._over.set()
-        self._thread.join()
-        return True
 
     def _fail(self, error_kind: str, sentence: str) -> None:
         with self._ending:
             if self._over.is_set():
                 return
-            fields = {"phase": Phase.DONE, "error": sentence, "error_kind": error_kind, "finished_at": time.time()}
-            self._store.enter(self._run.id, State.FAILED, **fields)
-            self._store.add_event(self._run.id, "error", sentence)
-            self.failed = True
+            self._session.end(State.FAILED, error=sentence, error_kind=error_kind)
             self._over.set()
 
     def _beat(self) -> None:
-        beaten = 0.0
+        """Send heartbeats, whatever becomes of the store; end the process when it can no longer say that it lives."""
         while not self._over.wait(_POLL_SECONDS):
-            if time.monotonic() - beaten >= HEARTBEAT_SECONDS:
-                beaten = time.monotonic()
-                if not self._store.beat(self._run.id, self._run.attempt):
-                    # Another worker has taken the run over: two must not write to one run.
-                    os._exit(_TAKEN_OVER)
-            self._look()
+            try:
+                self._renew()
+                self._look()
+            except (sqlite3.Error, OSError) as error:
+                if time.monotonic() - self._renewed > RENEWAL_SECONDS:
+                    with suppress(OSError):  # the log may be on the same full disk
+                        sys.stderr.write(f"The worker ends: for too long it could not say that it lives: {error}.\n")
+                    os._exit(_UNRENEWED)
+
+    def _renew(self) -> None:
+        """Send a heartbeat if it is time; exit at once if the run is another's, as two must not write to one."""
+        if time.monotonic() - self._beaten < HEARTBEAT_SECONDS:
+            return
+        self._beaten = time.monotonic()
+        if not self._store.beat(self._run.id, self._run.attempt) and not self._over.is_set():
+            os._exit(_TAKEN_OVER)
+        self._renewed = time.monotonic()
 
     def _look(self) -> None:
         """Check whether somebody asked the run to stop, or whether another of its processes failed."""
@@ -91,7 +114,8 @@ class _Attempt:
         note = crash_notes.read(self._session.folder)
         if note is not None:
             # The training may wait for the dead process until its timeout, without reacting to anything else.
-            self._fail(*note)
+            with suppress(AttemptOverError):
+                self._fail(*note)
             os._exit(1)
 
 
@@ -123,9 +147,10 @@ class _FollowerAttempt:
     def _watch(self) -> None:
         """Exit at once when the run failed or belongs to another worker: no leader will come back to this process."""
         while not self._over.wait(HEARTBEAT_SECONDS):
-            run = self._session.store.run(self._session.run.id)
-            if run.attempt != self._session.run.attempt or run.state in {State.FAILED, State.LOST}:
-                os._exit(_TAKEN_OVER)
+            with suppress(sqlite3.Error, OSError):  # the leader ends the run if that lasts
+                run = self._session.store.run(self._session.run.id)
+                if run.attempt != self._session.run.attempt or run.state in {State.FAILED, State.LOST}:
+                    os._exit(_TAKEN_OVER)
 
 
 def main(arguments: list[str]) -> int:
@@ -143,9 +168,12 @@ def main(arguments: list[str]) -> int:
             _train(session)
         return int(following.failed)
     with _Attempt(session) as ours:
+        if run.plan.num_gpus > 1:
+            # The launcher knows torchrun, which can be killed without its processes.
+            store.started(run_id, run.attempt, processes.identity(os.getpid()), deaths.oom_kills())
         ours.finish(_train(session))
     launcher.start_waiting(store)
-    return int(ours.failed)
+    return ours.status
 
 
 def _leave(session: Session) -> None:

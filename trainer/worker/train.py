@@ -81,9 +81,11 @@ def _enter(session: Session, phase: Phase) -> None:
 def _train_steps(session: Session, trainer: Any) -> State:
     """Train from the newest checkpoint, or from the start; return whether all steps were done."""
     _enter(session, Phase.TRAINING)
-    if not distributed.from_leader(not session.leads or session.store.start_training(session.run.id)):
+    if not distributed.from_leader(session.begin()):
         raise StopRequestedError
     resumed = distributed.from_leader(checkpoints.newest(session.folder))
+    if resumed is None and session.run.step:
+        session.event("warning", "No checkpoint can be read, so the run begins anew.")
     try:
         trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
     finally:
@@ -116,6 +118,7 @@ def _save(session: Session, model: Any, tokenizer: PreTrainedTokenizerBase) -> N
         except DiskFullError as error:
             session.event("warning", str(error))
             time.sleep(_SPACE_SECONDS)
+    session.require_ours()
     with files.replaced(session.folder / RESULT) as target:
         model.save_pretrained(target)
         tokenizer.save_pretrained(target)
@@ -150,7 +153,7 @@ def _answer(session: Session, model: Any, tokenizer: Any, asked: _Asked, *, stop
     finally:
         patience.cancel()
     if answers:
-        session.store.set_answers(session.run.id, answers)
+        session.answers(answers)
 
 
 def _base(session: Session, model: Any, tokenizer: Any, prompt: str) -> str:

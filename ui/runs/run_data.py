@@ -17,8 +17,8 @@ from trainer.results import tasks
 from trainer.runs import export
 from trainer.runs.contract import HEARTBEAT_SECONDS, Metric, Place, Run, State
 from trainer.runs.diagnosis import perplexity
-from trainer.runs.launcher import LOG, launch, start_waiting
-from trainer.runs.store import Store
+from trainer.runs.launcher import launch, start_waiting
+from trainer.runs.store import LOG, Store
 from ui.parts import text
 from ui.parts.curves import Curve
 
