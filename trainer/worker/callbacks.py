@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from transformers import EarlyStoppingCallback, TrainerCallback
@@ -24,8 +25,7 @@ class Watch(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002 - transformers' signature
         """Record how many steps there are."""
-        if self._session.leads:
-            self._session.store.set_total_steps(self._session.run.id, state.max_steps)
+        self._session.total_steps(state.max_steps)
         self._times.append(time.monotonic())
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
@@ -79,6 +79,17 @@ class EarlyStopping(EarlyStoppingCallback):
     def __init__(self, session: Session, patience: int) -> None:
         super().__init__(early_stopping_patience=patience)
         self._session = session
+
+    def restore(self, callbacks: Mapping[str, Any]) -> None:
+        """Restore from a checkpoint's states of callbacks how often the loss had not improved."""
+        known = callbacks.get(type(self).__name__)
+        if known:
+            self.early_stopping_patience_counter = int(known["attributes"]["early_stopping_patience_counter"])
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """End a run that had already stopped early when its worker was killed."""
+        super().on_train_begin(args, state, control, **kwargs)
+        control.should_training_stop = self.early_stopping_patience_counter >= self.early_stopping_patience
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **kwargs: Any) -> None:
         """Compare an evaluation with the best one; end the run when it has not improved for too long."""

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +22,7 @@ _SMALL_FILES_BYTES = 32 * MIB
 
 _NAME = re.compile(r"checkpoint-(\d+)")
 STATE = "trainer_state.json"
+OPTIMIZER, SCHEDULER, SCALER = "optimizer.safetensors", "scheduler.safetensors", "scaler.safetensors"
 
 
 def newest(run_folder: Path) -> Path | None:
@@ -44,9 +44,15 @@ def written(run_folder: Path, *, keep: Path | None = None) -> Iterator[Path]:
         yield scratch
         for folder in scratch.glob("checkpoint-*"):
             move(folder, home / folder.name)
-    for old in _checkpoints(run_folder)[KEPT:]:
-        if old != keep:
+    kept = [*_checkpoints(run_folder)[:KEPT], keep]
+    for old in home.iterdir():
+        if old not in kept:
             shutil.rmtree(old)
+
+
+def random_numbers(checkpoint: Path, rank: int) -> Path:
+    """Return the file of a checkpoint with the states of one process's random numbers."""
+    return checkpoint / f"rng_state_{rank}.safetensors"
 
 
 def trained_bytes(model: Any) -> int:
@@ -74,11 +80,10 @@ def is_complete(folder: Path) -> bool:
     """Return whether every file of a checkpoint is complete; a crash can truncate files after the rename."""
     try:
         json.loads((folder / STATE).read_text(encoding="utf-8"))
-        for weights in folder.glob("*.safetensors"):
-            with safe_open(weights, "numpy"):
+        files = {path.name for path in folder.glob("*.safetensors")}
+        for name in files:
+            with safe_open(folder / name, "numpy"):
                 pass
     except (OSError, ValueError, SafetensorError):
         return False
-    # Torch saves zip archives, whose table of contents is at the end.
-    saved = [*folder.glob("*.pt"), *folder.glob("*.pth")]
-    return any(folder.glob("*.safetensors")) and all(zipfile.is_zipfile(path) for path in saved)
+    return {OPTIMIZER, SCHEDULER, random_numbers(folder, 0).name} < files

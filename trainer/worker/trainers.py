@@ -1,9 +1,12 @@
 """TRL's trainers as a plan configures them: arguments, callbacks, optimizer, and complete checkpoints."""
 
+import random
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy
+import torch
 from datasets import Dataset
 from peft.optimizers import create_loraplus_optimizer
 from torch import Generator, nn
@@ -11,16 +14,17 @@ from torch.utils.data import Sampler
 from torch.utils.tensorboard import SummaryWriter
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback
 from transformers.integrations import TensorBoardCallback
+from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from specs import FinetunePlan
 from trainer import files
-from trainer.failure import DiskFullError
+from trainer.failure import DiskFullError, NotFiniteError
 from trainer.model.build import kept_adapter_dtype
 from trainer.runs.feasibility import require_feasible
 from trainer.runs.session import Session
-from trainer.worker import checkpoints, distributed
+from trainer.worker import checkpoints, distributed, states
 from trainer.worker.adalora import BudgetedTrainer, RankBudget
 from trainer.worker.callbacks import EarlyStopping, Watch
 from trainer.worker.ground import ground
@@ -59,8 +63,26 @@ class _CheckpointingTrainer(BudgetedTrainer):
         batch_size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         return LengthOrder(batch_size, list(rows["length"]), self.args.data_seed)
 
+    def _run_epoch(self, **kwargs: Any) -> None:
+        """Train an epoch, unless the checkpoint is at the last step: transformers would take one more."""
+        if self.state.global_step >= self.state.max_steps or self.control.should_training_stop:
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(**kwargs)
+
+    def _load_callback_state(self) -> None:
+        """Tell early stopping how long the run had not improved, unless it was made longer since."""
+        planned = self.args.max_steps if self.args.max_steps > 0 else self.state.max_steps
+        if self.state.max_steps == planned:
+            for callback in self.callback_handler.callbacks:
+                if isinstance(callback, EarlyStopping):
+                    callback.restore(self.state.stateful_callbacks)
+
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         session, step = self._session, self.state.global_step
+        session.require_ours()
+        if session.leads:
+            _require_finite(model, step)
         shortage = distributed.from_leader(_shortage(session.folder, model) if session.leads else None)
         if shortage:
             # What was learned so far is still in memory: continue, and try again at the next checkpoint.
@@ -76,12 +98,64 @@ class _CheckpointingTrainer(BudgetedTrainer):
                 self._note_best(made)
         session.event("checkpoint", f"Saved the checkpoint of step {step}.")
 
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        if output_dir is not None:
+            # A pickle of the arguments, which follow from the plan: nothing reads it.
+            (Path(output_dir) / TRAINING_ARGS_NAME).unlink(missing_ok=True)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if self.args.should_save:
+            states.save(self.optimizer.state_dict(), Path(output_dir) / checkpoints.OPTIMIZER)
+            states.save(self.lr_scheduler.state_dict(), Path(output_dir) / checkpoints.SCHEDULER)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            self.optimizer.load_state_dict(states.load(Path(checkpoint) / checkpoints.OPTIMIZER))
+            self.lr_scheduler.load_state_dict(states.load(Path(checkpoint) / checkpoints.SCHEDULER))
+
+    def _save_scaler(self, output_dir: str) -> None:
+        if self.args.should_save and self.accelerator.scaler is not None:
+            states.save(self.accelerator.scaler.state_dict(), Path(output_dir) / checkpoints.SCALER)
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        if checkpoint is not None and self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(states.load(Path(checkpoint) / checkpoints.SCALER))
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        known = {"python": random.getstate(), "numpy": numpy.random.get_state(), "cpu": torch.random.get_rng_state()}
+        if self.args.device.type == "cuda":
+            known["cuda"] = torch.cuda.random.get_rng_state(self.args.device)
+        states.save(known, checkpoints.random_numbers(Path(output_dir), self.args.process_index))
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is None:
+            return
+        known = states.load(checkpoints.random_numbers(Path(checkpoint), self.args.process_index))
+        random.setstate(known["python"])
+        numpy.random.set_state(known["numpy"])
+        torch.random.set_rng_state(known["cpu"])
+        if "cuda" in known and self.args.device.type == "cuda":
+            torch.cuda.random.set_rng_state(known["cuda"], self.args.device)
+
     def _note_best(self, made: Path | None) -> None:
         """Record the best checkpoint under the path that it is moved to."""
         step = self.state.global_step
         self.state.best_model_checkpoint = str(checkpoints.folder_of(self._session.folder, step))
         if made is not None:
             self.state.save_to_json(str(made / f"checkpoint-{step}" / checkpoints.STATE))
+
+
+def _require_finite(model: nn.Module, step: int) -> None:
+    """Refuse to keep weights that are no numbers: a run would be resumed from them for ever.
+
+    Raises:
+        NotFiniteError: If a trained weight is infinite or not a number.
+    """
+    for name, weight in model.named_parameters():
+        if weight.requires_grad and not bool(weight.isfinite().all()):
+            way_out = "Retry with a lower learning_rate, or compute in bfloat16 or float32"
+            raise NotFiniteError(f"weights after step {step}", "must be finite numbers", name, way_out)
 
 
 def _shortage(folder: Path, model: nn.Module) -> str | None:

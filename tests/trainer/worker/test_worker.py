@@ -60,7 +60,7 @@ def test_a_killed_run_with_a_torn_checkpoint_is_resumed_on_the_same_curve(
     begun = time.monotonic()
     folder = store.run_folder(killed.id)
     assert checkpoints.newest(folder).name == "checkpoint-6"
-    os.truncate(folder / "checkpoints" / "checkpoint-6" / "optimizer.pt", 1000)
+    os.truncate(folder / "checkpoints" / "checkpoint-6" / checkpoints.OPTIMIZER, 1000)
     assert checkpoints.newest(folder).name == "checkpoint-3"
     lost = waited(store, killed.id, over)
     assert lost.state is State.LOST
