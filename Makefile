@@ -7,8 +7,10 @@ export OMP_WAIT_POLICY ?= PASSIVE
 # Random changes that the fast tests should notice: `make mutants SEED=2 MUTANTS=20`.
 SEED ?= 1
 MUTANTS ?= 60
+# How many times to kill a run: `make soak KILLS=40`. The seed that it prints repeats its choices.
+KILLS ?= 100
 
-.PHONY: run demo setup setup-test check test mutants accuracy bench screenshots readme clean help
+.PHONY: run demo setup setup-test check test soak mutants accuracy bench screenshots readme clean help
 
 run: setup  ## set up and open the app at http://localhost:8501
 	@$(BIN)/python -m scripts.serve
@@ -30,6 +32,9 @@ check: setup-test  ## ruff, mypy and import-linter
 
 test: setup-test  ## all tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+soak: setup  ## kill workers at random moments, resume, and compare each run with one that was never killed: KILLS=100
+	@$(BIN)/python -m scripts.soak --kills $(KILLS)
 
 mutants: setup-test  ## random changes of the code that the fast tests should notice: SEED=1 MUTANTS=60
 	@$(BIN)/python -m scripts.mutants --seed $(SEED) --number $(MUTANTS)
