@@ -20,7 +20,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -28,7 +27,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from specs import FinetunePlan
 from trainer.data.source import DataSource
-from trainer.runs import launcher
+from trainer.runs import launcher, processes
 from trainer.runs.contract import Metric, Phase, Place, Run, State
 from trainer.runs.export import RESULT
 from trainer.runs.store import Store
@@ -191,10 +190,10 @@ class Soak:
         raise SystemExit(f"run {run.id}: {run.state}, {run.phase} after {PATIENCE:.0f} s")
 
     def _kill(self, run: Run) -> None:
-        for process in psutil.Process().children():
-            if run.id in process.cmdline():
-                process.send_signal(signal.SIGKILL)
-                self.kills += 1
+        process = self._store.run(run.id).process
+        if process is not None and processes.lives(process):
+            os.kill(int(process.split()[0]), signal.SIGKILL)
+            self.kills += 1
 
     def _differences(self, expected: Run, run: Run) -> Iterator[str]:
         """Yield how a run differs from the undisturbed one."""

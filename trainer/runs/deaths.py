@@ -4,12 +4,9 @@ import signal
 from pathlib import Path
 
 from specs import RunError
-from specs.errors import shortened
 
 _RESUME = "Resume the run from its last checkpoint"
 _TAIL_BYTES = 4096
-_SHOWN = 120
-"""Characters of the log's last line in the sentence."""
 
 
 def oom_kills(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> int:
@@ -77,4 +74,4 @@ def _last_line(log: Path) -> str | None:
     except OSError:
         return None
     said = [line.strip() for line in lines if line.strip()]
-    return shortened(said[-1], _SHOWN) if said else None
+    return said[-1] if said else None

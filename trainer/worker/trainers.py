@@ -1,7 +1,7 @@
 """TRL's trainers as a plan configures them: arguments, callbacks, optimizer, and complete checkpoints."""
 
 import random
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -289,5 +289,19 @@ def callbacks(session: Session) -> list[TrainerCallback]:
     if plan.method == "adalora":
         found.append(RankBudget(session.folder, session.plan))
     if session.leads:
-        found.append(TensorBoardCallback(SummaryWriter(session.folder / TENSORBOARD)))
+        found.append(_Curves(SummaryWriter(session.folder / TENSORBOARD)))
     return found
+
+
+class _Curves(TensorBoardCallback):
+    """TensorBoard's files, a copy of what is in the store: no run ends because they cannot grow on a full disk."""
+
+    def on_log(self, *args: Any, **kwargs: Any) -> None:
+        """Write a step's metrics."""
+        with suppress(OSError):
+            super().on_log(*args, **kwargs)
+
+    def on_train_end(self, *args: Any, **kwargs: Any) -> None:
+        """Close the file."""
+        with suppress(OSError):
+            super().on_train_end(*args, **kwargs)
