@@ -108,7 +108,10 @@ def main(arguments: Sequence[str]) -> int:
     os.environ["OMP_NUM_THREADS"] = "1"  # workers inherit it; tiny models gain nothing from a second thread
     with tempfile.TemporaryDirectory(prefix="lorafit-soak-") as scratch:
         soak = Soak(Path(scratch), random.Random(given.seed))  # noqa: S311 - chooses moments, guards nothing
-        wrong = list(soak.wrong(given.kills))
+        try:
+            wrong = list(soak.wrong(given.kills))
+        finally:
+            soak.end()
     print(f"seed {given.seed}: {soak.kills} kills, {soak.compared} runs compared, {len(wrong)} differ")
     return 1 if wrong else 0
 
@@ -122,6 +125,11 @@ class Soak:
         self._store = Store(home / "runs")
         self._model = home / "tiny"
         save_tiny_model(self._model)
+
+    def end(self) -> None:
+        """Kill the workers that still run, if the soak was interrupted."""
+        for run in self._store.runs():
+            self._kill(run)
 
     def wrong(self, kills: int) -> Iterator[str]:
         """Yield what differs from an undisturbed run, until so many kills were made."""
@@ -190,6 +198,7 @@ class Soak:
         raise SystemExit(f"run {run.id}: {run.state}, {run.phase} after {PATIENCE:.0f} s")
 
     def _kill(self, run: Run) -> None:
+        """Kill the worker of a run; one that has exited by itself in the meantime does not count."""
         process = self._store.run(run.id).process
         if process is not None and processes.lives(process):
             os.kill(int(process.split()[0]), signal.SIGKILL)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from specs import RunError
 from trainer.data.source import DataSource
+from trainer.failure import AttemptOverError
 from trainer.runs import contract, database
 from trainer.runs import store as storing
 from trainer.runs.contract import ACTIVE, TRANSITIONS, Answer, LossCurve, Metric, Phase, Place, State
@@ -93,6 +94,82 @@ def test_a_worker_whose_run_was_resumed_by_another_is_told_so(store, plan_of):
     second = store.claim_next("cpu").attempt
     assert not store.beat(run.id, first)
     assert store.beat(run.id, second)
+
+
+WRITES = {
+    "a metric": lambda store, run, attempt: store.add_metric(run, Metric(step=9, loss=9.0), attempt=attempt),
+    "an event": lambda store, run, attempt: store.add_event(run, "warning", "x", attempt=attempt),
+    "answers": lambda store, run, attempt: store.set_answers(run, [], attempt=attempt),
+    "a state": lambda store, run, attempt: store.enter(run, State.FINISHED, attempt=attempt),
+    "the beginning": lambda store, run, attempt: store.start_training(run, attempt=attempt),
+    "a phase": lambda store, run, attempt: store.set_phase(run, Phase.SAVING, attempt=attempt),
+    "the steps": lambda store, run, attempt: store.set_total_steps(run, 9, attempt=attempt),
+    "measurements": lambda store, run, attempt: store.add_measured(run, attempt=attempt, x=1),
+    "details": lambda store, run, attempt: store.add_details(run, attempt=attempt, x=1),
+    "its process": lambda store, run, attempt: store.started(run, attempt, "1 2", 0),
+}
+
+
+@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
+@pytest.mark.parametrize("end", ["resumed by another", "queued again", State.STOPPED, State.FAILED, State.FINISHED])
+def test_a_worker_whose_attempt_is_over_writes_nothing(store, plan_of, write, end):
+    run = store.create(plan_of(), DATA)
+    attempt = store.claim_next("cpu").attempt
+    store.start_training(run.id, attempt=attempt)
+    store.enter(run.id, end if isinstance(end, State) else State.LOST)
+    if not isinstance(end, State):
+        store.request_resume(run.id)
+    if end == "resumed by another":
+        store.claim_next("cpu")
+    before = store.run(run.id), store.events(run.id), store.metrics(run.id)
+    with pytest.raises(AttemptOverError):
+        write(store, run.id, attempt)
+    assert (store.run(run.id), store.events(run.id), store.metrics(run.id)) == before
+    assert not store.beat(run.id, attempt)
+
+
+def test_a_silent_worker_whose_device_was_given_away_does_not_come_back(store, plan_of, monkeypatch):
+    run = store.create(plan_of(), DATA)
+    attempt = store.claim_next("cpu").attempt
+    second = store.create(plan_of(), DATA)
+    monkeypatch.setattr(storing, "LOST_SECONDS", 0.05)
+    time.sleep(0.1)
+    assert store.claim_next("cpu").id == second.id
+    assert not store.beat(run.id, attempt)
+    assert store.run(run.id).state is State.LOST
+
+
+@pytest.mark.parametrize("seconds", [-86_400, 86_400])
+def test_a_clock_that_jumps_loses_no_run_and_hides_no_loss(store, plan_of, monkeypatch, seconds):
+    run = store.create(plan_of(), DATA)
+    attempt = store.claim_next("cpu").attempt
+    wall = time.time
+    monkeypatch.setattr(time, "time", lambda: wall() + seconds)
+    assert store.run(run.id).state is State.PREPARING
+    assert store.beat(run.id, attempt)
+    monkeypatch.setattr(storing, "LOST_SECONDS", 0.05)
+    time.sleep(0.1)
+    assert store.run(run.id).state is State.LOST
+
+
+def test_a_worker_from_before_the_machine_was_started_again_is_lost(store, plan_of):
+    run = store.create(plan_of(), DATA)
+    store.claim_next("cpu")
+    store.enter(run.id, State.RUNNING, beat_at=time.monotonic() + 86_400)
+    assert store.run(run.id).state is State.LOST
+
+
+def test_a_run_that_was_active_in_the_format_before_counts_as_silent(tmp_path, plan_of):
+    with sqlite3.connect(tmp_path / database.FILE) as old:
+        old.executescript(";".join(database.MIGRATIONS[:2]) + ";PRAGMA user_version = 2;")
+        old.execute(
+            "INSERT INTO runs (id, state, phase, device, model_path, plan, data, created_at, queued_at, heartbeat_at)"
+            " VALUES ('20261101-120000-abcd', 'running', 'training', 'cpu', '', ?, ?, 1.0, 1.0, 1.0)",
+            (json.dumps(plan_of().to_dict()), json.dumps({"path": "rows.jsonl", "columns": {}, "prompts": []})),
+        )
+    old.close()
+    (run,) = Store(tmp_path).runs()
+    assert run.state is State.LOST
 
 
 def test_stop_ends_a_waiting_run_at_once_and_asks_a_working_one(store, plan_of):
