@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from peft import IA3Config, LoraConfig, PeftModel, get_peft_model
+from peft import IA3Config, PeftModel
 from transformers import AutoModelForCausalLM
 
 from specs import PlanError, RunError
@@ -15,23 +15,6 @@ from trainer.runs.export import RESULT
 # PEFT 0.21 reads a property that transformers 5.23 has renamed.
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
 IDS = torch.arange(20)[None]
-
-
-@pytest.fixture
-def adapter_run(store, plan_of, chat_data, tiny_model, tiny_tokenizer):
-    """Makes a run whose result is an adapter with random values."""
-
-    def made(config=None, **settings):
-        run = store.create(plan_of(), chat_data, place=Place(model_path=str(tiny_model)))
-        values = {"r": 4, "lora_alpha": 16, "target_modules": "all-linear", "init_lora_weights": False, **settings}
-        with torch.random.fork_rng():
-            torch.manual_seed(len(store.runs()))
-            model = get_peft_model(base(tiny_model), config or LoraConfig(task_type="CAUSAL_LM", **values))
-            model.save_pretrained(store.run_folder(run.id) / RESULT)
-        tiny_tokenizer.save_pretrained(store.run_folder(run.id) / RESULT)
-        return run.id
-
-    return made
 
 
 def base(folder):
