@@ -25,7 +25,7 @@ def page() -> Callable[..., AppTest]:
     """Open a page as a link would; fails when the page raised anything."""
 
     def opened(name: str = "plan", **parameters: str | list[str]) -> AppTest:
-        app = AppTest.from_file(str(REPO / "pages.py"), default_timeout=60)
+        app = AppTest.from_file(str(REPO / "app.py"), default_timeout=60)
         for key, value in parameters.items():
             app.query_params[key] = value
         app.run()

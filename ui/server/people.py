@@ -17,11 +17,12 @@ _NOBODYS_HOMES = {"Public", "Default", "Default User", "All Users", "Shared", "G
 def others() -> set[str]:
     """Return the names of people other than this user who can log in here, as far as the machine tells.
 
-    Accounts with a login shell, home folders (a directory service lists no accounts, but leaves folders), and whoever
-    is logged in now.
+    Accounts with a login shell and a way to log in, home folders without a local account (a directory service lists no
+    accounts, but leaves folders), and whoever is logged in now.
     """
-    found = _accounts() | _home_folders() | {user.name for user in psutil.users()}
-    return found - {_own_name()}
+    listed = _accounts()
+    able = {name for name, home in listed.items() if can_log_in(name, Path(home))}
+    return (able | (_home_folders() - listed.keys()) | {user.name for user in psutil.users()}) - {_own_name()}
 
 
 def has_login(uid: int, shell: str, ids: range = _PEOPLES_IDS) -> bool:
@@ -33,13 +34,28 @@ def _own_name() -> str:
     return psutil.Process().username().rpartition("\\")[2]
 
 
-def _accounts() -> set[str]:
-    """Return the accounts of people; empty where the machine has no list of accounts, as on Windows."""
+def can_log_in(name: str, home: Path, shadow: Path = Path("/etc/shadow")) -> bool:
+    """Return whether an account has a password or a key; true where this user may not know.
+
+    Images of containers and of clouds have accounts for people that nobody has a way into: ``!`` or ``*`` stands in
+    place of the password (shadow(5)).
+    """
+    try:
+        lines = shadow.read_text(encoding="utf-8", errors="replace").splitlines()
+        has_key = (home / ".ssh" / "authorized_keys").is_file()
+    except OSError:
+        return True
+    passwords = {line.split(":")[0]: line.split(":")[1] for line in lines if line.count(":") > 1}
+    return has_key or not passwords.get(name, "").startswith(("!", "*"))
+
+
+def _accounts() -> dict[str, str]:
+    """Return the accounts of people with their home folders; none where the machine has no list, as on Windows."""
     if os.name != "posix":
-        return set()
+        return {}
     ids = _PEOPLES_IDS_OF_MACOS if psutil.MACOS else _PEOPLES_IDS
     entries = importlib.import_module("pwd").getpwall()
-    return {entry.pw_name for entry in entries if has_login(entry.pw_uid, entry.pw_shell, ids)}
+    return {entry.pw_name: entry.pw_dir for entry in entries if has_login(entry.pw_uid, entry.pw_shell, ids)}
 
 
 def _home_folders() -> set[str]:

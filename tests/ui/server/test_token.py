@@ -82,3 +82,26 @@ def test_a_server_on_all_addresses_answers_to_each_of_them():
     assert own_names("127.0.0.1") == ()
     assert own_names("192.0.2.7") == ("192.0.2.7",)
     assert "127.0.0.1" in own_names("::")
+
+
+@pytest.mark.parametrize(
+    ("password", "has_key", "expected"),
+    [
+        pytest.param("$y$j9T$hash", False, True, id="a password"),
+        pytest.param("", False, True, id="no password asked"),
+        pytest.param("!", False, False, id="locked, as images of containers have it"),
+        pytest.param("*", False, False, id="never had one"),
+        pytest.param("!", True, True, id="locked, with a key"),
+    ],
+)
+def test_an_account_without_password_and_key_lets_nobody_in(tmp_path, password, has_key, expected):
+    shadow = tmp_path / "shadow"
+    shadow.write_text(f"root:*:20263::::::\nada:{password}:20263::::::\n")
+    (tmp_path / ".ssh").mkdir()
+    if has_key:
+        (tmp_path / ".ssh" / "authorized_keys").write_text("ssh-ed25519 AAAA")
+    assert people.can_log_in("ada", tmp_path, shadow) is expected
+
+
+def test_an_account_of_which_this_user_may_not_know_is_a_persons(tmp_path):
+    assert people.can_log_in("ada", tmp_path, tmp_path / "unreadable")
