@@ -4,9 +4,9 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from advisor import GOALS, TASKS, Situation, advise, cheatsheet
 from advisor.export import FORMATS, exported
@@ -15,8 +15,8 @@ from advisor.situation import TASKS_OF_DATA
 from catalog import gpus, machine, models, tokenizers
 from estimator import pricing
 from estimator.estimate import MemoryEstimate
-from specs import GIB, DataError, FinetunePlan, GpuSpec, LorafitError, ModelSpec, PlanError, paths
-from specs.door import run_and_exit, setting
+from specs import GIB, DataError, FinetunePlan, GpuSpec, ModelSpec, PlanError, paths
+from specs.door import Parser, door, run_and_exit, setting
 from trainer.data import doctor, readers
 from trainer.data.doctor import Report
 from trainer.data.examples import require_trained
@@ -27,22 +27,10 @@ _DATA = "data.jsonl"
 """The data file that an export names if none was given."""
 
 
-class _Parser(argparse.ArgumentParser):
-    """Reports in one sentence what is wrong with the arguments."""
-
-    def error(self, message: str) -> NoReturn:
-        """Exit with that sentence instead of the whole usage text."""
-        self.exit(2, f"{message[:1].upper()}{message[1:]}. See python -m advisor --help.\n")
-
-
-def main(arguments: list[str] | None = None) -> int:
+@door
+def main(arguments: Sequence[str]) -> int:
     """Print the advice and return the exit status."""
-    args = _parser().parse_args(arguments)
-    try:
-        print(_answer(args))
-    except LorafitError as error:
-        print(error, file=sys.stderr)
-        return 2
+    print(_answer(_parser().parse_args(arguments)))
     return 0
 
 
@@ -187,8 +175,8 @@ def _cost(args: argparse.Namespace, speed: Any) -> dict[str, Any]:
     return {"cost": speed.cost(args.price_per_hour)}
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m advisor", description="Recommend settings, each with a reason and a source.")
+def _parser() -> Parser:
+    parser = Parser(prog="python -m advisor", description="Recommend settings, each with a reason and a source.")
     parser.add_argument(
         "--model", required=True, help="catalog name, config.json, folder, Hub id, or a size such as 7B"
     )

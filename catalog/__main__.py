@@ -1,28 +1,24 @@
 """Lists the facts LoRAFit has: ``python -m catalog models|gpus|machine [NAME] [--json]``."""
 
-import argparse
 import dataclasses
 import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from catalog import gpus, machine, models
-from specs import LorafitError, gib
+from specs import gib
+from specs.door import Parser, door, run_and_exit
 
 
+@door
 def main(arguments: Sequence[str]) -> int:
     """Print one list and return the exit status: 2 if the question has no answer."""
-    parser = argparse.ArgumentParser(prog="python -m catalog", description="List the facts LoRAFit has.")
+    parser = Parser(prog="python -m catalog", description="List the facts LoRAFit has.")
     parser.add_argument("what", choices=("models", "gpus", "machine"))
     parser.add_argument("name", nargs="?", help="a single model or card")
     parser.add_argument("--json", action="store_true", help="every field, as JSON")
     args = parser.parse_args(arguments)
-    try:
-        entries = _ENTRIES[args.what](args.name)
-    except LorafitError as error:
-        print(error, file=sys.stderr)
-        return 2
+    entries = _ENTRIES[args.what](args.name)
     print(json.dumps(entries, indent=2) if args.json else "\n".join(map(_LINES[args.what], entries)))
     return 0
 
@@ -68,4 +64,4 @@ _LINES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_and_exit(main)

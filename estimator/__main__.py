@@ -16,9 +16,11 @@ from estimator.estimate import MemoryEstimate
 from estimator.replay.reservation import Circumstances
 from estimator.tape import library, shipping
 from estimator.tape.recipe import Recipe, recipe
-from specs import METHODS, CatalogError, FinetunePlan, GpuSpec, LorafitError, ModelSpec, gib
-from specs.door import run_and_exit
+from specs import METHODS, MIB, CatalogError, FinetunePlan, GpuSpec, LorafitError, ModelSpec, gib
+from specs.door import Parser, door, json_value, run_and_exit
+from specs.errors import shortened
 from specs.paths import assets
+from specs.reading import small_text
 
 _ASSETS = assets()
 _MEASURED = _ASSETS / "measured"
@@ -26,6 +28,7 @@ _CONFIGURATIONS = _ASSETS / "configurations.csv"
 _TABLE_BATCHES = (1, 2, 4, 8, 16)
 
 
+@door
 def main(arguments: Sequence[str]) -> int:
     """Run one command and return the exit status: 2 if the request cannot be met."""
     commands: dict[str, Callable[[Sequence[str]], None]] = {
@@ -39,9 +42,6 @@ def main(arguments: Sequence[str]) -> int:
             _estimate(arguments)
         else:
             command(arguments[1:])
-    except LorafitError as error:
-        print(error, file=sys.stderr)
-        return 2
     finally:
         library.stop()
     return 0
@@ -84,8 +84,8 @@ def _gpus_needed_line(needed: int | None, plan: FinetunePlan, gpu: GpuSpec) -> s
     return f"Needs {needed:,} x {gpu.name} with {pricing.strategy(plan)}."
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m estimator", description="GPU memory of fine-tuning. Commands: accuracy, measure, tapes."
     )
     switch = argparse.BooleanOptionalAction
@@ -112,13 +112,20 @@ def _typed_fields() -> Iterator[tuple[str, Callable[[str], Any]]]:
         (name, int) for name in ("r", "lora_alpha", "per_device_train_batch_size", "gradient_accumulation_steps")
     )
     yield from ((name, int) for name in ("max_length", "num_gpus", "init_r", "target_r", "num_virtual_tokens"))
-    yield "rank_pattern", json.loads
+    yield "rank_pattern", _pattern
     yield from ((name, bool) for name in ("load_in_4bit", "load_in_8bit"))
     yield "lora_dropout", float
     yield from ((name, str) for name in ("bnb_4bit_quant_type", "bnb_4bit_quant_storage", "dtype", "adapter_dtype"))
     yield from ((name, str) for name in ("loss", "attn_implementation", "optim", "sharding", "offload", "bias"))
     yield from ((name, bool) for name in ("bnb_4bit_use_double_quant", "prepare_kbit", "packing"))
     yield from ((name, bool) for name in ("gradient_checkpointing", "use_reentrant", "use_dora"))
+
+
+def _pattern(text: str) -> Any:
+    try:
+        return json_value(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be JSON, got {shortened(text)}") from error
 
 
 def _targets(text: str) -> str | tuple[str, ...]:
@@ -181,9 +188,7 @@ def _progress(text: str) -> None:
 
 
 def _accuracy(arguments: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m estimator accuracy", description="Compare predictions with measured runs."
-    )
+    parser = Parser(prog="python -m estimator accuracy", description="Compare predictions with measured runs.")
     parser.add_argument(
         "--rows", type=Path, action="append", help="a CSV of measured runs; default: all files in assets/measured"
     )
@@ -217,10 +222,7 @@ def comparisons(file: Path) -> tuple[comparison.Comparison, ...]:
 
 
 def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CatalogError(str(file), "cannot be read as a CSV of measured runs", str(error)) from error
+    return small_text(file, "a CSV", most_bytes=16 * MIB, refusal=CatalogError)
 
 
 def _model_beside(file: Path, name: str) -> ModelSpec:
@@ -231,7 +233,7 @@ def _model_beside(file: Path, name: str) -> ModelSpec:
 
 def _measure(arguments: Sequence[str]) -> None:
     """Train plans for a few steps on this machine and append their peaks to a CSV of measured rows."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m estimator measure",
         description="Train models of real shapes with random weights for three steps and record their "
         "memory. Plans that the file already has are skipped.",
@@ -297,7 +299,7 @@ def _cell(entry: comparison.Comparison, kind: comparison.Kind) -> str:
 
 def _tapes(arguments: Sequence[str]) -> None:
     """Trace the tapes to ship: those of the measured rows, and the main ones of each model."""
-    parser = argparse.ArgumentParser(prog="python -m estimator tapes", description="Trace the tapes to ship.")
+    parser = Parser(prog="python -m estimator tapes", description="Trace the tapes to ship.")
     parser.add_argument("names", nargs="*", help="models; default: the measured rows and the whole catalog")
     args = parser.parse_args(arguments)
     if not args.names:

@@ -3,12 +3,15 @@
 Every package may import it; it imports only the standard library.
 """
 
+from specs import interruption
 from specs.errors import CatalogError, DataError, LorafitError, PlanError, RunError, SpecError, TraceError
 from specs.gpu import GpuSpec
 from specs.methods import METHODS, Method
 from specs.model import ModelSpec
 from specs.plan import FinetunePlan
 from specs.units import GIB, KIB, MIB, gib
+
+interruption.end_quietly()
 
 __all__ = [
     "GIB",

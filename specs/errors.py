@@ -1,25 +1,30 @@
 """Every error a person can cause; each is one sentence that gives subject, rule, value and way out."""
 
 import difflib
+import unicodedata
 from collections.abc import Sequence
+
+from specs.secrecy import without_secrets
 
 LONGEST = 300
 """Characters of the longest sentence; more nobody reads."""
 
 _LONGEST_SUBJECT = 80
+_INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Categories of characters that break a line, turn its direction, or belong to no text: they are shown as escapes."""
 
 
 class LorafitError(Exception):
     """An error whose text is one sentence for a person: subject, rule, value found, way out."""
 
     def __init__(self, subject: str, rule: str, got: object = None, way_out: str = "") -> None:
-        """Compose the sentence; ``got`` is shortened to one line, so that hostile input does no harm."""
+        """Compose the sentence on one line, without secrets; all parts are shortened, so that no input does harm."""
         shown = "" if got is None else f", got {shortened(got)}"
         ending = f" {way_out.rstrip('.')}." if way_out else ""
-        # A subject may be a path of any length, whose end tells most.
-        named = subject if len(subject) <= _LONGEST_SUBJECT else f"…{subject[-_LONGEST_SUBJECT + 1 :]}"
-        sentence = f"{named}: {rule}{shown}.{ending}"
-        super().__init__(sentence if len(sentence) <= LONGEST else f"{sentence[: LONGEST - 1]}…")
+        named = without_secrets(subject)
+        # It may be a path of any length, whose end tells most.
+        named = named if len(named) <= _LONGEST_SUBJECT else f"…{named[-_LONGEST_SUBJECT + 1 :]}"
+        super().__init__(clipped(f"{named}: {rule}{shown}.{ending}"))
         self.subject = subject
 
 
@@ -47,9 +52,17 @@ class RunError(LorafitError):
     """A request that a run cannot meet, because of its state or its machine."""
 
 
+def clipped(sentence: str, longest: int = LONGEST) -> str:
+    """Return a text on one line of at most ``longest`` characters, all of them visible, without secrets."""
+    # Enough is looked at for a secret that begins within the limit.
+    shown = without_secrets(sentence[: 8 * longest])
+    shown = "".join(repr(sign)[1:-1] if unicodedata.category(sign) in _INVISIBLE else sign for sign in shown)
+    return shown if len(shown) <= longest else f"{shown[: longest - 1]}…"
+
+
 def shortened(value: object, limit: int = 80) -> str:
     """Return ``repr(value)`` on one line of at most ``limit`` characters."""
-    text = value if isinstance(value, str) and value.isidentifier() else repr(value)
+    text = without_secrets(value if isinstance(value, str) and value.isidentifier() else repr(value))
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 

@@ -34,4 +34,5 @@ def demo_data() -> Path:
 
 def _folder(variable: str, default: Path) -> Path:
     text = os.environ.get(variable, "").strip()
-    return Path(text).expanduser().resolve() if text else default
+    # Unlike Path.resolve, realpath does not raise for a link that leads back to itself.
+    return Path(os.path.realpath(Path(text).expanduser())) if text else default

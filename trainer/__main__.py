@@ -12,11 +12,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from catalog import machine, models
-from specs import DataError, FinetunePlan, LorafitError, PlanError, gib, paths
-from specs.door import run_and_exit
+from specs import MIB, DataError, FinetunePlan, PlanError, RunError, gib, paths
+from specs.door import INTERRUPTED, Parser, door, run_and_exit
+from specs.errors import shortened
+from specs.reading import small_text
 from trainer.data.doctor import Report, examined
 from trainer.data.examples import first_example, require_trained
 from trainer.data.messages import Turn
@@ -42,32 +44,18 @@ _SHOWN_NAMES = 20
 _SHOWN_CHARACTERS = 100
 
 
+@door
 def main(arguments: Sequence[str]) -> int:
     """Run one command; return the exit status: 0, 1 for a run that failed, 2 for a request that cannot be met."""
     given = _parser().parse_args(arguments)
-    try:
-        store = Store(paths.runs())
-        launcher.start_waiting(store)
-        status: int = given.command(store, given)
-    except LorafitError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("The run continues in the background; use `show` to see it and `stop` to end it.", file=sys.stderr)
-        return 130
+    store = Store(paths.runs())
+    launcher.start_waiting(store)
+    status: int = given.command(store, given)
     return status
 
 
-class _Parser(argparse.ArgumentParser):
-    """Reports what is wrong with the arguments in one sentence."""
-
-    def error(self, message: str) -> NoReturn:
-        """Exit with the sentence instead of the whole usage."""
-        self.exit(2, f"{self.prog}: {message}. See {self.prog} --help.\n")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m trainer", description="Start, watch, stop, resume and export runs.")
+def _parser() -> Parser:
+    parser = Parser(prog="python -m trainer", description="Start, watch, stop, resume and export runs.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, command, text, options in _commands():
         one = commands.add_parser(name, help=text)
@@ -244,7 +232,9 @@ def _export(store: Store, given: argparse.Namespace) -> int:
 
 
 def _merge(store: Store, given: argparse.Namespace) -> int:
-    print(tasks.merge(store, given.id, given.target.resolve()))
+    run = store.run(given.id)
+    export.result_folder(store, run)  # refused here and not seconds later, by the training stack
+    print(tasks.merge(store, run.id, Path(os.path.realpath(given.target))))
     return 0
 
 
@@ -257,7 +247,7 @@ def _combine(store: Store, given: argparse.Namespace) -> int:
 def _chat(store: Store, given: argparse.Namespace) -> int:
     turns: list[Turn] = []
     with Conversation(store, store.run(given.id)) as conversation:
-        for line in sys.stdin:
+        for line in sys.stdin or ():
             turns.append(Turn(role="user", content=line.strip()))
             said = ""
             for piece in conversation.answer(Question(turns=tuple(turns), voice=BASE if given.base else TUNED)):
@@ -270,11 +260,17 @@ def _chat(store: Store, given: argparse.Namespace) -> int:
 
 def _push(store: Store, given: argparse.Namespace) -> int:
     # As an argument, the token would appear in the process list and in the shell's history.
-    token = os.environ.get("HF_TOKEN") or getpass.getpass("Hub token (neither shown nor stored): ")
+    token = os.environ.get("HF_TOKEN") or _asked_token()
     # The Hub's library takes half a second to import; the other commands should not wait for it.
     hub = importlib.import_module("trainer.results.hub")
     print(hub.push(store, store.run(given.id), given.repo_id, token, private=not given.public))
     return 0
+
+
+def _asked_token() -> str:
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise RunError("token", "is asked for in a terminal, and there is none", None, "Set HF_TOKEN")
+    return getpass.getpass("Hub token (neither shown nor stored): ")
 
 
 def _numbers(text: str) -> list[float]:
@@ -282,7 +278,7 @@ def _numbers(text: str) -> list[float]:
     try:
         return [float(number) for number in text.split(",")]
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"must be numbers separated by commas, got {text!r}") from error
+        raise argparse.ArgumentTypeError(f"must be numbers separated by commas, got {shortened(text)}") from error
 
 
 def _check(_: Store, given: argparse.Namespace) -> int:
@@ -337,6 +333,14 @@ def _checked(report: Report) -> dict[str, Any]:
 
 def watch(store: Store, run_id: str, *, as_json: bool = False) -> int:
     """Print what a run does until it is over; return 0, or 1 if it failed or was lost."""
+    try:
+        return _watched(store, run_id, as_json=as_json)
+    except KeyboardInterrupt:
+        print("The run continues in the background; use `show` to see it and `stop` to end it.", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _watched(store: Store, run_id: str, *, as_json: bool) -> int:
     reporter = _Reporter()
     while True:
         run = store.run(run_id)
@@ -439,7 +443,7 @@ def _data(given: argparse.Namespace) -> DataSource:
     if not path.is_file() and is_hub_id(str(path)):
         path = tasks.fetch_dataset(str(path), paths.cache() / "datasets")
     return DataSource(
-        path=str(path.resolve()),
+        path=os.path.realpath(path),
         columns={role: column for role, _, column in pairs},
         prompts=tuple(getattr(given, "prompt", ())),
         thinking=given.thinking,
@@ -449,10 +453,7 @@ def _data(given: argparse.Namespace) -> DataSource:
 
 
 def _read_plan(path: Path) -> FinetunePlan:
-    try:
-        return FinetunePlan.from_json(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise PlanError(str(path), "cannot be read", type(error).__name__, "Give the path of a plan file") from error
+    return FinetunePlan.from_json(small_text(path, "a plan", most_bytes=MIB, refusal=PlanError))
 
 
 def _device() -> str:

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import IO, Any, TypeAlias
 
 import ijson
-import pyarrow.compute
-import pyarrow.parquet
+import pyarrow
 
 from specs import MIB, DataError
+from trainer.data import parquet
 from trainer.data.bounds import LONGEST, Shortened, is_too_much
 from trainer.data.messages import UnreadableError
+from trainer.data.parquet import brief
 
 Row: TypeAlias = Mapping[str, Any]
 _Rows: TypeAlias = Iterator[tuple[int, "Row | Finding"]]
@@ -25,15 +26,6 @@ _LARGEST_OBJECT = 64 * MIB
 """Bytes of the largest json file that is read at once. A list of rows and jsonl have no such limit."""
 
 _DELIMITERS = ",;\t|"
-_PARQUET_BATCH_BYTES = 32 * MIB
-_PARQUET_BATCH_ROWS = 512
-_FEWEST_BYTES_A_ROW = 1
-"""Of a parquet file with more than ``_MANY_ROWS`` rows: only rows that are all the same can be packed more tightly."""
-_MANY_ROWS = 1_000_000
-_LARGEST_PAGE, _PAGE_VALUES = 256 * MIB, 1024
-"""Bytes that a page may take; writers end a page at 1 MiB, but look at that after 1,024 values only
-(``parquet::WriterProperties::write_batch_size``)."""
-_TOO_LARGE = f"stands in a part of the file that takes more than {_LARGEST_PAGE // MIB} MiB at once"
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[A-Za-z0-9][\w.-]*)?")
 
@@ -97,12 +89,6 @@ def splits(path: Path) -> tuple[str, ...]:
         return tuple(_splits(json.loads(path.read_text(encoding=encoding(path)))))
     except (OSError, ValueError, RecursionError):
         return ()
-
-
-def brief(error: BaseException) -> str:
-    """Return the first line of an error, cut to what a sentence can hold."""
-    first_line = (str(error).splitlines() or [type(error).__name__])[0]
-    return first_line if len(first_line) <= 100 else f"{first_line[:97]}..."
 
 
 def encoding(path: Path) -> str:
@@ -317,94 +303,8 @@ def _delimiter(header: str, path: Path) -> str:
 
 
 def _parquet_rows(path: Path) -> _Rows:
-    number = 0
-    with pyarrow.parquet.ParquetFile(path) as table:
-        _require_unlike_rows(table.metadata.num_rows, path)
-    with pyarrow.parquet.ParquetFile(path, read_dictionary=_texts(path), pre_buffer=False) as table:
-        for group in range(table.num_row_groups):
-            if _is_too_large(table.metadata.row_group(group)):
-                for _ in range(table.metadata.row_group(group).num_rows):
-                    number += 1
-                    yield number, Finding(row=number, reason=_TOO_LARGE)
-                continue
-            for batch in table.iter_batches(batch_size=_batch_rows(table), row_groups=[group]):
-                for row in _batch_values(batch):
-                    number += 1
-                    yield number, row if isinstance(row, dict) else Finding(row=number, reason=str(row))
-
-
-def _texts(path: Path) -> list[str]:
-    """Return the columns of text: kept as a dictionary, a text that many rows repeat is held once."""
-    schema = pyarrow.parquet.read_schema(path)
-    return [field.name for field in schema if pyarrow.types.is_string(field.type)]
-
-
-def _is_too_large(group: Any) -> bool:
-    """Return whether a page of a column, which is unpacked as a whole, may take too much memory."""
-    columns = (group.column(index) for index in range(group.num_columns))
-    return any(
-        min(1, _PAGE_VALUES / max(column.num_values, 1)) * column.total_uncompressed_size > _LARGEST_PAGE
-        for column in columns
-    )
-
-
-def _require_unlike_rows(rows: int, path: Path) -> None:
-    """Refuse a file that packs a few different rows into millions, and would take hours to read."""
-    size = path.stat().st_size
-    if rows > _MANY_ROWS and size < _FEWEST_BYTES_A_ROW * rows:
-        rule = f"has {rows:,} rows in {size:,} bytes, so almost all must be the same"
-        raise DataError(path.name, rule, None, "Remove the rows that repeat others")
-
-
-def _batch_rows(table: pyarrow.parquet.ParquetFile) -> int:
-    """Return how many rows to decode at once, by the size that the file says they have."""
-    meta = table.metadata
-    total = sum(meta.row_group(index).total_byte_size for index in range(meta.num_row_groups))
-    return max(1, min(_PARQUET_BATCH_ROWS, _PARQUET_BATCH_BYTES * max(meta.num_rows, 1) // max(total, 1)))
-
-
-def _batch_values(batch: Any) -> Iterator[Row | str]:
-    """Yield the rows of a batch; where one cannot be a Python value, such as a date of the year 300,000, its reason."""
-    together = _rows_together(batch)
-    for start in range(0, batch.num_rows, together):
-        yield from _values(batch.slice(start, together))
-
-
-def _rows_together(batch: Any) -> int:
-    """Return how many rows to make Python values of at once, by the longest text that rows may repeat."""
-    texts = (column.dictionary for column in batch.columns if pyarrow.types.is_dictionary(column.type))
-    longest = (pyarrow.compute.max(pyarrow.compute.binary_length(text)).as_py() or 0 for text in texts)
-    return max(1, _PARQUET_BATCH_BYTES // max(1, *longest, 1))
-
-
-def _values(batch: Any) -> Iterator[Row | str]:
-    try:
-        values = batch.to_pylist()
-    except (ValueError, OverflowError, pyarrow.ArrowException):
-        values = [_row_value(batch.slice(index, 1)) for index in range(batch.num_rows)]
-    for value in values:
-        yield _row_without_nulls(value) if isinstance(value, dict) else value
-
-
-def _row_value(single: Any) -> dict[str, Any] | str:
-    try:
-        row: dict[str, Any] = single.to_pylist()[0]
-    except (ValueError, OverflowError, pyarrow.ArrowException) as error:
-        return f"has a value that cannot be read: {brief(error)}"
-    return row
-
-
-def _without_nulls(value: Any) -> Any:
-    """Return a nested value without the empty keys that a table gives to every row as soon as one row has them."""
-    if isinstance(value, Mapping):
-        return {key: _without_nulls(entry) for key, entry in value.items() if entry is not None}
-    if isinstance(value, list):
-        return [_without_nulls(entry) for entry in value]
-    return value
-
-
-def _row_without_nulls(row: dict[str, Any]) -> Row:
-    return {name: _without_nulls(value) if isinstance(value, list | dict) else value for name, value in row.items()}
+    for number, row in enumerate(parquet.values(path, longest=LONGEST), start=1):
+        yield number, Finding(row=number, reason=row) if isinstance(row, str) else row
 
 
 def _txt_rows(path: Path) -> _Rows:

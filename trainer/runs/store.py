@@ -100,6 +100,8 @@ class Store:
 
     def find(self, run_id: str) -> Run | None:
         """Return one run, or None if there is none with this id."""
+        if not _ID.fullmatch(run_id):
+            return None
         self._mark_lost()
         with self._database.connection() as db:
             row = db.execute("SELECT * FROM runs WHERE id = ?", (run_id,)).fetchone()
@@ -394,7 +396,8 @@ def _next_of(db: sqlite3.Connection, device: str) -> sqlite3.Row | None:
 
 
 def _state(db: sqlite3.Connection, run_id: str) -> State:
-    row = db.execute("SELECT state FROM runs WHERE id = ?", (run_id,)).fetchone()
+    known = _ID.fullmatch(run_id)  # SQLite refuses to look for what is not valid Unicode
+    row = db.execute("SELECT state FROM runs WHERE id = ?", (run_id,)).fetchone() if known else None
     if row is None:
         raise _unknown(run_id)
     return State(row["state"])

@@ -2,12 +2,9 @@
 
 import json
 
-import psutil
-import pyarrow
-import pyarrow.parquet
 import pytest
 
-from specs import MIB, DataError
+from specs import DataError
 from trainer.data import bounds, reading
 from trainer.data.reading import Finding, rows
 
@@ -53,34 +50,6 @@ def test_a_field_without_end_in_a_csv_is_one_finding(tmp_path):
     before, found, after = read(path)
     assert (before, after) == (ROW, ROW)
     assert found.reason.startswith("cannot be read: field larger than field limit")
-
-
-def test_a_cell_without_end_in_a_parquet_file_is_one_finding(tmp_path, monkeypatch):
-    monkeypatch.setattr(reading, "_LARGEST_PAGE", 8_000)
-    path = tmp_path / "a.parquet"
-    with pyarrow.parquet.ParquetWriter(path, pyarrow.schema([("text", pyarrow.string())])) as writer:
-        for text in ("short", "a" * 9_000, "short"):
-            writer.write_table(pyarrow.table({"text": [text]}))
-    found = Finding(row=2, reason="stands in a part of the file that takes more than 256 MiB at once")
-    assert read(path) == [ROW, found, ROW]
-
-
-def test_a_text_that_rows_of_a_parquet_file_repeat_is_held_once(tmp_path):
-    path = tmp_path / "a.parquet"
-    table = pyarrow.table({"text": pyarrow.array(["a" * 16 * MIB] * 40)})
-    pyarrow.parquet.write_table(table, path, dictionary_pagesize_limit=64 * MIB)
-    del table
-    process = psutil.Process()
-    before = process.memory_info().rss
-    assert max(process.memory_info().rss - before for _ in rows(path)) < 300 * MIB
-
-
-def test_millions_of_equal_rows_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(reading, "_MANY_ROWS", 10_000)
-    path = tmp_path / "a.parquet"
-    pyarrow.parquet.write_table(pyarrow.table({"text": ["a"] * 20_000}), path)
-    with pytest.raises(DataError, match=r"has 20,000 rows in .* bytes, so almost all must be the same"):
-        read(path)
 
 
 @pytest.mark.parametrize(
