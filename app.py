@@ -6,7 +6,7 @@ Streamlit imports this file once for the server, and runs it as ``__main__`` whe
 import streamlit as st
 
 from specs.paths import REPO, assets
-from ui.parts import given
+from ui.parts import given, notices
 from ui.server.door import Door
 
 
@@ -16,7 +16,7 @@ def pages() -> None:
     st.logo(str(assets() / "logo.svg"), size="large")
     given.take()
     unused = st.container()
-    st.navigation(
+    page = st.navigation(
         [
             st.Page("ui/plan/page.py", title="Plan", icon=":material/tune:", default=True),
             st.Page("ui/compare/page.py", title="Compare", url_path="compare", icon=":material/compare_arrows:"),
@@ -25,7 +25,9 @@ def pages() -> None:
             st.Page("ui/learn/page.py", title="Learn", url_path="learn", icon=":material/school:"),
         ],
         position="top",
-    ).run()
+    )
+    with notices.errors():
+        page.run()
     with unused:
         given.tell()
 

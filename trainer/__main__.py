@@ -49,6 +49,8 @@ def main(arguments: Sequence[str]) -> int:
     """Run one command; return the exit status: 0, 1 for a run that failed, 2 for a request that cannot be met."""
     given = _parser().parse_args(arguments)
     store = Store(paths.runs())
+    if store.rebuilt:
+        print(store.rebuilt, file=sys.stderr)
     launcher.start_waiting(store)
     status: int = given.command(store, given)
     return status

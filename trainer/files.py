@@ -1,22 +1,57 @@
 """Folders that are complete or absent: written under a temporary name, then renamed, if the disk has space."""
 
+import importlib
+import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from specs import gib
 from trainer.failure import DiskFullError
 
+fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None
+"""What locks files; without it, nothing is locked, and only age tells what was abandoned."""
+
 _WRITING = ".writing-"
+_ABANDONED_SECONDS = 24 * 3600
+"""How old a folder must be to count as abandoned where no lock tells."""
+
+
+@contextmanager
+def interlock(path: Path) -> Iterator[None]:
+    """Wait until no other process holds this lock, and hold it; the system frees it when its process ends."""
+    with path.open("ab") as file:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager
 def scratch_folder(home: Path) -> Iterator[Path]:
     """Yield a temporary folder in ``home``, removed at the end; ``tidy`` removes it if the process was killed."""
-    with tempfile.TemporaryDirectory(dir=home, prefix=_WRITING) as scratch:
-        yield Path(scratch)
+    tidy(home)
+    scratch, handle = _claimed(home)
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+        os.close(handle)
+
+
+def _claimed(home: Path) -> tuple[Path, int]:
+    """Make a temporary folder, locked until its handle is closed or this process ends, however it ends."""
+    while True:
+        scratch = Path(tempfile.mkdtemp(dir=home, prefix=_WRITING))
+        handle = os.open(scratch if fcntl else os.devnull, os.O_RDONLY)
+        if fcntl:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if scratch.is_dir():  # another process may have tidied it away before it was locked
+            return scratch, handle
+        os.close(handle)
 
 
 @contextmanager
@@ -37,9 +72,23 @@ def move(folder: Path, target: Path) -> None:
 
 
 def tidy(home: Path) -> None:
-    """Remove what a worker left behind when it was killed while writing."""
+    """Remove what processes left behind in a folder when they were killed while writing, and nothing still written."""
     for scratch in home.glob(f"{_WRITING}*"):
+        with suppress(OSError):  # another user's, still locked by its owner, or removed by it at this moment
+            _remove_abandoned(scratch)
+
+
+def _remove_abandoned(scratch: Path) -> None:
+    if fcntl is None:
+        if time.time() - scratch.stat().st_mtime > _ABANDONED_SECONDS:
+            shutil.rmtree(scratch)
+        return
+    handle = os.open(scratch, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         shutil.rmtree(scratch)
+    finally:
+        os.close(handle)
 
 
 def require_space(folder: Path, num_bytes: int, purpose: str) -> None:

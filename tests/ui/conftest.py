@@ -1,6 +1,6 @@
 """Pages run in this process, on a runs folder of their own."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,14 @@ def runs_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Point the app at an empty runs folder."""
     monkeypatch.setenv("LORAFIT_RUNS", str(tmp_path / "runs"))
     return tmp_path / "runs"
+
+
+@pytest.fixture(autouse=True)
+def no_fault(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Fail a test in which a page hid a fault of LoRAFit behind a sentence."""
+    yield
+    said = [record.getMessage() for when in ("setup", "call") for record in caplog.get_records(when)]
+    assert not [words for words in said if "has a fault" in words]
 
 
 @pytest.fixture

@@ -2,14 +2,17 @@
 
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
-from specs import RunError
+from specs import RunError, faults
+from trainer.files import interlock
+from trainer.runs import mirror, private, unusable
 
 FILE = "runs.sqlite"
+UPLOADS = "uploads"
+"""Where the pages keep files that people upload."""
 BUSY_SECONDS = 30.0
 
 # Each entry takes the database from the version of its index to the next one.
@@ -84,17 +87,66 @@ MIGRATIONS = (
 )
 
 
+_TABLES = frozenset({"runs", "metrics", "events", "answers"})
+
+
 class Database:
-    """One SQLite file in WAL mode, migrated to the newest format when opened; safe across processes and threads."""
+    """One SQLite file in WAL mode, migrated to the newest format when opened; safe across processes and threads.
+
+    What it knows of a run also stands in the run's folder. A damaged database is set aside with its bytes kept, and the
+    new one is rebuilt from the folders; so is one that is missing.
+    """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._path = folder / FILE
-        self._migrate()
+        """Open the database of a runs folder.
+
+        Raises:
+            LorafitError: If the folder cannot be used, or its database is newer or that of another program.
+        """
+        self.rebuilt = ""
+        """A sentence about runs that were rebuilt from their folders when this was opened; empty if none were."""
+        self._folder, self._path = folder, folder / FILE
+        try:
+            private.make_folder(folder)
+            private.make_file(self._path)
+            private.tighten_files((*folder.glob(f"{FILE}*"), *folder.glob(f"{UPLOADS}/*")))
+        except OSError as error:
+            raise faults.told(error) from error
+        with suppress(unusable.DamagedError):  # a new one is in its place by now
+            self._migrate()
+        with self.connection() as db:
+            mirror.complete(db, folder)
 
     @contextmanager
     def connection(self) -> Iterator[sqlite3.Connection]:
-        """Open a connection for reading."""
+        """Open a connection for reading.
+
+        Raises:
+            StoreError: If the database cannot be used now.
+            DamagedError: If it is damaged; it is then set aside, and the next connection finds a new one.
+        """
+        try:
+            with unusable.told(self._path), self._opened() as db:
+                yield db
+        except unusable.DamagedError:
+            self._set_aside()
+            self._migrate()
+            raise
+        except unusable.MissingError:
+            self._migrate()
+            raise
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Open a connection that writes all or nothing, while no other process writes."""
+        with self.connection() as db:
+            changes = mirror.Changes(db)
+            with _all_or_nothing(db):
+                yield db
+                changes.write(self._folder)
+
+    @contextmanager
+    def _opened(self) -> Iterator[sqlite3.Connection]:
         db = sqlite3.connect(self._path, timeout=BUSY_SECONDS, isolation_level=None)
         try:
             db.row_factory = sqlite3.Row
@@ -104,25 +156,14 @@ class Database:
         finally:
             db.close()
 
-    @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Open a connection that writes all or nothing, while no other process writes."""
-        with self.connection() as db:
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                yield db
-            except BaseException:
-                db.execute("ROLLBACK")
-                raise
-            db.execute("COMMIT")
-
     def _migrate(self) -> None:
         version = self._version()
         if version > len(MIGRATIONS):
             rule = f"has the format {version}, newer than this LoRAFit's {len(MIGRATIONS)}"
             raise RunError(str(self._path), rule, None, "Update LoRAFit")
-        while version < len(MIGRATIONS):
-            version = self._migrate_once()
+        if version < len(MIGRATIONS):
+            with self.connection() as db, _all_or_nothing(db):
+                self._upgrade(db)
 
     def _version(self) -> int:
         """Return the version of the database, in WAL mode.
@@ -133,34 +174,75 @@ class Database:
         while True:
             try:
                 with self.connection() as db:
+                    _refuse_foreign(db, self._path)
                     db.execute("PRAGMA journal_mode = WAL")
-                    return int(db.execute("PRAGMA user_version").fetchone()[0])
+                    return _version(db)
             except sqlite3.OperationalError as error:
                 if "locked" not in str(error) or time.monotonic() > until:
                     raise
                 time.sleep(0.01)
 
-    def _migrate_once(self) -> int:
-        """Upgrade the database by one version, unless another process just did; return its version."""
-        with self.transaction() as db:
-            version: int = db.execute("PRAGMA user_version").fetchone()[0]
-            if version < len(MIGRATIONS):
-                for statement in MIGRATIONS[version].split(";"):
-                    db.execute(statement)
-                version += 1
-                db.execute(f"PRAGMA user_version = {version}")
-            return version
+    def _upgrade(self, db: sqlite3.Connection) -> None:
+        """Upgrade the database to the newest version, unless another process just did.
+
+        Into a new one come the runs that the folders have records of, each at the version that wrote its record.
+        """
+        is_new = _version(db) == 0
+        found = mirror.Found()
+        while (version := _version(db)) < len(MIGRATIONS):
+            for statement in MIGRATIONS[version].split(";"):
+                db.execute(statement)
+            db.execute(f"PRAGMA user_version = {version + 1}")
+            if is_new:
+                found += mirror.restore(db, self._folder, version + 1, newest=version + 1 == len(MIGRATIONS))
+        mirror.note(db, found)
+        self.rebuilt = found.sentence(self._folder)
+
+    def _set_aside(self) -> None:
+        """Rename a damaged database with what SQLite keeps beside it, once, whichever process notices first."""
+        try:
+            with interlock(self._folder / f"{FILE}.lock"):
+                if not self._is_whole():
+                    mark = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+                    for ending in ("-wal", "-shm", ""):
+                        part = self._path.with_name(f"{FILE}{ending}")
+                        if part.exists():
+                            part.rename(self._path.with_name(f"{mirror.ASIDE}{mark}.sqlite{ending}"))
+                    private.make_file(self._path)
+        except OSError as error:
+            raise faults.told(error) from error
+
+    def _is_whole(self) -> bool:
+        try:
+            with self._opened() as db:
+                return bool(db.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok")
+        except sqlite3.DatabaseError:
+            return False
 
 
-def insert(db: sqlite3.Connection, table: str, values: Mapping[str, Any], conflict: str = "") -> None:
-    """Add a row; table and column names come from this program, never from input."""
-    columns, marks = ", ".join(values), ", ".join("?" for _ in values)
-    query = f"INSERT INTO {table} ({columns}) VALUES ({marks}) {conflict}"  # noqa: S608 - own names
-    db.execute(query, tuple(values.values()))
+@contextmanager
+def _all_or_nothing(db: sqlite3.Connection) -> Iterator[None]:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:  # SQLite itself rolls back when the disk is full
+            db.execute("ROLLBACK")
+        raise
 
 
-def update(db: sqlite3.Connection, run_id: str, **fields: Any) -> None:
-    """Change columns of a run."""
-    if fields:
-        changes = ", ".join(f"{name} = ?" for name in fields)
-        db.execute(f"UPDATE runs SET {changes} WHERE id = ?", (*fields.values(), run_id))  # noqa: S608 - own names
+def _version(db: sqlite3.Connection) -> int:
+    return int(db.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _refuse_foreign(db: sqlite3.Connection, path: Path) -> None:
+    """Refuse the database of another program before anything in it is changed.
+
+    Raises:
+        RunError: If it has tables, but not those of the runs.
+    """
+    tables = {row["name"] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if tables and (not tables >= _TABLES or _version(db) == 0):
+        way_out = "Move it away, or set LORAFIT_RUNS to another folder"
+        raise RunError(str(path), "is the database of another program", None, way_out)

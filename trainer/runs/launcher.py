@@ -12,6 +12,7 @@ from pathlib import Path
 from specs import LorafitError, RunError
 from specs.launch import device_environment, torchrun_arguments
 from specs.paths import REPO
+from trainer import files
 from trainer.runs import crash_notes, deaths, processes
 from trainer.runs.contract import Run, State
 from trainer.runs.store import LOG, Store
@@ -27,7 +28,9 @@ def launch(store: Store, run_id: str) -> None:
 
 
 def start_waiting(store: Store) -> None:
-    """Start runs that wait for a free device, in case the worker that should have started them crashed."""
+    """Start runs that wait for a free device, and remove what was left half written: who should have may have died."""
+    for home in (store.folder, *store.folder.iterdir()):
+        files.tidy(home)
     for device in store.waiting_devices():
         start_next(store, device)
 

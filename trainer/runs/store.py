@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import json
-import re
+import os
 import secrets
 import sqlite3
 import time
@@ -15,7 +15,7 @@ from typing import Any
 from specs import FinetunePlan, RunError
 from trainer.data.source import DataSource
 from trainer.failure import AttemptOverError
-from trainer.runs import deaths, processes, records
+from trainer.runs import deaths, mirror, private, processes, records
 from trainer.runs.contract import (
     ACTIVE,
     LOST_SECONDS,
@@ -32,14 +32,14 @@ from trainer.runs.contract import (
     cards,
     spread,
 )
-from trainer.runs.database import Database, insert, update
+from trainer.runs.database import Database
+from trainer.runs.rows import insert, update
 
 LOG = "worker.log"
 """What a run's workers print, in its folder."""
 
 _UNCERTAIN_SECONDS = 1.0
 """How far the clock of two processors may differ."""
-_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{4}")
 
 
 class Store:
@@ -49,8 +49,13 @@ class Store:
     """
 
     def __init__(self, runs_folder: Path) -> None:
-        self.folder = Path(runs_folder).resolve()
+        self.folder = Path(os.path.realpath(runs_folder))
         self._database = Database(self.folder)
+
+    @property
+    def rebuilt(self) -> str:
+        """A sentence about runs that were rebuilt from their folders when the store was opened; empty if none were."""
+        return self._database.rebuilt
 
     def create(
         self,
@@ -100,7 +105,7 @@ class Store:
 
     def find(self, run_id: str) -> Run | None:
         """Return one run, or None if there is none with this id."""
-        if not _ID.fullmatch(run_id):
+        if not mirror.ID.fullmatch(run_id):
             return None
         self._mark_lost()
         with self._database.connection() as db:
@@ -119,10 +124,10 @@ class Store:
         Raises:
             RunError: If the text does not have the form of an id.
         """
-        if not _ID.fullmatch(run_id):
+        if not mirror.ID.fullmatch(run_id):
             raise _unknown(run_id)
         folder = self.folder / run_id
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(exist_ok=True, mode=private.FOLDER_MODE)
         return folder
 
     def metrics(self, run_id: str, *, after_step: int = 0) -> tuple[Metric, ...]:
@@ -396,7 +401,7 @@ def _next_of(db: sqlite3.Connection, device: str) -> sqlite3.Row | None:
 
 
 def _state(db: sqlite3.Connection, run_id: str) -> State:
-    known = _ID.fullmatch(run_id)  # SQLite refuses to look for what is not valid Unicode
+    known = mirror.ID.fullmatch(run_id)  # SQLite refuses to look for what is not valid Unicode
     row = db.execute("SELECT state FROM runs WHERE id = ?", (run_id,)).fetchone() if known else None
     if row is None:
         raise _unknown(run_id)

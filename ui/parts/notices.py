@@ -1,6 +1,7 @@
 """What a page says when something goes wrong or takes long."""
 
 import functools
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -9,22 +10,23 @@ from typing import Any
 
 import streamlit as st
 
-from specs import LorafitError
+from specs import faults
 from ui.parts import text
 
+_LOG = logging.getLogger(__name__)
 _NOTICE = "notice"
 _BAR_DELAY_SECONDS = 0.5
 
 
 @contextmanager
 def errors() -> Iterator[None]:
-    """Show an error that the user can fix as one sentence, and the error that a button's callback left behind."""
-    if sentence := st.session_state.pop(_NOTICE, None):
-        _show(sentence)
+    """Show whatever goes wrong as one sentence, and what the callback of a button left behind."""
+    if left := st.session_state.pop(_NOTICE, None):
+        _show(left)
     try:
         yield
-    except LorafitError as error:
-        _show(str(error))
+    except Exception as error:  # noqa: BLE001 - nobody should read a traceback; it is kept in a file
+        _show(sentence(error))
 
 
 def guarded(act: Callable[..., None]) -> Callable[..., None]:
@@ -34,14 +36,33 @@ def guarded(act: Callable[..., None]) -> Callable[..., None]:
     def acting(*args: Any) -> None:
         try:
             act(*args)
-        except LorafitError as error:
-            st.session_state[_NOTICE] = str(error)
+        except Exception as error:  # noqa: BLE001 - as above
+            st.session_state[_NOTICE] = sentence(error)
 
     return acting
 
 
-def _show(sentence: str) -> None:
-    st.error(text.plain(sentence), icon=":material/error:")
+def fragment(draw: Callable[..., None], *, run_every: float | None = None) -> Callable[..., None]:
+    """Return a fragment that shows what goes wrong as one sentence, also when it is drawn again without the page."""
+
+    @functools.wraps(draw)
+    def drawing(*args: Any, **named: Any) -> None:
+        with errors():
+            draw(*args, **named)
+
+    return st.fragment(drawing, run_every=run_every)
+
+
+def sentence(error: Exception) -> str:
+    """Return what to show for an error; a fault of LoRAFit itself is logged for whoever runs the server."""
+    found = faults.told(error)
+    if isinstance(found, faults.OwnFaultError):
+        _LOG.error("%s", found)
+    return str(found)
+
+
+def _show(words: str) -> None:
+    st.error(text.plain(words), icon=":material/error:")
 
 
 @contextmanager

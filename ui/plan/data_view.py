@@ -1,6 +1,7 @@
 """The training data on the page: what is in it, what is not read, and what the model learns of it."""
 
 import bisect
+import functools
 import importlib
 from collections.abc import Mapping
 
@@ -12,9 +13,8 @@ from catalog import tokenizers
 from specs import MIB, FinetunePlan
 from trainer.data.doctor import Preview, Report
 from trainer.data.readers import Reader
-from ui.parts import charts, text
+from ui.parts import charts, notices, text
 from ui.parts.examining import FIRST_ROWS, Examination
-from ui.parts.notices import guarded
 from ui.parts.palette import ACCENT, CAPACITY_LINE
 from ui.plan import preview
 from ui.plan.datasets import Data
@@ -65,7 +65,7 @@ def row(shown: Preview, reader: Reader, *, max_length: int | None, whole: bool) 
             st.html(preview.html(side))
 
 
-@st.fragment(run_every=1.0)
+@functools.partial(notices.fragment, run_every=1.0)
 def reading(running: Examination) -> None:
     """Say how far a long file is read; once it is, draw the page with what was found."""
     if running.is_over:
@@ -183,7 +183,7 @@ def _read_by(reader: Reader, model: str, vocab_size: int) -> None:
         st.caption("From the Hub. Until then, template and counts are only like those of the model.")
 
 
-@guarded
+@notices.guarded
 def _fetch(model: str) -> None:
     """Fetch the tokenizer of a model from the Hub."""
     # huggingface_hub takes a moment to import, which nobody shall wait for who stays offline.

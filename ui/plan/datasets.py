@@ -17,6 +17,7 @@ from trainer.data.layouts import recognised_layout
 from trainer.data.readers import Reader
 from trainer.data.rendering import thinks
 from trainer.data.source import DataSource, Thinking
+from trainer.runs.database import UPLOADS
 from ui.parts.examining import FIRST_ROWS, Examination, report_of
 from ui.plan import uploads
 
@@ -153,7 +154,7 @@ def add(stream: BinaryIO, name: str) -> str:
 
 
 def _folder() -> Path:
-    return paths.runs() / "uploads"
+    return paths.runs() / UPLOADS
 
 
 def _upload(label: str) -> Path | None:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from specs import DataError
+from trainer import files
+from trainer.runs import private
 
 KINDS = ("jsonl", "json", "csv", "tsv", "parquet", "txt")
 MOST_BYTES = 2**30
@@ -30,13 +32,14 @@ def kept(stream: BinaryIO, name: str, folder: Path) -> Path:
         raise DataError("upload", "must not exceed 1 GiB", size, "Upload a part of it")
     target = folder / f"{digest[:16]}.{kind}"
     if not target.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = target.with_suffix(".partial")
-        stream.seek(0)
-        with partial.open("wb") as out:
-            shutil.copyfileobj(stream, out, _CHUNK)
-        partial.replace(target)
+        private.make_folder(folder)
+        with files.scratch_folder(folder) as scratch:
+            stream.seek(0)
+            with (scratch / target.name).open("wb") as out:
+                shutil.copyfileobj(stream, out, _CHUNK)
+            (scratch / target.name).replace(target)
         target.with_suffix(".name.json").write_text(json.dumps(name[-120:]), encoding="utf-8")
+        private.tighten_files(folder.glob(f"{target.stem}.*"))
     return target
 
 
@@ -58,6 +61,7 @@ def column_roles(path: Path) -> dict[str, str]:
 def keep_column_roles(path: Path, roles: Mapping[str, str]) -> None:
     """Remember which column of an upload has which role."""
     path.with_suffix(".columns.json").write_text(json.dumps(dict(roles)), encoding="utf-8")
+    private.tighten_files([path.with_suffix(".columns.json")])
 
 
 def _name(path: Path) -> str:

@@ -9,7 +9,7 @@ from specs import LorafitError
 from trainer.data.messages import Turn
 from trainer.results.chat import BASE, TUNED
 from trainer.runs.contract import Run
-from ui.parts import text
+from ui.parts import notices, text
 from ui.runs import conversations, run_data
 
 VOICES = {TUNED: "Tuned model", BASE: "Base model"}
@@ -20,7 +20,7 @@ def chat(run: Run) -> None:
     if not run_data.has_adapter(run):
         st.caption("Once the run has saved its result, you can chat with the model here.")
         return
-    st.fragment(_chat)(run)
+    notices.fragment(_chat)(run)
 
 
 def _chat(run: Run) -> None:
@@ -91,6 +91,7 @@ def _shown(pieces: Iterator[str], heard: list[str]) -> Iterator[str]:
         yield text.plain(piece).replace("\n", "  \n")
 
 
+@notices.guarded
 def _end(run: Run) -> None:
     st.session_state.pop(f"chat_{run.id}", None)
     conversations.close(run)

@@ -2,10 +2,12 @@
 
 import streamlit as st
 
-from ui.parts import given, notices
+from ui.parts import given, notices, text
 from ui.runs import address, history_view, run_data, run_view
 
 with notices.errors():
+    if rebuilt := run_data.store().rebuilt:
+        st.warning(text.plain(rebuilt), icon=":material/healing:")
     chosen = run_data.known(address.named())
     for run_id in address.named():
         if run_id not in {run.id for run in chosen}:

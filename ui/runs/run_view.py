@@ -57,13 +57,13 @@ def buttons(run: Run, place: st.delta_generator.DeltaGenerator) -> None:
 def numbers(run_id: str) -> None:
     """Show the run's numbers and refresh them every second until it is over."""
     over = run_data.store().run(run_id).is_over
-    st.fragment(_numbers, run_every=None if over else TICK_SECONDS)(run_id, was_over=over)
+    notices.fragment(_numbers, run_every=None if over else TICK_SECONDS)(run_id, was_over=over)
 
 
 def chart(run_id: str, view: View, quantity: str) -> None:
     """Show a run's curves and refresh them until it is over; a pause freezes the chart for zooming."""
     over = run_data.store().run(run_id).is_over or st.session_state.get("pause", False)
-    st.fragment(_chart, run_every=None if over else CHART_SECONDS)(run_id, view, quantity)
+    notices.fragment(_chart, run_every=None if over else CHART_SECONDS)(run_id, view, quantity)
 
 
 def details(run: Run) -> None:
