@@ -91,6 +91,7 @@ def recipes() -> dict[str, Recipe]:
         "groups by length": ("lora", grouped),
         "AdaLoRA": ("adalora", budget),
         "pairs": ("lora", {}),
+        "two processes": ("lora", {"num_gpus": 2, "sharding": "ddp", "per_device_train_batch_size": 1}),
     }
     return {
         name: Recipe(plan=FinetunePlan.for_method(method, "tiny", **(same | changes)), pairs=name == "pairs")

@@ -126,6 +126,7 @@ class _CheckpointingTrainer(BudgetedTrainer):
         known = {"python": random.getstate(), "numpy": numpy.random.get_state(), "cpu": torch.random.get_rng_state()}
         if self.args.device.type == "cuda":
             known["cuda"] = torch.cuda.random.get_rng_state(self.args.device)
+        Path(output_dir).mkdir(parents=True, exist_ok=True)  # a process may come here before the leading one made it
         states.save(known, checkpoints.random_numbers(Path(output_dir), self.args.process_index))
 
     def _load_rng_state(self, checkpoint: str | None) -> None:

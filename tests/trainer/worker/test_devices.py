@@ -88,7 +88,7 @@ def test_two_processes_give_the_losses_of_one_at_the_same_effective_batch_throug
     assert gone(processes)
     newest = checkpoints.newest(store.run_folder(run.id))
     assert newest.name == f"checkpoint-{stopped.step}"
-    assert {path.name for path in newest.glob("rng_state_*")} == {"rng_state_0.pth", "rng_state_1.pth"}
+    assert {path.name for path in newest.glob("rng_state_*")} == {"rng_state_0.safetensors", "rng_state_1.safetensors"}
     store.request_resume(run.id)
     launcher.launch(store, run.id)
     done = waited(store, run.id, over)
