@@ -7,6 +7,8 @@ from specs import RunError
 
 _RESUME = "Resume the run from its last checkpoint"
 _TAIL_BYTES = 4096
+_ENDING = frozenset({"SIGKILL", "SIGTERM", "SIGINT", "SIGHUP"})
+"""Signals by which somebody ends a process. Windows has only two of them, and no exit status that tells a signal."""
 
 
 def oom_kills(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> int:
@@ -49,7 +51,8 @@ def named(status: int | None, *, out_of_memory: bool, log: Path) -> tuple[str, s
         out_of_memory: Whether the system has killed for memory since the worker began.
         log: The worker's output.
     """
-    if out_of_memory and status in {None, -signal.SIGKILL}:
+    name = signal.Signals(-status).name if status is not None and status < 0 else None
+    if out_of_memory and (status is None or name == "SIGKILL"):
         rule = "the system killed the worker because the machine's memory ran out"
         way_out = "Lower max_length, lower per_device_train_batch_size or turn on gradient_checkpointing, then retry"
         return "out_of_memory", str(RunError("memory", rule, None, way_out))
@@ -57,10 +60,10 @@ def named(status: int | None, *, out_of_memory: bool, log: Path) -> tuple[str, s
         return "lost", str(
             RunError("worker", "stopped responding: it was killed, or its machine went down", None, _RESUME)
         )
-    if status in {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP}:
-        rule = f"somebody or some program ended it ({signal.Signals(-status).name})"
+    if name in _ENDING:
+        rule = f"somebody or some program ended it ({name})"
         return "killed", str(RunError("worker", rule, None, _RESUME))
-    how = f"crashed ({signal.Signals(-status).name})" if status < 0 else f"exited with status {status}"
+    how = f"crashed ({name})" if name else f"exited with status {status}"
     return "crashed", str(
         RunError("worker", f"{how} without giving a reason", _last_line(log), f"See its log. {_RESUME}")
     )
