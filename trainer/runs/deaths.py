@@ -51,7 +51,7 @@ def named(status: int | None, *, out_of_memory: bool, log: Path) -> tuple[str, s
         out_of_memory: Whether the system has killed for memory since the worker began.
         log: The worker's output.
     """
-    name = signal.Signals(-status).name if status is not None and status < 0 else None
+    name = _signal(-status) if status is not None and status < 0 else None
     if out_of_memory and (status is None or name == "SIGKILL"):
         rule = "the system killed the worker because the machine's memory ran out"
         way_out = "Lower max_length, lower per_device_train_batch_size or turn on gradient_checkpointing, then retry"
@@ -67,6 +67,11 @@ def named(status: int | None, *, out_of_memory: bool, log: Path) -> tuple[str, s
     return "crashed", str(
         RunError("worker", f"{how} without giving a reason", _last_line(log), f"See its log. {_RESUME}")
     )
+
+
+def _signal(number: int) -> str:
+    """Return the name of a signal; most of those for real-time use have none."""
+    return next((entry.name for entry in signal.Signals if entry == number), f"signal {number}")
 
 
 def _last_line(log: Path) -> str | None:

@@ -26,6 +26,7 @@ from trainer.runs.contract import State
         pytest.param(-9, False, "killed", r"somebody or some program ended it \(SIGKILL\)", id="killed by somebody"),
         pytest.param(-15, False, "killed", r"ended it \(SIGTERM\)", id="ended before it could save"),
         pytest.param(-11, True, "crashed", r"crashed \(SIGSEGV\) .*, got 'TypeError: it broke'", id="crashed"),
+        pytest.param(-40, False, "crashed", r"crashed \(signal 40\)", id="a signal without a name"),
         pytest.param(1, False, "crashed", "exited with status 1 .*, got 'TypeError: it broke'", id="an exception"),
         pytest.param(None, False, "lost", "stopped responding", id="silent"),
     ],
