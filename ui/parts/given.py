@@ -140,7 +140,10 @@ def refusals() -> list[Refusal]:
 
 
 def obstacle() -> str | None:
-    """Return why no run may start before somebody looked, or None."""
+    """Return why no run may start before somebody looked, or None; call this once all inputs of a plan are drawn."""
+    for name, texts in list(_address().pending.items()):
+        if name in _PLAN and name not in st.session_state:
+            refuse(name, ", ".join(texts), "does not apply to what is chosen here")
     if any(one.name in _PLAN or not _is_known(one.name) for one in refusals()):
         return "Not all that the address asks for is used. Change it, or accept what is shown."
     return None

@@ -36,6 +36,8 @@ def told(app):
         ("task", "Coding", "must be one of As the data says"),
         ("rules", "evidence", "must be one of Evidence, Textbook"),
         ("data", "gone.jsonl (abc123)", "must be the demo's data or a file that is kept here"),
+        ("split", "test", "does not apply to what is chosen here"),
+        ("thinking", "Leave it out", "does not apply to what is chosen here"),
         ("modell", "gpt2", "is not a setting (nearest: model)"),
         ("learningrate", "2e-4", "is not a setting (nearest: learning_rate)"),
     ],
