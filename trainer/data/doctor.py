@@ -4,7 +4,7 @@ import bisect
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from specs import DataError
 from trainer.data.examples import Example, examples, require_mostly_good
 from trainer.data.messages import UnreadableError
 from trainer.data.reading import Finding
-from trainer.data.rendering import Renderer, thinks
+from trainer.data.rendering import Renderer
 from trainer.data.source import DataSource
 from trainer.data.tokenizer import DataTokenizer
 
@@ -73,8 +73,10 @@ class Report:
     """Whether the file was read to its end."""
     longest: int = 0
     """Tokens of the longest row, also of those beyond the sample; 0 without a tokenizer."""
-    reasoned: int = 0
-    """Rows with reasoning before an answer."""
+    traits: Mapping[str, int] = field(default_factory=dict)
+    """In how many rows each optional column is read, and each of ``specs.dataset.TRAITS`` is found."""
+    roles: tuple[str, ...] = ()
+    """The roles that the layout needs."""
 
     def quantile(self, share: float) -> int:
         """Return the length that a share of the rows does not exceed, from 0 to 1."""
@@ -160,8 +162,9 @@ class _Look:
         self._reasons: Counter[str] = Counter()
         self._unused: Counter[str] = Counter()
         self._labels: Counter[str] = Counter()
+        self._traits: Counter[str] = Counter()
         self._sample, self._hashes = _Sample(SAMPLE), array("q")  # 8 bytes a row; a set takes 70
-        self._longest = self._most_characters = self._reasoned = 0
+        self._longest = self._most_characters = 0
         self._uncounted: list[tuple[int, str]] = []
         self._uncounted_characters = 0
 
@@ -204,7 +207,8 @@ class _Look:
             previews=tuple(self._previews),
             whole=whole,
             longest=self._longest,
-            reasoned=self._reasoned,
+            traits=dict(self._traits),
+            roles=self._first.roles,
         )
 
     def _stands_out(self, example: Example) -> bool:
@@ -252,7 +256,7 @@ class _Look:
         self._rows += 1
         self._first = self._first or example
         self._leave_out(example.unused)
-        self._reasoned += any(thinks(turn) for turn in (*example.turns, *example.chosen))
+        self._traits.update(example.traits)
         if example.label is not None:
             self._labels[_known(str(example.label), self._labels)] += 1
         self._hashes.append(example.identity)

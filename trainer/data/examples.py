@@ -12,6 +12,7 @@ from trainer.data.layouts import LAYOUTS, Layout, recognised_layout
 from trainer.data.messages import Turn, UnreadableError
 from trainer.data.reading import Finding, Row, rows
 from trainer.data.source import DataSource
+from trainer.data.traits import traits
 
 _ROWS_WITHOUT_LAYOUT = 1_000
 """How many rows at the beginning may fit no layout before the file is refused."""
@@ -32,6 +33,8 @@ class Example:
     """The conversation; of pairs and marked answers what comes before the answer."""
     layout: str = ""
     """Name of the layout that the row was read in."""
+    roles: tuple[str, ...] = field(default=(), hash=False, compare=False)
+    """The roles that this layout needs."""
     task: str = "answers"
     """One of ``trainer.data.source.TASKS``."""
     tools: tuple[Mapping[str, Any], ...] = field(default=(), hash=False)
@@ -44,6 +47,8 @@ class Example:
     """Whether a marked answer is good; the class of a text."""
     unused: tuple[str, ...] = field(default=(), hash=False, compare=False)
     """Columns and keys of messages that hold something and were not read."""
+    traits: tuple[str, ...] = field(default=(), hash=False, compare=False)
+    """Optional columns that were read, and what another tool may not read: ``specs.dataset.TRAITS``."""
 
     @property
     def identity(self) -> int:
@@ -163,11 +168,19 @@ def _example(number: int, row: Row, layout: Layout, source: DataSource) -> Examp
     try:
         _require_columns(named, layout)
         values = layout.read(named)
-        made = Example(row=number, layout=layout.name, task=layout.task, **values)
+        made = Example(
+            row=number,
+            layout=layout.name,
+            roles=layout.roles,
+            task=layout.task,
+            unused=_unused(row, named, layout, source.columns),
+            traits=traits(named, layout, values),
+            **values,
+        )
         _require_something_to_learn(made)
     except UnreadableError as error:
         return Finding(row=number, reason=str(error))
-    return _with_unused(made, row, named, layout, source.columns)
+    return made
 
 
 def _require_columns(row: Row, layout: Layout) -> None:
@@ -176,16 +189,14 @@ def _require_columns(row: Row, layout: Layout) -> None:
         raise UnreadableError(f"{missing} is empty")
 
 
-def _with_unused(made: Example, row: Row, named: Row, layout: Layout, columns: Mapping[str, str]) -> Example:
+def _unused(row: Row, named: Row, layout: Layout, columns: Mapping[str, str]) -> tuple[str, ...]:
     read = {*layout.roles, *layout.optional}
     names = {columns.get(role, role) for role in read} if columns else read
     unused = [str(name) for name, value in row.items() if name not in names and value not in (None, "", [], {})]
     for role in ("messages", "conversations"):
         if role in read and named.get(role) is not None:
             unused += [f"{role}.{key}" for key in sorted(messages.unused_keys(named[role]))]
-    if not unused:
-        return made
-    return Example(**{name: getattr(made, name) for name in made.__slots__ if name != "unused"}, unused=tuple(unused))
+    return tuple(unused)
 
 
 def _require_something_to_learn(example: Example) -> None:

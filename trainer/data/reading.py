@@ -14,6 +14,7 @@ import ijson
 import pyarrow
 
 from specs import MIB, DataError
+from specs.dataset import DataFile
 from trainer.data import parquet
 from trainer.data.bounds import LONGEST, Shortened, is_too_much
 from trainer.data.messages import UnreadableError
@@ -89,6 +90,30 @@ def splits(path: Path) -> tuple[str, ...]:
         return tuple(_splits(json.loads(path.read_text(encoding=encoding(path)))))
     except (OSError, ValueError, RecursionError):
         return ()
+
+
+def form(path: Path) -> DataFile:
+    """Return how a file keeps its rows.
+
+    Raises:
+        DataError: If it cannot be opened.
+    """
+    kind = path.suffix.lower().removeprefix(".")
+    if kind == "parquet":
+        return DataFile(kind=kind)
+    try:
+        how = encoding(path)
+        with path.open(encoding=how, newline="") as stream:
+            head = stream.readline(LONGEST)
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(path.name, "cannot be opened", brief(error)) from error
+    plain = how == "utf-8" and (kind != "json" or head.lstrip().startswith("["))
+    return DataFile(
+        kind=kind,
+        delimiter=_delimiter(head, path) if kind in {"csv", "tsv"} else ",",
+        encoding=how,
+        is_plain=plain,
+    )
 
 
 def encoding(path: Path) -> str:

@@ -45,7 +45,7 @@ class Renderer:
     def __init__(self, tokenizer: Any, *, thinking: Thinking = "keep") -> None:
         """Look up the tokenizer's template, its variant for training, and what it puts around a text."""
         self._thinking = thinking
-        self._bos, self._eos = leading_token(tokenizer), tokenizer.eos_token or ""
+        self.begins_with, self.ends_with = leading_token(tokenizer), tokenizer.eos_token or ""
         self._controls = control_tokens(tokenizer)
         source = chat_template.chosen(tokenizer.chat_template)
         self._plain = ChatTemplate(source, dict(tokenizer.special_tokens_map)) if source else None
@@ -80,6 +80,17 @@ class Renderer:
         """
         return self.rendered(example), self.rendered(replace(example, chosen=example.rejected))
 
+    def turns_as_read(self, example: Example) -> tuple[Turn, ...]:
+        """Return the turns of an example in the form in which the template says all of them, without what is left out.
+
+        Reasoning may stand under a key of its own or in tags, as the template has it.
+
+        Raises:
+            UnreadableError: As ``rendered`` does.
+        """
+        turns = [self._spoken(turn) for turn in (*example.turns, *example.chosen)]
+        return tuple(turns if turns[0].role == "text" else self._conversation(turns, example.tools).turns)
+
     def asked(self, turns: Sequence[Turn], tools: Sequence[Mapping[str, Any]] = ()) -> str:
         """Return a conversation up to where the model shall answer.
 
@@ -91,12 +102,12 @@ class Renderer:
         return self._plain.rendered([turn.message() for turn in turns], tools=tools, ask=True)[0]
 
     def _raw(self, example: Example, turns: Sequence[Turn]) -> Rendered:
-        begun = "" if self._bos and turns[0].content.startswith(self._bos) else self._bos
+        begun = "" if self.begins_with and turns[0].content.startswith(self.begins_with) else self.begins_with
         text = begun + "\n\n".join(turn.content for turn in turns)
         if example.task == "classification":
             return Rendered(text=text, learned=(), row=example.row)
         asked = begun + "".join(turn.content for turn in example.turns if example.chosen)
-        text = begun + "".join(turn.content for turn in turns) + self._eos
+        text = begun + "".join(turn.content for turn in turns) + self.ends_with
         return Rendered(text=text, learned=((len(asked), len(text)),), row=example.row)
 
     def _conversation(self, turns: Sequence[Turn], tools: Sequence[Mapping[str, Any]]) -> "_Said":
@@ -123,9 +134,9 @@ class Renderer:
         left_out = completeness.left_out(turns, spans, text)
         if tools and template.rendered([turn.message() for turn in turns])[0] == text:
             raise UnreadableError("tools are left out by the model's chat template")
-        if turns[-1].role == "assistant" and spans[-1] and not _ends_with(text, (*self._controls, self._eos)):
-            text, spans = text + self._eos, (*spans[:-1], (spans[-1][0], len(text) + len(self._eos)))
-        return _Said(text, spans, left_out)
+        if turns[-1].role == "assistant" and spans[-1] and not _ends_with(text, (*self._controls, self.ends_with)):
+            text, spans = text + self.ends_with, (*spans[:-1], (spans[-1][0], len(text) + len(self.ends_with)))
+        return _Said(text, spans, left_out, turns)
 
     def _spoken(self, turn: Turn) -> Turn:
         """Return a turn without its reasoning, if that is to be left out."""
@@ -136,16 +147,16 @@ class Renderer:
 
     def _headings(self, turns: Sequence[Turn]) -> "_Said":
         """Return turns under plain headings, for models without a chat template."""
-        text, spans = self._bos, list[Span | None]()
+        text, spans = self.begins_with, list[Span | None]()
         for number, turn in enumerate(turns, start=1):
             unknown = next(iter(turn.more.keys() & {"tool_calls", "reasoning_content"}), None)
             if unknown:
                 raise UnreadableError(f"{unknown} of message {number} needs a model with a chat template")
             text += ("" if number == 1 else "\n\n") + f"### {turn.role.capitalize()}:\n"
             start = len(text)
-            text += turn.content + (self._eos if turn.role == "assistant" else "")
+            text += turn.content + (self.ends_with if turn.role == "assistant" else "")
             spans.append((start, len(text)) if turn.role == "assistant" else None)
-        return _Said(text, spans)
+        return _Said(text, spans, turns=turns)
 
 
 class _Said(NamedTuple):
@@ -154,13 +165,7 @@ class _Said(NamedTuple):
     text: str
     spans: Sequence[Span | None]
     left_out: tuple[str, ...] = ()
-
-
-def thinks(turn: Turn) -> bool:
-    """Return whether an answer begins with reasoning, in a key of its own or in its content."""
-    return turn.role == "assistant" and (
-        "reasoning_content" in turn.more or completeness.THOUGHT.match(turn.content) is not None
-    )
+    turns: Sequence[Turn] = ()
 
 
 def leading_token(tokenizer: Any) -> str:

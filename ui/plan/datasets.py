@@ -15,8 +15,8 @@ from trainer.data.doctor import Report
 from trainer.data.examples import Example, examples
 from trainer.data.layouts import recognised_layout
 from trainer.data.readers import Reader
-from trainer.data.rendering import thinks
 from trainer.data.source import DataSource, Thinking
+from trainer.data.template.completeness import thinks
 from trainer.runs.database import UPLOADS
 from ui.parts.examining import FIRST_ROWS, Examination, report_of
 from ui.plan import uploads

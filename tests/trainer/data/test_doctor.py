@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specs import DataError, paths
+from specs import DataError, dataset, paths
 from trainer.data.doctor import Report, examined
 from trainer.data.source import DataSource
 from trainer.data.tokenizer import FamilyTokenizer, FolderTokenizer
@@ -77,7 +77,7 @@ def test_rows_with_reasoning_are_counted_in_both_forms(tmp_path):
     said = [{"content": "<think>\nHm.\n</think>\n4"}, {"content": "4", "reasoning_content": "Hm."}, {"content": "4"}]
     rows = [{"messages": [CHAT[0], {"role": "assistant", **answer}]} for answer in said]
     path.write_text("\n".join(map(json.dumps, rows)))
-    assert examined(DataSource(path=str(path), thinking="drop")).reasoned == 2
+    assert examined(DataSource(path=str(path), thinking="drop")).traits[dataset.REASONING] == 2
 
 
 @pytest.mark.slow

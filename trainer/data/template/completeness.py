@@ -54,6 +54,11 @@ def forms(turns: Sequence[Turn], source: str) -> Iterator[Sequence[Turn]]:
         yield [_with_tags(turn) for turn in turns]
 
 
+def thinks(turn: Turn) -> bool:
+    """Return whether an answer begins with reasoning, in a key of its own or in its content."""
+    return turn.role == "assistant" and ("reasoning_content" in turn.more or THOUGHT.match(turn.content) is not None)
+
+
 def _with_key(turn: Turn) -> Turn:
     thought = THOUGHT.match(turn.content) if turn.role == "assistant" else None
     if thought is None:
