@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from advisor import GOALS, TASKS, Situation, advise, cheatsheet
-from advisor.export import FORMATS, exported
+from advisor.export import FORMATS, Export, assumed, exported
 from advisor.rules import RULE_SETS
 from advisor.situation import TASKS_OF_DATA
 from catalog import gpus, machine, models, tokenizers
@@ -17,11 +17,13 @@ from estimator import pricing
 from estimator.estimate import MemoryEstimate
 from specs import GIB, DataError, FinetunePlan, GpuSpec, ModelSpec, PlanError, paths
 from specs.door import Parser, door, run_and_exit, setting
-from trainer.data import doctor, readers
+from trainer.data import conversion, doctor, readers
 from trainer.data.doctor import Report
 from trainer.data.examples import require_trained
+from trainer.data.known import training_data
 from trainer.data.readers import Reader
-from trainer.data.source import DataSource
+from trainer.data.reading import is_hub_id
+from trainer.data.source import DataSource, columns_of
 
 _DATA = "data.jsonl"
 """The data file that an export names if none was given."""
@@ -46,8 +48,7 @@ def _answer(args: argparse.Namespace) -> str:
 
     result = advise(situation, rules=args.rules, price=price, at_least=at_least)
     if args.export:
-        model_type = situation.model.model_type
-        return exported(result.plan, args.export, data=args.data or _DATA, uses_conv1d=model_type == "gpt2")
+        return _exported(args, situation, report, result.plan)
     if args.json:
         data = {"rows": situation.dataset_rows, "tokens": situation.dataset_tokens, **_recognised(report)}
         return json.dumps(result.to_dict() | {"data": data} | _cost(args, result.speed), indent=2)
@@ -56,6 +57,60 @@ def _answer(args: argparse.Namespace) -> str:
     page = cheatsheet.markdown(situation, result, rules=args.rules)
     cost = _cost(args, result.speed).get("cost")
     return page if cost is None else f"{page}\nCost at {args.price_per_hour:g} an hour: about {cost:.2f}.\n"
+
+
+def _exported(args: argparse.Namespace, situation: Situation, report: Report | None, plan: FinetunePlan) -> str:
+    """Return the export, or what was written of it into a folder."""
+    name, model = args.data or _DATA, situation.model
+    data = assumed(name, situation.task)
+    if report is not None:
+        called = name if is_hub_id(name) else Path(name).name
+        reader = _reader(model, args.model)
+        kind = (model.model_type, model.name)
+        data = training_data(_source(args), report, reader, name=called, model=kind)
+    made = exported(plan, args.export, data=data, uses_conv1d=model.model_type == "gpt2")
+    if args.to is None:
+        others = [*made.files][1:] + ([made.conversion.name] if made.conversion else [])
+        if others:
+            print(f"It needs {' and '.join(others)} beside it: write them with --to FOLDER.", file=sys.stderr)
+        return made.main[1].rstrip("\n")
+    return _written(args, made)
+
+
+def _written(args: argparse.Namespace, made: Export) -> str:
+    """Write the files of an export into a folder, with the data where it must be converted; return what was done."""
+    folder = Path(args.to)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in made.files.items():
+        (folder / name).write_text(content, encoding="utf-8")
+    lines = [f"Wrote {', '.join(made.files)} into {folder}."]
+    if made.conversion is not None:
+        reader = _reader(models.find(args.model), args.model)
+        lines += [made.conversion.why, *conversion.write_all(_source(args), made.conversion, reader.tokenizer, folder)]
+    elif args.data and not is_hub_id(args.data):
+        lines.append(f"Put {Path(args.data).name} there too.")
+    return "\n".join([*lines, f"Run there: {made.command}"])
+
+
+def _source(args: argparse.Namespace) -> DataSource:
+    """Return the data that the arguments name; a data set of the Hub as it was fetched before."""
+    path = _fetched(args.data) or Path(args.data)
+    return DataSource(
+        path=str(path),
+        columns=columns_of(args.columns),
+        thinking=args.thinking,
+        split=args.split,
+        evaluation_split=args.evaluate_on,
+    )
+
+
+def _fetched(name: str) -> Path | None:
+    """Return the newest file of a data set of the Hub that was fetched for a run or a check."""
+    if Path(name).is_file() or not is_hub_id(name):
+        return None
+    pattern = f"{name.partition('@')[0].replace('/', '--')}-*.parquet"
+    found = (paths.cache() / "datasets").glob(pattern)
+    return max(found, key=lambda path: path.stat().st_mtime, default=None)
 
 
 def _situation(args: argparse.Namespace, report: Report | None) -> Situation:
@@ -86,14 +141,14 @@ def _examined(args: argparse.Namespace) -> Report | None:
 
     A data set that is named only for an export does not have to be on this machine.
     """
-    if args.data is None or (args.export and not Path(args.data).is_file()):
+    if args.data is None or (args.export and not Path(args.data).is_file() and _fetched(args.data) is None):
         return None
     if args.dataset_rows is not None or args.dataset_tokens:
         raise PlanError("--data", "is counted, so --dataset-rows and --dataset-tokens must be left out", args.data)
     reader = _reader(models.find(args.model), args.model)
     if not reader.is_own:
         print(f"Counted with {reader.counter}, and {reader.template}.", file=sys.stderr)
-    report = doctor.examined(DataSource(path=args.data), reader.tokenizer)
+    report = doctor.examined(_source(args), reader.tokenizer)
     for sentence in _told(report, args):
         print(sentence, file=sys.stderr)
     return report
@@ -194,6 +249,11 @@ def _parser() -> Parser:
     parser.add_argument("--pin", action="append", default=[], metavar="FIELD=VALUE", help="set a field of the plan")
     parser.add_argument("--price-per-hour", type=float, help="for all devices together")
     parser.add_argument("--export", choices=[*FORMATS], help="print the plan in another form")
+    parser.add_argument("--to", metavar="FOLDER", help="write the export there, with what goes with it")
+    parser.add_argument("--columns", nargs="+", default=[], metavar="ROLE=COLUMN", help="such as prompt=question")
+    parser.add_argument("--thinking", choices=("keep", "drop"), default="keep", help="learn reasoning, or leave it out")
+    parser.add_argument("--split", default="train", metavar="NAME", help="of a file that holds several")
+    parser.add_argument("--evaluate-on", default="", metavar="NAME", help="the split that is held out, such as test")
     parser.add_argument("--data", help="file whose rows and tokens are counted; exports refer to it")
     parser.add_argument("--html", action="store_true", help="print the cheat sheet as an HTML page")
     parser.add_argument("--json", action="store_true")

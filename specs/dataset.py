@@ -69,6 +69,8 @@ class TrainingData:
     """Whether the model has a chat template."""
     marks_answers: bool = True
     """Whether TRL knows what of that template is learned."""
+    end_of_turn: str = ""
+    """The special token that ends an answer in that template; empty where it is not known."""
     begins_with_bos: bool = False
     """Whether the tokenizer puts BOS before a text."""
 

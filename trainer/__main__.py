@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from catalog import machine, models
-from specs import MIB, DataError, FinetunePlan, PlanError, RunError, gib, paths
+from specs import MIB, FinetunePlan, PlanError, RunError, gib, paths
 from specs.door import INTERRUPTED, Parser, door, run_and_exit
 from specs.errors import shortened
 from specs.reading import small_text
@@ -23,7 +23,7 @@ from trainer.data.doctor import Report, examined
 from trainer.data.examples import first_example, require_trained
 from trainer.data.messages import Turn
 from trainer.data.reading import is_hub_id
-from trainer.data.source import DataSource
+from trainer.data.source import DataSource, columns_of
 from trainer.data.tokenizer import FamilyTokenizer, FolderTokenizer
 from trainer.results import tasks
 from trainer.results.chat import BASE, TUNED, Conversation, Question
@@ -437,16 +437,13 @@ def _diagnosis_line(found: Diagnosis, run: Run) -> str:
 
 def _data(given: argparse.Namespace) -> DataSource:
     """Return the data that the arguments specify."""
-    pairs = [entry.partition("=") for entry in given.columns]
-    wrong = next((entry for entry, (role, sign, column) in zip(given.columns, pairs, strict=True) if not column), None)
-    if wrong is not None:
-        raise DataError("--columns", "takes pairs of a role and a column", wrong, "Write prompt=question, for example")
+    columns = columns_of(given.columns)
     path = given.data
     if not path.is_file() and is_hub_id(str(path)):
         path = tasks.fetch_dataset(str(path), paths.cache() / "datasets")
     return DataSource(
         path=os.path.realpath(path),
-        columns={role: column for role, _, column in pairs},
+        columns=columns,
         prompts=tuple(getattr(given, "prompt", ())),
         thinking=given.thinking,
         split=given.split,

@@ -1,68 +1,155 @@
-"""Export of the plan to other tools: every format is one entry here.
+"""Export of the plan and its data to other tools: every format is one entry here.
 
 Command lines and pages call it; it imports no rule and no search.
 """
 
+import dataclasses
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
 from advisor.export import accelerate, axolotl, llama_factory, script, snippet, trl_cli
-from advisor.export.job import Job
+from advisor.export.conversion import Conversion, Tool, conversion, converted
+from advisor.export.job import Job, assumed
 from specs import FinetunePlan
+from specs.dataset import TrainingData
 
-__all__ = ["FORMATS", "Format", "Job"]
+__all__ = ["FORMATS", "Conversion", "Export", "Format", "Job", "assumed", "exported"]
 
 
-@dataclass(frozen=True, slots=True)
+def _nothing(_: Job) -> Mapping[str, str]:
+    return {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
     """One export format."""
 
     name: str
     label: str
-    filename: str
+    filename: Callable[[Job], str]
     text: Callable[[Job], str]
-    run: str
+    command: Callable[[Job], str]
     """The command that uses the file."""
+    tool: Tool | None = None
+    """What reads the data; None where the data is given to LoRAFit itself, or with the script."""
+    beside: Callable[[Job], Mapping[str, str]] = _nothing
+    """Further files that this one names."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Export:
+    """A plan and its data in one format."""
+
+    files: Mapping[str, str]
+    """Content by name, the file that a person starts first."""
+    command: str
+    conversion: Conversion | None = None
+    """The data that LoRAFit must write beside them, where the tool does not read the person's own file."""
+
+    @property
+    def main(self) -> tuple[str, str]:
+        """Name and content of the file that a person starts."""
+        return next(iter(self.files.items()))
 
 
 def _plan_json(job: Job) -> str:
     return job.plan.to_json() + "\n"
 
 
+def _run_command(job: Job) -> str:
+    """Return the command that trains the plan with LoRAFit, and all that was said about the data."""
+    data = job.data
+    renamed = [f"{role}={column}" for role, column in data.columns.items() if role != column]
+    # Columns that are named at all are named one and all.
+    columns = [f"{role}={column}" for role, column in data.columns.items()] if renamed else []
+    words = ["python", "-m", "trainer", "run", "--plan", "plan.json", "--data", data.name]
+    words += ["--columns", *columns] if columns else []
+    words += ["--thinking", data.thinking] if data.thinking != "keep" else []
+    words += ["--split", data.split] if data.split != "train" else []
+    words += ["--evaluate-on", data.evaluation_split] if data.evaluation_split else []
+    return shlex.join(words)
+
+
+def _always(words: str) -> Callable[[Job], str]:
+    return lambda _: words
+
+
 _ENTRIES = (
-    Format("script", "Python script", "train.py", script.text, "python train.py --data FILE"),
-    Format("plan", "Plan", "plan.json", _plan_json, "python -m trainer run --plan plan.json --data FILE"),
-    Format("trl", "TRL command line", "trl_sft.yaml", trl_cli.text, "trl sft --config trl_sft.yaml"),
-    Format("axolotl", "Axolotl", "axolotl.yaml", axolotl.text, "axolotl train axolotl.yaml"),
     Format(
-        "llamafactory",
-        "LLaMA-Factory",
-        "llamafactory.yaml",
-        llama_factory.text,
-        "llamafactory-cli train llamafactory.yaml",
+        name="script",
+        label="Python script",
+        filename=_always("train.py"),
+        text=script.text,
+        command=_always("python train.py"),
+        tool=script.TOOL,
+    ),
+    Format(name="plan", label="Plan", filename=_always("plan.json"), text=_plan_json, command=_run_command),
+    Format(
+        name="trl",
+        label="TRL command line",
+        filename=trl_cli.filename,
+        text=trl_cli.text,
+        command=trl_cli.command,
+        tool=trl_cli.TOOL,
+        beside=trl_cli.beside,
     ),
     Format(
-        "accelerate",
-        "accelerate",
-        "accelerate.yaml",
-        accelerate.text,
-        "accelerate launch --config_file accelerate.yaml train.py --data FILE",
+        name="axolotl",
+        label="Axolotl",
+        filename=_always("axolotl.yaml"),
+        text=axolotl.text,
+        command=_always("axolotl train axolotl.yaml"),
+        tool=axolotl.TOOL,
     ),
-    Format("snippet", "Configuration objects", "snippet.py", snippet.text, "paste into your own code"),
+    Format(
+        name="llamafactory",
+        label="LLaMA-Factory",
+        filename=_always("llamafactory.yaml"),
+        text=llama_factory.text,
+        command=_always("llamafactory-cli train llamafactory.yaml"),
+        tool=llama_factory.TOOL,
+        beside=llama_factory.beside,
+    ),
+    Format(
+        name="accelerate",
+        label="accelerate",
+        filename=_always("accelerate.yaml"),
+        text=accelerate.text,
+        command=_always("accelerate launch --config_file accelerate.yaml train.py"),
+    ),
+    Format(
+        name="snippet",
+        label="Configuration objects",
+        filename=_always("snippet.py"),
+        text=snippet.text,
+        command=_always("paste into your own code"),
+        tool=snippet.TOOL,
+        beside=snippet.beside,
+    ),
 )
 
 FORMATS: Mapping[str, Format] = MappingProxyType({entry.name: entry for entry in _ENTRIES})
 """Every format by name."""
 
 
-def exported(plan: FinetunePlan, name: str, *, data: str = "data.jsonl", uses_conv1d: bool = False) -> str:
-    """Return a plan written in one format.
+def exported(plan: FinetunePlan, name: str, *, data: TrainingData | None = None, uses_conv1d: bool = False) -> Export:
+    """Return a plan and its data written in one format.
 
     Args:
         plan: What to write.
         name: A name from ``FORMATS``.
-        data: Path or Hub id of the data set, as the file should name it.
+        data: What is known of the data set; None takes rows of messages in ``data.jsonl``.
         uses_conv1d: Whether the model's linear layers are GPT-2's ``Conv1D``.
+
+    Raises:
+        PlanError: If the tool cannot be told something of the plan or of the data.
     """
-    return FORMATS[name].text(Job(plan=plan, data=data, uses_conv1d=uses_conv1d))
+    form = FORMATS[name]
+    job = Job(plan=plan, data=data or TrainingData(), uses_conv1d=uses_conv1d)
+    made = conversion(job, form.tool) if form.tool else None
+    if made is not None:
+        job = dataclasses.replace(job, data=converted(job.data, made), note=made.why)
+    files = {form.filename(job): form.text(job), **form.beside(job)}
+    return Export(files=files, command=form.command(job), conversion=made)

@@ -2,10 +2,23 @@
 
 from typing import Any
 
+from advisor.export import headings
 from advisor.export.adapters import require_lora
-from advisor.export.job import Job, yaml_text
+from advisor.export.conversion import Tool
+from advisor.export.job import DPO_BETA, Job, about_data, require_reference, yaml_text
+from specs import dataset
+
+TOOL = Tool(
+    name="Axolotl",
+    shapes=("messages", "conversations", "text", "compared", "lists"),
+    reads={dataset.SYSTEM, dataset.TOOLS, dataset.CALLS, dataset.UNEVEN, dataset.LISTS},
+    reads_only_in_answers={dataset.SYSTEM},
+    refuses={"preference": (dataset.TOOLS, dataset.CALLS, dataset.LONG)},
+)
+"""Source: Axolotl 0.19, ``prompt_strategies/chat_template.py`` and ``prompt_strategies/dpo/chat_template.py``."""
 
 _COMMENT = """The plan for Axolotl 0.19: axolotl train axolotl.yaml
+Axolotl renders rows with the tokenizer's own chat template, not with TRL's variant of it for training.
 Axolotl keeps the adapter in 32-bit while it trains, whatever the plan says (peft_autocast_adapter_dtype)."""
 
 _OPTIMIZERS = {"adamw_8bit": "adamw_bnb_8bit"}
@@ -15,6 +28,7 @@ _OPTIMIZERS = {"adamw_8bit": "adamw_bnb_8bit"}
 def text(job: Job) -> str:
     """Return Axolotl's YAML; keys as in its ``AxolotlInputConfig``."""
     require_lora(job, "Axolotl")
+    require_reference(job)
     plan = job.plan
     values: dict[str, Any] = {
         "base_model": plan.model_name_or_path,
@@ -22,11 +36,14 @@ def text(job: Job) -> str:
         "load_in_8bit": plan.load_in_8bit,
         "bnb_config_kwargs": _quantization(job) if plan.load_in_4bit else None,
         **(_adapter(job) if job.has_adapter else {}),
-        "datasets": [_dataset(job)],
-        "train_on_inputs": not plan.completion_only_loss,
-        "val_set_size": plan.eval_split,
+        **({"rl": "dpo", "rl_beta": DPO_BETA} if job.data.is_pairs else {}),
+        **_template(job),
+        "datasets": [_dataset(job, job.data.name, job.data.split)],
+        **_evaluation(job),
+        "train_on_inputs": None if job.data.is_pairs else not plan.completion_only_loss,
         "sequence_len": plan.max_length,
-        "sample_packing": plan.packing,
+        "excess_length_strategy": None if job.data.is_pairs else "truncate",
+        "sample_packing": None if job.data.is_pairs else plan.packing,
         "micro_batch_size": plan.per_device_train_batch_size,
         "gradient_accumulation_steps": plan.gradient_accumulation_steps,
         "num_epochs": plan.num_train_epochs,
@@ -48,7 +65,16 @@ def text(job: Job) -> str:
         "seed": plan.seed,
         "output_dir": job.output_dir,
     }
-    return yaml_text(values, _COMMENT)
+    return yaml_text(values, _comment(job))
+
+
+def _comment(job: Job) -> str:
+    lines = [_COMMENT, about_data(job)]
+    if job.data.is_pairs:
+        lines.append("Pairs longer than sequence_len are left out by Axolotl; a run of LoRAFit cuts them.")
+    if job.data.traits.get(dataset.REASONING) and job.data.thinking == "keep":
+        lines.append("Axolotl does not learn the tag that opens a thought, where the chat template writes it.")
+    return "\n".join(lines)
 
 
 def _adapter(job: Job) -> dict[str, Any]:
@@ -98,11 +124,75 @@ def _quantization(job: Job) -> dict[str, Any]:
     }
 
 
-def _dataset(job: Job) -> dict[str, Any]:
-    entry: dict[str, Any] = {"path": job.data, "type": "chat_template", "field_messages": "messages"}
-    if job.is_local_file:
-        entry["ds_type"] = {"jsonl": "json"}.get(extension := job.data.rpartition(".")[2].lower(), extension)
+def _template(job: Job) -> dict[str, Any]:
+    """Return whose chat template is used, and the token that ends a turn in it, which is learned."""
+    data = job.data
+    if data.task == "text" or data.traits.get(dataset.NO_SIDES):
+        return {}
+    ends = {"eot_tokens": [data.end_of_turn]} if data.end_of_turn else {}
+    if data.has_template:
+        return {"chat_template": "tokenizer_default", **({} if data.is_pairs else ends)}
+    return {"chat_template": "jinja", "chat_template_jinja": headings.template(job)}
+
+
+def _dataset(job: Job, path: str, split: str) -> dict[str, Any]:
+    data = job.data
+    name, _, revision = path.partition("@") if not data.file.kind else (path, "", "")
+    entry: dict[str, Any] = {"path": name, "split": split if not data.file.kind else "train"}
+    if revision:
+        entry["revision"] = revision
+    if data.file.kind:
+        entry["ds_type"] = {"jsonl": "json", "tsv": "csv", "txt": "text"}.get(data.file.kind, data.file.kind)
+    return entry | (_pairs(job) if data.is_pairs else _answers(job))
+
+
+def _answers(job: Job) -> dict[str, Any]:
+    data, traits = job.data, job.data.traits
+    if data.shape == "text":
+        return {"type": "completion", "field": data.column("text")}
+    entry: dict[str, Any] = {
+        "type": "chat_template",
+        "field_messages": data.column(data.roles[0]),
+        "roles_to_train": ["assistant"],
+        "train_on_eos": "turn",
+    }
+    if data.shape == "conversations":
+        entry["message_property_mappings"] = {"role": "from", "content": "value"}
+        entry["roles"] = {"system": ["system"], "user": ["human"], "assistant": ["gpt"]}
+    if system := next((data.columns[name] for name in ("system", "system_prompt") if name in data.columns), ""):
+        entry["field_system"] = system
+    if traits.get(dataset.TOOLS):
+        entry["field_tools"] = data.column("tools")
+    if traits.get(dataset.UNLEARNED):
+        entry["message_field_training"] = "train"
     return entry
+
+
+def _pairs(job: Job) -> dict[str, Any]:
+    data = job.data
+    if data.traits.get(dataset.NO_SIDES):
+        return {"type": "passthrough"}
+    answers = {"field_chosen": data.column("chosen"), "field_rejected": data.column("rejected")}
+    asked = next((role for role in data.roles if role not in {"chosen", "rejected"}), "")
+    if not asked:
+        return {"type": "chat_template.argilla_chat", **answers}
+    return {"type": "chat_template.default", "field_messages": data.column(asked), **answers}
+
+
+def _evaluation(job: Job) -> dict[str, Any]:
+    data, plan = job.data, job.plan
+    if not job.evaluates:
+        return {"val_set_size": 0.0}
+    values: dict[str, Any] = {"val_set_size": job.eval_share}
+    if data.evaluation_split:
+        name = data.evaluation_name or data.name
+        values = {"test_datasets": [_dataset(job, name, data.evaluation_split)]}
+    return values | {
+        "eval_steps": plan.save_steps,
+        "eval_batch_size": plan.per_device_train_batch_size,
+        "early_stopping_patience": plan.early_stopping_patience,
+        "load_best_model_at_end": plan.load_best_model_at_end or None,
+    }
 
 
 def _warmup(job: Job) -> dict[str, Any]:

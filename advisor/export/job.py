@@ -1,12 +1,13 @@
-"""The input of an export: the plan, and the names of data and output."""
+"""The input of an export: the plan, the data that it is for, and the name of the output."""
 
 import json
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from specs import METHODS, FinetunePlan
+from specs import METHODS, FinetunePlan, PlanError, dataset
+from specs.dataset import DataFile, TrainingData
 from specs.launch import torchrun_arguments
 
 
@@ -15,8 +16,9 @@ class Job:
     """A plan with the data it is for."""
 
     plan: FinetunePlan
-    data: str = "data.jsonl"
-    """Path or Hub id of the data set."""
+    data: TrainingData = field(default_factory=TrainingData)
+    note: str = ""
+    """Why the data is not the person's own file, in a sentence."""
     output_dir: str = "output"
     uses_conv1d: bool = False
     """Whether the model's linear layers are GPT-2's ``Conv1D``, whose weights are transposed."""
@@ -27,18 +29,89 @@ class Job:
         return METHODS[self.plan.method].trains_adapter
 
     @property
-    def is_local_file(self) -> bool:
-        """Whether ``data`` names a file rather than a data set on the Hub."""
-        return self.data.rpartition(".")[2].lower() in {"json", "jsonl", "csv", "parquet", "txt"}
+    def config(self) -> str:
+        """The class of TRL that holds the arguments."""
+        return "DPOConfig" if self.data.is_pairs else "SFTConfig"
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether rows are held out: a share of them, or a split."""
+        return bool(self.data.evaluation_split or self.plan.eval_split)
+
+    @property
+    def eval_share(self) -> float:
+        """The share of rows that is held out; 0 where a split is."""
+        return 0.0 if self.data.evaluation_split else self.plan.eval_split
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """The arguments of TRL's ``SFTConfig`` that have the plan's own names."""
+        """The arguments of TRL's ``SFTConfig``, or of ``DPOConfig``, that have the plan's own names."""
         plan = self.plan
-        return {name: getattr(plan, name) for name in _SAME_NAMES} | {
+        values = {name: getattr(plan, name) for name in _SAME_NAMES} | {
             "activation_checkpointing": plan.gradient_checkpointing,
             "activation_checkpointing_kwargs": {"use_reentrant": plan.use_reentrant},
         }
+        if not self.data.is_pairs:
+            return values
+        return {name: value for name, value in values.items() if name not in _OF_ANSWERS} | {"beta": DPO_BETA}
+
+
+DPO_BETA = 0.1
+"""How strongly DPO holds the model to its reference: TRL 1.16, ``DPOConfig.beta``, which a run keeps."""
+
+_OF_ANSWERS = ("packing", "train_sampling_strategy")
+"""Arguments that DPO has no use for."""
+
+
+def assumed(name: str, task: str) -> TrainingData:
+    """Return what data is taken for that nobody looked at.
+
+    Args:
+        name: The file, or the id on the Hub.
+        task: What the plan was advised for: one of ``advisor.situation.TASKS``.
+    """
+    kind = name.rpartition(".")[2].lower()
+    file = DataFile(kind=kind if kind in {"json", "jsonl", "csv", "tsv", "parquet", "txt"} else "")
+    if task == "preference":
+        roles: tuple[str, ...] = ("prompt", "chosen", "rejected")
+        return TrainingData(name=name, file=file, task=task, roles=roles, columns={}, traits={dataset.LISTS: 1})
+    return TrainingData(name=name, file=file)
+
+
+def require_reference(job: Job) -> None:
+    """Refuse a plan of pairs whose model cannot be its own reference, as a run does.
+
+    Raises:
+        PlanError: If the plan changes the base model.
+    """
+    if job.data.is_pairs and (not job.plan.keeps_base or job.plan.method == "adalora"):
+        rule = "must keep the base model unchanged as the reference for preference pairs"
+        way_out = "Choose lora or qlora, bias none, and another init_lora_weights than pissa"
+        raise PlanError("method", rule, job.plan.method, way_out)
+
+
+def about_data(job: Job) -> str:
+    """Return what the data was recognised as, in lines for a comment."""
+    data = job.data
+    if not data.is_examined:
+        taken = " + ".join(data.roles)
+        return f"Data: {data.name}. Nobody looked at it: its rows are taken for {taken}."
+    renamed = ", ".join(f"{role} = {column}" for role, column in data.columns.items() if role != column)
+    lines = [f"Data: {data.name}, {data.rows:,} rows, recognised as {data.layout} ({data.task})."]
+    lines += [job.note] if job.note else []
+    lines += [f"Columns: {renamed}."] if renamed else []
+    if data.traits.get(dataset.REASONING):
+        lines.append(f"Reasoning before answers is {'learned' if data.thinking == 'keep' else 'left out'}.")
+    if data.split != "train":
+        lines.append(f"Split: {data.split}.")
+    if data.evaluation_split:
+        lines.append(f"Evaluated on the split {data.evaluation_split}.")
+    return "\n".join(lines)
+
+
+def one_line(words: str) -> str:
+    """Return words without line breaks and control characters, for a comment."""
+    return "".join(sign if sign.isprintable() else "_" for sign in words)
 
 
 def launch_commands(plan: FinetunePlan, script: str) -> tuple[str, ...]:
@@ -59,7 +132,7 @@ def targets(plan: FinetunePlan) -> str | list[str]:
 
 def yaml_text(values: Mapping[str, Any], comment: str) -> str:
     """Return a mapping as YAML under a comment; every value is JSON, which YAML contains."""
-    lines = [f"# {line}".rstrip() for line in comment.splitlines()]
+    lines = [f"# {one_line(line)}".rstrip() for line in comment.split("\n")]
     lines += [f"{name}: {_yaml_value(value)}" for name, value in values.items() if value is not None]
     return "\n".join(lines) + "\n"
 

@@ -2,82 +2,54 @@
 
 import re
 
-from advisor.export import adapters, snippet
-from advisor.export.job import Job, call_text, launch_commands, literal
+from advisor.export import adapters, script_data, snippet
+from advisor.export.conversion import Tool
+from advisor.export.job import Job, about_data, call_text, launch_commands, literal, require_reference
+from specs import dataset
+
+TOOL = Tool(
+    name="The script",
+    files=("jsonl", "json", "csv", "tsv", "parquet", ""),
+    shapes=("messages", "conversations", "pair", "text", "compared", "lists"),
+    reads={
+        dataset.SYSTEM,
+        dataset.AROUND,
+        dataset.TOOLS,
+        dataset.CALLS,
+        dataset.UNEVEN,
+        dataset.LONG,
+        dataset.LISTS,
+    },
+)
+"""What the script reads itself."""
 
 _HEAD = '''"""Fine-tunes {model} with {method}, as planned by LoRAFit.
 
 Needs: {packages}
-Data: one example per line or row, as chat messages, prompt and completion, instruction and output, or text.
+{data}
 Run: {command}
-     with --data FILE [--model FOLDER_OR_HUB_ID] [--output FOLDER] [--max-steps N]
+     [--data FILE] [--model FOLDER_OR_HUB_ID] [--output FOLDER] [--max-steps N]
 """
 
-import argparse
-import json
-import os
+{modules}
 
 import torch
-from datasets import load_dataset
+from datasets import {datasets}
+from datasets.exceptions import DatasetsError
+from jinja2 import TemplateError
 {imports}
 from transformers import AutoModelForCausalLM, AutoTokenizer, {transformers}set_seed
-from trl import SFTConfig, SFTTrainer
+from transformers.utils.chat_template_utils import render_jinja_template
+from trl import {trl}
+from trl.chat_template_utils import get_training_chat_template
 
-MAX_LENGTH = {max_length}
-LEARN_PROMPTS = {learn_prompts}
-'''
-
-_DATA = '''
-
-def rows(path):
-    """Read a data set from a file, or from the Hub by its id."""
-    kinds = {"jsonl": "json", "json": "json", "csv": "csv", "parquet": "parquet", "txt": "text"}
-    kind = kinds.get(path.rpartition(".")[2].lower())
-    if kind is None:
-        return load_dataset(path, split="train")
-    return load_dataset(kind, data_files=path, split="train")
-
-
-def messages(row):
-    """Return a row as chat messages, or None for plain text."""
-    if row.get("messages"):
-        return row["messages"]
-    if row.get("prompt") is not None:
-        asked, answer = row["prompt"], row["completion"]
-    elif row.get("instruction") is not None:
-        asked, answer = "\\n\\n".join(filter(None, [row["instruction"], row.get("input")])), row["output"]
-    else:
-        return None
-    return [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
-
-
-def tokens(row, tokenizer):
-    """Return input_ids and labels: the loss counts only what the assistant says."""
-    turns = messages(row)
-    if turns is None:
-        text = row["text"] + tokenizer.eos_token
-        spans = [(0, len(text))]
-    else:
-        text = tokenizer.apply_chat_template(turns, tokenize=False)
-        spans = []
-        for index, turn in enumerate(turns):
-            if turn["role"] == "assistant":
-                asked = tokenizer.apply_chat_template(turns[:index], tokenize=False, add_generation_prompt=True)
-                said = tokenizer.apply_chat_template(turns[: index + 1], tokenize=False)
-                spans.append((len(asked), len(said)))
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    ids, places = encoded["input_ids"][:MAX_LENGTH], encoded["offset_mapping"][:MAX_LENGTH]
-    learned = [
-        LEARN_PROMPTS or any(start <= first < end and last > first for start, end in spans) for first, last in places
-    ]
-    return {"input_ids": ids, "labels": [token if learn else -100 for token, learn in zip(ids, learned)]}
-'''
+{constants}'''
 
 _MAIN = """
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--data", required=True)
+    parser.add_argument("--data", default={data})
     parser.add_argument("--model", default={model})
     parser.add_argument("--output", default={output})
     parser.add_argument("--max-steps", type=int, default={max_steps})
@@ -90,9 +62,8 @@ def main():
     tokenizer = AutoTokenizer.from_pretrained(args.model)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    data = rows(args.data)
-    data = data.map(tokens, fn_kwargs={{"tokenizer": tokenizer}}, remove_columns=data.column_names)
-    data = data.filter(lambda row: any(label != -100 for label in row["labels"]))
+    scratch = tempfile.TemporaryDirectory()
+    data = learned(args.data, tokenizer, scratch.name)
 {split}
 {quantization}    model = AutoModelForCausalLM.from_pretrained(
         args.model,
@@ -113,6 +84,7 @@ def main():
 {restored}{loraplus}    trainer.train()
     trainer.save_model(args.output)
     print(json.dumps(trainer.state.log_history))
+    scratch.cleanup()
 
 
 if __name__ == "__main__":
@@ -120,25 +92,44 @@ if __name__ == "__main__":
 """
 
 
+_PAIRED = "PairTrainer"
+_PAIR_TRAINER = '''
+
+class PairTrainer(DPOTrainer):
+    """Takes rows as tokens, and the base model with the adapter off as the reference."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.model.delete_adapter("ref")  # TRL copies the adapter, since it may have been trained before
+
+    def _prepare_dataset(self, dataset, *_):
+        return dataset
+'''
+
+
 def text(job: Job) -> str:
     """Return the script; it tokenizes, builds and trains the way a LoRAFit run does."""
+    require_reference(job)
     plan = job.plan
     head = _HEAD.format(
-        # A name from an untrusted plan file must not end the docstring.
-        model=re.sub(r"[^\w./@: -]", "_", plan.model_name_or_path),
+        model=_words(plan.model_name_or_path),
         method=plan.method,
         packages=_packages(job),
+        data="\n".join(_words(line) for line in about_data(job).split("\n")),
+        modules="\n".join(f"import {name}" for name in script_data.modules(job)),
+        datasets="Dataset, load_dataset" if script_data.needs_datasets(job) else "Dataset",
+        trl=f"{job.config}, {_trainer(job)}",
+        constants=script_data.constants(job),
         command="\n     ".join(launch_commands(plan, "train.py")),
         imports=_peft_imports(job),
         transformers=_transformers_imports(job),
-        max_length=plan.max_length,
-        learn_prompts=not plan.completion_only_loss,
     )
     main = _MAIN.format(
         model=literal(plan.model_name_or_path),
         output=literal(job.output_dir),
         max_steps=plan.max_steps,
         seed=plan.seed,
+        data=literal(job.data.name.partition("@")[0] if not job.data.file.kind else job.data.name),
         split=_split(job),
         quantization=_quantization(job),
         dtype=plan.dtype,
@@ -150,15 +141,25 @@ def text(job: Job) -> str:
         kept="kept = [(weight, weight.data) for weight in model.parameters() if weight.requires_grad]\n    "
         if job.has_adapter
         else "",
-        trainer="AdaLoraTrainer" if _is_adalora(job) else "SFTTrainer",
+        trainer=_PAIRED if job.data.is_pairs else "AdaLoraTrainer" if _is_adalora(job) else "SFTTrainer",
         callbacks=_callbacks(job),
-        held_out="held_out" if plan.eval_split else "None",
+        held_out="held_out" if job.evaluates else "None",
         restored="    for weight, values in kept:\n        weight.data = values  # TRL casts adapters to bfloat16\n"
         if job.has_adapter
         else "",
         loraplus=_loraplus(job),
     )
-    return head + _DATA + (adapters.ADALORA if _is_adalora(job) else "") + main
+    extra = adapters.ADALORA if _is_adalora(job) else _PAIR_TRAINER if job.data.is_pairs else ""
+    return head + script_data.text(job) + extra + main
+
+
+def _trainer(job: Job) -> str:
+    return "DPOTrainer" if job.data.is_pairs else "SFTTrainer"
+
+
+def _words(text: str) -> str:
+    """Return words that cannot end a docstring: a name from an untrusted file must not become code."""
+    return re.sub(r"[^\w .,;:=+@/()%'-]", "_", text)
 
 
 def _is_adalora(job: Job) -> bool:
@@ -202,12 +203,20 @@ def _transformers_imports(job: Job) -> str:
 
 
 def _split(job: Job) -> str:
-    if not job.plan.eval_split:
-        return ""
-    return (
-        f"    parts = data.train_test_split({job.plan.eval_split}, seed={job.plan.seed})\n"
-        '    data, held_out = parts["train"], parts["test"]\n'
-    )
+    """Return the lines that give the rows to evaluate on, and leave out what no trainer reads."""
+    data = job.data
+    lines = []
+    if job.eval_share:
+        lines = [
+            'apart = held_out_rows(data["group"])',
+            "held_out = data.select(apart)",
+            "data = data.select(sorted({*range(len(data))} - {*apart}))",
+        ]
+    elif data.evaluation_split:
+        lines = [f"held_out = learned({literal(data.evaluation_name or data.name)}, tokenizer, scratch.name)"]
+    parts = ("data", "held_out") if job.evaluates else ("data",)
+    lines += [f'{name} = {name}.remove_columns("group")' for name in parts]
+    return _indented("\n".join(lines)) + "\n"
 
 
 def _quantization(job: Job) -> str:
@@ -244,7 +253,7 @@ def _arguments(job: Job) -> str:
     """Return the call of ``SFTConfig``; what comes from the command line or the machine stays an expression."""
     plan = job.plan
     values = dict(job.arguments)
-    if plan.eval_split:
+    if job.evaluates:
         values |= {
             "eval_strategy": "steps",
             "eval_steps": plan.save_steps,
@@ -254,11 +263,11 @@ def _arguments(job: Job) -> str:
     values |= {
         "per_device_eval_batch_size": plan.per_device_train_batch_size,
         "data_seed": plan.seed,
-        "completion_only_loss": False,
+        **({} if job.data.is_pairs else {"completion_only_loss": False}),
         "report_to": "none",
     }
     values.pop("max_steps")
-    written = call_text("SFTConfig", values)
+    written = call_text(job.config, values)
     expressions = (
         '    output_dir=args.output,\n    max_steps=args.max_steps,\n    use_cpu=device.type == "cpu",\n'
         '    dataloader_pin_memory=device.type != "cpu",\n'

@@ -15,7 +15,7 @@ from accelerate.commands.config.config_args import load_config_from_file
 from torch.distributed.run import get_args_parser
 from trl import DatasetMixtureConfig, ModelConfig, ScriptArguments, SFTConfig, TrlParser
 
-from advisor.export import FORMATS, exported
+from advisor.export import FORMATS, assumed, exported
 from advisor.export.job import launch_commands
 from specs import METHODS, FinetunePlan, PlanError
 
@@ -50,28 +50,28 @@ BEYOND_LORA = [
 @pytest.mark.parametrize("plan", [*PLANS, *BEYOND_LORA])
 def test_the_script_and_the_snippet_are_python(plan):
     for name in ("script", "snippet"):
-        ast.parse(exported(plan, name))
+        ast.parse(exported(plan, name).main[1])
 
 
 @pytest.mark.parametrize("plan", [*PLANS, *BEYOND_LORA])
 def test_the_script_needs_nothing_from_lorafit(plan):
-    tree = ast.parse(exported(plan, "script"))
+    tree = ast.parse(exported(plan, "script").main[1])
     imported = {node.module.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     imported |= {
         alias.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names
     }
-    assert imported <= {"argparse", "json", "os", "torch", "datasets", "peft", "transformers", "trl"}
+    assert imported - sys.stdlib_module_names <= {"torch", "datasets", "jinja2", "peft", "transformers", "trl"}
 
 
 @pytest.mark.parametrize("plan", [*PLANS, *BEYOND_LORA])
 def test_the_plan_file_reads_back_to_the_same_plan(plan):
-    assert FinetunePlan.from_json(exported(plan, "plan")) == plan
+    assert FinetunePlan.from_json(exported(plan, "plan").main[1]) == plan
 
 
 @pytest.mark.parametrize("plan", PLANS)
 def test_the_snippet_builds_the_objects_with_the_plans_values(plan, tmp_path):
     names = {}
-    source = exported(plan, "snippet").replace('output_dir="output"', f"output_dir={str(tmp_path)!r}")
+    source = exported(plan, "snippet").main[1].replace('output_dir="output"', f"output_dir={str(tmp_path)!r}")
     if plan.bf16:
         source = source.replace("SFTConfig(\n", "SFTConfig(\n    use_cpu=True,\n")
     exec(compile(source, "snippet.py", "exec"), names)  # noqa: S102 - our own export
@@ -87,7 +87,7 @@ def test_the_snippet_builds_the_objects_with_the_plans_values(plan, tmp_path):
 @pytest.mark.parametrize("plan", BEYOND_LORA)
 def test_the_snippet_configures_other_adapters_as_the_plan_says(plan):
     names = {}
-    source = exported(plan, "snippet").partition("training_args")[0]
+    source = exported(plan, "snippet").main[1].partition("training_args")[0]
     exec(compile(source, "snippet.py", "exec"), names)  # noqa: S102 - our own export
     config, said = names["peft_config"].to_dict(), plan.to_dict()
     told = {name for name in said if name in config and METHODS[plan.method].uses(name)}
@@ -107,7 +107,7 @@ def test_a_tool_without_the_adapter_is_refused_with_a_way_out(plan, tool):
 @pytest.mark.parametrize("plan", PLANS)
 def test_trl_parses_its_yaml_into_the_plans_values(plan, tmp_path):
     path = tmp_path / "trl.yaml"
-    path.write_text(exported(plan, "trl", data="data.jsonl"), encoding="utf-8")
+    path.write_text(exported(plan, "trl").main[1], encoding="utf-8")
     parser = TrlParser((ScriptArguments, SFTConfig, ModelConfig, DatasetMixtureConfig))
     _, training, model, data = parser.parse_args_and_config(
         ["--config", str(path), "--output_dir", str(tmp_path), "--use_cpu", "true"]
@@ -126,13 +126,13 @@ def test_torchrun_reads_the_commands_for_several_devices_and_nodes():
     one, two = (get_args_parser().parse_args(command[3:]) for command in (alone, shared))
     assert (one.nnodes, one.nproc_per_node, one.training_script) == ("1:1", "8", "train.py")
     assert (two.nnodes, two.nproc_per_node, two.rdzv_endpoint) == ("2", "4", "HOST:29500")
-    assert all(" ".join(command) in exported(plan, "script") for command in (alone, shared))
+    assert all(" ".join(command) in exported(plan, "script").main[1] for command in (alone, shared))
 
 
 @pytest.mark.parametrize("plan", [*PLANS, *BEYOND_LORA])
 def test_accelerate_loads_its_configuration(plan, tmp_path):
     path = tmp_path / "accelerate.yaml"
-    path.write_text(exported(plan, "accelerate"), encoding="utf-8")
+    path.write_text(exported(plan, "accelerate").main[1], encoding="utf-8")
     config = load_config_from_file(str(path))
     assert config.num_processes == plan.num_gpus
     assert (config.distributed_type.value == "FSDP") == (plan.sharding == "fsdp")
@@ -143,7 +143,7 @@ def test_accelerate_loads_its_configuration(plan, tmp_path):
 @pytest.mark.parametrize("tool", ["axolotl", "llamafactory"])
 @pytest.mark.parametrize("plan", PLANS)
 def test_yaml_uses_keys_that_the_tool_documents(plan, tool):
-    values = yaml.safe_load(exported(plan, tool))
+    values = yaml.safe_load(exported(plan, tool).main[1])
     assert set(values) <= set(KEYS[tool]["keys"])
     assert values["learning_rate"] == plan.learning_rate
 
@@ -156,7 +156,7 @@ def test_the_tool_itself_reads_its_yaml_to_the_plans_values(tool, tmp_path):
     plans, files = [param.values[0] for param in PLANS], []
     for number, plan in enumerate(plans):
         files.append(tmp_path / f"{number}.yaml")
-        text = exported(plan, tool).replace('output_dir: "output"', f"output_dir: {tmp_path}")
+        text = exported(plan, tool).main[1].replace('output_dir: "output"', f"output_dir: {tmp_path}")
         files[-1].write_text(text, encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-m", "tests.advisor.reading", tool, *map(str, files)],
@@ -180,12 +180,14 @@ def test_the_tool_itself_reads_its_yaml_to_the_plans_values(tool, tmp_path):
 @pytest.mark.parametrize("data", ["my data.jsonl", "user/name", "C:\\rows.csv", "a'b\"c\n.jsonl"])
 @pytest.mark.parametrize("name", list(FORMATS))
 def test_any_name_of_a_data_set_survives_every_format(name, data):
-    text = exported(FinetunePlan.for_method("lora", 'x"""\nimport sys\n"""'), name, data=data)
+    text = exported(
+        FinetunePlan.for_method("lora", 'x"""\nimport shelve\n"""'), name, data=assumed(data, "instruction")
+    ).main[1]
     if name in {"script", "snippet"}:
         imported = {
             alias.name for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Import) for alias in node.names
         }
-        assert "sys" not in imported
+        assert "shelve" not in imported
     elif name != "plan":
         yaml.safe_load(text)
 
@@ -201,6 +203,6 @@ def test_every_field_that_a_run_uses_reaches_the_script():
         "target_modules": ("q_proj", "o_proj"), "loraplus_lr_ratio": 8.5,
     }  # fmt: skip
     plan = FinetunePlan.for_method("qlora", MODEL)
-    plain = exported(plan, "script")
+    plain = exported(plan, "script").main[1]
     for name, value in other.items():
-        assert exported(dataclasses.replace(plan, **{name: value}), "script") != plain, name
+        assert exported(dataclasses.replace(plan, **{name: value}), "script").main[1] != plain, name

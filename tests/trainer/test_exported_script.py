@@ -34,7 +34,7 @@ def test_the_script_has_the_losses_of_a_run(
     run = store.create(plan, chat_data, place=place)
     train(Session(store.claim_next(place.device), store, threading.Event()))
     script, output = tmp_path / "train.py", tmp_path / "output"
-    script.write_text(exported(plan, "script"), encoding="utf-8")
+    script.write_text(exported(plan, "script").main[1], encoding="utf-8")
     arguments = ["--data", chat_data.path, "--model", str(tiny_model), "--output", str(output)]
     monkeypatch.setattr(sys, "argv", [str(script), *arguments])
     capsys.readouterr()

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from specs import DataError
 from trainer.data.examples import Example, examples, require_trained
@@ -55,6 +55,41 @@ def write(source: DataSource, dialect: str, tokenizer: Any, target: Path) -> Wri
     return Written(rows=written, reasons=dict(reasons.most_common()))
 
 
+class Wanted(Protocol):
+    """What an export asks for: ``advisor.export.Conversion``."""
+
+    @property
+    def name(self) -> str:
+        """The path of the file, within a folder."""
+
+    @property
+    def dialect(self) -> str:
+        """A name from ``DIALECTS``."""
+
+    @property
+    def evaluation_name(self) -> str:
+        """The path of the file with the rows to evaluate on; empty where there is none."""
+
+
+def write_all(source: DataSource, wanted: Wanted, tokenizer: Any, folder: Path) -> tuple[str, ...]:
+    """Write the data that an export asks for into a folder, and return what was done in sentences.
+
+    Raises:
+        DataError: As ``write`` does.
+    """
+    files = {wanted.name: source}
+    if wanted.evaluation_name:
+        files[wanted.evaluation_name] = replace(source, split=source.evaluation_split)
+    told = []
+    for name, part in files.items():
+        made = write(part, wanted.dialect, tokenizer, folder / name)
+        told.append(f"Wrote {made.rows:,} rows as {name}.")
+        if made.reasons:
+            reason, left_out = next(iter(made.reasons)), sum(made.reasons.values())
+            told.append(f"{left_out:,} rows are left out, most of them since: {reason}.")
+    return tuple(told)
+
+
 def rows(source: DataSource, dialect: str, tokenizer: Any, reasons: Counter[str]) -> Iterator[Mapping[str, Any]]:
     """Yield rows in a dialect, and count why others are left out."""
     renderer, said = Renderer(tokenizer, thinking=source.thinking), DIALECTS[dialect]
@@ -95,14 +130,29 @@ def _answers(example: Example, renderer: Renderer) -> Iterator[Mapping[str, Any]
 
 
 def _texts(example: Example, renderer: Renderer) -> Iterator[Mapping[str, Any]]:
-    """Yield a pair as texts, for a model without a chat template."""
-    better, worse = renderer.both(example)
-    start = min(side.learned[0][0] for side in (better, worse))
-    yield {
-        "prompt": better.text[:start].removeprefix(renderer.begins_with),
-        "chosen": better.text[start : better.learned[-1][1]].removesuffix(renderer.ends_with),
-        "rejected": worse.text[start : worse.learned[-1][1]].removesuffix(renderer.ends_with),
-    }
+    """Yield each answer as a text behind the text before it, without the tokens at which a text begins and ends."""
+    begin, end = renderer.begins_with, renderer.ends_with
+    for row in _whole_texts(example, renderer):
+        yield {
+            name: words.removeprefix(begin) if name == "prompt" else words.removesuffix(end)
+            for name, words in row.items()
+        }
+
+
+def _whole_texts(example: Example, renderer: Renderer) -> Iterator[Mapping[str, str]]:
+    """Yield each answer as a text behind the text before it, as the model reads both."""
+    if example.turns[0].role == "text" and not example.rejected:
+        yield {"text": example.turns[0].content}
+        return
+    if example.rejected:
+        better, worse = renderer.both(example)
+        start = min(side.learned[0][0] for side in (better, worse))
+        chosen, rejected = (side.text[start : side.learned[-1][1]] for side in (better, worse))
+        yield {"prompt": better.text[:start], "chosen": chosen, "rejected": rejected}
+        return
+    said = renderer.rendered(example)
+    for start, stop in said.learned:
+        yield {"prompt": said.text[:start], "completion": said.text[start:stop]}
 
 
 _SIDES = {"user": "human", "assistant": "gpt", "tool": "observation"}
@@ -148,6 +198,7 @@ DIALECTS: Mapping[str, Callable[[Example, Renderer], Iterator[Mapping[str, Any]]
     "messages": _messages,
     "answers": _answers,
     "texts": _texts,
+    "whole texts": _whole_texts,
     "sharegpt": _sharegpt,
 }
 """The forms that data is written in."""

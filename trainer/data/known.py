@@ -9,7 +9,7 @@ from trainer.data import reading
 from trainer.data.doctor import Report
 from trainer.data.layouts import SYSTEM
 from trainer.data.readers import Reader
-from trainer.data.rendering import leading_token
+from trainer.data.rendering import control_tokens, leading_token
 from trainer.data.source import DataSource
 from trainer.data.template import chat_template
 from trainer.data.template.chat_template import ChatTemplate
@@ -55,6 +55,7 @@ def training_data(
         family=known.template if known else "",
         has_template=template is not None,
         marks_answers=variant is None or variant.marks_answers,
+        end_of_turn=_end_of_turn(report, reader) if template else "",
         begins_with_bos=bool(reader.is_own and leading_token(reader.tokenizer)),
     )
 
@@ -75,3 +76,10 @@ def _traits(report: Report) -> Mapping[str, int]:
     if 0 < some < report.rows or several:
         found[dataset.REWRITTEN] = report.rows
     return found
+
+
+def _end_of_turn(report: Report, reader: Reader) -> str:
+    """Return the special token that the first answer ends with."""
+    learned = [words for shown in report.previews[:1] for words, is_learned in shown.pieces if is_learned]
+    said = learned[-1].rstrip() if learned else ""
+    return next((token for token in control_tokens(reader.tokenizer) if token and said.endswith(token)), "")

@@ -1,6 +1,6 @@
 """Where training data comes from, and what a person said about it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -33,3 +33,16 @@ class DataSource:
         """Refuse a choice that there is not."""
         if self.thinking not in {"keep", "drop"}:
             raise DataError("thinking", "must be keep or drop", self.thinking)
+
+
+def columns_of(entries: Sequence[str]) -> dict[str, str]:
+    """Return columns by role from words such as ``prompt=question``.
+
+    Raises:
+        DataError: If a word names no role or no column.
+    """
+    pairs = [entry.partition("=") for entry in entries]
+    wrong = next((entry for entry, (_, _, column) in zip(entries, pairs, strict=True) if not column), None)
+    if wrong is not None:
+        raise DataError("--columns", "takes pairs of a role and a column", wrong, "Write prompt=question, for example")
+    return {role: column for role, _, column in pairs}

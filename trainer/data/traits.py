@@ -59,7 +59,7 @@ def _form(row: Row, layout: Layout, values: Mapping[str, Any], used: Sequence[st
     turns = list(values.get("turns", ()))
     if told and turns and turns[0].role == "system":
         turns = turns[1:] if isinstance(row[told[0]], str) and row[told[0]] == turns[0].content else turns
-    plain = len(told) < 2 and _same_tools(row, values)
+    plain = len(told) < 2 and _same_tools(row, values) and not isinstance(row.get("history"), str)
     if layout.task == "preference" and {"chosen", "rejected"} <= set(layout.roles):
         form = _pair(row, layout, turns, values) if plain else ""
         if form != "texts":

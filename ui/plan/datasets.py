@@ -43,6 +43,8 @@ class Data:
     """One data set, examined."""
 
     label: str
+    name: str
+    """The name of the file as it was uploaded."""
     source: DataSource
     """The data as a run takes it."""
     report: Report
@@ -81,7 +83,8 @@ def find(choice: Choice, reader: Reader) -> Data:
     """
     source = source_of(choice)
     report, running = report_of(source, reader)
-    return Data(label=choice.label, source=source, report=report, reader=reader, running=running)
+    name = uploads.name_of(Path(source.path))
+    return Data(label=choice.label, name=name, source=source, report=report, reader=reader, running=running)
 
 
 def source_of(choice: Choice) -> DataSource:

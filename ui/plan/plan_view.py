@@ -1,11 +1,12 @@
 """Results on the page: each function shows one thing and computes nothing."""
 
+import functools
 from collections.abc import Sequence
 
 import streamlit as st
 
 from advisor import Recommendation, cheatsheet
-from advisor.export import FORMATS, exported
+from advisor.export import FORMATS
 from advisor.levers import Alternative
 from advisor.speed import Speed
 from advisor.tree import Question
@@ -13,7 +14,7 @@ from estimator.estimate import MemoryEstimate
 from specs import METHODS
 from ui.parts import given, links, palette, text
 from ui.parts.bars import Bar, memory_bars
-from ui.plan import fields, planning
+from ui.plan import exporting, fields, planning
 from ui.plan.forms import URL
 from ui.plan.planning import Override, Request
 from ui.plan.upgrades import Upgrade
@@ -187,16 +188,25 @@ def export(asked: Request, result: Recommendation) -> None:
     picked = st.segmented_control(
         "Format", names, default=names[0], required=True, format_func=_format_label, key="format", bind=URL, wrap=True
     )
-    chosen = FORMATS[picked or names[0]]
-    file = exported(result.plan, chosen.name, data=asked.data.path.name)
+    if asked.data.running is not None:
+        st.caption("What a tool must be told is known once all rows of the data are read.")
+        return
+    made = exporting.export_of(asked, result, picked or names[0])
+    filename, file = made.main
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.download_button(chosen.filename, file, chosen.filename, icon=":material/download:", on_click="ignore")
+        st.download_button(filename, file, filename, icon=":material/download:", on_click="ignore")
+        if made.conversion is not None or len(made.files) > 1:
+            packed, name = functools.partial(exporting.archive, asked, made), f"{filename.partition('.')[0]}.zip"
+            st.download_button("All files", packed, name, icon=":material/folder_zip:", on_click="ignore")
         sheet = cheatsheet.markdown(asked.situation, result, rules=asked.rules)
         st.download_button("Cheat sheet", sheet, "cheat-sheet.md", icon=":material/description:", on_click="ignore")
         page = cheatsheet.page(asked.situation, result, rules=asked.rules)
         st.download_button("Printable", page, "cheat-sheet.html", icon=":material/print:", on_click="ignore")
-        st.markdown(f"To use it: `{chosen.run}`")
-    st.code(file, None, wrap_lines=True)  # the colours of Streamlit's highlighting are too pale on a light page
+        st.markdown(f"To use it: `` {made.command} ``")
+    if made.conversion is not None:
+        st.caption(text.plain(made.conversion.why))
+    for content in made.files.values():
+        st.code(content, None, wrap_lines=True)  # Streamlit's highlighting is too pale on a light page
 
 
 def _method_link(entry: Alternative) -> str:

@@ -47,7 +47,7 @@ def all_kept(folder: Path) -> Iterator[tuple[Path, str]]:
     """Yield every stored upload, newest first, with its original name."""
     files = [path for path in folder.glob("*.*") if path.suffix.lstrip(".") in KINDS and len(path.suffixes) == 1]
     for path in sorted(files, key=lambda path: path.stat().st_mtime, reverse=True):
-        yield path, _name(path)
+        yield path, name_of(path)
 
 
 def column_roles(path: Path) -> dict[str, str]:
@@ -64,7 +64,8 @@ def keep_column_roles(path: Path, roles: Mapping[str, str]) -> None:
     private.tighten_files([path.with_suffix(".columns.json")])
 
 
-def _name(path: Path) -> str:
+def name_of(path: Path) -> str:
+    """Return the original name of an upload; of any other file its own."""
     name = _noted(path, "name")
     return name if isinstance(name, str) else path.name
 

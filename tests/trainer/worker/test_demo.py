@@ -56,7 +56,7 @@ def test_the_demo_model_reaches_its_first_step_soon_in_little_memory_and_in_the_
 def script_losses(plan, folder):
     """The losses of the first two steps of the script, which needs nothing of LoRAFit: it runs elsewhere."""
     script = folder / "train.py"
-    script.write_text(exported(plan, "script"), encoding="utf-8")
+    script.write_text(exported(plan, "script").main[1], encoding="utf-8")
     done = subprocess.run(
         [sys.executable, str(script), "--data", str(paths.demo_data()), "--model", str(paths.demo_model()),
          "--output", str(folder / "output"), "--max-steps", "2"],

@@ -1,0 +1,47 @@
+"""The export of a plan with its data: what a tool is told, and all files of it as one zip."""
+
+import shutil
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import BinaryIO
+
+from advisor import Recommendation
+from advisor.export import Export, exported
+from trainer.data import conversion
+from trainer.data.known import training_data
+from ui.plan.planning import Request
+
+
+def export_of(asked: Request, result: Recommendation, name: str) -> Export:
+    """Return the plan and its data in one format.
+
+    Raises:
+        PlanError: If the tool cannot be told something of the plan or of the data.
+    """
+    data, model = asked.data, asked.situation.model
+    known = training_data(data.source, data.report, data.reader, name=data.name, model=(model.model_type, model.name))
+    return exported(result.plan, name, data=known, uses_conv1d=model.model_type == "gpt2")
+
+
+def archive(asked: Request, made: Export) -> BinaryIO:
+    """Return a zip with the files of an export and, where the tool needs it, the converted data.
+
+    Raises:
+        DataError: If no row of the data can be converted.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        for name, content in made.files.items():
+            (folder / name).write_text(content, encoding="utf-8")
+        if made.conversion is not None:
+            told = conversion.write_all(asked.data.source, made.conversion, asked.data.reader.tokenizer, folder)
+            (folder / "READ ME.txt").write_text("\n".join([made.conversion.why, *told, ""]), encoding="utf-8")
+        else:
+            shutil.copyfile(asked.data.path, folder / asked.data.name)
+        target = tempfile.TemporaryFile()  # noqa: SIM115 - Streamlit reads and closes it
+        with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as packed:
+            for path in sorted(folder.rglob("*")):
+                packed.write(path, path.relative_to(folder))
+    target.seek(0)
+    return target
