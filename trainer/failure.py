@@ -3,6 +3,7 @@
 import errno
 
 from specs import DataError, LorafitError, PlanError, RunError, SpecError
+from specs.errors import clipped
 
 # What torch 2.13 and the operating system say when memory runs out, in lower case.
 _MEMORY_SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory")
@@ -33,8 +34,8 @@ class PassedOnError(LorafitError):
     """The error of another process, passed on in its own sentence."""
 
     def __init__(self, sentence: str) -> None:
-        """Take the sentence unchanged."""
-        Exception.__init__(self, sentence)
+        """Take the sentence, on one line that is no longer than others and names no secret."""
+        Exception.__init__(self, clipped(sentence))
 
 
 class NotFiniteError(RunError):

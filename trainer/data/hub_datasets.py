@@ -5,6 +5,7 @@ changes, and is read as any other file.
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import httpx2
@@ -12,7 +13,8 @@ from datasets import disable_progress_bars, load_dataset
 from datasets.exceptions import DatasetsError
 from huggingface_hub import DatasetInfo, HfApi
 
-from specs import DataError, LorafitError
+from specs import DataError
+from specs.door import door
 from trainer import files
 
 _SPLIT = "train"
@@ -57,14 +59,11 @@ def _fetch(info: DatasetInfo, target: Path) -> None:
         scratch.unlink(missing_ok=True)
 
 
-def main(arguments: list[str]) -> int:
+@door
+def main(arguments: Sequence[str]) -> int:
     """Fetch one data set and print its file; return the exit status."""
     name, folder = arguments
-    try:
-        sys.stdout.write(f"{fetched(name, Path(folder))}\n")
-    except LorafitError as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
+    sys.stdout.write(f"{fetched(name, Path(folder))}\n")
     return 0
 
 

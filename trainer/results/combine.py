@@ -13,7 +13,8 @@ from peft import PeftConfig, PeftModel
 from peft.tuners.lora import LoraLayer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from specs import LorafitError, PlanError, RunError
+from specs import PlanError, RunError
+from specs.door import door
 from trainer import files
 from trainer.model.build import META, model_config
 from trainer.runs.contract import Run
@@ -116,15 +117,12 @@ def _check_ranks(model: Any, ranks: set[int], combination_type: str) -> None:
         raise PlanError("combination_type", rule, max(ranks), "Choose cat")
 
 
-def main(arguments: list[str]) -> int:
+@door
+def main(arguments: Sequence[str]) -> int:
     """Combine adapters; return the exit status."""
     folder, target, combination_type, *pairs = arguments
     weights = {run_id: float(weight) for run_id, _, weight in (pair.partition("=") for pair in pairs)}
-    try:
-        combine(Store(Path(folder)), weights, combination_type, Path(target))
-    except LorafitError as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
+    combine(Store(Path(folder)), weights, combination_type, Path(target))
     return 0
 
 

@@ -4,13 +4,15 @@
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from peft import PeftConfig, PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from specs import METHODS, LorafitError, PlanError, RunError
+from specs import METHODS, PlanError, RunError
+from specs.door import door
 from trainer import files
 from trainer.runs.contract import Run
 from trainer.runs.export import result_folder
@@ -50,15 +52,12 @@ def merge(store: Store, run: Run, target: Path) -> None:
         AutoTokenizer.from_pretrained(adapter, trust_remote_code=False).save_pretrained(folder)
 
 
-def main(arguments: list[str]) -> int:
+@door
+def main(arguments: Sequence[str]) -> int:
     """Merge one run's adapter; return the exit status."""
     folder, run_id, target = arguments
-    try:
-        store = Store(Path(folder))
-        merge(store, store.run(run_id), Path(target).resolve())
-    except LorafitError as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
+    store = Store(Path(folder))
+    merge(store, store.run(run_id), Path(target).resolve())
     return 0
 
 

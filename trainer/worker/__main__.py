@@ -10,12 +10,12 @@ import sqlite3
 import sys
 import threading
 import time
-import traceback
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
 
+from specs import faults
 from trainer.failure import AttemptOverError, StopRequestedError, kind_and_sentence
 from trainer.runs import crash_notes, deaths, launcher, processes
 from trainer.runs.contract import HEARTBEAT_SECONDS, RENEWAL_SECONDS, State
@@ -58,21 +58,21 @@ class _Attempt:
     ) -> bool:
         """Put a failure into the store and its traceback into the log."""
         try:
-            self._end(kind, error, trace)
+            self._end(error)
         except AttemptOverError:
             self.status = _TAKEN_OVER
         self._over.set()
         self._thread.join()
         return True
 
-    def _end(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def _end(self, error: BaseException | None) -> None:
         if isinstance(error, StopRequestedError):
             self.finish(State.STOPPED)
         elif isinstance(error, AttemptOverError):
             self.status = _TAKEN_OVER
         elif error is not None:
             self.status = 1
-            traceback.print_exception(kind, error, trace)
+            sys.stderr.write(faults.traceback_text(error))
             # If one process fails, the others only see that it is gone.
             note = crash_notes.awaited(self._session.folder) if self._run.plan.num_gpus > 1 else None
             self._fail(*(note or kind_and_sentence(error)))
@@ -136,7 +136,7 @@ class _FollowerAttempt:
     ) -> bool:
         """Leave the reason for a failure where the leading process finds it."""
         if error is not None and not isinstance(error, StopRequestedError):
-            traceback.print_exception(kind, error, trace)
+            sys.stderr.write(faults.traceback_text(error))
             crash_notes.leave(self._session.folder, self._session.rank, *kind_and_sentence(error))
             self.failed = True
         self._over.set()

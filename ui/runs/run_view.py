@@ -20,7 +20,7 @@ def one(run: Run) -> None:
     """Show one run: what it is doing, its curves, its answers, and everything it was started with."""
     address.back()
     head, button = st.columns([4, 1], vertical_alignment="bottom")
-    head.title(run_data.title(run))
+    head.title(text.plain(run_data.title(run)))
     buttons(run, button)
     after_view.parent(run)
     numbers(run.id)
