@@ -15,7 +15,7 @@ from huggingface_hub.errors import (
 )
 
 from catalog import local, tokenizers
-from specs import MIB, CatalogError
+from specs import MIB, CatalogError, faults
 from specs.paths import cache
 
 TIMEOUT_SECONDS = 5.0
@@ -72,6 +72,9 @@ def _told(name: str, unknown: str, unreachable: str, way_out: str) -> Iterator[N
     except RepositoryNotFoundError as error:
         raise CatalogError(name, unknown, None, _CHECK) from error
     except (HTTPError, OSError) as error:
+        if faults.is_of_disk(error):
+            rule = "cannot be kept: the folder for what is fetched cannot be written"
+            raise CatalogError(name, rule, str(cache()), "Free some space, or set LORAFIT_CACHE") from error
         raise CatalogError(name, unreachable, None, way_out) from error
 
 

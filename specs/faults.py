@@ -55,6 +55,20 @@ _LIMITS: tuple[tuple[type[Exception], str, str, str], ...] = (
 )
 
 
+DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO})
+"""Causes that lie in a disk or its permissions, not in what was asked for or in the network."""
+
+
+def is_of_disk(error: BaseException) -> bool:
+    """Return whether an error, or one that led to it, says that a disk cannot be used."""
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, OSError) and found.errno in DISK:
+            return True
+        found = found.__cause__ or found.__context__
+    return False
+
+
 def told(error: BaseException) -> LorafitError:
     """Return any exception as an error that a person can read.
 

@@ -87,7 +87,12 @@ def _wording(kind: str, error: BaseException) -> tuple[str, str, str | None, str
         way_out = "Lower max_length, lower per_device_train_batch_size or turn on gradient_checkpointing, then retry"
         return "memory", "the run needs more than the device has", None, way_out
     if kind == "disk_full":
-        return "disk", "no space is left where the runs are stored", None, "Free some space and resume the run"
+        return (
+            "disk",
+            "no space is left where the runs or the models are stored",
+            None,
+            "Free some space and resume the run",
+        )
     if kind == GONE:
         return "run", "one of its processes was killed or crashed", None, "Resume the run from its last checkpoint"
     first_line = (str(error).splitlines() or [""])[0]

@@ -9,6 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from tests.unusable import disk, fill
+
 CONFIG = json.dumps(
     {
         "model_type": "llama",
@@ -103,6 +105,17 @@ def test_offline_is_told_apart_from_unknown(tmp_path):
     assert done.returncode == 2
     assert "the Hub cannot be reached" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("options", ["size=4k", "size=1m,nr_inodes=4"], ids=["full", "out of inodes"])
+def test_a_full_disk_for_what_is_fetched_is_told_apart_from_the_network(endpoint, tmp_path, options):
+    with disk(tmp_path / "disk", options) as place:
+        fill(place)
+        done = asked("org/there", endpoint, place)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("org/there: cannot be kept: the folder for what is fetched cannot be written, got '/")
+    assert done.stderr.endswith("Free some space, or set LORAFIT_CACHE.\n")
+    assert len(done.stderr.splitlines()) == 1
 
 
 FETCH = """

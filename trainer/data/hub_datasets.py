@@ -13,7 +13,7 @@ from datasets import disable_progress_bars, load_dataset
 from datasets.exceptions import DatasetsError
 from huggingface_hub import DatasetInfo, HfApi
 
-from specs import DataError
+from specs import DataError, faults
 from specs.door import door
 from trainer import files
 
@@ -40,6 +40,9 @@ def fetched(name: str, folder: Path) -> Path:
         if not target.is_file():
             _fetch(info, target)
     except (OSError, ValueError, httpx2.HTTPError, DatasetsError) as error:
+        if faults.is_of_disk(error):
+            rule = "cannot be kept: the folder for what is fetched cannot be written"
+            raise DataError(name, rule, str(folder), "Free some space, or set LORAFIT_CACHE") from error
         first_line = (str(error).splitlines() or [""])[0]
         way_out = "Check its name and the connection, or name a file on this machine"
         raise DataError(name, "cannot be fetched from the Hub", first_line or type(error).__name__, way_out) from error

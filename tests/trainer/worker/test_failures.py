@@ -2,6 +2,8 @@ import errno
 import json
 import os
 import shutil
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from specs import DataError, PlanError, RunError
+from specs.paths import REPO
 from tests.trainer.waiting import over, waited
 from trainer import files
 from trainer.data.source import DataSource
@@ -183,3 +186,22 @@ def test_data_that_changed_is_not_trained_on_under_the_old_run(store, plan_of, c
         stream.write('\n{"messages": []}')
     with pytest.raises(DataError, match="has changed since the run started"):
         data_fingerprint(again)
+
+
+def test_a_token_in_what_a_worker_crashed_with_stands_in_no_log_and_no_sentence(store, plan_of, place, tmp_path):
+    token = "hf_" + "aB3" * 12
+    data = tmp_path / f"{token}.jsonl"
+    data.write_text('{"colour": "red"}\n')
+    environment = {**os.environ, "MY_API_KEY": "correct horse battery", "PYTHONPATH": str(REPO)}
+    plan = plan_of(method="lora")
+    run = store.create(plan, DataSource(path=str(data), prompts=("correct horse battery",)), place=place)
+    run = store.claim_next(run.place.device)
+    command = [sys.executable, "-m", "trainer.worker", str(store.folder), run.id, str(run.attempt)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    ended = store.run(run.id)
+    assert (done.returncode, ended.state) == (1, State.FAILED)
+    assert "Traceback" in done.stderr
+    for text in (done.stderr, done.stdout, ended.error, *(event.text for event in store.events(run.id))):
+        assert token not in text
+        assert "correct horse battery" not in text
+    assert "[hidden]" in ended.error
