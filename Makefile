@@ -9,6 +9,8 @@ SEED ?= 1
 MUTANTS ?= 60
 # How many times to kill a run: `make soak KILLS=40`. The seed that it prints repeats its choices.
 KILLS ?= 100
+# How many hostile inputs the command lines then get; their seed is printed too.
+INPUTS ?= 20000
 
 .PHONY: run demo setup setup-test check test soak mutants accuracy bench screenshots readme clean help
 
@@ -33,8 +35,9 @@ check: setup-test  ## ruff, mypy and import-linter
 test: setup-test  ## all tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-soak: setup  ## kill workers at random moments, resume, and compare each run with one that was never killed: KILLS=100
+soak: setup  ## kill workers at random moments, resume, and compare each run with one that was never killed: KILLS=100 INPUTS=20000
 	@$(BIN)/python -m scripts.soak --kills $(KILLS)
+	@$(BIN)/python -m scripts.fuzz_doors --count $(INPUTS)
 
 mutants: setup-test  ## random changes of the code that the fast tests should notice: SEED=1 MUTANTS=60
 	@$(BIN)/python -m scripts.mutants --seed $(SEED) --number $(MUTANTS)

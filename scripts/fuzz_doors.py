@@ -103,7 +103,7 @@ def _doors() -> dict[str, Callable[[Sequence[str]], int]]:
 
 
 def _busy_run(folder: Path) -> str:
-    """Return a run that holds the device for years, so that whatever is started only waits."""
+    """Return a run that holds the device for good, so that whatever is started only waits."""
     from trainer.data.source import DataSource  # noqa: PLC0415 - as above
     from trainer.runs.store import Store  # noqa: PLC0415
 
@@ -111,7 +111,7 @@ def _busy_run(folder: Path) -> str:
     run = store.create(FinetunePlan.for_method("qlora", MODEL), DataSource(path="data.jsonl"))
     store.claim_next(run.place.device)
     with contextlib.closing(__import__("sqlite3").connect(folder / "runs" / "runs.sqlite")) as db, db:
-        db.execute("UPDATE runs SET heartbeat_at = ?", (time.time() + 1e9,))
+        db.execute("UPDATE runs SET beat_at = NULL")  # never silent
     return run.id
 
 
@@ -183,7 +183,15 @@ class _Maker:
             command, flag = self._chance.choice((("accuracy", "--rows"), ("measure", "--configurations")))
             device = ["--device", "cpu"] if command == "measure" else []
             return [command, flag, self._file(b"model,method,r\n1,2,3\n", ".csv"), *device]
-        arguments = ["--model", self._model(), "--method", self._some("qlora", self._word), "--gpu", "8 GiB"]
+        arguments = [
+            "--model",
+            self._model(),
+            "--method",
+            self._some("qlora", self._word),
+            "--gpu",
+            "8 GiB",
+            "--autocast",
+        ]
         for flag in ("--r", "--per-device-train-batch-size", "--num-gpus", "--max-length", "--lora-dropout"):
             if self._chance.random() < 0.3:
                 arguments += [flag, self._number_text()]
