@@ -11,12 +11,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 from transformers import AutoTokenizer
 from trl import DPOConfig, DPOTrainer, ModelConfig, ScriptArguments, SFTConfig, SFTTrainer, TrlParser, get_dataset
 from trl.scripts.utils import DatasetMixtureConfig
 
 from advisor.export import exported
-from tests.trainer.layout_cases import CALLS, PLAIN, Case, chat
+from specs import PlanError
+from tests.trainer.layout_cases import CALLS, PAIRS, PLAIN, TOOLS, Case, chat, each
 from trainer.data import conversion, readers
 from trainer.data.doctor import examined
 from trainer.data.known import training_data
@@ -288,3 +290,65 @@ def _learned(row, tokenizer):
     if "input_ids" in row and "labels" not in row:
         kinds = ("input_ids",)
     return [tokenizer.decode([token for token in row[kind] if token != -100]) for kind in kinds]
+
+
+KEYS = json.loads((Path(__file__).parents[1] / "golden" / "export_data_keys.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in {**PLAIN, **CALLS}.items()])
+def test_data_is_described_in_keys_that_the_tool_documents(case, export, tmp_path):
+    made, _ = export(case, "axolotl", model=QWEN3)
+    values = yaml.safe_load(made.main[1])
+    for entry in (*values["datasets"], *values.get("test_datasets", ())):
+        assert set(entry) <= set(KEYS["axolotl"]["preference" if "rl" in values else "answers"])
+    if case is PLAIN["messages with a weight"]:
+        return  # refused: see below
+    described = json.loads(export(case, "llamafactory", model=QWEN3)[0].files["dataset_info.json"])
+    for entry in described.values():
+        assert set(entry) <= set(KEYS["llamafactory"]["entry"])
+        assert set(entry["columns"]) <= set(KEYS["llamafactory"]["columns"])
+        assert set(entry.get("tags", ())) <= set(KEYS["llamafactory"]["tags"])
+        assert (tmp_path / entry["file_name"]).is_file()
+
+
+@pytest.mark.parametrize(("tool", "stage"), [("trl", "beta"), ("axolotl", "rl_beta"), ("llamafactory", "pref_beta")])
+def test_pairs_are_a_dpo_job_with_the_rate_of_the_plan(tool, stage, export):
+    made, _ = export(PAIRS["explicit prompt"], tool, learning_rate=5e-6, model=QWEN3)
+    values = yaml.safe_load(made.main[1])
+    assert values["learning_rate"] == 5e-6
+    assert values[stage] == DPOConfig(output_dir="output", use_cpu=True, bf16=False).beta
+    assert (values.get("stage"), values.get("rl"), made.command.split()[1]) in {
+        ("dpo", None, "train"), (None, "dpo", "train"), (None, None, "dpo"),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("rows", "tool", "words"),
+    [
+        pytest.param(
+            PLAIN["messages with a weight"].rows, "llamafactory", "answers that are not to be learned", id="weights"
+        ),
+        pytest.param(
+            [{"prompt": "Say it.", "chosen": "One.", "rejected": "Two.", "tools": TOOLS}] * 2,
+            "axolotl", "tools, which Axolotl cannot be told", id="tools of pairs",
+        ),
+        pytest.param(
+            each(lambda n: {"prompt": n, "completion": n, "label": True}), "script", "answers marked good", id="KTO"
+        ),
+        pytest.param(each(lambda n: {"text": n, "label": "a"}), "trl", "texts with a class", id="classification"),
+    ],
+)  # fmt: skip
+def test_what_a_tool_cannot_be_told_is_refused_in_a_sentence(rows, tool, words, export):
+    with pytest.raises(PlanError, match=words) as refused:
+        export(Case("a.jsonl", rows), tool, model=QWEN3)
+    assert len(str(refused.value)) <= 300
+
+
+def test_a_plan_whose_model_cannot_be_its_own_reference_is_refused_for_pairs(export):
+    with pytest.raises(PlanError, match="must keep the base model unchanged"):
+        export(PAIRS["explicit prompt"], "script", method="full")
+
+
+def test_the_plan_is_run_with_all_that_was_said_about_the_data(export):
+    made, _ = export(PLAIN["columns of a person"], "plan")
+    assert made.command.endswith("--data Fragen.csv --columns prompt=Frage completion=Antwort")
