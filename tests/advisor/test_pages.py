@@ -116,9 +116,13 @@ def test_the_command_line_answers_in_json(run):
         ),
         pytest.param(["--model", LLAMA, "--task", "poetry"], "task: must be one of", id="unknown task"),
         pytest.param(["--model", LLAMA, "--dataset-rows", "0"], "dataset_rows: must be at least 1", id="no rows"),
-        pytest.param(["--model", LLAMA, "--vram-gib", "x"], "Argument --vram-gib: invalid", id="not a number"),
+        pytest.param(
+            ["--model", LLAMA, "--vram-gib", "x"], "python -m advisor: argument --vram-gib: invalid", id="not a number"
+        ),
         pytest.param(["--model", LLAMA, "--pin", "r"], "--pin: must be written as field=value", id="half a pin"),
-        pytest.param(["--vram-gib", "24"], "The following arguments are required: --model", id="no model"),
+        pytest.param(
+            ["--vram-gib", "24"], "python -m advisor: the following arguments are required: --model", id="no model"
+        ),
     ],
 )
 def test_bad_arguments_get_one_sentence_and_status_2(run, arguments, sentence):
@@ -192,6 +196,27 @@ def test_a_tokenizer_that_is_not_here_is_stood_in_for_and_named(run):
     assert done.stderr == (
         "Counted with the tokenizer of SmolLM2-135M-Instruct, and the template of the family qwen3.\n"
     )
+
+
+def test_an_export_is_written_with_the_data_that_the_tool_needs(run, tmp_path):
+    if not paths.demo_model().is_dir():
+        pytest.skip("the demo model is not in the cache")
+    data, folder = tmp_path / "Fragen.csv", tmp_path / "out"
+    data.write_text("Frage;Antwort\nWas?;Das.\nWie?;So.\n", encoding="utf-8")
+    chosen = ("--data", str(data), "--columns", "prompt=Frage", "completion=Antwort", "--export", "axolotl")
+    done = run("--model", LLAMA, "--vram-gib", "24", *chosen, "--to", str(folder))
+    assert done.returncode == 0, done.stderr
+    assert "Wrote 2 rows as Fragen.messages.jsonl.\nRun there: axolotl train axolotl.yaml" in done.stdout
+    rows = [json.loads(line)["messages"] for line in (folder / "Fragen.messages.jsonl").read_text().splitlines()]
+    assert [[turn["content"] for turn in row] for row in rows] == [["Was?", "Das."], ["Wie?", "So."]]
+    assert '"path": "Fragen.messages.jsonl"' in (folder / "axolotl.yaml").read_text()
+
+
+def test_pairs_that_nobody_looked_at_are_a_dpo_job_too(run):
+    asked = ("--data", "elsewhere.jsonl", "--task", "preference", "--export", "llamafactory")
+    done = run("--model", LLAMA, "--vram-gib", "24", *asked)
+    assert 'stage: "dpo"' in done.stdout
+    assert "Nobody looked at it: its rows are taken for prompt + chosen + rejected." in done.stdout
 
 
 def test_data_that_an_export_names_need_not_be_here(run):

@@ -4,7 +4,6 @@ import shutil
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import BinaryIO
 
 from advisor import Recommendation
 from advisor.export import Export, exported
@@ -24,7 +23,7 @@ def export_of(asked: Request, result: Recommendation, name: str) -> Export:
     return exported(result.plan, name, data=known, uses_conv1d=model.model_type == "gpt2")
 
 
-def archive(asked: Request, made: Export) -> BinaryIO:
+def archive(asked: Request, made: Export) -> bytes:
     """Return a zip with the files of an export and, where the tool needs it, the converted data.
 
     Raises:
@@ -39,9 +38,9 @@ def archive(asked: Request, made: Export) -> BinaryIO:
             (folder / "READ ME.txt").write_text("\n".join([made.conversion.why, *told, ""]), encoding="utf-8")
         else:
             shutil.copyfile(asked.data.path, folder / asked.data.name)
-        target = tempfile.TemporaryFile()  # noqa: SIM115 - Streamlit reads and closes it
+        target = folder / "export.zip"
+        paths = sorted(path for path in folder.rglob("*") if path.is_file())
         with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as packed:
-            for path in sorted(folder.rglob("*")):
+            for path in paths:
                 packed.write(path, path.relative_to(folder))
-    target.seek(0)
-    return target
+        return target.read_bytes()  # Streamlit takes no open file that may also be written
