@@ -20,9 +20,9 @@ from specs.door import Parser, door, run_and_exit, setting
 from trainer.data import conversion, doctor, readers
 from trainer.data.doctor import Report
 from trainer.data.examples import require_trained
+from trainer.data.files.reading import is_hub_id
 from trainer.data.known import training_data
 from trainer.data.readers import Reader
-from trainer.data.reading import is_hub_id
 from trainer.data.source import DataSource, columns_of
 
 _DATA = "data.jsonl"

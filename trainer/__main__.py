@@ -21,8 +21,8 @@ from specs.errors import shortened
 from specs.reading import small_text
 from trainer.data.doctor import Report, examined
 from trainer.data.examples import first_example, require_trained
+from trainer.data.files.reading import is_hub_id
 from trainer.data.messages import Turn
-from trainer.data.reading import is_hub_id
 from trainer.data.source import DataSource, columns_of
 from trainer.data.tokenizer import FamilyTokenizer, FolderTokenizer
 from trainer.results import tasks

@@ -35,7 +35,7 @@ from playwright.sync_api import BrowserContext, Page, sync_playwright
 
 from specs.paths import REPO
 from tests.browser.waiting import settled
-from trainer.runs import database
+from trainer.runs.storage import database
 from trainer.runs.store import Store
 
 CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))

@@ -10,9 +10,9 @@ from playwright.sync_api import expect
 from specs import FinetunePlan
 from tests.browser.waiting import settled
 from trainer.data.source import DataSource
-from trainer.runs import database
 from trainer.runs.contract import Answer, Phase, State
 from trainer.runs.export import RESULT
+from trainer.runs.storage import database
 from trainer.runs.store import Store
 
 pytestmark = pytest.mark.browser

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from scripts import readme
-from trainer.data import messages, reading
+from trainer.data import messages
+from trainer.data.files import reading
 from trainer.runs.contract import ACTIVE, TRANSITIONS, State
 
 README = readme.README.read_text(encoding="utf-8")

@@ -9,7 +9,7 @@ from specs import FinetunePlan, RunError
 from specs.errors import LONGEST
 from tests.unusable import disk, each_kind, fill
 from trainer.data.source import DataSource
-from trainer.runs import database
+from trainer.runs.storage import database
 from trainer.runs.store import Store
 from ui.parts import notices
 from ui.plan import uploads

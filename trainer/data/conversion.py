@@ -10,8 +10,8 @@ from typing import Any, Protocol
 
 from specs import DataError
 from trainer.data.examples import Example, examples, require_trained
+from trainer.data.files.reading import Finding
 from trainer.data.messages import Turn, UnreadableError
-from trainer.data.reading import Finding
 from trainer.data.rendering import Renderer
 from trainer.data.source import DataSource
 

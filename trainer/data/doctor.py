@@ -11,8 +11,8 @@ import numpy as np
 
 from specs import DataError
 from trainer.data.examples import Example, examples, require_mostly_good
+from trainer.data.files.reading import Finding
 from trainer.data.messages import UnreadableError
-from trainer.data.reading import Finding
 from trainer.data.rendering import Renderer
 from trainer.data.source import DataSource
 from trainer.data.tokenizer import DataTokenizer

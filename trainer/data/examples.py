@@ -8,9 +8,9 @@ from typing import Any
 
 from specs import DataError
 from trainer.data import messages
+from trainer.data.files.reading import Finding, Row, rows
 from trainer.data.layouts import LAYOUTS, Layout, recognised_layout
 from trainer.data.messages import Turn, UnreadableError
-from trainer.data.reading import Finding, Row, rows
 from trainer.data.source import DataSource
 from trainer.data.traits import traits
 

@@ -11,9 +11,9 @@ from typing import Any
 from specs import DataError
 from trainer.data import messages, preferences
 from trainer.data.columns import proposed_columns
+from trainer.data.files.reading import Row
 from trainer.data.messages import Turn, UnreadableError
 from trainer.data.preferences import Scored
-from trainer.data.reading import Row
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,9 +5,9 @@ from typing import Any
 
 from specs import dataset
 from trainer.data import messages
+from trainer.data.files.reading import Row
 from trainer.data.layouts import SYSTEM, Layout
 from trainer.data.messages import Turn
-from trainer.data.reading import Row
 from trainer.data.template.completeness import thinks
 
 _SHAREGPT = {"system": "system", "user": "human", "assistant": "gpt"}

@@ -56,7 +56,7 @@ def fetch_dataset(name: str, folder: Path) -> Path:
     Raises:
         PassedOnError: If it cannot be fetched.
     """
-    return Path(_carry_out("trainer.data.hub_datasets", name, str(folder)).strip())
+    return Path(_carry_out("trainer.data.files.hub_datasets", name, str(folder)).strip())
 
 
 def _carry_out(module: str, *arguments: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 from specs import FinetunePlan, RunError
 from trainer.data.source import DataSource
 from trainer.failure import AttemptOverError
-from trainer.runs import deaths, mirror, private, processes, records
+from trainer.runs import deaths, processes
 from trainer.runs.contract import (
     ACTIVE,
     LOST_SECONDS,
@@ -32,8 +32,9 @@ from trainer.runs.contract import (
     cards,
     spread,
 )
-from trainer.runs.database import Database
-from trainer.runs.rows import insert, update
+from trainer.runs.storage import mirror, private, records
+from trainer.runs.storage.database import Database
+from trainer.runs.storage.rows import insert, update
 
 LOG = "worker.log"
 """What a run's workers print, in its folder."""

@@ -18,8 +18,8 @@ from transformers import PreTrainedTokenizerBase
 from specs import DataError, FinetunePlan
 from trainer import files
 from trainer.data.examples import Example, examples, require_mostly_good, require_trained
+from trainer.data.files.reading import Finding
 from trainer.data.messages import UnreadableError
-from trainer.data.reading import Finding
 from trainer.data.rendering import Renderer, compared, labelled
 from trainer.data.source import DataSource
 from trainer.failure import StopRequestedError

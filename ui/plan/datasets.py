@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import BinaryIO
 
 from specs import DataError, paths
-from trainer.data import reading
 from trainer.data.columns import Proposal, proposal
 from trainer.data.doctor import Report
 from trainer.data.examples import Example, examples
+from trainer.data.files import reading
 from trainer.data.layouts import recognised_layout
 from trainer.data.readers import Reader
 from trainer.data.source import DataSource, Thinking
 from trainer.data.template.completeness import thinks
-from trainer.runs.database import UPLOADS
+from trainer.runs.storage.database import UPLOADS
 from ui.parts.examining import FIRST_ROWS, Examination, report_of
 from ui.plan import uploads
 

@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from specs import DataError
 from trainer import files
-from trainer.runs import private
+from trainer.runs.storage import private
 
 KINDS = ("jsonl", "json", "csv", "tsv", "parquet", "txt")
 MOST_BYTES = 2**30

@@ -8,9 +8,9 @@ import pytest
 from specs import DataError
 from trainer.data.columns import proposal, proposed_columns
 from trainer.data.examples import Example, examples
+from trainer.data.files.reading import Finding
 from trainer.data.layouts import LAYOUTS, recognised_layout
 from trainer.data.messages import Turn
-from trainer.data.reading import Finding
 from trainer.data.source import TASKS, DataSource
 
 CHAT = [{"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Hello."}]

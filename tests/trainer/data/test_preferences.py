@@ -7,7 +7,7 @@ import pytest
 from specs import DataError
 from trainer.data.doctor import examined
 from trainer.data.examples import examples, require_trained
-from trainer.data.reading import Finding
+from trainer.data.files.reading import Finding
 from trainer.data.source import DataSource
 
 ASKED = [{"role": "user", "content": "Q"}]

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from specs import RunError
 from trainer.data.source import DataSource
 from trainer.failure import AttemptOverError
-from trainer.runs import contract, database
+from trainer.runs import contract
 from trainer.runs import store as storing
 from trainer.runs.contract import ACTIVE, TRANSITIONS, Answer, LossCurve, Metric, Phase, Place, State
+from trainer.runs.storage import database
 from trainer.runs.store import Store
 
 CLICK = "one click"

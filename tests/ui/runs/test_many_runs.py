@@ -11,8 +11,8 @@ from streamlit.testing.v1 import AppTest
 from specs import FinetunePlan
 from specs.paths import REPO
 from trainer.data.source import DataSource
-from trainer.runs import database
 from trainer.runs.diagnosis import diagnoses
+from trainer.runs.storage import database
 from trainer.runs.store import Store
 from ui.parts.curves import View, figure
 from ui.runs import run_data

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from specs import DataError
-from trainer.data import bounds, reading
-from trainer.data.reading import Finding, rows
+from trainer.data.files import bounds, reading
+from trainer.data.files.reading import Finding, rows
 
 ROW = {"text": "short"}
 

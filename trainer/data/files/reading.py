@@ -15,10 +15,10 @@ import pyarrow
 
 from specs import MIB, DataError
 from specs.dataset import DataFile
-from trainer.data import parquet
-from trainer.data.bounds import LONGEST, Shortened, is_too_much
+from trainer.data.files import parquet
+from trainer.data.files.bounds import LONGEST, Shortened, is_too_much
+from trainer.data.files.parquet import brief
 from trainer.data.messages import UnreadableError
-from trainer.data.parquet import brief
 
 Row: TypeAlias = Mapping[str, Any]
 _Rows: TypeAlias = Iterator[tuple[int, "Row | Finding"]]

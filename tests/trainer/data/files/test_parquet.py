@@ -9,7 +9,7 @@ import pytest
 
 from scripts.fuzz_doors import parquet_bombs
 from specs import MIB, DataError
-from trainer.data.reading import Finding, rows
+from trainer.data.files.reading import Finding, rows
 
 BOMBS = {
     "many-rows.parquet": "would have more values than the file has bytes",

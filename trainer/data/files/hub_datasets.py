@@ -1,6 +1,6 @@
 """Fetches a data set from the Hub into one file; runs as a process of its own.
 
-``python -m trainer.data.hub_datasets NAME FOLDER``. The file holds a revision that never
+``python -m trainer.data.files.hub_datasets NAME FOLDER``. The file holds a revision that never
 changes, and is read as any other file.
 """
 

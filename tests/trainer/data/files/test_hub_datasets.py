@@ -10,8 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from specs import DataError
-from trainer.data import hub_datasets
-from trainer.data.reading import is_hub_id
+from trainer.data.files import hub_datasets
+from trainer.data.files.reading import is_hub_id
 
 SHA = "a1" * 20
 FILE = "data/train.jsonl"

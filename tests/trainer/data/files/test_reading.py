@@ -7,8 +7,8 @@ import pyarrow.parquet
 import pytest
 
 from specs import DataError
-from trainer.data import reading
-from trainer.data.reading import Finding, rows, splits
+from trainer.data.files import reading
+from trainer.data.files.reading import Finding, rows, splits
 
 PAIR = {"prompt": "Hi", "completion": "Yo"}
 

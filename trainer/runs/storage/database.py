@@ -8,7 +8,7 @@ from pathlib import Path
 
 from specs import RunError, faults
 from trainer.files import interlock
-from trainer.runs import mirror, private, unusable
+from trainer.runs.storage import mirror, private, unusable
 
 FILE = "runs.sqlite"
 UPLOADS = "uploads"

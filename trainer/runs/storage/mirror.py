@@ -17,9 +17,9 @@ from typing import Any
 
 from specs import FinetunePlan, LorafitError
 from trainer.data.source import DataSource
-from trainer.runs import private
 from trainer.runs.contract import ACTIVE, State
-from trainer.runs.rows import insert
+from trainer.runs.storage import private
+from trainer.runs.storage.rows import insert
 
 RECORD, METRICS, EVENTS = "record.json", "metrics.jsonl", "events.jsonl"
 ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{4}")

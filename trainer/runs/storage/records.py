@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trainer.runs.contract import Answer, Event, LossCurve, Metric
-from trainer.runs.rows import insert
+from trainer.runs.storage.rows import insert
 
 _METRIC_FIELDS = tuple(entry.name for entry in dataclasses.fields(Metric))
 

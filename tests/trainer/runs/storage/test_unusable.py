@@ -13,8 +13,8 @@ from specs import FinetunePlan
 from specs.errors import LONGEST
 from tests.unusable import as_nobody, each_kind
 from trainer.data.source import DataSource
-from trainer.runs import database, mirror
 from trainer.runs.contract import Answer, Metric, Phase, Place, Run, State
+from trainer.runs.storage import database, mirror
 from trainer.runs.store import Store
 
 CLICK = "click"
