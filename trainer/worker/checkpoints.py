@@ -3,9 +3,11 @@
 import json
 import re
 import shutil
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
@@ -23,6 +25,8 @@ _SMALL_FILES_BYTES = 32 * MIB
 _NAME = re.compile(r"checkpoint-(\d+)")
 STATE = "trainer_state.json"
 OPTIMIZER, SCHEDULER, SCALER = "optimizer.safetensors", "scheduler.safetensors", "scaler.safetensors"
+_BEFORE = MappingProxyType({OPTIMIZER: "optimizer.pt", SCHEDULER: "scheduler.pt", SCALER: "scaler.pt"})
+"""The names of these files in checkpoints of 0.1.0, which transformers wrote; they are read without running code."""
 
 
 def newest(run_folder: Path) -> Path | None:
@@ -53,6 +57,20 @@ def written(run_folder: Path, *, keep: Path | None = None) -> Iterator[Path]:
 def random_numbers(checkpoint: Path, rank: int) -> Path:
     """Return the file of a checkpoint with the states of one process's random numbers."""
     return checkpoint / f"rng_state_{rank}.safetensors"
+
+
+def to_load(folder: str, name: str) -> Path:
+    """Return the file of a checkpoint with the state of this name, also of a checkpoint of 0.1.0."""
+    checkpoint = Path(folder)
+    return next((path for path in (checkpoint / name, checkpoint / _BEFORE[name]) if path.exists()), checkpoint / name)
+
+
+def random_numbers_to_load(folder: str, rank: int) -> Path:
+    """Return the file with one process's random numbers, also of a checkpoint of 0.1.0."""
+    checkpoint = Path(folder)
+    now = random_numbers(checkpoint, rank)
+    before = (checkpoint / f"rng_state_{rank}.pth", checkpoint / "rng_state.pth")
+    return next((path for path in (now, *before) if path.exists()), now)
 
 
 def trained_bytes(model: Any) -> int:
@@ -86,4 +104,8 @@ def is_complete(folder: Path) -> bool:
                 pass
     except (OSError, ValueError, SafetensorError):
         return False
-    return {OPTIMIZER, SCHEDULER, random_numbers(folder, 0).name} < files
+    if {OPTIMIZER, SCHEDULER, random_numbers(folder, 0).name} < files:
+        return True
+    # Torch saves zip archives, whose table of contents is at the end.
+    before = {path.name for path in folder.glob("*.pt*") if zipfile.is_zipfile(path)}
+    return bool(files) and {_BEFORE[OPTIMIZER], _BEFORE[SCHEDULER]} < before

@@ -6,16 +6,19 @@ as JSON in the metadata of the file.
 
 import json
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from transformers.trainer_pt_utils import safe_globals
 
 from specs import RunError
 
 _TREE = "state"
+_PICKLES = {".pt", ".pth"}
 
 
 def save(state: Any, path: Path) -> None:
@@ -30,16 +33,19 @@ def save(state: Any, path: Path) -> None:
 
 
 def load(path: Path) -> Any:
-    """Return a state that was written by ``save``, with its tensors in main memory.
+    """Return a state that was written by ``save``, or by transformers for 0.1.0, with its tensors in main memory.
 
     Raises:
-        RunError: If it was not.
+        RunError: If it was not, or holds anything but tensors, arrays and plain values.
     """
     try:
+        if path.suffix in _PICKLES:
+            with safe_globals():
+                return torch.load(path, map_location="cpu", weights_only=True)
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
             return _unpacked(json.loads(file.metadata()[_TREE]), tensors)
-    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
+    except (SafetensorError, UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError) as error:
         way_out = f"Delete {path.parent.name} and resume the run from the checkpoint before"
         raise RunError(str(path), "holds no state of a run", type(error).__name__, way_out) from error
 

@@ -111,8 +111,8 @@ class _CheckpointingTrainer(BudgetedTrainer):
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
-            self.optimizer.load_state_dict(states.load(Path(checkpoint) / checkpoints.OPTIMIZER))
-            self.lr_scheduler.load_state_dict(states.load(Path(checkpoint) / checkpoints.SCHEDULER))
+            self.optimizer.load_state_dict(states.load(checkpoints.to_load(checkpoint, checkpoints.OPTIMIZER)))
+            self.lr_scheduler.load_state_dict(states.load(checkpoints.to_load(checkpoint, checkpoints.SCHEDULER)))
 
     def _save_scaler(self, output_dir: str) -> None:
         if self.args.should_save and self.accelerator.scaler is not None:
@@ -120,7 +120,7 @@ class _CheckpointingTrainer(BudgetedTrainer):
 
     def _load_scaler(self, checkpoint: str | None) -> None:
         if checkpoint is not None and self.accelerator.scaler is not None:
-            self.accelerator.scaler.load_state_dict(states.load(Path(checkpoint) / checkpoints.SCALER))
+            self.accelerator.scaler.load_state_dict(states.load(checkpoints.to_load(checkpoint, checkpoints.SCALER)))
 
     def _save_rng_state(self, output_dir: str) -> None:
         known = {"python": random.getstate(), "numpy": numpy.random.get_state(), "cpu": torch.random.get_rng_state()}
@@ -132,7 +132,7 @@ class _CheckpointingTrainer(BudgetedTrainer):
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is None:
             return
-        known = states.load(checkpoints.random_numbers(Path(checkpoint), self.args.process_index))
+        known = states.load(checkpoints.random_numbers_to_load(checkpoint, self.args.process_index))
         random.setstate(known["python"])
         numpy.random.set_state(known["numpy"])
         torch.random.set_rng_state(known["cpu"])

@@ -123,6 +123,42 @@ def test_a_run_keeps_no_pickle_and_reads_none(store, plan_of, chat_data, place):
     assert len(losses_of(store, run.id)) == 6
 
 
+BEFORE = {
+    checkpoints.OPTIMIZER: "optimizer.pt",
+    checkpoints.SCHEDULER: "scheduler.pt",
+    "rng_state_0.safetensors": "rng_state.pth",
+}
+
+
+def test_a_checkpoint_of_the_first_version_goes_on_with_its_states(store, plan_of, chat_data, place):
+    losses = []
+    for is_old in (False, True):
+        made = store.create(plan_of(max_steps=3, lora_dropout=0.1), chat_data, place=place)
+        run = store.claim_next(place.device)
+        train(Session(run, store, threading.Event()))
+        store.enter(run.id, State.FINISHED)
+        newest = checkpoints.newest(store.run_folder(run.id))
+        if is_old:
+            for name, before in BEFORE.items():
+                torch.save(states.load(newest / name), newest / before)
+                (newest / name).unlink()
+        assert checkpoints.newest(store.run_folder(run.id)) == newest
+        store.extend(run.id, 3)
+        run = store.claim_next(place.device)
+        assert train(Session(run, store, threading.Event())) is State.FINISHED
+        store.enter(run.id, State.FINISHED)
+        losses.append(losses_of(store, made.id))
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == 6
+
+
+@pytest.mark.parametrize("name", BEFORE.values())
+def test_a_hostile_pickle_in_place_of_a_state_runs_nothing(tmp_path, name):
+    torch.save({"state": Bomb()}, tmp_path / name)
+    with pytest.raises(RunError, match="holds no state of a run"):
+        states.load(tmp_path / name)
+
+
 def test_a_run_whose_checkpoint_is_at_its_last_step_trains_nothing(store, plan_of, chat_data, place):
     store.create(plan_of(max_steps=5, save_steps=2), chat_data, place=place)
     run = store.claim_next(place.device)
