@@ -22,7 +22,7 @@ from tokenizers.models import WordLevel
 from torch import nn
 from transformers import PreTrainedTokenizerFast, TrainerCallback, set_seed
 
-from specs import METHODS, FinetunePlan, LorafitError
+from specs import METHODS, FinetunePlan, LorafitError, RunError
 from trainer.data.source import DataSource
 from trainer.model.blank import write_blank_model
 from trainer.model.build import build
@@ -131,7 +131,10 @@ def _train(plan: FinetunePlan, config: Mapping[str, Any], folder: Path, peaks: P
     model = build(plan, str(model_folder), device=peaks.device)
     _fill(model, keep_trained=METHODS[plan.method].trains_adapter)
     store = Store(folder / "runs")
-    run = store.create(plan, DataSource(path=""), place=Place(device=peaks.device, model_path=str(model_folder)))
+    store.create(plan, DataSource(path=""), place=Place(device=peaks.device, model_path=str(model_folder)))
+    run = store.claim_next(peaks.device)
+    if run is None:
+        raise RunError(peaks.device, "must be free in a store of its own")
     store.run_folder(run.id).mkdir(parents=True, exist_ok=True)
     session = Session(run, store, Event())
     trainer = trainer_of(session, model, _tokenizer(), Rows(learned=_rows(plan, int(model.config.vocab_size))))

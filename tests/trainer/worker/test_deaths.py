@@ -3,9 +3,11 @@
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -16,6 +18,7 @@ from tests.trainer.waiting import losses_of, over, waited, worker_of
 from trainer.runs import deaths, launcher, processes
 from trainer.runs import store as storing
 from trainer.runs.contract import State
+from trainer.runs.storage import database
 
 
 @pytest.mark.parametrize(
@@ -159,7 +162,9 @@ def test_resume_ends_a_worker_that_was_only_silent(store, plan_of, chat_data, pl
     launcher.launch(store, run.id)
     waited(store, run.id, lambda run: run.step >= 6)
     old = worker_of(run.id)
-    old.suspend()
+    with closing(sqlite3.connect(store.folder / database.FILE)) as held:
+        held.execute("BEGIN IMMEDIATE")  # a worker that is suspended while it writes would keep the database locked
+        old.suspend()
     lost = waited(store, run.id, over)
     assert (lost.state, lost.error_kind) == (State.LOST, "lost")
     assert processes.lives(lost.process)
@@ -176,6 +181,7 @@ GROUP = Path("/sys/fs/cgroup/memory") / f"lorafit-test-{os.getpid()}"
 
 IN_A_GROUP = """
 import os, sys, time
+from contextlib import closing
 from pathlib import Path
 from trainer.runs import launcher
 from trainer.runs.store import Store
@@ -211,6 +217,7 @@ def test_a_worker_that_the_kernel_kills_for_memory_says_so(store, plan_of, chat_
 
 SERVER = """
 import sys, time
+from contextlib import closing
 from pathlib import Path
 from trainer.runs import launcher
 from trainer.runs.store import Store

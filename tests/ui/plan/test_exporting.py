@@ -57,7 +57,7 @@ def test_all_files_hold_the_configuration_and_the_converted_data(upload):
     )
     asked = planning.request(inputs, {})
     made = exporting.export_of(asked, planning.recommendation(asked), "llamafactory")
-    with exporting.archive(asked, made) as file, zipfile.ZipFile(file) as packed:
+    with zipfile.ZipFile(io.BytesIO(exporting.archive(asked, made))) as packed:
         data = [json.loads(line) for line in packed.read("Meine Paare.pairs.jsonl").splitlines()]
         info = json.loads(packed.read("dataset_info.json"))
         assert {*packed.namelist()} >= {"llamafactory.yaml", "READ ME.txt"}
