@@ -27,6 +27,7 @@ OTHER_FOLDERS = {
     "tests": "Mirrors the packages; golden/ holds tables with provenance, browser/ drives real Chromium",
 }
 """Folders without code of the project."""
+_FIRST_LOOK = 2
 
 
 def summary(path: Path) -> str:
@@ -55,8 +56,9 @@ def folders() -> dict[Path, str]:
 
 
 def folder_tree() -> str:
-    """Return all folders as an indented tree."""
+    """Return folders as an indented tree, as deep as a first look goes; docs/architecture.md names all."""
     told = {**folders(), **{Path(name): text for name, text in OTHER_FOLDERS.items()}}
+    told = {path: text for path, text in told.items() if len(path.parts) <= _FIRST_LOOK}
     lines = (f"{'  ' * (len(path.parts) - 1) + path.name + '/':<15} {text}" for path, text in sorted(told.items()))
     return "\n".join(lines) + "\n"
 
