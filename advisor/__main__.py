@@ -16,7 +16,7 @@ from catalog import gpus, machine, models, tokenizers
 from estimator import pricing
 from estimator.estimate import MemoryEstimate
 from specs import GIB, DataError, FinetunePlan, GpuSpec, ModelSpec, PlanError, paths
-from specs.door import Parser, door, run_and_exit, setting
+from specs.doors.door import Parser, door, run_and_exit, setting
 from trainer.data import conversion, doctor, readers
 from trainer.data.doctor import Report
 from trainer.data.examples import require_trained

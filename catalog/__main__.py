@@ -7,7 +7,7 @@ from typing import Any
 
 from catalog import gpus, machine, models
 from specs import gib
-from specs.door import Parser, door, run_and_exit
+from specs.doors.door import Parser, door, run_and_exit
 
 
 @door

@@ -15,7 +15,8 @@ from huggingface_hub.errors import (
 )
 
 from catalog import local, tokenizers
-from specs import MIB, CatalogError, faults
+from specs import MIB, CatalogError
+from specs.doors import faults
 from specs.paths import cache
 
 TIMEOUT_SECONDS = 5.0

@@ -17,10 +17,10 @@ from estimator.replay.reservation import Circumstances
 from estimator.tape import library, shipping
 from estimator.tape.recipe import Recipe, recipe
 from specs import METHODS, MIB, CatalogError, FinetunePlan, GpuSpec, LorafitError, ModelSpec, gib
-from specs.door import Parser, door, json_value, run_and_exit
+from specs.doors.door import Parser, door, json_value, run_and_exit
+from specs.doors.reading import small_text
 from specs.errors import shortened
 from specs.paths import assets
-from specs.reading import small_text
 
 _ASSETS = assets()
 _MEASURED = _ASSETS / "measured"

@@ -3,7 +3,7 @@
 Every package may import it; it imports only the standard library.
 """
 
-from specs import interruption
+from specs.doors import interruption
 from specs.errors import CatalogError, DataError, LorafitError, PlanError, RunError, SpecError, TraceError
 from specs.gpu import GpuSpec
 from specs.methods import METHODS, Method

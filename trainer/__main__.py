@@ -16,9 +16,9 @@ from typing import Any
 
 from catalog import machine, models
 from specs import MIB, FinetunePlan, PlanError, RunError, gib, paths
-from specs.door import INTERRUPTED, Parser, door, run_and_exit
+from specs.doors.door import INTERRUPTED, Parser, door, run_and_exit
+from specs.doors.reading import small_text
 from specs.errors import shortened
-from specs.reading import small_text
 from trainer.data.doctor import Report, examined
 from trainer.data.examples import first_example, require_trained
 from trainer.data.files.reading import is_hub_id

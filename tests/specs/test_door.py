@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from specs.door import door
+from specs.doors.door import door
 from specs.errors import LONGEST, LorafitError
 
 MODEL = ["--model", "HuggingFaceTB/SmolLM2-135M-Instruct"]

@@ -14,7 +14,7 @@ from peft.tuners.lora import LoraLayer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from specs import PlanError, RunError
-from specs.door import door
+from specs.doors.door import door
 from trainer import files
 from trainer.model.build import META, model_config
 from trainer.runs.contract import Run

@@ -12,7 +12,7 @@ from peft import PeftConfig, PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from specs import METHODS, PlanError, RunError
-from specs.door import door
+from specs.doors.door import door
 from trainer import files
 from trainer.runs.contract import Run
 from trainer.runs.export import result_folder

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from specs import FinetunePlan, PlanError
-from specs.door import setting
+from specs.doors.door import setting
 from trainer.runs import launcher
 from trainer.runs.contract import Run
 from trainer.runs.store import Store

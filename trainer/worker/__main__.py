@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
 
-from specs import faults
+from specs.doors import faults
 from trainer.failure import AttemptOverError, StopRequestedError, kind_and_sentence
 from trainer.runs import crash_notes, deaths, launcher, processes
 from trainer.runs.contract import HEARTBEAT_SECONDS, RENEWAL_SECONDS, State

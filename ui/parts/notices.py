@@ -10,7 +10,7 @@ from typing import Any
 
 import streamlit as st
 
-from specs import faults
+from specs.doors import faults
 from ui.parts import text
 
 _LOG = logging.getLogger(__name__)

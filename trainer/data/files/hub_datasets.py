@@ -13,8 +13,9 @@ from datasets import disable_progress_bars, load_dataset
 from datasets.exceptions import DatasetsError
 from huggingface_hub import DatasetInfo, HfApi
 
-from specs import DataError, faults
-from specs.door import door
+from specs import DataError
+from specs.doors import faults
+from specs.doors.door import door
 from trainer import files
 
 _SPLIT = "train"

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from specs import RunError, faults
+from specs import RunError
+from specs.doors import faults
 from trainer.files import interlock
 from trainer.runs.storage import mirror, private, unusable
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn, TextIO
 
+from specs.doors.faults import told
 from specs.errors import PlanError, clipped
-from specs.faults import told
 
 Main = Callable[[Sequence[str]], int]
 

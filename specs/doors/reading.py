@@ -5,8 +5,8 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
+from specs.doors.faults import RULES
 from specs.errors import LorafitError
-from specs.faults import RULES
 
 Refusal = Callable[[str, str, object, str], LorafitError]
 
