@@ -50,7 +50,6 @@ bench: setup-test  ## how long pages, estimates, advice and the reading of data 
 
 screenshots: setup-test  ## pictures of every page, into docs/screenshots
 	@$(BIN)/python -m scripts.screenshots
-	@$(BIN)/python -m scripts.data_screenshots
 
 readme: setup  ## the generated parts of README.md and docs/architecture.md
 	@$(BIN)/python -m scripts.readme

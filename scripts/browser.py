@@ -15,9 +15,14 @@ from playwright.sync_api import Page
 from specs import RunError, paths
 
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
-_SETTLED = """() => document.querySelector('[data-test-script-state="notRunning"]')
-    && [...document.querySelectorAll('[data-testid="stSkeleton"], [data-testid="stSpinner"]')]
-        .every(element => element.offsetParent === null)"""
+_LOOKS_AS_IT_WILL = """
+() => document.querySelector('[data-test-script-state="notRunning"]')
+   && [...document.querySelectorAll('[data-testid="stSkeleton"], [data-testid="stSpinner"], [data-stale="true"]')]
+        .every(element => element.offsetParent === null)
+   && document.getAnimations().every(
+        fading => fading.playState !== "running" || fading.effect.getTiming().iterations === Infinity)
+"""
+"""Streamlit fades what an older run of the page left, back in as well as out."""
 
 
 def require_chromium() -> None:
@@ -31,9 +36,9 @@ def require_chromium() -> None:
 
 
 def settle(page: Page) -> None:
-    """Wait until a page shows its results."""
+    """Wait until a page shows its results, in their final colours."""
     page.locator('[data-testid="stMain"] [data-testid="stElementContainer"]').first.wait_for(timeout=60_000)
-    page.wait_for_function(_SETTLED, timeout=120_000)
+    page.wait_for_function(_LOOKS_AS_IT_WILL, timeout=120_000)
 
 
 @contextmanager

@@ -33,8 +33,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import BrowserContext, Page, sync_playwright
 
+from scripts.browser import settle
 from specs.paths import REPO
-from tests.browser.waiting import settled
 from trainer.runs.storage import database
 from trainer.runs.store import Store
 
@@ -147,7 +147,7 @@ def tab(chromium: BrowserContext, server: Server) -> Iterator[Callable[..., Page
         page.on("console", lambda message: errors.append(message.text) if is_error(message) else None)
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(f"{server.url}/{path}")
-        settled(page)
+        settle(page)
         return page
 
     opened.errors = errors

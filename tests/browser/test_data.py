@@ -5,8 +5,8 @@ import json
 import pytest
 from playwright.sync_api import Page, expect
 
+from scripts.browser import settle
 from tests.browser.test_look import flaws
-from tests.browser.waiting import settled
 
 pytestmark = pytest.mark.browser
 
@@ -24,7 +24,7 @@ def upload(page: Page, name: str, text: str) -> None:
     page.locator('input[type="file"]').set_input_files(file)
     page.wait_for_url("**data=*")
     page.keyboard.press("Escape")
-    settled(page)
+    settle(page)
 
 
 @pytest.mark.parametrize(
@@ -56,13 +56,13 @@ def test_choices_about_the_data_stay_in_the_address(tab):
     rows = {"train": [{"messages": [{"role": "user", "content": "1+1?"}, row]}] * 3, "test": [{"text": "a"}]}
     upload(page, "splits.json", json.dumps(rows))
     page.get_by_role("radio", name="Leave it out").check(force=True)
-    settled(page)
+    settle(page)
     page.get_by_role("textbox", name="Questions asked before and after").fill("What is 2+2?")
     page.keyboard.press("Tab")
     page.wait_for_url("**prompts=*")
-    settled(page)
+    settle(page)
     assert "thinking=Leave" in page.url
     page.reload()
-    settled(page)
+    settle(page)
     assert page.get_by_role("textbox", name="Questions asked before and after").input_value() == "What is 2+2?"
     assert page.get_by_role("radio", name="Leave it out").is_checked()

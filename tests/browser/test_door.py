@@ -6,8 +6,8 @@ import subprocess
 import pytest
 from playwright.sync_api import expect
 
+from scripts.browser import settle
 from tests.browser.conftest import Server
-from tests.browser.waiting import settled
 
 pytestmark = pytest.mark.browser
 
@@ -37,15 +37,15 @@ def test_a_stranger_sees_the_form_and_the_token_opens_the_page_for_good(guarded,
     expect(page.get_by_role("status")).to_contain_text("got another one")
     page.get_by_label("Token").fill(TOKEN)
     page.get_by_role("button").click()
-    settled(page)
+    settle(page)
     page.reload()
-    settled(page)
+    settle(page)
     expect(page.get_by_text("No runs yet")).to_be_visible()
     assert TOKEN not in page.url
     assert all(url.startswith((guarded.url, "blob:", "data:")) for url in asked)
     chromium.clear_cookies()
     page.goto(f"{guarded.url}/?token={TOKEN}")
-    settled(page)
+    settle(page)
     assert page.url == f"{guarded.url}/"
     chromium.clear_cookies()
     page.close()
@@ -54,7 +54,7 @@ def test_a_stranger_sees_the_form_and_the_token_opens_the_page_for_good(guarded,
 def test_ctrl_c_ends_the_server_while_a_page_is_open(guarded, chromium):
     page = chromium.new_page()
     page.goto(f"{guarded.url}/learn?token={TOKEN}")
-    settled(page)
+    settle(page)
     guarded.process.send_signal(signal.SIGINT)
     try:
         guarded.process.wait(20)

@@ -3,7 +3,7 @@
 import pytest
 from playwright.sync_api import Page
 
-from tests.browser.waiting import settled
+from scripts.browser import settle
 from ui.learn.lessons import LESSONS
 
 VIEWS = {"light": 1280, "dark": 390}
@@ -27,7 +27,7 @@ def flaws(page: Page, violations) -> list[str]:
         page.emulate_media(color_scheme=scheme)
         page.set_viewport_size({"width": width, "height": 800})
         page.wait_for_timeout(300)  # colours and sizes change gradually
-        settled(page)
+        settle(page)
         found += [f"{scheme} {width}: {finding}" for finding in violations(page)]
         found += [f"{scheme} {width}: scrolls sideways"] if is_cut_off(page) else []
     return found
@@ -42,7 +42,7 @@ def test_every_page_and_tab_is_readable_in_light_and_dark_on_desk_and_phone(tab,
     for name in names:
         page.get_by_role("tab", name=name).click()
         page.wait_for_timeout(200)
-        settled(page)
+        settle(page)
         found[name] = flaws(page, violations)
     assert not any(found.values()), found
 
@@ -54,7 +54,7 @@ def test_every_lesson_is_readable_in_light_and_dark_on_desk_and_phone(tab, viola
     for lesson in LESSONS:
         page.get_by_role("radio", name=lesson, exact=True).check(force=True)
         page.get_by_role("heading", name=lesson, exact=True).wait_for()
-        settled(page)
+        settle(page)
         found[lesson] = flaws(page, violations)
     assert not any(found.values()), found
 

@@ -7,8 +7,8 @@ import sqlite3
 import pytest
 from playwright.sync_api import expect
 
+from scripts.browser import settle
 from specs import FinetunePlan
-from tests.browser.waiting import settled
 from trainer.data.source import DataSource
 from trainer.runs.contract import Answer, Phase, State
 from trainer.runs.export import RESULT
@@ -88,6 +88,6 @@ def test_an_upload_without_a_name_is_refused_and_the_token_is_gone(tab, runs):
     page.get_by_label("Token", exact=True).fill("hf_neverKeepThis")
     page.get_by_role("button", name="Upload").click()
     expect(page.get_by_text("must be owner/name")).to_be_visible()
-    settled(page)
+    settle(page)
     expect(page.get_by_label("Token", exact=True)).to_have_value("")
     assert "hf_neverKeepThis" not in page.content()

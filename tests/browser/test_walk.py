@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.waiting import settled
+from scripts.browser import settle
 from trainer.runs.contract import Phase, Run, State
 from trainer.runs.store import Store
 
@@ -73,7 +73,7 @@ def test_a_double_click_started_one_run(server, run_id):
 def test_reload_and_a_second_tab_show_the_same_run(tab, run_id):
     first, second = tab(f"runs?run={run_id['id']}&smoothing=0.9&log=true"), tab(f"runs?run={run_id['id']}")
     first.reload()
-    settled(first)
+    settle(first)
     expect(chart(first)).to_be_visible()
     expect(chart(second)).to_be_visible()
     expect(first.get_by_role("slider", name="Smoothing")).to_have_value("0.9")
@@ -115,7 +115,7 @@ def test_stop_saves_and_resume_goes_on(tab, server, run_id):
 def test_a_finished_page_polls_no_more_and_is_still_there_after_a_reload(tab, run_id):
     page = tab(f"runs?run={run_id['id']}")
     page.reload()
-    settled(page)
+    settle(page)
     expect(page.get_by_text("stopped", exact=True)).to_be_visible()
     expect(chart(page)).to_be_visible()
 

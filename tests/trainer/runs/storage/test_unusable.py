@@ -113,7 +113,7 @@ def empty(file: Path) -> None:
     file.write_bytes(b"")
 
 
-def settled(store: Store) -> Path:
+def settle(store: Store) -> Path:
     """Return the database after everything in its log is written into it, as after every ordinary end."""
     file = store.folder / database.FILE
     db = sqlite3.connect(file)
@@ -125,7 +125,7 @@ def settled(store: Store) -> Path:
 @pytest.mark.parametrize("damage", [damage_header, damage_pages, truncate, empty, Path.unlink])
 def test_a_damaged_database_is_set_aside_and_the_runs_are_rebuilt_from_their_folders(store, runs, damage):
     before = [known(store, run) for run in runs]
-    file = settled(store)
+    file = settle(store)
     damage(file)
     bytes_then = file.read_bytes() if file.exists() else b""
     for _ in range(2):  # damage that only reading finds is told once, and repaired
@@ -143,7 +143,7 @@ def test_a_damaged_database_is_set_aside_and_the_runs_are_rebuilt_from_their_fol
 
 
 def test_a_database_that_is_damaged_while_it_is_used_is_rebuilt_for_the_next_question(store, runs):
-    damage_pages(settled(store))
+    damage_pages(settle(store))
     with pytest.raises(sqlite3.DatabaseError, match="is damaged"):
         store.runs()
     assert {run.id for run in store.runs()} == {run.id for run in runs}
@@ -151,14 +151,14 @@ def test_a_database_that_is_damaged_while_it_is_used_is_rebuilt_for_the_next_que
 
 
 def test_a_database_that_is_removed_while_it_is_used_is_rebuilt_for_the_next_question(store, runs):
-    settled(store).unlink()
+    settle(store).unlink()
     with pytest.raises(sqlite3.OperationalError, match="was removed or emptied"):
         store.runs()
     assert {run.id for run in store.runs()} == {run.id for run in runs}
 
 
 def test_a_worker_goes_on_with_a_run_that_was_rebuilt(store, runs):
-    settled(store).unlink()
+    settle(store).unlink()
     again = Store(store.folder)
     assert again.rebuilt == "The database of the runs was missing; 3 runs were rebuilt from their folders."
     working = runs[2]
@@ -172,7 +172,7 @@ def test_a_record_that_cannot_be_read_hinders_no_other(store, runs):
     (store.folder / runs[1].id / mirror.RECORD).write_text('{"format": 3, "run": {"plan"')
     with (store.folder / runs[0].id / mirror.METRICS).open("a") as lines:
         lines.write('\n{"step": 9, "lo')
-    settled(store).unlink()
+    settle(store).unlink()
     again = Store(store.folder)
     assert again.rebuilt.endswith("2 runs were rebuilt from their folders, 1 could not be read.")
     assert [metric.step for metric in again.metrics(runs[0].id)] == [1, 2, 3]
@@ -194,7 +194,7 @@ def test_runs_from_before_there_were_records_get_them(store, runs):
             (store.folder / run.id / file).unlink(missing_ok=True)
     before = [known(store, run) for run in runs]
     Store(store.folder)
-    settled(store).unlink()
+    settle(store).unlink()
     again = Store(store.folder)
     assert [known(again, run) for run in runs] == before
 
