@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from advisor import Situation
 from advisor.levers import levers
@@ -13,6 +14,7 @@ from specs import FinetunePlan, LorafitError, gib
 from trainer.runs import retry as retrying
 from trainer.runs.contract import Metric, Run
 from trainer.runs.diagnosis import Diagnosis, diagnoses
+from trainer.runs.feasibility import Ground, require_feasible
 from ui.parts import examining, prices
 from ui.runs import run_data
 
@@ -58,7 +60,19 @@ def shortage(run: Run) -> str:
 
 
 def retry(run: Run, plan: FinetunePlan) -> str:
-    """Run the same data with another plan and its prediction, linked to this run, and return the new run's id."""
+    """Run the same data with another plan and its prediction, linked to this run, and return the new run's id.
+
+    Raises:
+        PlanError: If the plan cannot be trained on the run's device or data.
+    """
+    model = run.place.model_path or plan.model_name_or_path
+    ground = Ground(
+        device=run.place.device,
+        compute_capabilities=machine.compute_capabilities(),
+        linear_modules=models.known_modules(model),
+        has_pairs=_data_facts(run).get("task") == "preference",
+    )
+    require_feasible(plan, ground)
     estimate = predicted(run, plan)
     return retrying.retry(run_data.store(), run, plan, estimate.to_dict() if estimate else None).id
 
@@ -101,13 +115,19 @@ def predicted(run: Run, plan: FinetunePlan) -> MemoryEstimate | None:
 
 def _situation(run: Run) -> Situation:
     """Return the situation of a run: its model, its device, and what its data holds as long as that is there."""
-    device, model = _device(run), run.plan.model_name_or_path
+    device, model = _device(run), models.find(run.plan.model_name_or_path)
+    return Situation(model=model, gpu=device.gpu, free_bytes=device.free_bytes, **_data_facts(run))
+
+
+def _data_facts(run: Run) -> dict[str, Any]:
+    """Return what a run's data holds, as fields of a situation; none if the file is gone."""
     try:
-        report, _ = examining.report_of(run.data, examining.reader_for(run.place.model_path or model))
-        data = examining.facts(report)
+        report, _ = examining.report_of(
+            run.data, examining.reader_for(run.place.model_path or run.plan.model_name_or_path)
+        )
     except LorafitError:
-        data = {}
-    return Situation(model=models.find(model), gpu=device.gpu, free_bytes=device.free_bytes, **data)
+        return {}
+    return examining.facts(report)
 
 
 def _device(run: Run) -> machine.Device:

@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from specs import PlanError
 from trainer.data.source import DataSource
 from trainer.runs.contract import Metric, State
 from ui.parts import links
@@ -74,6 +75,13 @@ def test_a_loss_that_is_not_finite_and_a_flat_one_have_their_fixes(finished):
     (lost,) = remedies.fixes(failed(run, remedies.NOT_FINITE), run_data.metrics(run))
     assert (flat.plan.learning_rate, lost.plan.learning_rate) == (6e-4, 6.7e-5)
     assert flat.words.startswith("Learning rate too low: ")
+
+
+def test_a_retry_that_cannot_be_trained_here_is_refused_before_it_exists(finished):
+    run = finished([1.0])
+    with pytest.raises(PlanError, match="target_modules"):
+        remedies.retry(run, dataclasses.replace(run.plan, target_modules=("q_prroj",)))
+    assert len(run_data.store().runs()) == 1
 
 
 def test_a_retry_carries_the_prediction_for_its_own_plan(finished):
