@@ -1,6 +1,5 @@
 """Runs folders that cannot be used, of real disks, users and files; what this machine does not allow is skipped."""
 
-import os
 import shutil
 import sqlite3
 import subprocess
@@ -119,10 +118,3 @@ KINDS: tuple[Unusable, ...] = (
     *(a_file, below_a_file, a_loop, a_folder_as_database, foreign, too_long),
 )
 each_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-
-
-def as_nobody() -> dict[str, int]:
-    """Return the arguments of ``subprocess`` for a process of a user without rights."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can act as another user")
-    return {"user": NOBODY, "group": NOBODY}
