@@ -127,10 +127,15 @@ def _logits(situation: Situation, plan: FinetunePlan, estimate: Estimate) -> Ite
 def _few_steps(situation: Situation, plan: FinetunePlan, _estimate: Estimate) -> Iterator[Caution]:
     steps = total_steps(situation, plan)
     if steps is not None and steps < FEW_STEPS:
+        luck = f"under {FEW_STEPS}, a result is mostly luck"
+        made = (
+            f"{situation.dataset_rows or 0:,} rows at an effective batch of {plan.effective_batch_size} make {steps} "
+            f"optimizer steps; {luck}. Use more rows, more epochs or a smaller batch."
+        )
+        ended = f"max_steps ends the run after {steps} optimizer steps; {luck}. Raise max_steps."
         yield Caution(
             "num_train_epochs",
-            f"{situation.dataset_rows or 0:,} rows at an effective batch of {plan.effective_batch_size} make {steps} "
-            f"optimizer steps; under {FEW_STEPS}, a result is mostly luck. Use more rows, epochs or a smaller batch.",
+            ended if plan.max_steps > 0 else made,
             sources.TINKER.at("docs, at least 100 steps"),
         )
 

@@ -41,7 +41,7 @@ def buttons(run: Run, place: st.delta_generator.DeltaGenerator) -> None:
             key="stop",
             disabled=run.stop_requested,
             on_click=_stop,
-            help="Finishes the current step, saves the adapter and the optimizer states, then stops.",
+            help="Finishes the current step, saves, lets both models answer the questions, then stops.",
         )
     elif run.is_resumable:
         place.button(
