@@ -72,6 +72,11 @@ def _run_command(job: Job) -> str:
     return shlex.join(words)
 
 
+def _script(job: Job) -> Mapping[str, str]:
+    """Return the script that accelerate launches."""
+    return {"train.py": script.text(job)}
+
+
 def _always(words: str) -> Callable[[Job], str]:
     return lambda _: words
 
@@ -118,6 +123,8 @@ _ENTRIES = (
         filename=_always("accelerate.yaml"),
         text=accelerate.text,
         command=_always("accelerate launch --config_file accelerate.yaml train.py"),
+        tool=script.TOOL,
+        beside=_script,
     ),
     Format(
         name="snippet",

@@ -73,7 +73,10 @@ def _comment(job: Job) -> str:
     if job.data.is_pairs:
         lines.append("Pairs longer than sequence_len are left out by Axolotl; a run of LoRAFit cuts them.")
     if job.data.traits.get(dataset.REASONING) and job.data.thinking == "keep":
-        lines.append("Axolotl does not learn the tag that opens a thought, where the chat template writes it.")
+        lines.append(
+            "Axolotl does not learn the tag that opens a thought, where the chat template writes it, and sees no"
+            " reasoning before the last answer where the tokenizer's own template drops it, as Qwen3's does."
+        )
     return "\n".join(lines)
 
 
