@@ -3,6 +3,7 @@
 import difflib
 import unicodedata
 from collections.abc import Sequence
+from typing import Self
 
 from specs.secrecy import without_secrets
 
@@ -46,6 +47,11 @@ class TraceError(LorafitError):
 
 class DataError(LorafitError):
     """A data set that cannot be trained on."""
+
+    def renamed(self, before: str, after: str) -> Self:
+        """Return the same error about a file under the name that its person gave it."""
+        self.args = (clipped(str(self).replace(before, after)),)
+        return self
 
 
 class RunError(LorafitError):

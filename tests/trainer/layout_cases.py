@@ -69,6 +69,15 @@ MESSAGES = {
         "chat.jsonl",
         each(lambda n: {"messages": [{**chat(n)[0]}, {**chat(n)[1], "weight": 0}, *chat(f"{n} more")]}),
     ),
+    "prompt of messages with an answer": Case(
+        "chat.jsonl",
+        each(
+            lambda n: {
+                "prompt": chat(n, {"role": "user", "content": "And twice?"}),
+                "completion": [{"role": "assistant", "content": f"Twice {n}."}],
+            }
+        ),
+    ),
     "messages in a list": Case("chat.json", json.dumps(each(lambda n: {"messages": chat(n)}))),
     "messages as JSON text": Case("chat.csv", table(each(lambda n: {"messages": json.dumps(chat(n))}), ",")),
     "messages under another name": Case(

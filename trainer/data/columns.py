@@ -140,11 +140,15 @@ def _why(role: str, name: str) -> str:
 def _chat(row: Mapping[str, Any]) -> tuple[str, str] | None:
     """Return the column that holds a list of turns, with the role that its turns are written for."""
     for role, keys in (("messages", {"role", "content"}), ("conversations", {"from", "value"})):
-        for name, value in row.items():
-            turns = parsed(value)
-            if isinstance(turns, list) and turns and isinstance(turns[0], dict) and keys <= turns[0].keys():
-                return role, name
+        held = [name for name, value in row.items() if _are_turns(parsed(value), keys)]
+        twins = _twins(held)  # two conversations side by side: one of them may be the worse
+        if found := next((name for name in held if name not in twins and not is_worse(name)), None):
+            return role, found
     return None
+
+
+def _are_turns(value: Any, keys: set[str]) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict) and keys <= value[0].keys()
 
 
 def _by_name(names: Iterable[str], roles: Sequence[str]) -> dict[str, str]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from specs import DataError
 from trainer.data.examples import Example, examples, require_mostly_good
+from trainer.data.files import reading
 from trainer.data.files.reading import Finding
 from trainer.data.messages import UnreadableError
 from trainer.data.rendering import Renderer
@@ -146,6 +147,10 @@ def examined(
             whole = False
             break
         look.at(entry)
+    others = {source.split, source.evaluation_split}
+    for name, count in reading.splits(Path(source.path)).items():
+        if name not in others:
+            look.leave_out_split(name, count)
     return look.report(source.path, whole=whole)
 
 
@@ -251,6 +256,10 @@ class _Look:
     def _leave_out(self, names: Iterable[str]) -> None:
         """Count what is not read; beyond so many different names, they are one."""
         self._unused.update(_known(name, self._unused) for name in names)
+
+    def leave_out_split(self, name: str, rows: int) -> None:
+        """Count the rows of a split that is neither learned nor evaluated on."""
+        self._unused[f"split {name}"] = rows
 
     def _take(self, example: Example) -> None:
         self._rows += 1

@@ -1,15 +1,16 @@
 """Each row of the data as an example to learn from, or as a finding that says why it is none."""
 
+import difflib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from specs import DataError
-from trainer.data import messages
+from trainer.data import messages, preferences
 from trainer.data.files.reading import Finding, Row, rows
-from trainer.data.layouts import LAYOUTS, Layout, recognised_layout
+from trainer.data.layouts import LAYOUTS, ROLES, Layout, recognised_layout
 from trainer.data.messages import Turn, UnreadableError
 from trainer.data.source import DataSource
 from trainer.data.traits import traits
@@ -63,28 +64,41 @@ def examples(source: DataSource) -> Iterator[Example | Finding]:
     """Yield each row of a file as an example, or as a finding that says why it is none.
 
     Raises:
-        DataError: If the file cannot be read, is empty, or has an unknown layout.
+        DataError: If the file cannot be read, is empty, has an unknown layout, or lacks a column that was named.
     """
-    path = Path(source.path)
+    _require_roles(source)
     layout: Layout | None = None
     waiting: list[tuple[int, Row]] = []
+    seen: dict[str, None] = {}
     number = 0
-    for number, row in rows(path, source.split):
+    for number, row in rows(Path(source.path), source.split):
         if isinstance(row, Finding):
             yield row
             continue
-        named = _named(row, source.columns)
-        if layout is None:
-            layout = next((known for known in LAYOUTS if known.fits(named)), None)
-            if layout is None:
-                waiting.append((number, row))
-                _require_hope(waiting, source)
-                continue
+        seen.update(dict.fromkeys(row) if source.columns else {})
+        layout = layout or _layout(_named(row, source.columns))
+        waiting.append((number, row))
+        if layout is not None:
             yield from (_example(at, early, layout, source) for at, early in waiting)
-        yield _example(number, row, layout, source)
+            waiting.clear()
+        elif len(waiting) > _ROWS_WITHOUT_LAYOUT:
+            break
+    _require_some(source, number, seen, waiting)
+
+
+def _layout(named: Row) -> Layout | None:
+    return next((known for known in LAYOUTS if known.fits(named)), None)
+
+
+def _require_some(source: DataSource, number: int, seen: Collection[str], waiting: Sequence[tuple[int, Row]]) -> None:
+    """Refuse a file without rows, without a column that was named, or without a layout."""
+    name = Path(source.path).name
     if number == 0:
-        raise DataError(path.name, "must have at least one row", 0, "Choose a file with data")
-    if layout is None and waiting:
+        raise DataError(name, "must have at least one row", 0, "Choose a file with data")
+    wrong = next((column for column in source.columns.values() if seen and column not in seen), None)
+    if wrong is not None:
+        raise DataError(wrong, f"is no column of {name[:60]}", None, f"It has {', '.join(map(str, seen))}"[:120])
+    if waiting:
         recognised_layout(_named(waiting[0][1], source.columns), source.path)
 
 
@@ -151,9 +165,11 @@ def require_trained(task: str, path: str) -> None:
         raise DataError(Path(path).name[:60], rule, None, way_out)
 
 
-def _require_hope(waiting: Sequence[tuple[int, Row]], source: DataSource) -> None:
-    if len(waiting) > _ROWS_WITHOUT_LAYOUT:
-        recognised_layout(_named(waiting[0][1], source.columns), source.path)
+def _require_roles(source: DataSource) -> None:
+    unknown = next((role for role in source.columns if role not in ROLES), None)
+    if unknown is not None:
+        close = ", ".join(difflib.get_close_matches(unknown, sorted(ROLES), n=3))
+        raise DataError("columns", "must name roles that there are", unknown, f"Nearest: {close}" if close else "")
 
 
 def _named(row: Row, columns: Mapping[str, str]) -> Row:
@@ -167,13 +183,15 @@ def _example(number: int, row: Row, layout: Layout, source: DataSource) -> Examp
     named = _named(row, source.columns)
     try:
         _require_columns(named, layout)
-        values = layout.read(named)
+        _require_nothing_that_changes(row, layout, source)
+        values = dict(layout.read(named))
+        unread = values.pop("unused", ())
         made = Example(
             row=number,
             layout=layout.name,
             roles=layout.roles,
             task=layout.task,
-            unused=_unused(row, named, layout, source.columns),
+            unused=(*_unused(row, named, layout, source.columns), *unread),
             traits=traits(named, layout, values),
             **values,
         )
@@ -187,6 +205,35 @@ def _require_columns(row: Row, layout: Layout) -> None:
     missing = next((role for role in layout.roles if row.get(role) in (None, "", [])), None)
     if missing is not None:
         raise UnreadableError(f"{missing} is empty")
+
+
+_TEXT_ONLY = "only text is trained"
+_CHANGING = {
+    **dict.fromkeys(("image", "images", "video", "videos", "audio", "audios"), _TEXT_ONLY),
+    **dict.fromkeys(
+        ("reasoning", "reasoning_content", "thinking"), "it belongs into messages, as reasoning_content of the answer"
+    ),
+    "functions": "tools are read from a column of that name",
+}
+"""Columns without which a row would say something else, and why they are not read."""
+_JUDGING = ("label", "kto_tag", "is_correct", "is_good", "correct", "feedback", "accepted", "desirable")
+"""Columns that may say that an answer is bad."""
+
+
+def _require_nothing_that_changes(row: Row, layout: Layout, source: DataSource) -> None:
+    """Refuse a row that would be learned as what it is not; whoever names the columns by hand insists."""
+    if source.columns or layout.task == "classification":
+        return
+    read = {*layout.roles, *layout.optional}
+    for name, why in _CHANGING.items():
+        if name not in read and row.get(name) not in (None, "", [], {}):
+            raise UnreadableError(f"has {name}, which is not read: {why}; name the columns to leave it out")
+    if layout.task == "answers":
+        judge = next((name for name in _JUDGING if name in row and preferences.is_marked_bad(row[name])), None)
+        if judge is not None:
+            raise UnreadableError(f"has an answer that {judge} calls bad")
+        if "weight" in row and str(row["weight"]) in {"0", "0.0", "False"}:
+            raise UnreadableError("has the weight 0")
 
 
 def _unused(row: Row, named: Row, layout: Layout, columns: Mapping[str, str]) -> tuple[str, ...]:
@@ -210,8 +257,18 @@ def _require_something_to_learn(example: Example) -> None:
         raise UnreadableError("has no answer of the assistant")
     if example.task in {"preference", "unpaired"} and not example.turns:
         raise UnreadableError("has no question before the answer")
+    _require_comparable(example)
     for answer in (answers, example.rejected) if example.rejected else (answers,):
         if not any(turn.content.strip() or turn.more.keys() & {"tool_calls"} for turn in answer):
             raise UnreadableError("has an empty answer")
     if example.task == "answers" and not any(turn.learned for turn in answers):
         raise UnreadableError("has no answer that is learned")
+
+
+def _require_comparable(example: Example) -> None:
+    """Refuse a pair whose answers are the same, or of which one shall not be learned."""
+    sides = [(side, [turn.more for turn in side]) for side in (example.chosen, example.rejected)]
+    if example.task == "preference" and sides[0] == sides[1]:
+        raise UnreadableError("has the same answer as chosen and as rejected")
+    if not all(turn.learned for side, _ in sides for turn in side):
+        raise UnreadableError("has an answer with the weight 0")

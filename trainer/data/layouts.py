@@ -3,8 +3,9 @@
 What each layout is read from stands beside it in ``LAYOUTS``; the first whose columns a row has is taken.
 """
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from trainer.data.columns import proposed_columns
 from trainer.data.files.reading import Row
 from trainer.data.messages import Turn, UnreadableError
 from trainer.data.preferences import Scored
+
+_LONGEST_HINT = 66
+"""Characters of named columns that a sentence has room for; more would have to be cut, and a cut name names nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +56,7 @@ def recognised_layout(row: Row, path: str) -> Layout:
         Path(path).name,
         "has the columns of no known layout, such as messages, prompt + completion, or prompt + chosen + rejected",
         ", ".join(sorted(map(str, row)))[:80],
-        f"Say which is which, such as {likely}"[:90] if likely else "Rename the columns",
+        f"Say which is which, such as {likely}" if 0 < len(likely) <= _LONGEST_HINT else "Rename the columns",
     )
 
 
@@ -83,9 +87,13 @@ def _pair(question: str, answer: str) -> Callable[[Row], Mapping[str, Any]]:
 
     def read(row: Row) -> Mapping[str, Any]:
         answered = _answered(row.get(answer), answer)
+        asked = _asked(row, question)
+        if messages.is_messages(row.get(question)):  # TRL: of a prompt and its completion, the completion is learned
+            asked = tuple(replace(turn, learned=turn.role != "assistant") for turn in asked)
         return {
-            "turns": (*_with_system(_asked(row, question), row), *answered),
+            "turns": (*_with_system(asked, row), *answered),
             "tools": messages.tools(row.get("tools")),
+            "unused": (f"{answer} but the first",) if _has_other_answers(row.get(answer)) else (),
         }
 
     return read
@@ -115,6 +123,13 @@ def _require_nothing_around(row: Row, question: str) -> None:
         raise UnreadableError(f"has {question} as a conversation and {beside} beside it, which has no place in it")
 
 
+def _has_other_answers(value: Any) -> bool:
+    """Return whether SQuAD's answers differ, of which the first is learned."""
+    found = messages.parsed(value)
+    texts = found.get("text") if isinstance(found, Mapping) else None
+    return isinstance(texts, list | tuple) and len(set(map(str, texts))) > 1
+
+
 def _answered(value: Any, name: str) -> tuple[Turn, ...]:
     """Return an answer: text, messages, or the first of SQuAD's answers."""
     if messages.is_messages(value):
@@ -122,10 +137,10 @@ def _answered(value: Any, name: str) -> tuple[Turn, ...]:
     found = messages.parsed(value) if name == "answers" else value
     if isinstance(found, Mapping) and isinstance(found.get("text"), Sequence):
         found = found["text"] if isinstance(found["text"], str) else next(iter(found["text"]), None)
-    if found is None or found == "":
+    if found is None or found == "" or found != found:  # not a number is unequal to itself
         raise UnreadableError(f"{name} is empty")
     if isinstance(found, bool | int | float):
-        found = str(found)
+        found = json.dumps(found)
     return (Turn(role="assistant", content=messages.text(found, name)),)
 
 
@@ -328,3 +343,6 @@ LAYOUTS = (
     Layout(name="text", task="text", roles=("text",), read=_raw_text, source=_TRL),
 )
 """Every layout that is recognised, the more specific first."""
+
+ROLES = frozenset(name for layout in LAYOUTS for name in (*layout.roles, *layout.optional))
+"""Every role that a column can have."""

@@ -7,7 +7,7 @@ Sources:
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -68,6 +68,7 @@ CALLS = frozenset({"function_call", "tool_call", "tool_calls"})
 _ROLE_KEYS, _CONTENT_KEYS = ("role", "from"), ("content", "value")
 _THOUGHT_KEYS = ("reasoning_content", "thinking", "reasoning")
 _LEARNED_KEYS = frozenset({"weight", "train", "training"})
+_TOLD = {"true": 1, "false": 0, "1": 1, "0": 0, "1.0": 1, "0.0": 0}
 _MORE_KEYS = frozenset({*_THOUGHT_KEYS, "tool_calls", "function_call", "tool_call_id", "name"})
 READ_KEYS = frozenset({*_ROLE_KEYS, *_CONTENT_KEYS, *_LEARNED_KEYS, *_MORE_KEYS})
 
@@ -105,13 +106,18 @@ def unused_keys(messages: Any) -> frozenset[str]:
     entries = parsed(messages)
     if not isinstance(entries, list | tuple):
         return frozenset()
-    return frozenset(
-        key
-        for entry in entries
-        if isinstance(entry, dict)
-        for key in entry.keys() - READ_KEYS
-        if entry[key] not in (None, "", [], {})
-    )
+    return frozenset(key for entry in entries if isinstance(entry, dict) for key in _unread(entry))
+
+
+def _unread(entry: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the keys of a message that hold something and are not read, also since another key says the same."""
+    for key in entry.keys() - READ_KEYS:
+        if entry[key] not in (None, "", [], {}):
+            yield key
+    thoughts = [key for key in _THOUGHT_KEYS if entry.get(key)]
+    yield from (key for key in thoughts[1:] if entry[key] != entry[thoughts[0]])
+    if entry.get("tool_calls") and entry.get("function_call"):
+        yield "function_call"
 
 
 def parsed(value: Any) -> Any:
@@ -141,6 +147,8 @@ def text(value: Any, name: str = "content") -> str:
         UnreadableError: If they are something else, such as an image, or hold half a character.
     """
     if isinstance(value, list | tuple):
+        if len(value) > 1 and any(isinstance(entry, str) for entry in value):
+            raise UnreadableError(f"{name} is a list of {len(value)} texts, and nothing says which is meant")
         value = "".join(_part(entry, name) for entry in value)
     if not isinstance(value, str):
         raise UnreadableError(f"{name} must be text, got {type(value).__name__}")
@@ -213,6 +221,8 @@ def _calling(entry: Mapping[str, Any], number: int) -> Turn:
 
 def _more(entry: Mapping[str, Any], number: int) -> dict[str, Any]:
     more: dict[str, Any] = {}
+    if entry.get("tools") or entry.get("functions"):
+        raise UnreadableError(f"message {number} has tools; they are read from a column of that name")
     if not entry.keys() & _MORE_KEYS:
         return more
     calls = parsed(entry.get("tool_calls"))
@@ -250,7 +260,7 @@ def _call(entry: Any, number: int) -> dict[str, Any]:
 
 def _is_learned(entry: Mapping[str, Any], number: int) -> bool:
     for key in entry.keys() & _LEARNED_KEYS:
-        value = entry[key]
+        value = _TOLD.get(str(entry[key]).casefold(), entry[key])
         if value is None:
             continue
         if value not in (0, 1):  # True and False among them

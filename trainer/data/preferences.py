@@ -16,8 +16,10 @@ from trainer.data.messages import Turn, UnreadableError
 _SIDES = re.compile(r"(?:^|\n\n)(Human|Assistant):[ \t]*")
 _HH_ROLES = {"Human": "user", "Assistant": "assistant"}
 
-_GOOD = frozenset({"true", "1", "1.0", "yes", "good", "desirable"})
-_BAD = frozenset({"false", "0", "0.0", "-1", "no", "bad", "undesirable"})
+_GOOD = frozenset({"true", "1", "1.0", "yes", "good", "desirable", "positive", "thumbs_up", "up", "like", "accepted"})
+_BAD = frozenset(
+    {"false", "0", "0.0", "-1", "no", "bad", "undesirable", "negative", "thumbs_down", "down", "dislike", "rejected"}
+)
 
 
 def is_good(value: Any, name: str) -> bool:
@@ -30,6 +32,11 @@ def is_good(value: Any, name: str) -> bool:
     if word in _GOOD or word in _BAD:
         return word in _GOOD
     raise UnreadableError(f"{name} must be true or false, got {str(value)[:40]!r}")
+
+
+def is_marked_bad(value: Any) -> bool:
+    """Return whether a value says that an answer is bad."""
+    return str(value).strip().casefold() in _BAD
 
 
 def pair(

@@ -124,7 +124,8 @@ class Renderer:
                 continue
             if not said.left_out:
                 return said
-            nearest = nearest or said
+            if nearest is None or len(said.left_out) < len(nearest.left_out):
+                nearest = said
         if nearest is None:
             raise refused or UnreadableError("cannot be rendered")
         return nearest

@@ -82,8 +82,11 @@ def find(choice: Choice, reader: Reader) -> Data:
         DataError: If no data set of this name is kept here, or it has no row to train on.
     """
     source = source_of(choice)
-    report, running = report_of(source, reader)
     name = uploads.name_of(Path(source.path))
+    try:
+        report, running = report_of(source, reader)
+    except DataError as error:
+        raise error.renamed(Path(source.path).name, name) from error
     return Data(label=choice.label, name=name, source=source, report=report, reader=reader, running=running)
 
 
@@ -166,7 +169,7 @@ def _upload(label: str) -> Path | None:
 
 @functools.lru_cache(maxsize=16)
 def _splits(path: Path) -> tuple[str, ...]:
-    return reading.splits(path)
+    return tuple(reading.splits(path))
 
 
 @functools.lru_cache(maxsize=16)

@@ -176,3 +176,9 @@ def test_a_file_without_model_is_shown_by_a_template_of_a_family(tmp_path):
     report = examined(write(tmp_path, GOOD), FamilyTokenizer("llama3_1"))
     assert report.lengths == ()
     assert [piece for piece, learned in report.previews[0].pieces if learned] == ["Hello.<|eot_id|>"]
+
+
+def test_splits_that_nobody_reads_are_counted(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"train": [GOOD] * 3, "validation": [GOOD] * 2, "test": [GOOD]}))
+    assert examined(DataSource(path=str(path), evaluation_split="test")).unused == {"split validation": 2}

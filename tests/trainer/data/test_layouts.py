@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 
 import pyarrow
 import pyarrow.parquet
@@ -294,3 +295,83 @@ def test_a_pair_is_read_with_its_history_and_both_texts_around_the_question(tmp_
     (tmp_path / "a.jsonl").write_text(json.dumps({**row, "chosen": "Good.", "rejected": "Bad."}))
     (found,) = examples(DataSource(path=str(tmp_path / "a.jsonl")))
     assert [turn.content for turn in found.turns] == ["Hi?", "Hello.", "Sum up.\n\nText.\n\nMore."]
+
+
+BAD_ANSWER = [{"role": "assistant", "content": "Bad."}]
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (
+            {"instruction": "Q", "output": ["good", "bad"]},
+            "output is a list of 2 texts, and nothing says which is meant",
+        ),
+        ({"prompt": "Q", "chosen": "A", "rejected": ["b", "c"]}, "rejected is a list of 2 texts, and nothing says"),
+        ({"prompt": "Q", "chosen": "A", "rejected": "A"}, "has the same answer as chosen and as rejected"),
+        (
+            {"prompt": "Q", "chosen": [{**CHAT[1], "weight": 0}], "rejected": BAD_ANSWER},
+            "has an answer with the weight 0",
+        ),
+        ({"messages": CHAT, "functions": [{"name": "f"}]}, "has functions, which is not read: tools are read from"),
+        ({"messages": [{**CHAT[0], "tools": [{"name": "f"}]}, CHAT[1]]}, "message 1 has tools"),
+        (
+            {"prompt": "Q", "completion": "A", "reasoning": "Since."},
+            "has reasoning, which is not read: it belongs into",
+        ),
+        ({"messages": CHAT, "images": ["a.png"]}, "has images, which is not read: only text is trained"),
+        ({"prompt": "Q", "completion": "A", "is_correct": False}, "has an answer that is_correct calls bad"),
+        ({"prompt": "Q", "completion": "A", "feedback": "thumbs_down"}, "has an answer that feedback calls bad"),
+        ({"messages": CHAT, "weight": 0}, "has the weight 0"),
+        ({"prompt": "Q", "completion": float("nan")}, "completion is empty"),
+    ],
+)
+def test_a_row_that_would_be_learned_as_what_it_is_not_is_a_finding(tmp_path, row, reason):
+    first = {"prompt": "Q", "completion": "A"} if row.keys() == {"prompt", "completion"} else row
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, [first, row])))
+    _, found = examples(DataSource(path=str(tmp_path / "a.jsonl")))
+    assert isinstance(found, Finding)
+    assert found.reason.startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("row", "unused"),
+    [
+        pytest.param(
+            {"messages": [CHAT[0], {**CHAT[1], "reasoning_content": "One.", "thinking": "Two."}]},
+            ("messages.thinking",),
+            id="two thoughts",
+        ),
+        pytest.param({"question": "Q", "answers": {"text": ["A", "B"]}}, ("answers but the first",), id="SQuAD"),
+        pytest.param({"question": "Q", "answers": {"text": ["A", "A"]}}, (), id="SQuAD, all alike"),
+    ],
+)
+def test_what_another_key_or_answer_said_first_is_listed(tmp_path, row, unused):
+    (tmp_path / "a.jsonl").write_text(json.dumps(row))
+    (found,) = examples(DataSource(path=str(tmp_path / "a.jsonl")))
+    assert found.unused == unused
+
+
+def test_of_a_prompt_and_its_completion_only_the_completion_is_learned(tmp_path):
+    asked = [*CHAT, {"role": "user", "content": "And now?"}]
+    (tmp_path / "a.jsonl").write_text(json.dumps({"prompt": asked, "completion": CHAT[1:]}))
+    (found,) = examples(DataSource(path=str(tmp_path / "a.jsonl")))
+    assert [turn.learned for turn in found.turns if turn.role == "assistant"] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("columns", "sentence"),
+    [
+        ({"promt": "a", "completion": "b"}, "must name roles that there are, got promt. Nearest: prompt"),
+        ({"prompt": "a", "completion": "c"}, "c: is no column of a.jsonl. It has a, b."),
+    ],
+)
+def test_a_role_or_a_column_that_there_is_not_is_refused(tmp_path, columns, sentence):
+    (tmp_path / "a.jsonl").write_text(json.dumps({"a": "Q", "b": "A"}))
+    with pytest.raises(DataError, match=re.escape(sentence)):
+        list(examples(DataSource(path=str(tmp_path / "a.jsonl"), columns=columns)))
+
+
+def test_of_two_conversations_side_by_side_none_is_proposed():
+    row = {"conversation_a": CHAT, "conversation_b": CHAT, "winner": "model_b"}
+    assert "conversation_a" not in proposed_columns(row).values()

@@ -153,6 +153,12 @@ def test_a_models_own_folder_reads_the_data(tmp_path):
     assert reader.is_own
 
 
+def test_an_upload_is_told_by_its_own_name(page):
+    rows = [{"prompt": "Q", "chosen": "A", "rejected": "A"}] * 3
+    app = page(data=kept(rows, "paare.jsonl"))
+    assert app.error[0].value.replace("\\", "").startswith("paare.jsonl: 3 of 3 rows cannot be trained on")
+
+
 def test_a_tokenizer_that_cannot_be_read_is_one_sentence(page, tmp_path):
     (tmp_path / "tokenizer.json").write_text("{")
     (tmp_path / "config.json").write_text(models.find(QWEN).config_json)

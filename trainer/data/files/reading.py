@@ -82,14 +82,16 @@ def rows(path: Path, split: str = "train") -> _Rows:
         raise DataError(path.name, f"cannot be read as {path.suffix[1:].lower()}", brief(error)) from error
 
 
-def splits(path: Path) -> tuple[str, ...]:
-    """Return the names of the splits that one json file holds, or nothing for any other file."""
+def splits(path: Path) -> Mapping[str, int]:
+    """Return the splits that one json file holds, with their rows; nothing for any other file."""
     if path.suffix.lower() != ".json" or path.stat().st_size > _LARGEST_OBJECT:
-        return ()
+        return {}
     try:
-        return tuple(_splits(json.loads(path.read_text(encoding=encoding(path)))))
+        text = path.read_text(encoding=encoding(path))
+        found = {} if is_too_much(text) else _splits(json.loads(text))
+        return {name: sum(1 for _ in entries) for name, entries in found.items()}
     except (OSError, ValueError, RecursionError):
-        return ()
+        return {}
 
 
 def form(path: Path) -> DataFile:
@@ -161,9 +163,13 @@ def _json_row(line: str, number: int) -> Row | Finding:
     if is_too_much(line):
         return Finding(row=number, reason="holds too many values for one row")
     try:
-        return _object(json.loads(line), number)
+        return _object(json.loads(line, parse_constant=_nothing), number)
     except (ValueError, RecursionError) as error:
         return Finding(row=number, reason=f"is not valid JSON: {brief(error)}")
+
+
+def _nothing(_: str) -> None:
+    """Read NaN and infinity, which JSON does not have and Python writes for what is missing, as null."""
 
 
 def _object(value: Any, number: int) -> Row | Finding:
@@ -181,7 +187,7 @@ def _json_rows(path: Path, split: str) -> _Rows:
         yield from _listed_rows(path, how)
         return
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_constant=_nothing)
     except (ValueError, RecursionError) as error:
         lines = [line for line in text.splitlines()[:2] if line.strip()]
         if len(lines) == 2 and all(isinstance(_json_row(line, 1), dict) for line in lines):
@@ -283,6 +289,7 @@ def _csv_rows(path: Path) -> _Rows:
         stream.seek(0)
         lines = _Lines(stream)
         table = csv.DictReader(lines, delimiter=delimiter)
+        _require_different_names(table.fieldnames or (), path)
         for number in itertools.count(1):
             try:
                 row = next(table, None)
@@ -294,8 +301,28 @@ def _csv_rows(path: Path) -> _Rows:
                 continue
             if row is None:
                 return
+            if lines.are_over:
+                _require_closed(lines.read, delimiter, table.line_num, path)
+            lines.read.clear()
             extra = row.pop(None, None)
             yield number, Finding(row=number, reason="has more fields than the first line names") if extra else row
+
+
+def _require_different_names(names: Sequence[str], path: Path) -> None:
+    twice = next((name for index, name in enumerate(names) if name and name in names[:index]), None)
+    if twice is not None:
+        raise DataError(path.name, "must give each column a name of its own", twice, "Rename one of them")
+
+
+def _require_closed(lines: Sequence[str], delimiter: str, end: int, path: Path) -> None:
+    """Refuse a file whose last row goes on to the end because a quote never closes: it took in the rows after it."""
+    try:
+        for _ in csv.reader(lines, delimiter=delimiter, strict=True):
+            pass
+    except csv.Error as error:
+        if "unexpected end of data" in str(error) and len(lines) > 1:
+            rule = f"has a quote in line {end - len(lines) + 1:,} that never closes, which takes in all lines after it"
+            raise DataError(path.name, rule, None, "Close it, or write it twice") from error
 
 
 class _Lines:
@@ -303,6 +330,9 @@ class _Lines:
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream, self._last = stream, ""
+        self.read: list[str] = []
+        """The lines since somebody cleared them."""
+        self.are_over = False
 
     def __iter__(self) -> Iterator[str]:
         return self
@@ -310,7 +340,9 @@ class _Lines:
     def __next__(self) -> str:
         self._last = self._stream.readline(LONGEST)
         if not self._last:
+            self.are_over = True
             raise StopIteration
+        self.read.append(self._last)
         return self._last
 
     def skip_line(self) -> None:

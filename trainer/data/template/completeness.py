@@ -11,6 +11,7 @@ THOUGHT = re.compile(r"^\s*<think>(.*?)</think>\s*", re.DOTALL)
 """Reasoning that stands in tags before an answer."""
 
 EARLIER_REASONING = "reasoning before the last answer"
+NAMES = "name of a message"
 _LEAVE_OUT = "leave thinking out, or take a model whose template renders it"
 
 
@@ -42,7 +43,11 @@ def left_out(turns: Sequence[Turn], spans: Sequence[tuple[int, int] | None], tex
                     f"{name} of message {number} is left out by the model's chat template: {_LEAVE_OUT}"
                 )
             dropped = True
-    return (EARLIER_REASONING,) if dropped else ()
+    unnamed = any(
+        turn.role in {"user", "assistant"} and turn.more.get("name") and not _is_in(turn.more["name"], text)
+        for turn in turns
+    )
+    return (*((EARLIER_REASONING,) if dropped else ()), *((NAMES,) if unnamed else ()))
 
 
 def forms(turns: Sequence[Turn], source: str) -> Iterator[Sequence[Turn]]:

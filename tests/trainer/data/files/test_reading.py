@@ -57,7 +57,7 @@ def test_a_delimiter_inside_quotes_separates_nothing(tmp_path):
 def test_a_split_is_read_by_its_name(tmp_path):
     path = tmp_path / "a.json"
     path.write_text(json.dumps({"train": [PAIR], "test": [{"prompt": "Ho"}]}))
-    assert splits(path) == ("train", "test")
+    assert splits(path) == {"train": 1, "test": 1}
     assert read(path, split="test") == [{"prompt": "Ho"}]
     with pytest.raises(DataError, match="must have the split dev, got 'train, test'"):
         read(path, split="dev")
@@ -107,3 +107,21 @@ def test_a_csv_row_with_too_many_fields_is_a_finding(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("prompt,completion\nHi,Yo,more\nHi,Yo\n")
     assert read(path) == [Finding(row=2 - 1, reason="has more fields than the first line names"), PAIR]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ('prompt,completion\na,b\n"c,d\ne,f\ng,h\n', "has a quote in line 3 that never closes"),
+        ("prompt,completion,completion\na,b,c\n", "must give each column a name of its own, got completion"),
+    ],
+)
+def test_a_csv_of_which_rows_or_columns_would_be_lost_is_refused(tmp_path, text, sentence):
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(DataError, match=sentence):
+        read(tmp_path / "a.csv")
+
+
+def test_a_quoted_field_may_end_the_file(tmp_path):
+    (tmp_path / "a.csv").write_text('prompt,completion\na,"b\nc"')
+    assert read(tmp_path / "a.csv") == [{"prompt": "a", "completion": "b\nc"}]
