@@ -72,14 +72,14 @@ def _start_worker(store: Store, run: Run) -> None:
 
 
 def _wait(store: Store, run: Run, process: subprocess.Popen[bytes]) -> None:
-    """Wait for the end of a worker; if it could not say how its run ended, say so, and go on with the next run.
+    """Wait for the end of a worker; if it could not say how its run ended, say so. Go on with the next run.
 
     A store that cannot be written is left to the heartbeat, whose silence tells the same later.
     """
     status = process.wait()
     with suppress(sqlite3.Error, OSError, LorafitError):
-        if store.bury(run, status):
-            start_waiting(store)
+        store.bury(run, status)
+        start_waiting(store)  # it may have ended its run, and died before it started the next one
 
 
 def worker_arguments(store: Store, run: Run) -> list[str]:

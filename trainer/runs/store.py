@@ -262,8 +262,8 @@ class Store:
             if fields.get("error"):
                 records.note(db, run_id, "error", fields["error"])
 
-    def bury(self, run: Run, status: int | None) -> bool:
-        """Record the death of a worker; return whether it ended without a word.
+    def bury(self, run: Run, status: int | None) -> None:
+        """Record the death of a worker, unless it said itself how its run ended.
 
         Args:
             run: The run as it was when its worker was started.
@@ -271,10 +271,8 @@ class Store:
         """
         with self._database.transaction() as db:
             row = db.execute("SELECT * FROM runs WHERE id = ?", (run.id,)).fetchone()
-            if row is None or row["attempt"] != run.attempt or row["state"] not in ACTIVE:
-                return False
-            _bury(db, row, status, self.run_folder(run.id) / LOG)
-            return True
+            if row is not None and row["attempt"] == run.attempt and row["state"] in ACTIVE:
+                _bury(db, row, status, self.run_folder(run.id) / LOG)
 
     def start_training(self, run_id: str, *, attempt: int | None = None) -> bool:
         """Move a prepared run to running; if it was asked to stop in the meantime, leave it and return False."""

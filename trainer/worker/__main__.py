@@ -100,8 +100,9 @@ class _Attempt:
         if time.monotonic() - self._beaten < HEARTBEAT_SECONDS:
             return
         self._beaten = time.monotonic()
-        if not self._store.beat(self._run.id, self._run.attempt) and not self._over.is_set():
-            os._exit(_TAKEN_OVER)
+        with self._ending:  # a run that this worker has just ended takes no heartbeat either
+            if not self._over.is_set() and not self._store.beat(self._run.id, self._run.attempt):
+                os._exit(_TAKEN_OVER)
         self._renewed = time.monotonic()
 
     def _look(self) -> None:

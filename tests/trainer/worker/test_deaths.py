@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from contextlib import closing
 from pathlib import Path
@@ -18,7 +19,10 @@ from tests.trainer.waiting import losses_of, over, waited, worker_of
 from trainer.runs import deaths, launcher, processes
 from trainer.runs import store as storing
 from trainer.runs.contract import LOST_SECONDS, State
+from trainer.runs.session import Session
 from trainer.runs.storage import database
+from trainer.runs.store import Store
+from trainer.worker import __main__ as worker
 
 
 @pytest.mark.parametrize(
@@ -113,6 +117,40 @@ def test_a_worker_that_cannot_start_is_named_at_once(store, plan_of, chat_data, 
     assert (failed.state, failed.error_kind) == (State.FAILED, "crashed")
     assert "crashed (SIGABRT)" in failed.error
     assert [event.text for event in store.events(run.id) if event.kind == "error"] == [failed.error]
+
+
+def test_a_run_that_just_ended_takes_no_heartbeat_and_ends_no_worker(store, plan_of, chat_data, place, monkeypatch):
+    """The worker has yet to start the next run when its own is over."""
+    store.create(plan_of(), chat_data, place=place)
+    run = store.claim_next(place.device)
+    store.start_training(run.id)
+    ended, real = [], Store.enter
+
+    def enter(*args, **fields):
+        real(*args, **fields)
+        time.sleep(0.3)  # a moment in which the heartbeat thread may run
+
+    monkeypatch.setattr(Store, "enter", enter)
+    monkeypatch.setattr(worker, "_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(worker, "HEARTBEAT_SECONDS", 0.0)
+    monkeypatch.setattr(worker.os, "_exit", ended.append)
+    with worker._Attempt(Session(run, store, threading.Event())) as ours:
+        ours.finish(State.FINISHED)
+    assert (ended, store.run(run.id).state) == ([], State.FINISHED)
+
+
+def test_a_worker_that_ends_without_starting_the_next_run_is_followed(
+    store, plan_of, chat_data, place, monkeypatch
+):
+    monkeypatch.setattr(launcher, "worker_arguments", lambda *_: ["-c", "import time; time.sleep(0.5)"])
+    first, second = (store.create(plan_of(), chat_data, place=place) for _ in range(2))
+    launcher.launch(store, first.id)
+    store.start_training(first.id)
+    store.enter(first.id, State.FINISHED)
+    until = time.monotonic() + 30
+    while store.run(second.id).state is State.QUEUED and time.monotonic() < until:
+        time.sleep(0.05)
+    assert store.run(second.id).attempt == 1
 
 
 @pytest.mark.slow
