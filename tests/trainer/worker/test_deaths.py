@@ -139,9 +139,7 @@ def test_a_run_that_just_ended_takes_no_heartbeat_and_ends_no_worker(store, plan
     assert (ended, store.run(run.id).state) == ([], State.FINISHED)
 
 
-def test_a_worker_that_ends_without_starting_the_next_run_is_followed(
-    store, plan_of, chat_data, place, monkeypatch
-):
+def test_a_worker_that_ends_without_starting_the_next_run_is_followed(store, plan_of, chat_data, place, monkeypatch):
     monkeypatch.setattr(launcher, "worker_arguments", lambda *_: ["-c", "import time; time.sleep(0.5)"])
     first, second = (store.create(plan_of(), chat_data, place=place) for _ in range(2))
     launcher.launch(store, first.id)
