@@ -12,7 +12,7 @@ KILLS ?= 100
 # How many hostile inputs the command lines then get; their seed is printed too.
 INPUTS ?= 20000
 
-.PHONY: run demo setup setup-test check test soak mutants accuracy bench screenshots readme clean help
+.PHONY: run demo setup setup-test check test soak mutants accuracy architectures bench screenshots readme clean help
 
 run: setup  ## set up and open the app at http://localhost:8501
 	@$(BIN)/python -m scripts.serve
@@ -44,6 +44,9 @@ mutants: setup-test  ## random changes of the code that the fast tests should no
 
 accuracy: setup  ## predicted against measured memory, row by row
 	@$(BIN)/python -m estimator accuracy
+
+architectures: setup  ## which causal language models of transformers are traced, and why not the others; about ten minutes
+	@$(BIN)/python -m scripts.facts.traces
 
 bench: setup-test  ## how long pages, estimates, advice and the reading of data take here
 	@$(BIN)/python -m scripts.bench

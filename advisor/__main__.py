@@ -8,15 +8,20 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from advisor import GOALS, TASKS, Situation, advise, cheatsheet
+from advisor import GOALS, TASKS, ByRule, Situation, advise, by_rule, cheatsheet
+from advisor.advice import spelled
 from advisor.export import FORMATS, Export, assumed, exported
 from advisor.rules import RULE_SETS
-from advisor.situation import TASKS_OF_DATA
+from advisor.situation import TASKS_OF_DATA, suits
 from catalog import gpus, machine, models, tokenizers
 from estimator import pricing
+from estimator.duration import machine as own_speed
 from estimator.estimate import MemoryEstimate
-from specs import GIB, DataError, FinetunePlan, GpuSpec, ModelSpec, PlanError, paths
+from estimator.tape.layers import with_layers
+from specs import GIB, DataError, FinetunePlan, GpuSpec, ModelSpec, PlanError, TraceError, paths
 from specs.doors.door import Parser, door, run_and_exit, setting
+from specs.errors import clipped, ended
+from specs.tasks import kind_for, task_type_of
 from trainer.data import conversion, doctor, readers
 from trainer.data.doctor import Report
 from trainer.data.examples import require_trained
@@ -46,7 +51,13 @@ def _answer(args: argparse.Namespace) -> str:
     def at_least(plan: FinetunePlan) -> int:
         return pricing.least_used_bytes(situation.model, plan, situation.gpu)
 
-    result = advise(situation, rules=args.rules, price=price, at_least=at_least)
+    try:
+        result = advise(situation, rules=args.rules, price=price, at_least=at_least)
+    except TraceError as error:
+        if not args.memory_unknown:
+            rule = f"is unknown: {clipped(str(error), 180)}"
+            raise TraceError("memory", rule, None, "Add --memory-unknown to be advised by rule") from error
+        return _by_rule(args, situation, report, by_rule(situation, str(error), rules=args.rules))
     if args.export:
         return _exported(args, situation, report, result.plan)
     if args.json:
@@ -59,16 +70,32 @@ def _answer(args: argparse.Namespace) -> str:
     return page if cost is None else f"{page}\nCost at {args.price_per_hour:g} an hour: about {cost:.2f}.\n"
 
 
+def _by_rule(args: argparse.Namespace, situation: Situation, report: Report | None, result: ByRule) -> str:
+    """Return advice for a model that cannot be estimated."""
+    print(result.memory, file=sys.stderr)
+    if args.export:
+        return _exported(args, situation, report, result.plan)
+    if args.json:
+        return json.dumps(result.to_dict() | {"data": _recognised(report)} | _cost(args, result.speed), indent=2)
+    lines = (f"{advice.field} {spelled(advice.value)}: {advice.reason}" for advice in result.advice)
+    return "\n".join((*lines, *map(str, result.warnings)))
+
+
 def _exported(args: argparse.Namespace, situation: Situation, report: Report | None, plan: FinetunePlan) -> str:
     """Return the export, or what was written of it into a folder."""
-    name, model = args.data or _DATA, situation.model
-    data = assumed(name, situation.task)
+    name, model, writes = args.data or _DATA, situation.model, plan.task_type == "CAUSAL_LM"
+    data = assumed(name, "instruction" if writes and situation.task == "classification" else situation.task)
     if report is not None:
         called = name if is_hub_id(name) else Path(name).name
-        reader = _reader(model, args.model)
+        reader = _reader(model)
         kind = (model.model_type, model.name)
         data = training_data(_source(args), report, reader, name=called, model=kind)
-    made = exported(plan, args.export, data=data, uses_conv1d=model.model_type == "gpt2")
+    made = exported(
+        plan,
+        args.export,
+        data=data,
+        model=model,
+    )
     if args.to is None:
         others = [*made.files][1:] + ([made.conversion.name] if made.conversion else [])
         if others:
@@ -85,7 +112,7 @@ def _written(args: argparse.Namespace, made: Export) -> str:
         (folder / name).write_text(content, encoding="utf-8")
     lines = [f"Wrote {', '.join(made.files)} into {folder}."]
     if made.conversion is not None:
-        reader = _reader(models.find(args.model), args.model)
+        reader = _reader(models.find(args.model))
         lines += [made.conversion.why, *conversion.write_all(_source(args), made.conversion, reader.tokenizer, folder)]
     elif args.data and not is_hub_id(args.data):
         lines.append(f"Put {Path(args.data).name} there too.")
@@ -120,15 +147,24 @@ def _situation(args: argparse.Namespace, report: Report | None) -> Situation:
         raise PlanError("max_length", f"is set to {args.max_length} by --max-length", pins["max_length"], "Set it once")
     given = tuple(args.dataset_tokens) if args.dataset_tokens else None
     counted = (report.quantile(0.5), report.quantile(0.95), report.longest) if report else given
+    model = with_layers(models.find(args.model))
+    data_task_type = task_type_of(report.kinds, model.task_types).name if report else ""
+    # An encoder gives out nothing but classes, so a person without data who says classification means them.
+    without_data = "SEQ_CLS" if model.is_encoder and args.task == "classification" else "CAUSAL_LM"
     return Situation(
-        model=models.find(args.model),
+        model=model,
         gpu=gpu,
         num_gpus=args.num_gpus,
         free_bytes=free_bytes if args.free_gib is None else round(_finite("--free-gib", args.free_gib) * GIB),
         dataset_rows=report.rows if report else args.dataset_rows,
         dataset_tokens=counted,
         row_lengths=report.lengths if report else (),
-        task=args.task or (TASKS_OF_DATA[report.task][0] if report else "instruction"),
+        asks_data=report is not None and report.task != "text" and not args.evaluate_on,
+        task=args.task or (TASKS_OF_DATA[kind_for(report.kinds, data_task_type)][0] if report else "instruction"),
+        data_task_type=data_task_type or without_data,
+        num_labels=report.num_labels if report else 2,
+        num_negatives=report.num_negatives if report else 0,
+        has_scores=report is not None and report.task == "similarity",
         goal=args.goal,
         pins=pins,
         may_shorten=args.may_shorten,
@@ -145,11 +181,11 @@ def _examined(args: argparse.Namespace) -> Report | None:
         return None
     if args.dataset_rows is not None or args.dataset_tokens:
         raise PlanError("--data", "is counted, so --dataset-rows and --dataset-tokens must be left out", args.data)
-    reader = _reader(models.find(args.model), args.model)
+    reader = _reader(models.find(args.model))
     if not reader.is_own:
         print(f"Counted with {reader.counter}, and {reader.template}.", file=sys.stderr)
-    report = doctor.examined(_source(args), reader.tokenizer)
-    for sentence in _told(report, args):
+    report = doctor.examined(_source(args), reader.tokenizer, task_types=reader.task_types)
+    for sentence in _told(report, args, reader.task_types):
         print(sentence, file=sys.stderr)
     return report
 
@@ -166,33 +202,39 @@ def _recognised(report: Report | None) -> dict[str, Any]:
     }
 
 
-def _told(report: Report, args: argparse.Namespace) -> Iterator[str]:
+def _told(report: Report, args: argparse.Namespace, task_types: tuple[str, ...]) -> Iterator[str]:
     """Yield what a person should know about the data: its task, and what of it is not read."""
-    decided, holds = TASKS_OF_DATA[report.task]
+    kind = kind_for(report.kinds, task_type_of(report.kinds, task_types).name)
+    decided, holds = TASKS_OF_DATA[kind]
     if args.task not in {None, decided}:
-        yield f"The data holds {holds}; you insist on the task {args.task}."
-    elif report.task != "answers":
-        yield f"The data holds {holds}: the task is {decided}, {TASKS[decided]}. Insist on another with --task."
+        if not suits(args.task, kind):
+            yield f"The data holds {holds}, but the task you chose is {args.task}, {TASKS[args.task]}."
+    elif kind != "answers":
+        yield f"The data holds {holds}: the task is {decided}, {TASKS[decided]}. Choose another with --task."
     try:
         require_trained(report.task, args.data)
     except DataError as error:
         yield str(error)
+    if report.imbalance:
+        yield report.imbalance
     if report.unused:
         yield f"Not read: {', '.join(f'{name} ({count:,} rows)' for name, count in report.unused.items())}."
     if report.skipped:
-        yield f"{report.skipped:,} rows are skipped, most of them since: {next(iter(report.reasons))}."
+        yield f"{report.skipped:,} rows are skipped, most of them since: {ended(next(iter(report.reasons)))}"
 
 
-def _reader(model: ModelSpec, name: str) -> Reader:
+def _reader(model: ModelSpec) -> Reader:
     """Return whose tokenizer counts: the model's own if it is on this machine, else the demo model's.
 
     Raises:
         DataError: If neither exists.
     """
-    own, demo = tokenizers.folder(name), paths.demo_model()
+    own, demo = tokenizers.folder(model.name), paths.demo_model()
     if own is None and not (demo / "tokenizer.json").is_file():
         raise DataError("--data", f"needs a tokenizer to count tokens, and {demo} has none", None, "Run make setup")
-    return readers.reader(own, model_type=model.model_type, name=model.name, counted_by=demo)
+    return readers.reader(
+        own, model_type=model.model_type, name=model.name, counted_by=demo, task_types=model.task_types
+    )
 
 
 def _device(args: argparse.Namespace) -> tuple[GpuSpec, int | None]:
@@ -204,7 +246,7 @@ def _device(args: argparse.Namespace) -> tuple[GpuSpec, int | None]:
     if args.vram_gib is not None:
         return gpus.of_memory(args.vram_gib), None
     device = machine.devices()[0]
-    return device.gpu, device.free_bytes
+    return own_speed.with_curves(device.gpu, device.torch_name), device.free_bytes
 
 
 def _pins(texts: list[str]) -> dict[str, Any]:
@@ -247,6 +289,11 @@ def _parser() -> Parser:
     parser.add_argument("--goal", default="balanced", help=", ".join(GOALS))
     parser.add_argument("--rules", default="evidence", help=", ".join(RULE_SETS))
     parser.add_argument("--pin", action="append", default=[], metavar="FIELD=VALUE", help="set a field of the plan")
+    parser.add_argument(
+        "--memory-unknown",
+        action="store_true",
+        help="advise by rule if the model's memory cannot be estimated: the run may then exceed the device",
+    )
     parser.add_argument("--price-per-hour", type=float, help="for all devices together")
     parser.add_argument("--export", choices=[*FORMATS], help="print the plan in another form")
     parser.add_argument("--to", metavar="FOLDER", help="write the export there, with what goes with it")

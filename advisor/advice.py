@@ -66,6 +66,15 @@ class Advice:
             return bool(self.range[0] <= value <= self.range[1])
         return value == self.value or value in self.range
 
+    def range_with(self, value: Any) -> tuple[Any, ...]:
+        """Return the acceptable range, widened so that it has a value in it."""
+        if self.accepts(value):
+            return self.range
+        widened = (value, *self.range)
+        # Two numbers are the ends of an interval.
+        numbers = len(self.range) <= 2 and all(map(_is_number, widened))
+        return (min(widened), max(widened)) if numbers else widened
+
     def to_dict(self) -> dict[str, Any]:
         """Return the advice as plain JSON values."""
         return {

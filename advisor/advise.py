@@ -12,6 +12,7 @@ from advisor.search import HEADROOM, Fit, Search
 from advisor.situation import Situation
 from advisor.speed import Speed
 from specs import METHODS, FinetunePlan, PlanError, gib
+from specs.stored import stored_in
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +89,7 @@ def advise(
     else:
         fit = search.best()
         advice = (_method_advice(situation, fit), *_explained(search, fit, rule_set))
+        fit, advice = _ended_soon(situation, fit, advice)
         cautions = warnings.cautions(situation, fit.plan, fit.estimate)
     return Recommendation(
         plan=fit.plan,
@@ -103,17 +105,40 @@ def advise(
     )
 
 
+def _ended_soon(situation: Situation, fit: Fit, advice: tuple[Advice, ...]) -> tuple[Fit, tuple[Advice, ...]]:
+    """Return a trial on a slow machine with as few steps as end soon, and the reason for them."""
+    steps = speed.quick_steps(situation, fit.plan)
+    if steps is None or {"max_steps", "num_train_epochs"} & situation.pins.keys():
+        return fit, advice
+    shorter = Advice(
+        field="max_steps",
+        value=steps,
+        range=(-1, steps),
+        reason=f"A trial on {situation.gpu.name} should end within {speed.TRIAL_SECONDS / 60:.0f} minutes, answers "
+        f"included: {steps:,} steps do. With -1 it learns all rows.",
+        source=sources.CPU_MEASURED,
+        confidence=Confidence.HIGH,
+    )
+    kept = tuple(shorter if entry.field == "max_steps" else entry for entry in advice)
+    return dataclasses.replace(fit, plan=dataclasses.replace(fit.plan, max_steps=steps)), kept
+
+
 def _method_advice(situation: Situation, fit: Fit) -> Advice:
     """Return why the search chose this method."""
     plan, memory = fit.plan, situation.phrase("memory")
     label = METHODS[plan.method].label
     used = gib(fit.estimate.used_bytes)
-    better = [f"{METHODS[name].label} needs at least {gib(needed)}" for name, needed in fit.refused.items()]
+    needs = {name: f"{METHODS[name].label} needs at least {gib(needed)}" for name, needed in fit.refused.items()}
+    better = [text for name, text in needs.items() if name != plan.method]
     outcome = f"{label} uses {used} of {memory} on {situation.gpu.name} for {situation.phrase('model')}"
+    stored = stored_in(situation.model.config)
     if "method" in situation.pins:
         reason = f"You set this; {outcome}."
+    elif stored in {"4bit", "8bit"}:
+        bits = stored.removesuffix("bit")
+        reason = f"The weights are stored in {bits} bit already, which {label} trains as they are; {outcome}."
     elif not fit.fits:
-        reason = f"Nothing fits: {'; '.join(better)}. {outcome}, less than any other plan."
+        reason = f"Nothing fits: {'; '.join((*better, outcome))}, less than any other plan."
     elif situation.goal == "memory":
         reason = f"{outcome}: 4 bits per weight need the least memory."
     elif better and plan.method not in fit.refused:
@@ -157,7 +182,7 @@ def _adjusted(situation: Situation, advice: Advice, fit: Fit) -> Advice:
     return dataclasses.replace(
         advice,
         value=value,
-        range=_widened(advice, value),
+        range=advice.range_with(value),
         reason=f"{advice.reason} {_cause(situation, advice, fit)}",
     )
 
@@ -170,11 +195,3 @@ def _cause(situation: Situation, advice: Advice, fit: Fit) -> str:
         kept = "memory is short, so activations are recomputed" if value else "activations are kept, which is faster"
         return f"Here {kept}; {result}."
     return f"Here {spelled(value)} instead of {spelled(advice.value)} to save memory; {result}."
-
-
-def _widened(advice: Advice, value: Any) -> tuple[Any, ...]:
-    if advice.accepts(value):
-        return advice.range
-    if advice.is_interval:
-        return (min(advice.range[0], value), max(advice.range[1], value))
-    return (value, *advice.range)

@@ -8,6 +8,7 @@ from advisor.advise import Recommendation
 from advisor.sheet import Section, Sheet
 from advisor.situation import GOALS, Situation
 from specs import METHODS, gib
+from specs.units import with_digits
 
 _MAIN_FIELDS = (
     "method",
@@ -55,13 +56,13 @@ def cheat_sheet(situation: Situation, recommendation: Recommendation, *, rules: 
                 names_first=True,
             ),
             Section(heading="Memory by part", head=("Part", "Bytes"), rows=[*_parts(recommendation)]),
-            Section(heading="Warnings", rows=[(str(caution),) for caution in recommendation.warnings]),
+            Section(heading="Warnings", rows=_warnings(recommendation)),
             Section(
                 heading="To save memory", rows=[(f"{lever.text}; {lever.cost}",) for lever in recommendation.levers]
             ),
             Section(
                 heading="Other methods",
-                head=("Method", "Memory", "Fits", "Time", "Quality"),
+                head=("Method", "Batch", "Memory", "Fits", "Time", "Quality"),
                 rows=[*_alternatives(recommendation)],
             ),
             Section(heading="If it goes wrong", rows=[(f"{symptom}: {cure}.",) for symptom, cure in SYMPTOMS]),
@@ -90,10 +91,16 @@ def verdict(situation: Situation, recommendation: Recommendation) -> str:
     return f"{label} fits: {used} of {memory}, {recommendation.headroom:.0%} left free."
 
 
+def _warnings(recommendation: Recommendation) -> list[tuple[str]]:
+    """Return what to know before the start: of the plan, and of how the model is read and priced."""
+    of_estimate = recommendation.estimate.to_dict().get("warnings", ())
+    return [(str(caution),) for caution in (*recommendation.warnings, *of_estimate)]
+
+
 def duration(seconds: float) -> str:
     """Return a time in the unit that people would use."""
     if seconds < 90:
-        return f"{seconds:.0f} s"
+        return f"{seconds:.0f} s" if seconds >= 1 else "under 1 s"
     if seconds < 5400:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"
@@ -111,18 +118,27 @@ def _situation_line(situation: Situation, rules: str) -> str:
     return "; ".join(parts) + "."
 
 
+_LARGE = 1.7
+"""Error factor from which it is told as a factor."""
+
+
 def _time(recommendation: Recommendation) -> str:
     speed = recommendation.speed
     if speed is None:
         return recommendation.speed_unknown
     least, most = speed.band
-    text = f"About {speed.seconds_per_step:.2g} s per step, {speed.tokens_per_second:,.0f} tokens/s"
+    text = f"About {with_digits(speed.seconds_per_step, 2)} s per step, {speed.tokens_per_second:,.0f} tokens/s"
     if speed.total_seconds is not None:
         text += (
             f"; {speed.steps:,} steps take {duration(least * speed.total_seconds)} to "
             f"{duration(most * speed.total_seconds)}"
         )
-    return f"{text} (calculated, not measured; right to within a factor of {most:.2g})."
+    error = (
+        f"right to within {most - 1:.0%} on average"
+        if most < _LARGE
+        else f"right to within a factor of {with_digits(most, 2)}"
+    )
+    return f"{text} ({speed.basis or 'calculated, not measured'}; {error})."
 
 
 def _settings(recommendation: Recommendation) -> Iterator[tuple[str, ...]]:
@@ -142,8 +158,9 @@ def _parts(recommendation: Recommendation) -> Iterator[tuple[str, ...]]:
 
 def _alternatives(recommendation: Recommendation) -> Iterator[tuple[str, ...]]:
     for entry in recommendation.alternatives:
-        time = "" if entry.relative_time is None else f"{entry.relative_time:.2g} x"
-        yield entry.label, gib(entry.used_bytes), "yes" if entry.fits else "no", time, entry.quality
+        time = "" if entry.relative_time is None else f"{with_digits(entry.relative_time, 2)} x"
+        batch = f"{entry.plan.per_device_train_batch_size} x {entry.plan.gradient_accumulation_steps}"
+        yield entry.label, batch, gib(entry.used_bytes), "yes" if entry.fits else "no", time, entry.quality
 
 
 def _sources(recommendation: Recommendation) -> list[tuple[str]]:

@@ -8,14 +8,19 @@ from typing import Any
 
 from advisor import speed
 from advisor.advice import spelled
+from advisor.rules.adapter import alpha_at
+from advisor.rules.batch import CHECKPOINTING_COST
 from advisor.search import PAGED, SHORTEST_LENGTH, SMALLEST_RANK, Fit, Search
-from specs import METHODS, FinetunePlan, TraceError, gib
+from advisor.situation import Situation
+from specs import METHODS, TASK_TYPES, FinetunePlan, TraceError, gib
 
 MORE_DEVICES = (2, 4, 8)
 """Multiples of the number of devices to try for a plan that does not fit."""
 
 OFFLOAD_COST = "keeps what is sharded in RAM: about 60 % fewer tokens per second"
 """FSDP with CPU offload in torchtune: 63 % less memory, 60 % fewer tokens per second, github pytorch/ao issue 1213."""
+
+RANK_COST = "a smaller adapter learns less"
 
 _QUALITY = {
     "full": "trains every weight; forgets most",
@@ -81,7 +86,8 @@ def alternatives(search: Search, fit: Fit) -> tuple[Alternative, ...]:
     if search.allows("method") and search.allows("gradient_checkpointing"):
         with contextlib.suppress(TraceError):
             smallest = search.smallest_of("qlora")
-            if smallest.plan not in [entry.plan for entry in entries]:
+            # Where nothing fits, the chosen plan is shortened further than this one.
+            if smallest.estimate.used_bytes < fit.estimate.used_bytes:
                 entries.append(_alternative(search, smallest, fit, "Smallest QLoRA"))
     return tuple(entries)
 
@@ -109,6 +115,21 @@ def levers(search: Search, fit: Fit) -> tuple[Lever, ...]:
                 )
             )
     return tuple(found)
+
+
+def unpriced(situation: Situation, plan: FinetunePlan) -> Iterator[tuple[str, FinetunePlan, str]]:
+    """Yield changes that save memory, for a model that cannot be estimated: the field, the plan, and what it costs."""
+    if plan.per_device_train_batch_size > 1:
+        micro, steps = plan.per_device_train_batch_size // 2, plan.gradient_accumulation_steps * 2
+        halved = dataclasses.replace(plan, per_device_train_batch_size=micro, gradient_accumulation_steps=steps)
+        yield "per_device_train_batch_size", halved, "slower steps, same result"
+    if not plan.gradient_checkpointing and "gradient_checkpointing" not in METHODS[plan.method].preset:
+        yield "gradient_checkpointing", dataclasses.replace(plan, gradient_checkpointing=True), CHECKPOINTING_COST
+    if plan.max_length // 2 >= SHORTEST_LENGTH:
+        shorter = dataclasses.replace(plan, max_length=plan.max_length // 2)
+        yield "max_length", shorter, situation.truncated(shorter.max_length)
+    if METHODS[plan.method].has_rank and plan.r > SMALLEST_RANK:
+        yield "r", with_rank(plan, plan.r // 2), RANK_COST
 
 
 def _others(search: Search, fit: Fit) -> tuple[str, ...]:
@@ -143,8 +164,8 @@ def _changes(search: Search, plan: FinetunePlan) -> Iterator[tuple[str, Finetune
         halved = search.rebatched(plan, plan.per_device_train_batch_size // 2)
         yield "per_device_train_batch_size", halved, "slower steps, same result"
     if not plan.gradient_checkpointing and search.allows("gradient_checkpointing", plan.method):
-        yield "gradient_checkpointing", dataclasses.replace(plan, gradient_checkpointing=True), "20 to 30 % slower"
-    if plan.loss == "full":
+        yield "gradient_checkpointing", dataclasses.replace(plan, gradient_checkpointing=True), CHECKPOINTING_COST
+    if plan.loss == "full" and TASK_TYPES[plan.task_type].uses("loss"):
         yield "loss", dataclasses.replace(plan, loss="chunked"), "nothing"
     if plan.max_length // 2 >= SHORTEST_LENGTH:
         shorter = _shorter(search, plan)
@@ -152,7 +173,11 @@ def _changes(search: Search, plan: FinetunePlan) -> Iterator[tuple[str, Finetune
     if plan.method in {"full", "lora", "lora-8bit"}:
         smaller = "lora" if plan.method == "full" else "qlora"
         if search.is_compatible(smaller):
-            cost = "trains only an adapter" if smaller == "lora" else "19 % to 105 % slower, slightly worse at most"
+            cost = (
+                "trains only an adapter"
+                if smaller == "lora"
+                else "expands weights in every pass, slightly worse at most"
+            )
             yield "method", search.under_method(plan, smaller), cost
     yield from _late_changes(search, plan)
     yield from _device_changes(search, plan)
@@ -188,5 +213,9 @@ def _late_changes(search: Search, plan: FinetunePlan) -> Iterator[tuple[str, Fin
     if plan.optim not in {PAGED, "adamw_8bit"} and search.may_page(plan):
         yield "optim", dataclasses.replace(plan, optim=PAGED), "8-bit states, paged out at a peak"
     if METHODS[plan.method].has_rank and plan.r > SMALLEST_RANK:
-        smaller = dataclasses.replace(plan, r=plan.r // 2, lora_alpha=max(1, plan.lora_alpha // 2))
-        yield "r", smaller, "a smaller adapter learns less"
+        yield "r", with_rank(plan, plan.r // 2), RANK_COST
+
+
+def with_rank(plan: FinetunePlan, r: int) -> FinetunePlan:
+    """Return a plan with another rank, and the ``lora_alpha`` that goes with it."""
+    return dataclasses.replace(plan, r=r, lora_alpha=alpha_at(plan, r))

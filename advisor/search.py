@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from advisor.advice import Estimate, LowerBound, Price, Rule, no_lower_bound
+from advisor.rules.adapter import alpha_at
 from advisor.rules.batch import effective_batch
 from advisor.rules.schedule import BITSANDBYTES_OPTIMIZERS, UNSHARDED
 from advisor.situation import Situation
-from specs import METHODS, FinetunePlan, PlanError
+from specs import METHODS, TASK_TYPES, FinetunePlan, PlanError
 from specs.fields import Optimizer
 
 HEADROOM = 0.10
@@ -132,6 +133,11 @@ class Search:
         plan = self._smallest(self.drafted(method))
         return self._fit(self._with(plan, optim=PAGED) if self.may_page(plan) else plan, (), {})
 
+    def most_careful(self) -> FinetunePlan:
+        """Return the smallest form of the smallest method that is open, without a price."""
+        plan = self._smallest(self.drafted(self._methods()[-1]))
+        return self._with(plan, optim=PAGED) if self.may_page(plan) else plan
+
     def unchanged(self, plan: FinetunePlan) -> Fit:
         """Return a plan unchanged, with its price."""
         return self._fit(plan, (), {})
@@ -162,8 +168,10 @@ class Search:
         """Return a plan with another micro-batch and, by accumulation, the same effective batch."""
         if not self.allows("per_device_train_batch_size"):
             return plan
+        micro = max(micro, plan.least_batch_size)
         values: dict[str, Any] = {"per_device_train_batch_size": micro}
-        if self.allows("gradient_accumulation_steps"):
+        # What is accumulated is not compared with each other.
+        if self.allows("gradient_accumulation_steps") and not TASK_TYPES[plan.task_type].multiplies_by_batch:
             proposed = max(effective_batch(self.situation), plan.num_gpus)
             values["gradient_accumulation_steps"] = max(1, math.ceil(proposed / (micro * plan.num_gpus)))
         return dataclasses.replace(plan, **values)
@@ -229,7 +237,7 @@ class Search:
         """Return a plan with other values and everything that follows from them."""
         sharding = values.get("sharding", plan.sharding)
         if "r" in values and self.allows("lora_alpha"):
-            values["lora_alpha"] = max(1, plan.lora_alpha * values["r"] // plan.r)
+            values["lora_alpha"] = alpha_at(plan, values["r"])
         if sharding not in UNSHARDED and plan.optim in BITSANDBYTES_OPTIMIZERS and self.allows("optim"):
             values["optim"] = "adamw_torch_fused"
         if plan.load_in_4bit and "sharding" in values and self.allows("bnb_4bit_quant_storage"):
@@ -300,6 +308,11 @@ def starting_plan(situation: Situation, method: str) -> FinetunePlan:
     values.pop("method", None)
     if situation.num_gpus > 1:
         values.setdefault("sharding", "ddp")
+    values.setdefault("task_type", situation.task_type)
+    values.setdefault("num_labels", situation.num_labels)
+    if TASK_TYPES[values["task_type"]].uses("num_negatives"):
+        values.setdefault("embedding_loss", "CoSENTLoss" if situation.has_scores else "MultipleNegativesRankingLoss")
+        values.setdefault("num_negatives", 0 if situation.has_scores else situation.num_negatives)
     name = situation.model_name_or_path or situation.model.name
     return FinetunePlan.for_method(method, name, num_gpus=situation.num_gpus, **values)
 

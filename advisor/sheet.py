@@ -4,6 +4,8 @@ import html
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from specs.markup import in_markdown
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
@@ -36,8 +38,9 @@ class Sheet:
 
 def markdown(sheet: Sheet) -> str:
     """Return a sheet as Markdown."""
-    lines = [f"# {_plain(sheet.title)}", "", _plain(sheet.about), "", f"**{_plain(sheet.verdict)}**", ""]
-    lines += [_plain(sheet.remark), ""] if sheet.remark else []
+    about, verdict = in_markdown(sheet.about), in_markdown(sheet.verdict)
+    lines = [f"# {in_markdown(sheet.title)}", "", about, "", f"**{verdict}**", ""]
+    lines += [in_markdown(sheet.remark), ""] if sheet.remark else []
     for section in sheet.filled:
         lines += [f"## {section.heading}", "", *_markdown_rows(section), ""]
     return "\n".join(lines)
@@ -102,16 +105,17 @@ td:first-child { white-space: nowrap; }
 
 def _markdown_rows(section: Section) -> Iterator[str]:
     if not section.head:
-        yield from (f"- {_plain(row[0])}" for row in section.rows)
+        yield from (f"- {in_markdown(row[0])}" for row in section.rows)
         return
     yield _markdown_row(section.head)
     yield _markdown_row(["---"] * len(section.head))
-    for first, *others in section.rows:
+    for row in section.rows:
+        first, *others = map(in_markdown, row)
         yield _markdown_row([f"`{first}`" if section.names_first else first, *others])
 
 
 def _markdown_row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(_plain(cell) for cell in cells) + " |"
+    return f"| {' | '.join(cells)} |"
 
 
 def _html_rows(section: Section) -> str:
@@ -135,8 +139,3 @@ def _linked(text: str) -> str:
         return html.escape(text)
     address = html.escape(last)
     return f'{html.escape(words)} <a href="{address}">{address}</a>'
-
-
-def _plain(text: str) -> str:
-    """Return text that cannot break a table, a heading or the page."""
-    return " ".join(text.replace("|", "/").replace("<", "&lt;").split())

@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from specs import FinetunePlan, GpuSpec, ModelSpec, PlanError, SpecError, gib
+from specs import TASK_TYPES, FinetunePlan, GpuSpec, ModelSpec, PlanError, SpecError, gib
+from specs.fields import NAMES
+from specs.stored import fixed_fields
+from specs.tasks import require_trained_for
 
 TASKS: Mapping[str, str] = MappingProxyType(
     {
@@ -18,6 +21,7 @@ TASKS: Mapping[str, str] = MappingProxyType(
         "reasoning": "reasoning and mathematics",
         "code": "code",
         "preference": "preferences (DPO)",
+        "similarity": "search and similarity (embeddings)",
     }
 )
 """Every task by name, with the words used on screen."""
@@ -39,9 +43,19 @@ TASKS_OF_DATA: Mapping[str, tuple[str, str]] = MappingProxyType(
         "preference": ("preference", "pairs of a better and a worse answer"),
         "unpaired": ("preference", "answers marked good or bad"),
         "classification": ("classification", "texts with a class"),
+        "tags": ("classification", "words with tags"),
+        "related": ("similarity", "texts that belong together"),
+        "similarity": ("similarity", "pairs of texts with a score"),
+        "extraction": ("classification", "answers that stand in a text"),
     }
 )
 """What each kind of data (``trainer.data.source.TASKS``) is trained for, and what it holds in words."""
+
+
+def suits(task: str, kind: str) -> bool:
+    """Return whether data of a kind can serve a task: answers and texts serve every task but preferences."""
+    return task == TASKS_OF_DATA[kind][0] or (kind in {"answers", "text"} and task != "preference")
+
 
 SHORTEST_PRICED = 8
 """The shortest ``max_length`` that a plan may have."""
@@ -64,8 +78,22 @@ class Situation:
     """Tokens per row: median, 95th percentile, longest."""
     row_lengths: tuple[int, ...] = ()
     """Tokens of every row, or of a sample of them, sorted; empty where only ``dataset_tokens`` are known."""
+    asks_data: bool = False
+    """Whether questions of the data are asked before and after a run, for which a few rows are not learned."""
+    questions: int = 0
+    """Questions of the person that both models answer after a run."""
+    is_trial: bool = False
+    """Whether the data is a demo, of which a person wants to see soon how it goes."""
     task: str = "instruction"
     goal: str = "balanced"
+    data_task_type: str = "CAUSAL_LM"
+    """The task that the data is for, one of ``specs.TASK_TYPES``; ``pins`` may insist on another."""
+    num_labels: int = 2
+    """Classes in the data."""
+    num_negatives: int = 0
+    """Wrong texts that every row of the data has beside the right one."""
+    has_scores: bool = False
+    """Whether the data says by numbers how alike two texts are."""
     pins: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     """Plan fields that the person has set; the advice keeps them."""
     may_shorten: bool = False
@@ -82,11 +110,21 @@ class Situation:
         _check_data(self)
         _check_memory(self)
         _check_pins(self)
+        _check_task_type(self)
+        # Weights that are quantized already leave no choice.
+        fixed = fixed_fields(self.model.config)
+        object.__setattr__(self, "pins", MappingProxyType({**self.pins, **fixed}) if fixed else self.pins)
 
     @property
     def available_bytes(self) -> int:
-        """Bytes of one device that the run may use."""
-        return self.gpu.usable_bytes if self.free_bytes is None else min(self.free_bytes, self.gpu.usable_bytes)
+        """Bytes of one device that the run may use; several processes on a CPU share its memory."""
+        free = self.gpu.usable_bytes if self.free_bytes is None else min(self.free_bytes, self.gpu.usable_bytes)
+        return free // self.num_gpus if self.gpu.is_cpu else free
+
+    @property
+    def task_type(self) -> str:
+        """What the model learns to give out: what the person insists on, else what the data is for."""
+        return str(self.pins.get("task_type", self.data_task_type))
 
     @property
     def num_params(self) -> int:
@@ -107,8 +145,14 @@ class Situation:
         return self.dataset_rows * self.dataset_tokens[0]
 
     def lora_params(self, r: int) -> int:
-        """Return roughly how many parameters adapters of rank ``r`` on every linear layer have."""
+        """Return how many weights LoRA of rank ``r`` trains on what is targeted by default or was pinned.
+
+        For a model that nobody has built yet, this is about what a gated decoder of its shapes would have.
+        """
         model = self.model
+        if model.layers is not None:
+            named = {name: self.pins[name] for name in NAMES if self.pins.get(name)}
+            return model.layers.lora_params(FinetunePlan.for_method("lora", "counted", r=r, **named))
         q = model.num_attention_heads * model.head_dim
         kv = model.num_key_value_heads * model.head_dim
         attention = 2 * (model.hidden_size + q) + 2 * (model.hidden_size + kv)
@@ -139,22 +183,24 @@ class Situation:
             return ""
         return f"Priced for {length:,} tokens, the longest row, not for max_length {plan.max_length:,}."
 
+    @property
+    def cut(self) -> str:
+        """What happens to rows that are too long, in words."""
+        return "read in overlapping parts" if TASK_TYPES[self.task_type].reads_in_parts else "truncated"
+
     def truncated(self, max_length: int) -> str:
         """Return how many rows are longer than a length, as a phrase such as ``12 of 340 rows are truncated``."""
+        done = self.cut
         if self.dataset_tokens is None:
-            return "longer rows are truncated"
+            return f"longer rows are {done}"
         median, p95, longest = self.dataset_tokens
         if longest <= max_length:
-            return "no row is truncated"
+            return f"no row is {done}"
         if self.row_lengths:
             return self._counted(max_length)
         if p95 <= max_length:
-            return "up to 5 % of the rows are truncated"
-        return (
-            "5 to 50 % of the rows are truncated"
-            if median <= max_length
-            else "more than half of the rows are truncated"
-        )
+            return f"up to 5 % of the rows are {done}"
+        return f"5 to 50 % of the rows are {done}" if median <= max_length else f"more than half of the rows are {done}"
 
     def _counted(self, max_length: int) -> str:
         counted = len(self.row_lengths)
@@ -163,8 +209,8 @@ class Situation:
         number = longer if rows <= counted else max(1, round(longer / counted * rows))
         verb = "is" if number == 1 else "are"
         if rows <= counted:
-            return f"{number:,} of {counted:,} rows {verb} truncated"
-        return f"about {number:,} of {rows:,} rows {verb} truncated"
+            return f"{number:,} of {counted:,} rows {verb} {self.cut}"
+        return f"about {number:,} of {rows:,} rows {verb} {self.cut}"
 
     def phrase(self, name: str) -> str:
         """Return the words in which a reason names an input."""
@@ -199,8 +245,15 @@ def shape_params(model: ModelSpec) -> int:
     q = model.num_attention_heads * model.head_dim
     kv = model.num_key_value_heads * model.head_dim
     attention = model.hidden_size * (2 * q + 2 * kv)
-    feed_forward = 3 * model.hidden_size * model.intermediate_size * max(1, model.num_experts)
-    embeddings = model.vocab_size * model.hidden_size * (1 if model.tie_word_embeddings else 2)
+    if model.is_encoder_decoder:
+        # A decoder layer attends twice, and both sides share the table of words.
+        blocks = 3 * attention + 2 * 2 * model.hidden_size * model.intermediate_size
+        return model.num_hidden_layers * blocks + model.vocab_size * model.hidden_size
+    # BERT's feed-forward layer has no gate; ModernBERT's, called Wi, has.
+    matrices = 3 if not model.is_encoder or {"gate_proj", "Wi"} & set(model.linear_modules) else 2
+    feed_forward = matrices * model.hidden_size * model.intermediate_size * max(1, model.num_experts)
+    tables = 1 if model.tie_word_embeddings or model.is_encoder else 2
+    embeddings = model.vocab_size * model.hidden_size * tables
     return model.num_hidden_layers * (attention + feed_forward) + embeddings
 
 
@@ -220,8 +273,12 @@ def _check_data(situation: Situation) -> None:
 def _check_memory(situation: Situation) -> None:
     if situation.free_bytes is not None and situation.free_bytes <= 0:
         raise PlanError("free_bytes", "must be more than 0", situation.free_bytes, "Close what else uses the device")
-    if situation.gpu.is_cpu and situation.num_gpus > 1:
-        raise PlanError("num_gpus", "must be 1 on a CPU", situation.num_gpus)
+
+
+def _check_task_type(situation: Situation) -> None:
+    """Refuse a task that transformers does not train this kind of model for."""
+    _check_choice("task_type", situation.task_type, {name: entry.label for name, entry in TASK_TYPES.items()})
+    require_trained_for(situation.model.name, situation.model.task_types, situation.task_type)
 
 
 def _check_pins(situation: Situation) -> None:

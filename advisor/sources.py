@@ -6,6 +6,7 @@ QLORA = Source("Dettmers et al. 2023, QLoRA", "https://arxiv.org/abs/2305.14314"
 QLORA_CODE = Source("QLoRA code and Guanaco scripts", "https://github.com/artidoro/qlora")
 LEARNS_LESS = Source("Biderman et al. 2024, LoRA Learns Less and Forgets Less", "https://arxiv.org/abs/2405.09673")
 RSLORA = Source("Kalajdzievski 2023, rsLoRA", "https://arxiv.org/abs/2312.03732")
+LORA_ALPHA = Source("Zhang et al. 2026, The Hidden Power of Scaling Factor in LoRA", "https://arxiv.org/abs/2606.12883")
 ADALORA = Source("Zhang et al. 2023, AdaLoRA", "https://arxiv.org/abs/2303.10512")
 ADALORA_CODE = Source("AdaLoRA code", "https://github.com/QingruZhang/AdaLoRA")
 PROMPT_TUNING = Source("Lester et al. 2021, Prompt Tuning", "https://arxiv.org/abs/2104.08691")
@@ -16,6 +17,10 @@ TRL_SFT = Source("TRL 1.16, SFTConfig", "https://huggingface.co/docs/trl/sft_tra
 TRL_DPO = Source("TRL 1.16, DPOTrainer", "https://huggingface.co/docs/trl/dpo_trainer")
 TRL_MEMORY = Source("TRL, Reducing Memory Usage", "https://huggingface.co/docs/trl/reducing_memory_usage")
 PEFT_LORA = Source("PEFT, LoraConfig", "https://huggingface.co/docs/peft/package_reference/lora")
+PEFT_MIXTURES = Source(
+    "PEFT 0.21, weight conversion of mixtures; transformers 5 keeps experts as one parameter",
+    "https://github.com/huggingface/peft/blob/v0.21.0/src/peft/utils/transformers_weight_conversion.py",
+)
 PEFT_FSDP = Source("PEFT, Fully Sharded Data Parallel", "https://huggingface.co/docs/peft/accelerate/fsdp")
 PEFT_DEEPSPEED = Source("PEFT, DeepSpeed", "https://huggingface.co/docs/peft/accelerate/deepspeed")
 PEFT_BENCHMARK = Source(
@@ -28,7 +33,10 @@ TRANSFORMERS = Source(
 TRANSFORMERS_ATTENTION = Source(
     "transformers, Attention backends", "https://huggingface.co/docs/transformers/attention_interface"
 )
-BNB_EXPERTS = Source("bitsandbytes issue 1849", "https://github.com/bitsandbytes-foundation/bitsandbytes/issues/1849")
+BNB_EXPERTS = Source(
+    "bitsandbytes issue 1849; bitsandbytes 0.50, nn/parametrize.py, 4 bit only",
+    "https://github.com/bitsandbytes-foundation/bitsandbytes/issues/1849",
+)
 ZERO_OFFLOAD = Source("Ren et al. 2021, ZeRO-Offload", "https://arxiv.org/abs/2101.06840")
 BNB_FSDP = Source(
     "bitsandbytes issues 89 and 1633, LLaMA-Factory issue 5619",
@@ -57,5 +65,21 @@ CPU_MEASURED = Source(
     "QLoRA 1.00 s, 8-bit 1.22 s; in bfloat16 LoRA 1.62 s",
     "",
 )
+BERT = Source("Devlin et al. 2018, BERT", "https://arxiv.org/abs/1810.04805")
+LORA = Source("Hu et al. 2021, LoRA", "https://arxiv.org/abs/2106.09685")
+SBERT = Source(
+    "sentence-transformers, training overview", "https://sbert.net/docs/sentence_transformer/training_overview.html"
+)
+SBERT_PEFT = Source(
+    "sentence-transformers, examples, training with PEFT",
+    "https://sbert.net/examples/sentence_transformer/training/peft/README.html",
+)
+SBERT_LOSSES = Source(
+    "sentence-transformers, losses", "https://sbert.net/docs/package_reference/sentence_transformer/losses.html"
+)
+E5_MISTRAL = Source(
+    "Wang et al. 2023, Improving Text Embeddings with Large Language Models", "https://arxiv.org/abs/2401.00368"
+)
+GRAD_CACHE = Source("Gao et al. 2021, GradCache", "https://arxiv.org/abs/2101.06983")
 ESTIMATE = Source("LoRAFit estimator: replay of the traced training step on this device", "")
 TEXTBOOK = Source("The textbook table (classic rules)", "")

@@ -1,39 +1,29 @@
-"""Time and cost before a run: the step's arithmetic over the card's throughput, with an error band."""
+"""Time and cost before a run: what its parts compute, by the speed of the device, with the error of the method."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from advisor.rules.schedule import total_steps
 from advisor.situation import Situation
-from specs import METHODS, FinetunePlan, ModelSpec
+from estimator.duration import published, run
+from estimator.duration.run import Data
+from specs import FinetunePlan
+from specs.curves import Curves
+from specs.dataset import QUESTIONS, num_learned
 
-BAND = (0.5, 2.0)
-"""Error factors, down and up, on a known card; every published row of tests/golden/speed.csv lies within them."""
+MEASURED_ERROR = 0.15
+"""Error of a forecast on a measured machine, an assumption: a LoRA step of the demo took 0.94 s of processor time where
+0.98 s were forecast (docs/decisions/0305), and what lies around the steps is known less well."""
 
-EFFICIENCY = 0.5
-"""Share of the specified 16-bit throughput that dense layers reach. Fitted to 18 published A100 rows, where it is 0.41
-to 0.64 from 1,024 tokens up: github QwenLM/Qwen README (profiling) and github foundation-model-stack/
-fms-acceleration scripts/benchmarks/refs/a100_80gb.csv."""
-
-SECONDS_PER_LAYER = 1e-3
-"""Time to launch the kernels of one layer once: what the Qwen rows at 256 and 512 tokens leave unexplained."""
-
-BANDWIDTH_SHARE = 0.5
-"""Share of the specified memory bandwidth that expanding 4-bit weights reaches; an assumption within the band."""
-
-_SLOWER = {"dora": 1191 / 942}
-"""Compared with LoRA: PEFT method comparison, MetaMathQA, lora/llama-3.2-3B-rank32-dora 1191 s, rank32 942 s."""
-
-EIGHT_BIT_SLOWER = 2.5
-"""LLM.int8() compared with 16-bit: 2 to 3 times slower in LoRA training on an RTX A5000 (github
-bitsandbytes-foundation/bitsandbytes issue 465), 2.5 times on a T4 (https://earino.github.io/applied-deep-learning/site/blog/11_int8_is_slower.html)."""
+TRIAL_SECONDS = 170.0
+"""How long a trial on a CPU may take, answers included: under three minutes."""
+LEAST_STEPS = 20
+"""Steps below which the loss of a trial shows nothing."""
 
 EIGHT_BIT_SPREAD = 1.5
-"""Factor by which those figures differ from each other."""
-
-_CPU_SLOWER = {"4bit": 1.1, "8bit": 1.3}
-_CPU_HALF_SLOWER = 1.7
-"""Compared with LoRA in float32 on the same CPU; ``sources.CPU_MEASURED``."""
+"""Factor by which the figures of ``published.EIGHT_BIT_SLOWER`` differ from each other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,13 +35,21 @@ class Speed:
     """Tokens of all devices, padding included."""
     steps: int | None
     """Optimizer steps of the whole run; None if the data is unknown."""
-    band: tuple[float, float] = BAND
-    """Factors between which the real time lies; wider if the device or the arithmetic is less well known."""
+    band: tuple[float, float]
+    """Factors between which the real time lies on average: the measured error of the method."""
+    parts: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    """Seconds of each part of the run, ``run.PARTS``; empty if the data is unknown."""
+    basis: str = ""
+    """What the speed rests on, as the end of a sentence."""
+    measured: bool = False
+    """Whether the device was measured."""
+    corrected_by: float = 1.0
+    """The factor that finished runs have brought in, ``Curves.corrected_by``."""
 
     @property
     def total_seconds(self) -> float | None:
-        """Time of the whole run, without loading; None if the data is unknown."""
-        return None if self.steps is None else self.steps * self.seconds_per_step
+        """Time of the whole run; None if the data is unknown."""
+        return None if self.steps is None else sum(self.parts.values())
 
     def cost(self, price_per_hour: float) -> float | None:
         """Return what the run costs at a price per hour of all devices together."""
@@ -65,29 +63,43 @@ class Speed:
             "tokens_per_second": self.tokens_per_second,
             "steps": self.steps,
             "total_seconds": self.total_seconds,
+            "parts": dict(self.parts),
             "band": list(self.band),
+            "basis": self.basis,
+            "corrected_by": self.corrected_by,
         }
 
 
 def step_speed(situation: Situation, plan: FinetunePlan) -> Speed | None:
     """Return the speed of a plan, or None if the device's throughput in the plan's dtype is unknown."""
-    seconds = micro_step_seconds(situation, plan)
-    if seconds is None:
+    curves = curves_for(situation, plan)
+    if curves is None:
         return None
-    per_step = seconds * plan.gradient_accumulation_steps
-    tokens = _padded_length(situation, plan) * situation.as_priced(plan).effective_batch_size
-    spread = situation.gpu.throughput_spread * (EIGHT_BIT_SPREAD if plan.load_in_8bit else 1)
+    data, steps = _data(situation, plan), total_steps(situation, plan)
+    shared = plan.num_gpus if situation.gpu.is_cpu else 1  # several processes on a CPU share its cores
+    seconds = shared * run.seconds_per_step(situation.model, plan, curves, data)
+    tokens = run.padded_length(plan, data) * (2 if data.pairs else 1) * plan.effective_batch_size
+    error, basis = _basis(situation)
+    spread = situation.gpu.throughput_spread if situation.gpu.measured is None else 1.0
+    spread *= EIGHT_BIT_SPREAD if plan.load_in_8bit else 1.0
+    parts = {} if steps is None else dict(run.run_seconds(situation.model, plan, curves, data, steps))
+    if parts:
+        parts[run.TRAINING] *= shared
     return Speed(
-        seconds_per_step=per_step,
-        tokens_per_second=tokens / per_step,
-        steps=total_steps(situation, plan),
-        band=(BAND[0] / spread, BAND[1] * spread),
+        seconds_per_step=seconds,
+        tokens_per_second=tokens / seconds,
+        steps=steps,
+        band=((1 - error) / spread, (1 + error) * spread),
+        parts=MappingProxyType(parts),
+        basis=basis,
+        measured=situation.gpu.measured is not None,
+        corrected_by=curves.corrected_by,
     )
 
 
 def why_unknown(situation: Situation, plan: FinetunePlan) -> str:
     """Return why there is no speed for a plan, in one sentence; empty if there is one."""
-    if micro_step_seconds(situation, plan) is not None:
+    if curves_for(situation, plan) is not None:
         return ""
     return (
         f"No time is given: no throughput in {plan.compute_dtype} is published for {situation.gpu.name}. "
@@ -103,81 +115,59 @@ def relative_time(situation: Situation, plan: FinetunePlan, other: FinetunePlan)
     return theirs.tokens_per_second / mine.tokens_per_second
 
 
-def micro_step_seconds(situation: Situation, plan: FinetunePlan) -> float | None:
-    """Return the time of one forward and backward pass on one device: arithmetic, launches, expansion of weights."""
-    tflops, expansion = throughput(situation, plan), _expansion_seconds(situation, plan)
-    if tflops is None or expansion is None:
-        return None
-    arithmetic = step_flops(situation, plan) / (tflops * 1e12 * EFFICIENCY)
-    launches = (_passes(plan) + _reference_passes(situation)) * situation.model.num_hidden_layers * SECONDS_PER_LAYER
-    return (arithmetic + launches + expansion) * _SLOWER.get(plan.method, 1.0)
+def curves_for(situation: Situation, plan: FinetunePlan) -> Curves | None:
+    """Return the curves of the device, measured or published; None if they lack the plan's dtype."""
+    found = situation.gpu.measured or published.published_curves(situation.gpu)
+    return found if found is not None and found.matmul.get(plan.compute_dtype) else None
 
 
-def throughput(situation: Situation, plan: FinetunePlan) -> float | None:
-    """Return the peak TFLOP/s of a device in a plan's arithmetic; None if unknown."""
-    gpu, in_float32 = situation.gpu, plan.compute_dtype == "float32"
-    rate = gpu.float32_tflops if in_float32 or gpu.is_cpu else gpu.half_tflops
-    if rate is None:
-        return None
+def _basis(situation: Situation) -> tuple[float, str]:
+    """Return the error of the method on the device, and what it rests on."""
+    gpu = situation.gpu
+    if gpu.measured is not None:
+        return MEASURED_ERROR, "measured on this machine"
     if gpu.is_cpu:
-        return rate / _CPU_SLOWER.get(plan.quantization, 1.0) / (1.0 if in_float32 else _CPU_HALF_SLOWER)
-    return rate / EIGHT_BIT_SLOWER if plan.load_in_8bit else rate
+        return published.ERROR_OF_PROCESSOR, "calculated from the processor's clock and units"
+    if gpu.name in published.FACTORS:
+        return published.ERROR_WITH_RUNS, "calculated, and held against published runs on this card"
+    return published.ERROR_LEFT_OUT, "calculated from the card's published peaks"
 
 
-def _expansion_seconds(situation: Situation, plan: FinetunePlan) -> float | None:
-    """Return the time to expand 4-bit weights on a card: each pass reads half a byte of every weight and writes two."""
-    if not plan.load_in_4bit or situation.gpu.is_cpu:
-        return 0.0
-    bandwidth = situation.gpu.memory_bandwidth_gb_s
-    if bandwidth is None:
+def _data(situation: Situation, plan: FinetunePlan) -> Data:
+    rows = situation.dataset_rows
+    learned = None if rows is None else num_learned(rows, plan.eval_split, asks_data=situation.asks_data)
+    asked = QUESTIONS if situation.asks_data else situation.questions
+    return Data(
+        rows=learned,
+        held_out=0 if rows is None or learned is None or not plan.eval_split else rows - learned,
+        row_lengths=situation.row_lengths,
+        typical=situation.dataset_tokens,
+        questions=asked,
+        pairs=situation.task == "preference",
+    )
+
+
+def quick_steps(situation: Situation, plan: FinetunePlan) -> int | None:
+    """Return the steps after which a trial on a measured CPU is over in ``TRIAL_SECONDS``; None if it is anyway."""
+    if not situation.is_trial or not situation.gpu.is_cpu or situation.gpu.measured is None:
         return None
-    return _passes(plan) * 2.5 * matmul_params(situation) / (bandwidth * 1e9 * BANDWIDTH_SHARE)
+    found = step_speed(situation, plan)
+    if found is None or found.steps is None or (found.total_seconds or 0.0) <= TRIAL_SECONDS:
+        return None
+    around = sum(found.parts.values()) - found.parts[run.TRAINING]
+    steps = int((TRIAL_SECONDS - around) / found.seconds_per_step) - 1
+    return min(max(LEAST_STEPS, steps), found.steps)
 
 
-def _passes(plan: FinetunePlan) -> int:
-    return 3 if plan.gradient_checkpointing else 2
+def choices(found: Mapping[str, Speed], prices: Mapping[str, float], *, here: str = "") -> dict[str, str]:
+    """Return the devices to choose between for a plan, by what speaks for each: this one, the fastest, the cheapest.
 
-
-def step_flops(situation: Situation, plan: FinetunePlan) -> float:
-    """Return the floating-point operations of one forward and backward pass on one device.
-
-    Per weight and token: two forward, two for the gradient of the inputs, two for that of trained weights, two more to
-    recompute, two more for DPO's reference pass. Causal attention: 2 s q per token and layer forward, 2.5 times that
-    backward (FlashAttention-2, https://arxiv.org/abs/2307.08691, section 4.1).
+    Args:
+        found: The speed on each device where it is known, quickest first.
+        prices: Price per hour of those devices that have one.
+        here: The device that was asked about.
     """
-    model = situation.model
-    length = _padded_length(situation, plan)
-    tokens = situation.as_priced(plan).per_device_train_batch_size * length
-    recomputed = _reference_passes(situation) + (1 if plan.gradient_checkpointing else 0)
-    trained = 0 if METHODS[plan.method].trains_adapter else 1
-    dense = 2 * matmul_params(situation) * tokens * (2 + recomputed + trained)
-    attention_width = model.num_attention_heads * model.head_dim * model.num_hidden_layers
-    return dense + 2 * attention_width * tokens * length * (3.5 + recomputed)
-
-
-def matmul_params(situation: Situation) -> int:
-    """Return the weights that each token is multiplied by: all but the embedding table and the experts it skips."""
-    model = situation.model
-    table = 0 if model.tie_word_embeddings else model.vocab_size * model.hidden_size
-    return situation.num_params - table - _idle_expert_params(model)
-
-
-def _idle_expert_params(model: ModelSpec) -> int:
-    """Return the expert weights that a token is not routed to."""
-    config = model.config
-    used = int(config.get("num_experts_per_tok") or config.get("num_experts_per_token") or model.num_experts)
-    width = int(config.get("moe_intermediate_size") or model.intermediate_size)
-    return 3 * model.hidden_size * width * max(0, model.num_experts - used) * model.num_hidden_layers
-
-
-def _reference_passes(situation: Situation) -> int:
-    """Return the forward passes on top of those of training: DPO's pass through the base model."""
-    return 1 if situation.task == "preference" else 0
-
-
-def _padded_length(situation: Situation, plan: FinetunePlan) -> int:
-    """Return the tokens of one sequence with padding: the median if alone, the 95th percentile in a batch."""
-    if situation.dataset_tokens is None or plan.packing:
-        return plan.max_length
-    median, p95, _ = situation.dataset_tokens
-    return min(plan.max_length, median if plan.per_device_train_batch_size == 1 else p95)
+    costs = {name: speed.cost(prices[name]) or 0.0 for name, speed in found.items() if name in prices}
+    named = {"this device": here if here in found else "", "fastest": next(iter(found), "")}
+    named["cheapest"] = min(costs, key=costs.__getitem__) if costs else ""
+    return {why: name for why, name in named.items() if name}

@@ -10,18 +10,18 @@ from advisor.rules.schedule import BITSANDBYTES_OPTIMIZERS, FEW_STEPS, UNSHARDED
 from advisor.situation import Situation
 from specs import METHODS, FinetunePlan, gib
 
-Check = Callable[[Situation, FinetunePlan, Estimate], Iterator[Caution]]
+Check = Callable[[Situation, FinetunePlan, Estimate | None], Iterator[Caution]]
 
 _LEARNING_RATES = {"full": (1e-6, 1e-4), "adapter": (1e-6, 1e-3)}
 _SHARE_OF_LOGITS = 0.25
 
 
-def cautions(situation: Situation, plan: FinetunePlan, estimate: Estimate) -> tuple[Caution, ...]:
-    """Return everything worth a warning about a plan."""
+def cautions(situation: Situation, plan: FinetunePlan, estimate: Estimate | None) -> tuple[Caution, ...]:
+    """Return everything worth a warning about a plan; what needs an estimate is left out if there is none."""
     return tuple(caution for check in CHECKS for caution in check(situation, plan, estimate))
 
 
-def _scale(_situation: Situation, plan: FinetunePlan, _estimate: Estimate) -> Iterator[Caution]:
+def _scale(_situation: Situation, plan: FinetunePlan, _estimate: Estimate | None) -> Iterator[Caution]:
     if not METHODS[plan.method].has_rank:
         return
     scale = plan.lora_alpha / (plan.r**0.5 if plan.use_rslora else plan.r)
@@ -35,7 +35,7 @@ def _scale(_situation: Situation, plan: FinetunePlan, _estimate: Estimate) -> It
         )
 
 
-def _learning_rate(_situation: Situation, plan: FinetunePlan, _estimate: Estimate) -> Iterator[Caution]:
+def _learning_rate(_situation: Situation, plan: FinetunePlan, _estimate: Estimate | None) -> Iterator[Caution]:
     least, most = _LEARNING_RATES["full" if plan.method == "full" else "adapter"]
     if plan.method in RATES:
         least, most = RATES[plan.method].range
@@ -48,7 +48,7 @@ def _learning_rate(_situation: Situation, plan: FinetunePlan, _estimate: Estimat
         )
 
 
-def _large_rank(situation: Situation, plan: FinetunePlan, _estimate: Estimate) -> Iterator[Caution]:
+def _large_rank(situation: Situation, plan: FinetunePlan, _estimate: Estimate | None) -> Iterator[Caution]:
     rows = situation.dataset_rows
     if METHODS[plan.method].has_rank and plan.r > 64 and rows is not None and rows < 1_000:
         yield Caution(
@@ -59,7 +59,7 @@ def _large_rank(situation: Situation, plan: FinetunePlan, _estimate: Estimate) -
         )
 
 
-def _few_targets(situation: Situation, plan: FinetunePlan, _estimate: Estimate) -> Iterator[Caution]:
+def _few_targets(situation: Situation, plan: FinetunePlan, _estimate: Estimate | None) -> Iterator[Caution]:
     if not METHODS[plan.method].has_rank or plan.target_modules == "all-linear":
         return
     named = frozenset(plan.target_modules)
@@ -70,7 +70,7 @@ def _few_targets(situation: Situation, plan: FinetunePlan, _estimate: Estimate) 
             "trainable_token_indices.",
             sources.PEFT_LORA.at("trainable_token_indices"),
         )
-    missing = [name for name in situation.modules if name not in named]
+    missing = [name for name in situation.modules if name not in named and not situation.model.is_encoder]
     if len(named) <= 2 < len(situation.modules) and missing:
         yield Caution(
             "target_modules",
@@ -80,7 +80,7 @@ def _few_targets(situation: Situation, plan: FinetunePlan, _estimate: Estimate) 
         )
 
 
-def _half_precision(situation: Situation, plan: FinetunePlan, _estimate: Estimate) -> Iterator[Caution]:
+def _half_precision(situation: Situation, plan: FinetunePlan, _estimate: Estimate | None) -> Iterator[Caution]:
     gpu = situation.gpu
     if plan.fp16 and gpu.bf16:
         yield Caution(
@@ -99,21 +99,22 @@ def _half_precision(situation: Situation, plan: FinetunePlan, _estimate: Estimat
         yield Caution("bf16", f"{gpu.name} has no bfloat16 units and emulates them slowly.", sources.CPU_MEASURED)
 
 
-def _experts(situation: Situation, plan: FinetunePlan, _estimate: Estimate) -> Iterator[Caution]:
+def _experts(situation: Situation, plan: FinetunePlan, _estimate: Estimate | None) -> Iterator[Caution]:
     model = situation.model
-    if not model.expert_parameters or plan.quantization == "none":
+    if not model.expert_parameters or not plan.load_in_8bit:
         return
-    width = int(model.config.get("moe_intermediate_size") or model.intermediate_size)
-    bytes_16bit = 2 * 3 * model.hidden_size * width * model.num_experts * model.num_hidden_layers
+    bytes_16bit = 2 * 3 * model.hidden_size * model.expert_size * model.num_experts * model.num_hidden_layers
     yield Caution(
-        "load_in_4bit",
-        f"The {model.num_experts} experts of each layer ({', '.join(model.expert_parameters)}) are fused parameters: "
-        f"bitsandbytes leaves them in 16-bit, about {gib(bytes_16bit)}, and all-linear does not adapt them.",
+        "load_in_8bit",
+        f"The {model.num_experts} experts of each layer ({', '.join(model.expert_parameters)}) are fused parameters, "
+        f"which stay in 16 bit, about {gib(bytes_16bit)}: LoRAFit quantizes them to 4 bit only.",
         sources.BNB_EXPERTS,
     )
 
 
-def _logits(situation: Situation, plan: FinetunePlan, estimate: Estimate) -> Iterator[Caution]:
+def _logits(situation: Situation, plan: FinetunePlan, estimate: Estimate | None) -> Iterator[Caution]:
+    if estimate is None:
+        return
     logits = estimate.components.get("logits", 0)
     if logits > _SHARE_OF_LOGITS * estimate.used_bytes:
         yield Caution(
@@ -124,7 +125,7 @@ def _logits(situation: Situation, plan: FinetunePlan, estimate: Estimate) -> Ite
         )
 
 
-def _few_steps(situation: Situation, plan: FinetunePlan, _estimate: Estimate) -> Iterator[Caution]:
+def _few_steps(situation: Situation, plan: FinetunePlan, _estimate: Estimate | None) -> Iterator[Caution]:
     steps = total_steps(situation, plan)
     if steps is not None and steps < FEW_STEPS:
         luck = f"under {FEW_STEPS}, a result is mostly luck"
@@ -140,7 +141,7 @@ def _few_steps(situation: Situation, plan: FinetunePlan, _estimate: Estimate) ->
         )
 
 
-def _tiny_data(situation: Situation, _plan: FinetunePlan, _estimate: Estimate) -> Iterator[Caution]:
+def _tiny_data(situation: Situation, _plan: FinetunePlan, _estimate: Estimate | None) -> Iterator[Caution]:
     rows = situation.dataset_rows
     if rows is not None and rows < 500:
         yield Caution(
@@ -150,7 +151,7 @@ def _tiny_data(situation: Situation, _plan: FinetunePlan, _estimate: Estimate) -
         )
 
 
-def _preference(situation: Situation, plan: FinetunePlan, _estimate: Estimate) -> Iterator[Caution]:
+def _preference(situation: Situation, plan: FinetunePlan, _estimate: Estimate | None) -> Iterator[Caution]:
     if situation.task != "preference":
         return
     yield Caution(
@@ -168,7 +169,7 @@ def _preference(situation: Situation, plan: FinetunePlan, _estimate: Estimate) -
         )
 
 
-def _attention(situation: Situation, plan: FinetunePlan, _estimate: Estimate) -> Iterator[Caution]:
+def _attention(situation: Situation, plan: FinetunePlan, _estimate: Estimate | None) -> Iterator[Caution]:
     if situation.model.model_type in WITHOUT_SDPA and plan.max_length > 2048:
         yield Caution(
             "max_length",
@@ -178,7 +179,7 @@ def _attention(situation: Situation, plan: FinetunePlan, _estimate: Estimate) ->
         )
 
 
-def _longer_than_model(situation: Situation, plan: FinetunePlan, _estimate: Estimate) -> Iterator[Caution]:
+def _longer_than_model(situation: Situation, plan: FinetunePlan, _estimate: Estimate | None) -> Iterator[Caution]:
     limit = situation.model.max_position_embeddings
     if limit is not None and plan.max_length > limit:
         yield Caution(
@@ -188,7 +189,7 @@ def _longer_than_model(situation: Situation, plan: FinetunePlan, _estimate: Esti
         )
 
 
-def _large_batch(_situation: Situation, plan: FinetunePlan, _estimate: Estimate) -> Iterator[Caution]:
+def _large_batch(_situation: Situation, plan: FinetunePlan, _estimate: Estimate | None) -> Iterator[Caution]:
     if plan.effective_batch_size > 64 and plan.method != "full":
         yield Caution(
             "gradient_accumulation_steps",
@@ -198,7 +199,7 @@ def _large_batch(_situation: Situation, plan: FinetunePlan, _estimate: Estimate)
         )
 
 
-def _not_run_here(_situation: Situation, plan: FinetunePlan, _estimate: Estimate) -> Iterator[Caution]:
+def _not_run_here(_situation: Situation, plan: FinetunePlan, _estimate: Estimate | None) -> Iterator[Caution]:
     if plan.sharding not in UNSHARDED:
         yield Caution(
             "sharding",

@@ -40,12 +40,20 @@ def find(text: str) -> GpuSpec:
     if found:
         listed = ", ".join(spec.name for spec in found[:5])
         raise CatalogError("gpu", f"matches several cards ({listed})", text, "Name one of them")
+    if re.fullmatch(r"[\d.]+", wanted):
+        way_out = f'Write "{wanted} GB" for any card of that size'
+        raise CatalogError("gpu", "is no card's number, and a memory size needs its unit", text, way_out)
     close = difflib.get_close_matches(wanted, [name.lower() for name in _gpus()], n=3, cutoff=0.5)
     nearest = [name for name in _gpus() if name.lower() in close]
     offered = f" (nearest: {', '.join(nearest)})" if nearest else ""
     raise CatalogError(
         "gpu", f"is not in the catalog{offered}", text, 'Give a card such as "RTX 4090", or its memory such as 24GB'
     )
+
+
+def matching(text: str) -> tuple[str, ...]:
+    """Return the cards that a text may mean, such as the variants of a ``3060``; those whose names say least more."""
+    return tuple(spec.name for spec in _matching(text.strip().lower()))
 
 
 def of_memory(gib: float) -> GpuSpec:
@@ -101,15 +109,29 @@ def _middle(rates: Sequence[float]) -> float:
     return math.sqrt(min(rates) * max(rates))
 
 
+@functools.lru_cache(maxsize=256)
 def _matching(wanted: str) -> list[GpuSpec]:
     """Return the cards whose names contain every word of a text, with the fewest other words."""
-    words = _words(wanted)
-    other = {name: _words(name.lower()) - words for name in _gpus() if words and words <= _words(name.lower())}
-    fewest = min(map(len, other.values()), default=0)
-    return [_gpus()[name] for name, rest in other.items() if len(rest) == fewest]
+    asked = _words(wanted)
+    other: dict[str, int] = {}
+    for name in _gpus():
+        own = _words(name.lower())
+        words = _with_unit(asked, own)
+        if words and words <= own:
+            other[name] = len(own - words)
+    fewest = min(other.values(), default=0)
+    return [_gpus()[name] for name, rest in other.items() if rest == fewest]
+
+
+def _with_unit(asked: frozenset[str], own: frozenset[str]) -> frozenset[str]:
+    """Return the asked words, with a card's own memory where its number stands beside a name, such as ``3060 12``."""
+    if len(asked) == 1:
+        return asked
+    return frozenset(f"{word}gb" if word not in own and f"{word}gb" in own else word for word in asked)
 
 
 def _words(text: str) -> frozenset[str]:
+    text = re.sub(r"\b(geforce|rtx|gtx|rx|arc|tesla)(?=[\da-z])", r"\1 ", text)
     found = _WORD.findall(text.replace("-", " "))
     return frozenset(re.sub(r" ?gi?b$", "gb", word) for word in found) - {"nvidia", "amd", "intel"}
 

@@ -5,7 +5,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import constants, get_hf_file_metadata, get_session, hf_hub_download, hf_hub_url
+from huggingface_hub import (
+    constants,
+    get_hf_file_metadata,
+    get_session,
+    hf_hub_download,
+    hf_hub_url,
+    try_to_load_from_cache,
+)
 from huggingface_hub.errors import (
     GatedRepoError,
     HTTPError,
@@ -17,6 +24,7 @@ from huggingface_hub.errors import (
 from catalog import local, tokenizers
 from specs import MIB, CatalogError
 from specs.doors import faults
+from specs.embeddings import with_embedding
 from specs.paths import cache
 
 TIMEOUT_SECONDS = 5.0
@@ -39,9 +47,45 @@ def config(name: str, *, nearest: str = "") -> Mapping[str, Any]:
     unreachable = f"is not in the catalog, and the Hub cannot be reached{nearest}"
     with _told(name, f"is neither in the catalog nor on the Hub{nearest}", unreachable, _LOCAL):
         try:
-            return local.config_of(_fetched(name))
+            found = local.config_of(_fetched(name, "config.json"))
         except RemoteEntryNotFoundError as error:
-            raise CatalogError(name, "has no config.json on the Hub", None, "Choose a transformers model") from error
+            raise _without_config(name) from error
+        found = found if found.get("quantization_config") else local.with_quantization(found, _modelopt(name))
+        return with_embedding(found, lambda file: _beside(name, file))
+
+
+def require_access(name: str) -> None:
+    """Refuse a model that the Hub does not show: unknown, gated, or not to be reached.
+
+    Raises:
+        CatalogError: If it is such a model.
+    """
+    with _told(name, "is not on the Hub", "is not on this machine, and the Hub cannot be reached", "Name its folder"):
+        try:
+            get_hf_file_metadata(hf_hub_url(name, "config.json"), timeout=TIMEOUT_SECONDS)
+        except RemoteEntryNotFoundError as error:
+            raise _without_config(name) from error
+
+
+def _modelopt(name: str) -> Mapping[str, Any]:
+    """Return ModelOpt's file about the quantization of a Hub model; empty where there is none."""
+    return _beside(name, local.QUANTIZATION_FILE) or {}
+
+
+def _beside(name: str, file: str) -> Any:
+    """Return what another file of a Hub model holds as JSON; None where there is none."""
+    if _known_to_lack(name, file):
+        return None
+    try:
+        return local.json_of(_fetched(name, file))
+    except RemoteEntryNotFoundError:
+        return None
+
+
+def _known_to_lack(name: str, file: str) -> bool:
+    """Return whether the Hub has said before that a model has no such file, which huggingface_hub then remembers."""
+    known = try_to_load_from_cache(name, file, cache_dir=cache() / "hub")
+    return known is not None and not isinstance(known, str)
 
 
 def fetch_tokenizer(name: str) -> Path:
@@ -61,6 +105,10 @@ def fetch_tokenizer(name: str) -> Path:
             with suppress(RemoteEntryNotFoundError):
                 _downloaded(name, file)
     return found.parent
+
+
+def _without_config(name: str) -> CatalogError:
+    return CatalogError(name, "has no config.json on the Hub", None, "Choose a transformers model")
 
 
 @contextmanager
@@ -88,14 +136,15 @@ def _downloaded(name: str, file: str) -> Path:
     return Path(hf_hub_download(name, file, cache_dir=cache() / "hub", etag_timeout=TIMEOUT_SECONDS))
 
 
-def _fetched(name: str) -> Path:
-    folder = cache() / "hub"
-    try:
-        return Path(hf_hub_download(name, "config.json", cache_dir=folder, local_files_only=True))
-    except LocalEntryNotFoundError:
-        # hf_hub_download retries a failed request for over 20 seconds; a single one shows at once that we are offline.
-        get_session().head(constants.ENDPOINT, timeout=TIMEOUT_SECONDS)
-        return Path(hf_hub_download(name, "config.json", cache_dir=folder, etag_timeout=TIMEOUT_SECONDS))
+def _fetched(name: str, file: str) -> Path:
+    """Return a file of a Hub model, from this machine if it was fetched before."""
+    ours = cache() / "hub"
+    for folder in (ours, Path(constants.HF_HUB_CACHE)):
+        with suppress(LocalEntryNotFoundError):
+            return Path(hf_hub_download(name, file, cache_dir=folder, local_files_only=True))
+    # hf_hub_download retries a failed request for over 20 seconds; a single one shows at once that we are offline.
+    get_session().head(constants.ENDPOINT, timeout=TIMEOUT_SECONDS)
+    return Path(hf_hub_download(name, file, cache_dir=ours, etag_timeout=TIMEOUT_SECONDS))
 
 
 _CHECK = "Check the spelling, or give the path of a config.json"

@@ -1,14 +1,20 @@
 """A ``config.json`` on this machine: found, read up to a size limit, and refused in one sentence if unusable."""
 
+import importlib.util
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from specs import CatalogError
+from specs import MIB, CatalogError
+from specs.embeddings import with_embedding
+from specs.stored import EXPANDED, PACKAGES, stored_in
 
-LARGEST_BYTES = 2**20
-"""The longest published config.json is under 100 KB; anything longer than this is not a configuration."""
+LARGEST_BYTES = 8 * MIB
+"""Most published files are under 100 KB, but one with the scales of a quantized mixture takes over 1 MiB."""
+
+QUANTIZATION_FILE = "hf_quant_config.json"
+"""Where ModelOpt says how the weights beside it are quantized: NVIDIA's FP8 and NVFP4 models say it nowhere else."""
 
 _OWN_FILE = "Use the model's own config.json"
 
@@ -34,42 +40,86 @@ def config_file(text: str) -> Path | None:
 def config_of(path: Path) -> Mapping[str, Any]:
     """Return the JSON object in a file, of which at most ``LARGEST_BYTES`` are read.
 
+    Infinity and NaN are read as Python and transformers read them, although they are no JSON.
+
     Raises:
-        CatalogError: If the file cannot be read, is too long, or holds anything but one object of finite numbers.
+        CatalogError: If the file cannot be read, is too long, or holds anything but one object.
     """
+    config = _loaded(path)
+    if not isinstance(config, Mapping):
+        raise CatalogError(shown(path), "must hold one JSON object", type(config).__name__, _OWN_FILE)
+    return config
+
+
+def json_of(path: Path) -> Any:
+    """Return what a file holds as JSON, or None if there is none.
+
+    Raises:
+        CatalogError: If it cannot be read, is too long, or is no JSON.
+    """
+    return _loaded(path) if path.is_file() else None
+
+
+def _loaded(path: Path) -> Any:
     try:
         with path.open("rb") as file:
             raw = file.read(LARGEST_BYTES + 1)
     except OSError as error:
         raise CatalogError(shown(path), "cannot be read", error.strerror, "Check its permissions") from error
     if len(raw) > LARGEST_BYTES:
-        raise CatalogError(shown(path), "is longer than a config.json can be (1 MiB)", None, _OWN_FILE)
+        limit = f"is longer than a config.json can be ({LARGEST_BYTES // MIB} MiB)"
+        raise CatalogError(shown(path), limit, None, _OWN_FILE)
     try:
-        config = json.loads(raw.decode("utf-8-sig"), parse_constant=_refuse_constant)
+        return json.loads(raw.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise CatalogError(shown(path), "is not valid JSON", None, _OWN_FILE) from error
-    if not isinstance(config, Mapping):
-        raise CatalogError(shown(path), "must hold one JSON object", type(config).__name__, _OWN_FILE)
-    return config
 
 
-def refuse_unloadable(config: Mapping[str, Any], name: str) -> None:
-    """Refuse what LoRAFit does not load: models with their own code, and weights that are already quantized.
+def model_config(path: Path) -> Mapping[str, Any]:
+    """Return the configuration in a file, with what files beside it say of quantization and of embeddings.
 
     Raises:
-        CatalogError: If the model needs its own code or its weights are quantized.
+        CatalogError: If one of the files cannot be used.
     """
-    if config.get("auto_map"):
-        raise CatalogError(
-            name, "needs its own code (trust_remote_code), which LoRAFit never runs", None, "Choose another model"
-        )
-    quantization = config.get("quantization_config")
-    if quantization:
-        method = quantization.get("quant_method") if isinstance(quantization, Mapping) else None
+    beside = path.with_name(QUANTIZATION_FILE)
+    config = with_quantization(config_of(path), config_of(beside) if beside.is_file() else {})
+    return with_embedding(config, lambda name: json_of(path.parent / name))
+
+
+def with_quantization(config: Mapping[str, Any], modelopt: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a configuration with the ``quantization_config`` that ModelOpt's file beside it or its text tower names.
+
+    Source:
+        TensorRT-Model-Optimizer, export of Hugging Face checkpoints: ``{"quantization": {"quant_algo": "NVFP4"}}``.
+    """
+    text, algorithm = config.get("text_config"), modelopt.get("quantization")
+    nested = text.get("quantization_config") if isinstance(text, Mapping) else None
+    # A file that names no algorithm quantizes keys and values alone, while text is written.
+    named = isinstance(algorithm, Mapping) and algorithm.get("quant_algo")
+    if config.get("quantization_config") or not (nested or named):
+        return config
+    return {**config, "quantization_config": nested or {"quant_method": "modelopt", **modelopt["quantization"]}}
+
+
+def refuse_quantized(config: Mapping[str, Any], name: str) -> None:
+    """Refuse weights in a format that neither transformers expands nor an adapter can be trained on.
+
+    Raises:
+        CatalogError: Names the format, and what to install or choose.
+    """
+    said, kind = config.get("quantization_config"), stored_in(config)
+    if kind == "unknown" or (kind == "bitsandbytes" and isinstance(said, Mapping)):
+        rule = "must say how the weights are stored: quant_method, and with bitsandbytes load_in_4bit or load_in_8bit"
+        raise CatalogError(f"{name}: quantization_config", rule, said, _OWN_FILE)
+    missing = [package for package in PACKAGES.get(kind, ()) if importlib.util.find_spec(package) is None]
+    if missing:
+        rule = f"weights stored in {kind.upper()} need {' and '.join(missing)}"
+        raise CatalogError(name, rule, None, f"Run pip install {' '.join(missing)}, or choose the 16-bit model")
+    if kind not in {"", "4bit", "8bit", *EXPANDED, *PACKAGES}:
         raise CatalogError(
             f"{name}: quantization_config",
-            "a checkpoint that is already quantized cannot be fine-tuned here",
-            method if isinstance(method, str) else None,
+            "a checkpoint in this format is already quantized and cannot be fine-tuned",
+            kind,
             "Choose the 16-bit model it was made from; LoRAFit quantizes it while loading",
         )
 
@@ -78,7 +128,3 @@ def shown(path: Path) -> str:
     """Return the end of a path, for use in a message."""
     text = "/".join(path.parts[-2:])
     return text if len(text) <= 80 else "…" + text[-79:]
-
-
-def _refuse_constant(text: str) -> float:
-    raise ValueError(f"{text} is not a JSON number")

@@ -1,6 +1,7 @@
 """The devices of this machine: NVIDIA cards, read through NVML, or else its CPU and RAM. Creates no CUDA context."""
 
 import functools
+import importlib.util
 import os
 import platform
 import re
@@ -81,6 +82,7 @@ def _card(index: int) -> Device:
     memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
     major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
     gpu = detected(name if isinstance(name, str) else name.decode(), memory.total, (major, minor))
+    gpu = replace(gpu, recurrent_packages=recurrent_packages())
     return Device(gpu=gpu, index=index, total_bytes=memory.total, free_bytes=memory.free)
 
 
@@ -99,6 +101,11 @@ def detected(name: str, total_bytes: int, compute_capability: tuple[int, int]) -
         form="other",
         source="NVML on this machine; 2 % of the total kept by the driver",
     )
+
+
+def recurrent_packages() -> tuple[str, ...]:
+    """Return the installed packages with kernels for recurrent layers, which transformers takes where it finds them."""
+    return tuple(name for name in ("causal_conv1d", "fla", "mamba_ssm") if importlib.util.find_spec(name))
 
 
 def processor() -> Device:

@@ -62,28 +62,71 @@ def architectures() -> Mapping[str, Mapping[str, Any]]:
     """Return what transformers builds by default for each model_type it knows."""
     text = (assets() / "architectures.json").read_text(encoding="utf-8")
     known: dict[str, Mapping[str, Any]] = json.loads(text)["architectures"]
-    return known
+    return {**known, **_encoders()["architectures"]}
 
 
-def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration that says whether the output head is tied: if the file does not say, its type decides."""
-    defaults = architectures().get(str(config.get("model_type")), {}).get("defaults", {})
+def task_types(model_type: str) -> tuple[str, ...]:
+    """Return the tasks, by PEFT's types, that transformers trains a type of model for."""
+    known = tuple(task for task, types in _encoders()["tasks"].items() if model_type in types)
+    if "SEQ_2_SEQ_LM" in known:  # its decoder alone is another model
+        return ("SEQ_2_SEQ_LM",)
+    return known if model_type in _encoders()["architectures"] else ("CAUSAL_LM", *known)
+
+
+def task_types_of(model_type: str, *, embeds: bool) -> tuple[str, ...]:
+    """Return the tasks of a model, its own first: one that was made for embeddings is trained for these."""
+    known = task_types(model_type)
+    return tuple(sorted(known, key="FEATURE_EXTRACTION".__ne__)) if embeds else known
+
+
+@functools.cache
+def _encoders() -> Mapping[str, Any]:
+    found: dict[str, Any] = json.loads((assets() / "encoders.json").read_text(encoding="utf-8"))
+    return found
+
+
+def facts(spec: ModelSpec) -> Mapping[str, Any]:
+    """Return what transformers builds by default for the part of a model that text passes through."""
+    return _text_facts(spec.text_config, spec.config)
+
+
+def completed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration with what it leaves to the defaults of its type: whether the head is tied, and sizes.
+
+    Only the text tower of a file with several may leave out its sizes, as Gemma 3's do.
+    """
+    text = config.get("text_config")
+    if isinstance(text, Mapping):
+        return {**config, "text_config": _tower_with_defaults(text, config)}
+    return _with_tied_head(config, architectures().get(str(config.get("model_type")), {}))
+
+
+def _tower_with_defaults(text: Mapping[str, Any], outer: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a text tower's configuration, completed by its type's defaults and by what the file says outside it."""
+    known = _text_facts(text, outer)
+    sizes = {name: known["defaults"][name] for name in SIZE_FIELDS if name in known.get("defaults", {})}
+    outside = {name: outer[name] for name in ("tie_word_embeddings",) if name in outer}
+    return _with_tied_head({**sizes, **outside, **text}, known)
+
+
+def _text_facts(text: Mapping[str, Any], outer: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the facts of a text tower's own type, or of the whole model's where the tower is part of no other."""
+    whole = architectures().get(str(outer.get("model_type")), {})
+    own = architectures().get(str(text.get("model_type") or whole.get("text")), {})
+    return own if own.get("linear_modules") else whole
+
+
+def _with_tied_head(config: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    defaults = known.get("defaults", {})
     tied = {"tie_word_embeddings": defaults["tie_word_embeddings"]} if "tie_word_embeddings" in defaults else {}
     return {**tied, **config}
 
 
-def tower_with_defaults(text: Mapping[str, Any], outer: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a text tower's configuration, completed by its type's defaults and by what the file says outside it."""
-    defaults = architectures().get(str(text.get("model_type")), {}).get("defaults", {})
-    sizes = {name: defaults[name] for name in SIZE_FIELDS if name in defaults}
-    outside = {name: outer[name] for name in ("tie_word_embeddings",) if name in outer}
-    return with_defaults({**sizes, **outside, **text})
-
-
 def shape(spec: ModelSpec) -> tuple[Any, ...]:
     """Return a key that two models share if all their tensors have the same sizes."""
-    config = spec.config
-    defaults = architectures().get(spec.model_type, {}).get("defaults", {})
+    config = spec.text_config
+    defaults = facts(spec).get("defaults", {})
+    towers = {name: value for name, value in spec.config.items() if name.endswith("_config") and name != "text_config"}
     positions = spec.max_position_embeddings if spec.model_type in _LEARNED_POSITIONS else None
     fields = (json.dumps(config.get(name, defaults.get(name))) for name in SHAPE_FIELDS)
     return (
@@ -97,5 +140,6 @@ def shape(spec: ModelSpec) -> tuple[Any, ...]:
         spec.vocab_size,
         spec.num_experts,
         positions,
+        json.dumps(towers, sort_keys=True) if config != spec.config else "",
         *fields,
     )

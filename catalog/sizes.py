@@ -71,7 +71,7 @@ def reference_config(size: float) -> dict[str, Any]:
 
 def llama_params(spec: ModelSpec) -> int:
     """Return the exact number of parameters of a ``llama`` model, a tied head counted once."""
-    config = spec.config
+    config = spec.text_config
     h, f = spec.hidden_size, spec.intermediate_size
     q, kv = spec.num_attention_heads * spec.head_dim, spec.num_key_value_heads * spec.head_dim
     attention = 2 * h * q + 2 * h * kv + (q + 2 * kv + h if config.get("attention_bias") else 0)

@@ -5,3 +5,5 @@ streamlit, the advisor or a store.
 
 Its parts, each of which imports only those to its right: accuracy, pricing, estimate, replay, tape.
 """
+
+import specs as specs  # the first import: from here on, Ctrl-C is quiet

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import functools
 import json
 import sys
 import time
@@ -12,14 +13,17 @@ from typing import Any
 from catalog import gpus, machine, models
 from estimator import pricing
 from estimator.accuracy import comparison, measure
+from estimator.duration import machine as own_speed
 from estimator.estimate import MemoryEstimate
 from estimator.replay.reservation import Circumstances
 from estimator.tape import library, shipping
+from estimator.tape.layers import with_layers
 from estimator.tape.recipe import Recipe, recipe
 from specs import METHODS, MIB, CatalogError, FinetunePlan, GpuSpec, LorafitError, ModelSpec, gib
 from specs.doors.door import Parser, door, json_value, run_and_exit
 from specs.doors.reading import small_text
 from specs.errors import shortened
+from specs.fields import NAMES
 from specs.paths import assets
 
 _ASSETS = assets()
@@ -33,6 +37,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run one command and return the exit status: 2 if the request cannot be met."""
     commands: dict[str, Callable[[Sequence[str]], None]] = {
         "accuracy": _accuracy,
+        "calibrate": _calibrate,
         "measure": _measure,
         "tapes": _tapes,
     }
@@ -47,10 +52,29 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
+def _calibrate(arguments: Sequence[str]) -> None:
+    """Measure how fast this machine is, and keep it for every later forecast of time."""
+    parser = Parser(prog="python -m estimator calibrate", description="Measure this machine's speed; takes 10 s.")
+    parser.parse_args(arguments)
+    for device in machine.devices():
+        waiting = functools.partial(_progress, f"waiting for another process that measures {device.gpu.name}")
+        curves = own_speed.calibrate(device.gpu, device.torch_name, waiting=waiting)
+        print(device.gpu.name)
+        for dtype, points in curves.matmul.items():
+            reached = ", ".join(f"{rate / 1e9:,.0f} with {tokens:,.0f}" for tokens, rate in points)
+            print(f"  matrix products in {dtype}, GFLOP/s by tokens: {reached}")
+        print(f"  attention: {curves.attention_flops / 1e9:,.0f} GFLOP/s")
+        rates = {"norms and activations": curves.moved, "adapters": curves.adapter, "4-bit weights": curves.expanded}
+        for name, rate in rates.items():
+            print(f"  {name}: {rate / 1e9:,.1f} GB/s")
+        print(f"  a call: {curves.call_seconds * 1e6:,.1f} microseconds")
+        print(f"  the libraries are loaded in {curves.seconds_to_start:,.1f} s")
+
+
 def _estimate(arguments: Sequence[str]) -> None:
     args = _parser().parse_args(arguments)
     started = time.monotonic()
-    model = models.find(args.model)
+    model = with_layers(models.find(args.model), _progress)
     gpu = gpus.find(args.gpu) if args.gpu else machine.devices()[0].gpu
     plan = _plan(args, model)
     if args.table:
@@ -86,13 +110,15 @@ def _gpus_needed_line(needed: int | None, plan: FinetunePlan, gpu: GpuSpec) -> s
 
 def _parser() -> Parser:
     parser = Parser(
-        prog="python -m estimator", description="GPU memory of fine-tuning. Commands: accuracy, measure, tapes."
+        prog="python -m estimator",
+        description="GPU memory of fine-tuning. Commands: accuracy, calibrate, measure, tapes.",
     )
     switch = argparse.BooleanOptionalAction
     parser.add_argument("--model", required=True, help="catalog name, config.json, Hub id, or a size such as 7B")
     parser.add_argument("--method", required=True, help=", ".join(METHODS))
     parser.add_argument("--gpu", help="a card from the catalog; default: this machine's")
     parser.add_argument("--target-modules", type=_targets, help="all-linear, or names separated by commas")
+    parser.add_argument("--target-parameters", type=_targets, help="stacked experts, names separated by commas")
     parser.add_argument("--autocast", action=switch, help="mixed precision in the dtype of the weights")
     parser.add_argument(
         "--expandable-segments", action=switch, default=True, help="as in PYTORCH_ALLOC_CONF; LoRAFit's own runs set it"
@@ -113,6 +139,8 @@ def _typed_fields() -> Iterator[tuple[str, Callable[[str], Any]]]:
     )
     yield from ((name, int) for name in ("max_length", "num_gpus", "init_r", "target_r", "num_virtual_tokens"))
     yield "rank_pattern", _pattern
+    yield "task_type", str
+    yield "num_labels", int
     yield from ((name, bool) for name in ("load_in_4bit", "load_in_8bit"))
     yield "lora_dropout", float
     yield from ((name, str) for name in ("bnb_4bit_quant_type", "bnb_4bit_quant_storage", "dtype", "adapter_dtype"))
@@ -133,8 +161,9 @@ def _targets(text: str) -> str | tuple[str, ...]:
 
 
 def _plan(args: argparse.Namespace, model: ModelSpec) -> FinetunePlan:
-    names = ["target_modules", *(name for name, _ in _typed_fields())]
+    names = [*NAMES, *(name for name, _ in _typed_fields())]
     values = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    values.setdefault("task_type", _task_type(model))
     if values.get("num_gpus", 1) > 1:
         values.setdefault("sharding", "ddp")
     elif args.gpus_needed and values.get("sharding", "none") != "none":
@@ -147,7 +176,13 @@ def _plan(args: argparse.Namespace, model: ModelSpec) -> FinetunePlan:
         raise CatalogError(
             "max_length", f"{model.name} was made for at most {limit:,} tokens", values["max_length"], way_out
         )
-    return FinetunePlan.for_method(args.method, args.model, **values)
+    plan = FinetunePlan.for_method(args.method, args.model, **values)
+    return plan if limit is None else dataclasses.replace(plan, max_length=min(plan.max_length, limit))
+
+
+def _task_type(model: ModelSpec) -> str:
+    """Return what a model is priced for where nobody says: text generation, or else the first task that it can do."""
+    return "CAUSAL_LM" if not model.task_types else model.task_types[0]
 
 
 def _page(model: ModelSpec, plan: FinetunePlan, gpu: GpuSpec, found: MemoryEstimate) -> str:
@@ -200,6 +235,8 @@ def _accuracy(arguments: Sequence[str]) -> None:
         print(json.dumps(comparison.report(found), indent=2))
     else:
         print("\n".join(_accuracy_lines(found)))
+    if any(entry.error_text for entry in found):
+        raise SystemExit(1)
 
 
 def comparisons(file: Path) -> tuple[comparison.Comparison, ...]:
@@ -306,6 +343,9 @@ def _tapes(arguments: Sequence[str]) -> None:
         _print_outcome("measured rows", shipping.write(measured_recipes()))
     for name in args.names or models.names():
         _print_outcome(name, shipping.write(shipping.main_recipes(models.find(name))))
+    if not args.names:
+        catalog = (one for name in models.names() for one in shipping.main_recipes(models.find(name)))
+        print(f"{shipping.prune((*measured_recipes(), *catalog))} tapes dropped")
 
 
 def _print_outcome(name: str, outcome: tuple[int, list[str]]) -> None:

@@ -1,17 +1,18 @@
 """The estimate: bytes that a plan allocates, reserves and uses on a device, phase by phase, and whether it fits."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from functools import partial
 from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
 
+from estimator.replay.one_of_several import OneOfSeveral, replay_of
 from estimator.replay.overhead import context_bytes, worker_bytes
 from estimator.replay.replay import GRADIENTS, Replay
 from estimator.replay.reservation import Circumstances, unpacked_bytes
-from estimator.replay.sharding import Replica, Share, on_each_gpu, replica, share, with_unlimited_memory
+from estimator.tape.chunks import PYTORCH
 from estimator.tape.tape import COMPONENTS, Tape
 from specs import FinetunePlan, GpuSpec, gib
 
@@ -100,40 +101,39 @@ def estimate(
         gpu: The device.
         circumstances: How PyTorch reserves and transformers loads; None means as in LoRAFit's trainer.
     """
-    sharded = plan.sharding not in {"none", "ddp"}
-    replay = Replay(tape, plan, with_unlimited_memory(gpu) if sharded else gpu, circumstances or Circumstances())
+    replay = replay_of(tape, plan, gpu, circumstances)
     phases = replay.phases()
     peak = max(phases.values())
     reserved = peak + unpacked_bytes(tape, plan) if gpu.is_cpu else max(replay.reservation.reserved_bytes, peak)
+    outside, in_ram = _shared_out(replay)
     host = worker_bytes() + replay.optimizer.paged_bytes
-    used = reserved + worker_bytes() if gpu.is_cpu else reserved + context_bytes(gpu)
+    used = reserved + worker_bytes() if gpu.is_cpu else reserved + context_bytes(gpu) + outside
     components = {
         **_components_at_peak(replay, phases),
         "cache": reserved - peak,
         "overhead": used - reserved,
     }
-    alone = MemoryEstimate(
+    return MemoryEstimate(
         num_params=tape.num_params,
         trainable_params=trainable_params(tape, plan),
         peak_allocated_bytes=peak,
         peak_reserved_bytes=reserved,
         used_bytes=used,
-        host_bytes=used if gpu.is_cpu else host,
+        host_bytes=(used if gpu.is_cpu else host) + in_ram,
         phases=phases,
         components=components,
         verdict=verdict(used, gpu.usable_bytes),
         error_band=ERROR_BAND,
         capacity_bytes=gpu.usable_bytes,
-        warnings=_warnings(tape, plan),
-        assumptions=_assumptions(tape, replay.circumstances, gpu),
+        warnings=(*_warnings(tape, plan), *_sharding_warnings(plan)),
+        assumptions=(*_assumptions(tape, plan, replay.circumstances, gpu), *_sharding_assumptions(plan)),
         course=partial(_timeline, tape, plan, gpu),
     )
-    return alone if plan.num_gpus == 1 else _for_one_of_several(alone, tape, plan, gpu)
 
 
 def peak_allocated_bytes(tape: Tape, plan: FinetunePlan, gpu: GpuSpec) -> int:
     """Return only the peak of allocated bytes, for tables of many plans."""
-    return Replay(tape, plan, gpu).peak_bytes
+    return replay_of(tape, plan, gpu).peak_bytes
 
 
 def trainable_params(tape: Tape, plan: FinetunePlan) -> int:
@@ -148,40 +148,23 @@ def verdict(used_bytes: int, capacity_bytes: int, error_band: tuple[float, float
     return "tight" if used_bytes * (1 + error_band[1]) > capacity_bytes else "fits"
 
 
-def _for_one_of_several(alone: MemoryEstimate, tape: Tape, plan: FinetunePlan, gpu: GpuSpec) -> MemoryEstimate:
-    """Return the estimate for each of several GPUs, from that of a single GPU that holds everything."""
-    model = replica(tape, plan)
-    held = share(model, plan)
-    if gpu.is_cpu:
-        held = replace(held, outside_bytes=0)
-    components = on_each_gpu(alone.components, model, held)
-    used = sum(components.values())
-    peak = used - components["cache"] - components["overhead"]
-    saved = alone.peak_allocated_bytes - peak
-    at_rest = ("weights", "quantization_constants", "adapter")
-    loaded = sum(components.get(name, 0) - alone.components.get(name, 0) for name in at_rest)
-    phases = {name: num_bytes - saved for name, num_bytes in alone.phases.items()}
-    return replace(
-        alone,
-        peak_allocated_bytes=peak,
-        peak_reserved_bytes=peak + components["cache"],
-        used_bytes=used,
-        host_bytes=(used if gpu.is_cpu else alone.host_bytes) + held.host_bytes,
-        phases={**phases, "load": min(peak, alone.phases["load"] + loaded)},
-        components=components,
-        verdict=verdict(used, gpu.usable_bytes),
-        warnings=(*alone.warnings, *_sharding_warnings(plan)),
-        assumptions=(
-            *alone.assumptions,
-            f"The figures are for each of {plan.num_gpus:,} devices under {plan.sharding}.",
-        ),
-        course=lambda: tuple(_on_each(moment, model, held) for moment in alone.timeline),
+def _shared_out(replay: Replay) -> tuple[int, int]:
+    """Return the bytes that sharing a model takes outside PyTorch on the device, and those it moves to RAM."""
+    if not isinstance(replay, OneOfSeveral):
+        return 0, 0
+    return replay.held.outside_bytes, replay.held.host_bytes
+
+
+def _sharding_assumptions(plan: FinetunePlan) -> tuple[str, ...]:
+    if plan.num_gpus == 1:
+        return ()
+    found = f"The figures are for each of {plan.num_gpus:,} devices under {plan.sharding}."
+    if plan.sharding != "fsdp" or plan.gradient_accumulation_steps == 1:
+        return (found,)
+    return (
+        found,
+        "Until the last batch of a step each device holds all gradients whole: accelerate defers the exchange.",
     )
-
-
-def _on_each(moment: Moment, model: Replica, held: Share) -> Moment:
-    components = on_each_gpu(moment.components, model, held)
-    return replace(moment, components={name: components[name] for name in COMPONENTS})
 
 
 def _sharding_warnings(plan: FinetunePlan) -> tuple[str, ...]:
@@ -205,32 +188,57 @@ def _components_at_peak(replay: Replay, phases: Mapping[str, int]) -> dict[str, 
     return components
 
 
+_LEFT = {
+    "8bit": "in 8-bit only plain linear layers are quantized, in 4-bit stacked experts are too.",
+    "4bit": "they belong to no linear layer or stack of experts, or the model's own code multiplies them.",
+}
+
+
 def _warnings(tape: Tape, plan: FinetunePlan) -> tuple[str, ...]:
     found = [str(text) for text in tape.facts.get("warnings", ())]
     left = int(tape.facts.get("unquantized_params", 0))
     if left > tape.num_params * _NOTABLE_SHARE and plan.quantization != "none":
         found.append(
-            f"bitsandbytes leaves {left / 1e9:.1f} billion weights of the layers in 16-bit ({gib(2 * left)}): "
-            "they are not plain linear layers but, for example, the stacked experts of a mixture."
+            f"{left / 1e9:.1f} billion weights of the layers stay in 16-bit ({gib(2 * left)}): "
+            + _LEFT["8bit" if plan.load_in_8bit else "4bit"]
         )
     return tuple(found)
 
 
-def _assumptions(tape: Tape, circumstances: Circumstances, gpu: GpuSpec) -> tuple[str, ...]:
+def _length_assumption(plan: FinetunePlan) -> str:
+    if plan.task_type == "SEQ_2_SEQ_LM":
+        return "What the encoder reads and what the decoder writes have max_length tokens each."
+    if plan.task_type == "FEATURE_EXTRACTION":
+        return f"Each of the {plan.texts_per_row} texts of a row has max_length tokens."
+    return "Every sequence has max_length tokens, and every token counts in the loss."
+
+
+def _assumptions(tape: Tape, plan: FinetunePlan, circumstances: Circumstances, gpu: GpuSpec) -> tuple[str, ...]:
     conditions = tape.facts.get("conditions", {})
     segments = "expandable segments" if circumstances.expandable_segments else "segments of fixed size"
     reserves = f"PyTorch reserves memory in {segments} (expandable_segments in PYTORCH_ALLOC_CONF)."
     return (
         *(() if gpu.is_cpu else (reserves,)),
-        "Every sequence has max_length tokens, and every token counts in the loss.",
+        _length_assumption(plan),
         f"Attention runs in the {conditions.get('attention_kernel', 'flash').replace('_', '-')} kernel.",
+        *_recurrent_assumption(str(conditions.get("recurrent_kernels", "auto")), gpu),
         "Traced with " + ", ".join(f"{name} {text}" for name, text in tape.facts.get("versions", {}).items()) + ".",
     )
 
 
+def _recurrent_assumption(kernels: str, gpu: GpuSpec) -> tuple[str, ...]:
+    """Return in which code recurrent layers run, for a model that has some."""
+    if kernels == "auto":
+        return ()
+    if kernels == PYTORCH:
+        return ("Recurrent layers run in transformers' PyTorch code.",)
+    where = "are taken to be installed" if gpu.recurrent_packages is None else "are installed here"
+    return (f"Recurrent layers run in the kernels of {kernels.replace('+', ' and ')}, which {where}.",)
+
+
 def _timeline(tape: Tape, plan: FinetunePlan, gpu: GpuSpec) -> tuple[Moment, ...]:
     """Return the course of one step: of each stretch, the moment with the most memory."""
-    replay = Replay(tape, plan, gpu)
+    replay = replay_of(tape, plan, gpu)
     program, total, width = replay.tape.program, len(replay.deltas), len(COMPONENTS)
     edges = np.unique(np.linspace(0, total, TIMELINE_POINTS + 1).astype(int))
     highest = [start + int(replay.allocated[start:stop].argmax()) for start, stop in pairwise(edges.tolist())]

@@ -5,17 +5,20 @@ The tape comes from ``estimator.tape.library``, which may have to trace it first
 
 from dataclasses import replace
 
-from estimator.estimate import MemoryEstimate, estimate, peak_allocated_bytes
+from estimator.estimate import MemoryEstimate, estimate, peak_allocated_bytes, verdict
 from estimator.replay.overhead import context_bytes, worker_bytes
 from estimator.replay.reservation import Circumstances
 from estimator.replay.sharding import gpus_needed as smallest_number
-from estimator.replay.sharding import on_each_gpu, replica, share, with_unlimited_memory
 from estimator.tape.kernels import fallback_warning, kernel_choice
 from estimator.tape.library import tape_for
 from estimator.tape.recipe import is_masked
 from estimator.tape.tracer_process import Progress
 from specs import FinetunePlan, GpuSpec, ModelSpec
 from specs.fields import Sharding
+from specs.stored import EXPANDED, stored_in
+
+_BYTES_EXPANDED = 2
+"""Bytes of a weight in 16 bit."""
 
 
 def price(
@@ -41,19 +44,36 @@ def price(
     found = estimate(tape_for(model, plan, progress=progress, gpu=gpu), plan, gpu, circumstances)
     choice = kernel_choice(model, plan, gpu, masked=is_masked(plan))
     added = (fallback_warning(choice, model, plan), _length_warning(model, plan))
-    return replace(found, warnings=(*found.warnings, *(text for text in added if text is not None)))
+    found = replace(found, warnings=(*found.warnings, *(text for text in added if text is not None), *model.notes))
+    return _with_loading(found, model, gpu)
+
+
+def _with_loading(found: MemoryEstimate, model: ModelSpec, gpu: GpuSpec) -> MemoryEstimate:
+    """Return an estimate with the RAM of a checkpoint that is expanded to 16 bit there before it is quantized anew."""
+    if stored_in(model.config) not in EXPANDED:
+        return found
+    loading = _BYTES_EXPANDED * found.num_params + worker_bytes()
+    if not gpu.is_cpu:
+        return replace(found, host_bytes=max(found.host_bytes, loading))
+    used = max(found.used_bytes, loading)
+    more = {"cache": found.components["cache"] + used - found.used_bytes}
+    return replace(
+        found,
+        used_bytes=used,
+        host_bytes=used,
+        components={**found.components, **more},
+        verdict=verdict(used, gpu.usable_bytes),
+    )
 
 
 def least_used_bytes(model: ModelSpec, plan: FinetunePlan, gpu: GpuSpec, *, progress: Progress | None = None) -> int:
     """Return bytes that a plan certainly uses, without the replay of the allocator that makes ``price`` slow.
 
-    Leaves out the allocator's cache; returns 0 for strategies that shard the model.
+    Leaves out the allocator's cache.
 
     Raises:
         LorafitError: If the model cannot be built or traced.
     """
-    if plan.sharding not in {"none", "ddp"}:
-        return 0
     allocated = peak_allocated_bytes(tape_for(model, plan, progress=progress, gpu=gpu), plan, gpu)
     return allocated + _overhead_bytes(gpu)
 
@@ -66,19 +86,13 @@ def gpus_needed(model: ModelSpec, plan: FinetunePlan, gpu: GpuSpec, *, progress:
     Raises:
         LorafitError: If the model cannot be built or traced.
     """
-    several = strategy(plan)
     one = replace(plan, num_gpus=1, sharding="none", offload="none")
     tape = tape_for(model, one, progress=progress, gpu=gpu)
-    alone = estimate(tape, one, gpu if several == "ddp" else with_unlimited_memory(gpu))
-    components = {**alone.components, "overhead": _overhead_bytes(gpu)}
-    whole = replica(tape, one)
 
     def used_on_each(num_gpus: int) -> int:
-        if num_gpus == 1:
-            least = least_used_bytes(model, one, gpu)
-            return least if least > gpu.usable_bytes else estimate(tape, one, gpu).used_bytes
-        held = share(whole, replace(plan, num_gpus=num_gpus, sharding=several))
-        return sum(on_each_gpu(components, whole, held).values())
+        each = one if num_gpus == 1 else replace(plan, num_gpus=num_gpus, sharding=strategy(plan))
+        least = peak_allocated_bytes(tape, each, gpu) + _overhead_bytes(gpu)
+        return least if least > gpu.usable_bytes else estimate(tape, each, gpu).used_bytes
 
     return smallest_number(used_on_each, gpu.usable_bytes)
 

@@ -11,8 +11,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from urllib.parse import urlencode
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
 from advisor import Situation, advise
 from catalog import gpus, models
@@ -28,27 +29,36 @@ from trainer.data.tokenizer import FolderTokenizer
 
 MODEL, CARD = "meta-llama/Llama-3.1-8B", "GeForce RTX 4090"
 REPEATS = 20
-CHANGES = 30
+CHANGES = 3
+"""How often a row of the plan is changed and undone."""
 FIRST_VISITS = 5
 ROWS = 20_000
-METHODS = ("QLoRA (4-bit)", "LoRA")
+ROWS_OF_PLAN = {
+    "method": "QLoRA (4-bit)",
+    "r": "32",
+    "lora_alpha": "64",
+    "target_modules": "q_proj",
+    "max_length": "512",
+    "per_device_train_batch_size": "2",
+    "learning_rate": "1e-3",
+    "num_train_epochs": "5",
+    "gradient_checkpointing": "yes",
+    "optim": "sgd",
+}
+"""The rows of the plan card, each with a value to choose and to undo."""
 
 _WATCH = """() => {
     const main = document.querySelector('[data-testid="stMain"]');
-    const verdict = () => (main.querySelector('h3') || {}).innerText;
-    const before = verdict();
-    window.waited = null;
+    window.changes = [];
     let clicked = null;
     addEventListener('pointerdown', () => { clicked = performance.now(); }, {capture: true, once: true});
-    const observer = new MutationObserver(() => {
-        if (clicked !== null && verdict() && verdict() !== before) {
-            window.waited = performance.now() - clicked;
-            observer.disconnect();
-        }
+    if (window.observer) window.observer.disconnect();
+    window.observer = new MutationObserver(() => {
+        if (clicked !== null) window.changes.push(performance.now() - clicked);
     });
-    observer.observe(main, {subtree: true, childList: true, characterData: true});
+    window.observer.observe(main, {subtree: true, childList: true, characterData: true});
 }"""
-"""Notes the time from a click until the verdict is another one."""
+"""Notes when the page changed after a click; its last change brings the last of the new numbers."""
 
 _PAINTED = "() => performance.getEntriesByName('first-contentful-paint')[0].startTime"
 
@@ -113,9 +123,11 @@ def seen() -> Iterator[tuple[str, list[float]]]:
         page = browser.new_page()
         page.goto(url)
         settle(page)
-        for method in METHODS:  # what is priced once is remembered, as for a person who goes back and forth
-            changed(page, method)
-        yield "changed input to new numbers", [changed(page, METHODS[number % 2]) for number in range(CHANGES)]
+        for row, value in ROWS_OF_PLAN.items():
+            page.goto(f"{url}/?{urlencode({'model': MODEL, 'gpu': CARD})}")
+            settle(page)
+            changed(page, row, value)  # what is priced once is remembered, as for a person who goes back and forth
+            yield f"{row} changed to new numbers", [one for _ in range(CHANGES) for one in changed(page, row, value)]
         browser.close()
 
 
@@ -129,14 +141,36 @@ def first_visit(browser: Browser, url: str) -> tuple[float, float]:
     return painted, visible
 
 
-def changed(page: Page, method: str) -> float:
-    """Choose a method and return the milliseconds until the verdict is another one."""
-    page.evaluate(_WATCH)
-    page.get_by_role("radio", name=method, exact=True).click()
-    page.wait_for_function("() => window.waited !== null")
+def changed(page: Page, row: str, value: str) -> tuple[float, float]:
+    """Choose a value in a row of the plan and undo it; return the milliseconds of each until the last number is new."""
+    chosen = _until_settled(page, _choice(page, row, value))
+    # What holds several choices stays open and hides what is behind it; elsewhere, Escape clears what was chosen.
+    page.keyboard.press("Escape" if row == "target_modules" else "Tab")
     settle(page)
-    page.wait_for_timeout(150)
-    return float(page.evaluate("() => window.waited"))
+    page.wait_for_timeout(200)
+    return chosen, _until_settled(page, page.get_by_role("button", name="Undo").first)
+
+
+def _choice(page: Page, row: str, value: str) -> Locator:
+    """Open what a row offers, and return the value to click."""
+    if row == "target_modules":
+        page.locator(".st-key-modules").get_by_role("button").first.click()
+        return page.locator(f".st-key-{row}").get_by_text(value, exact=True)
+    box = page.locator(f".st-key-{row}").get_by_role("combobox")
+    box.click()
+    box.fill(value)
+    return page.get_by_role("option", name=value, exact=True)
+
+
+def _until_settled(page: Page, to_click: Locator) -> float:
+    """Click and return the milliseconds until the page changed for the last time."""
+    to_click.wait_for()
+    page.evaluate(_WATCH)
+    to_click.click()
+    page.wait_for_function("() => window.changes.length > 0")
+    page.wait_for_timeout(400)
+    settle(page)
+    return float(page.evaluate("() => window.changes.at(-1)"))
 
 
 def examined_rows() -> float:

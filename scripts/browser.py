@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import Page
+from playwright.sync_api import Locator, Page
 
 from specs import RunError, paths
 
@@ -39,6 +39,14 @@ def settle(page: Page) -> None:
     """Wait until a page shows its results, in their final colours."""
     page.locator('[data-testid="stMain"] [data-testid="stElementContainer"]').first.wait_for(timeout=60_000)
     page.wait_for_function(_LOOKS_AS_IT_WILL, timeout=120_000)
+
+
+def choose(page: Page, box: Locator, value: str) -> None:
+    """Choose a value of a list, on a page that shows its results: a new run of the page closes an open list."""
+    settle(page)
+    box.click()
+    box.fill(value)
+    page.get_by_role("option", name=value, exact=True).click()
 
 
 @contextmanager

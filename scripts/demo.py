@@ -12,7 +12,7 @@ from catalog import machine, models
 from estimator import pricing
 from estimator.estimate import MemoryEstimate
 from specs import FinetunePlan, GpuSpec, LorafitError, ModelSpec, gib, paths
-from trainer.__main__ import watch
+from trainer.commands.showing import watch
 from trainer.data.doctor import examined
 from trainer.data.source import DataSource
 from trainer.data.tokenizer import FolderTokenizer

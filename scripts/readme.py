@@ -12,7 +12,7 @@ from typing import Any
 
 from estimator.__main__ import comparisons
 from estimator.accuracy import comparison
-from trainer.data.layouts import LAYOUTS, Layout
+from trainer.data.forms.layouts import LAYOUTS, Layout
 
 REPO = Path(__file__).resolve().parent.parent
 README = REPO / "README.md"

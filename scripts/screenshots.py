@@ -14,13 +14,13 @@ from playwright.sync_api import Browser, sync_playwright
 from scripts.browser import CHROMIUM, require_chromium, served, settle
 from specs import RunError, paths
 from trainer.runs.store import Store
-from ui.plan import datasets
+from ui.plan.data import datasets
 
 FOLDER = paths.REPO / "docs" / "screenshots"
 LLAMA = "model=meta-llama%2FLlama-3.1-8B&gpu=GeForce+RTX+4090"
 PAGES = {
     "plan": f"?{LLAMA}",
-    "plan-reasons": f"?{LLAMA}&reasons=true",
+    "plan-edited": f"?{LLAMA}&r=64",
     "compare": f"compare?{LLAMA}",
     "compare-step": f"compare?{LLAMA}&show=One+step",
     "compare-heat-map": f"compare?{LLAMA}&show=Batch+and+length",

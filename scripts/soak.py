@@ -31,7 +31,7 @@ from trainer.runs import launcher, processes
 from trainer.runs.contract import Metric, Phase, Place, Run, State
 from trainer.runs.export import RESULT
 from trainer.runs.store import Store
-from trainer.worker.trainers import TENSORBOARD
+from trainer.worker.loop.trainers import TENSORBOARD
 
 KILLS = 100
 MOST_KILLS = 4

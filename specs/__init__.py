@@ -3,21 +3,21 @@
 Every package may import it; it imports only the standard library.
 """
 
-from specs.doors import interruption
+from specs.doors import interruption as interruption  # the first import: from here on, Ctrl-C is quiet
 from specs.errors import CatalogError, DataError, LorafitError, PlanError, RunError, SpecError, TraceError
 from specs.gpu import GpuSpec
 from specs.methods import METHODS, Method
 from specs.model import ModelSpec
 from specs.plan import FinetunePlan
+from specs.tasks import TASK_TYPES, TaskType
 from specs.units import GIB, KIB, MIB, gib
-
-interruption.end_quietly()
 
 __all__ = [
     "GIB",
     "KIB",
     "METHODS",
     "MIB",
+    "TASK_TYPES",
     "CatalogError",
     "DataError",
     "FinetunePlan",
@@ -28,6 +28,7 @@ __all__ = [
     "PlanError",
     "RunError",
     "SpecError",
+    "TaskType",
     "TraceError",
     "gib",
 ]

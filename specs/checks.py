@@ -10,8 +10,15 @@ from typing import Any, Literal
 from specs.errors import PlanError
 from specs.fields import PlanFields
 from specs.methods import METHODS, Method
+from specs.tasks import TASK_TYPES
+
+MOST_LABELS = 1_000
+"""Classes that a run may tell apart, as many as an examination of data counts."""
 
 _RANGES: Mapping[str, tuple[float, float]] = {
+    "num_labels": (2, MOST_LABELS),
+    "num_negatives": (0, 64),
+    "scale": (0.1, 1_000),
     "r": (1, 4096),
     "lora_alpha": (1, 65_536),
     "lora_dropout": (0, 0.9),
@@ -49,6 +56,9 @@ _OFFLOADS: Mapping[str, tuple[str, ...]] = {
     "fsdp": ("none", "all"),
 }
 
+# PEFT 0.21, peft/tuners/lora/layer.py, ParamWrapper.__init__ and its pissa_init, which needs a linear layer's weight.
+_WITH_EXPERTS: Mapping[str, Any] = {"lora_dropout": 0.0, "use_dora": False, "init_lora_weights": "default"}
+
 _NAME_PATTERN = re.compile(r"[\w.\\|()^$*+-]{1,200}")
 _QUANTIFIERS = re.compile(r"[*+]")
 
@@ -63,6 +73,7 @@ def check(plan: PlanFields, annotations: Mapping[str, Any]) -> None:
     _check_ranges(plan)
     _check_patterns(plan)
     _check_method(plan)
+    _check_task(plan)
     _check_contradictions(plan)
 
 
@@ -123,7 +134,7 @@ _WORDS_FOR_TYPES: Mapping[Any, str] = {
 def _check_types(plan: PlanFields, annotations: Mapping[str, Any]) -> None:
     for name, annotation in annotations.items():
         value = getattr(plan, name)
-        if not _has_type(value, annotation):
+        if not _has_type(value, annotation) and (name, value) != ("target_parameters", ()):
             raise PlanError(name, f"must be {_in_words(annotation)}", value)
 
 
@@ -180,6 +191,25 @@ def _check_method(plan: PlanFields) -> None:
         raise PlanError("method", f"{method.label} has no LoRA adapter to apply DoRA, rsLoRA or LoRA+ to", plan.method)
 
 
+def _check_task(plan: PlanFields) -> None:
+    task, method = TASK_TYPES[plan.task_type], METHODS[plan.method]
+    if method.peft_type not in task.peft_types:
+        raise PlanError("method", f"{method.label} cannot train {task.label}", plan.method, "Choose lora or qlora")
+    for name, needed in task.preset.items():
+        if getattr(plan, name) != needed:
+            raise PlanError(name, f"must be {needed} for {task.label} ({task.name})", getattr(plan, name))
+    if task.uses("embedding_loss"):
+        _check_embeddings(plan)
+
+
+def _check_embeddings(plan: PlanFields) -> None:
+    """Refuse texts that the loss does not read."""
+    if plan.embedding_loss == "CoSENTLoss" and plan.num_negatives:
+        raise PlanError(
+            "num_negatives", "must be 0 with CoSENTLoss, which reads two texts of a row", plan.num_negatives
+        )
+
+
 def _check_contradictions(plan: PlanFields) -> None:
     rules = (
         (plan.load_in_4bit and plan.load_in_8bit, "load_in_8bit", "a model is loaded in 4-bit or in 8-bit, not both"),
@@ -193,6 +223,19 @@ def _check_contradictions(plan: PlanFields) -> None:
             plan.fp16 and plan.method == "full" and plan.dtype == "float16",
             "fp16",
             "loss scaling cannot update weights that are themselves float16: load them in float32",
+        ),
+        *(
+            (
+                bool(plan.target_parameters and getattr(plan, name) != needed and METHODS[plan.method].uses(name)),
+                name,
+                f"must be {needed} with target_parameters: PEFT cannot apply it to stacked experts",
+            )
+            for name, needed in _WITH_EXPERTS.items()
+        ),
+        (
+            bool(plan.target_parameters) and not METHODS[plan.method].uses("target_parameters"),
+            "target_parameters",
+            f"must be empty under method {plan.method}: PEFT adapts stacked experts with LoRA only",
         ),
         (
             plan.method == "adalora" and plan.target_r >= plan.init_r,

@@ -88,7 +88,7 @@ class TrainingData:
             if not {"chosen", "rejected"} <= set(self.roles):
                 return "other"
             return "lists" if self.traits.get(LISTS) else "compared"
-        return _OF_CONVERSATIONS.get(self.roles[0], "pair")
+        return _OF_CONVERSATIONS.get(self.roles[0], "pair" if len(self.roles) > 1 else "other")
 
     def column(self, role: str) -> str:
         """Return the column of a role, under its own name where none is known."""
@@ -98,3 +98,31 @@ class TrainingData:
     def is_pairs(self) -> bool:
         """Whether a better and a worse answer are compared."""
         return self.task == "preference"
+
+
+QUESTIONS = 3
+"""How many questions of the data are asked before and after, where a person gives none."""
+SPARED_SHARE = 0.05
+"""Rows are held out for the questions alone only if they are at most this share of all."""
+
+
+def num_spared(rows: int) -> int:
+    """Return how many rows are not learned because their questions are asked; none where they would be missed."""
+    return QUESTIONS if SPARED_SHARE * rows >= QUESTIONS else 0
+
+
+def num_held_out(rows: int, share: float) -> int:
+    """Return how many rows are evaluated on: about a share of all, at least one."""
+    return max(1, round(share * rows)) if share else 0
+
+
+def num_learned(rows: int, eval_split: float, *, asks_data: bool) -> int:
+    """Return how many rows a run learns, as far as each has a question of its own.
+
+    Args:
+        rows: All rows that can be trained on.
+        eval_split: The share that is evaluated on.
+        asks_data: Whether questions of the data are asked before and after: of rows to evaluate on, if there are any.
+    """
+    held_out = num_held_out(rows, eval_split)
+    return rows - (held_out or (num_spared(rows) if asks_data else 0))

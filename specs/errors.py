@@ -1,18 +1,16 @@
 """Every error a person can cause; each is one sentence that gives subject, rule, value and way out."""
 
 import difflib
-import unicodedata
 from collections.abc import Sequence
 from typing import Self
 
 from specs.secrecy import without_secrets
+from specs.signs import is_unseen
 
 LONGEST = 300
 """Characters of the longest sentence; more nobody reads."""
 
 _LONGEST_SUBJECT = 80
-_INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-"""Categories of characters that break a line, turn its direction, or belong to no text: they are shown as escapes."""
 
 
 class LorafitError(Exception):
@@ -20,12 +18,13 @@ class LorafitError(Exception):
 
     def __init__(self, subject: str, rule: str, got: object = None, way_out: str = "") -> None:
         """Compose the sentence on one line, without secrets; all parts are shortened, so that no input does harm."""
-        shown = "" if got is None else f", got {shortened(got)}"
-        ending = f" {way_out.rstrip('.')}." if way_out else ""
+        # What is quoted, such as the reason of another error, may be a sentence already.
+        said = ended(rule) if got is None else f"{_open(rule)}, got {shortened(got)}."
+        ending = f" {ended(way_out)}" if way_out else ""
         named = without_secrets(subject)
         # It may be a path of any length, whose end tells most.
         named = named if len(named) <= _LONGEST_SUBJECT else f"…{named[-_LONGEST_SUBJECT + 1 :]}"
-        super().__init__(clipped(f"{named}: {rule}{shown}.{ending}"))
+        super().__init__(clipped(f"{named}: {said}{ending}"))
         self.subject = subject
 
 
@@ -58,11 +57,21 @@ class RunError(LorafitError):
     """A request that a run cannot meet, because of its state or its machine."""
 
 
+def ended(words: str) -> str:
+    """Return words that may be a sentence already with one full stop at their end; what was cut off keeps its mark."""
+    bare = words.rstrip()
+    return bare if bare.endswith(("...", "…", "!", "?")) else f"{_open(bare)}."
+
+
+def _open(words: str) -> str:
+    return words.rstrip(" .") if not words.rstrip().endswith("...") else words.rstrip()
+
+
 def clipped(sentence: str, longest: int = LONGEST) -> str:
     """Return a text on one line of at most ``longest`` characters, all of them visible, without secrets."""
     # Enough is looked at for a secret that begins within the limit.
     shown = without_secrets(sentence[: 8 * longest])
-    shown = "".join(repr(sign)[1:-1] if unicodedata.category(sign) in _INVISIBLE else sign for sign in shown)
+    shown = "".join(ascii(sign)[1:-1] if is_unseen(sign) else sign for sign in shown)
     return shown if len(shown) <= longest else f"{shown[: longest - 1]}…"
 
 

@@ -4,11 +4,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from specs.methods import METHODS, Quantization
+from specs.tasks import TaskTypeName
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 QuantType = Literal["nf4", "fp4"]
 Attention = Literal["sdpa", "eager", "flash_attention_2"]
 Loss = Literal["full", "chunked"]
+PoolingMode = Literal["mean", "cls", "lasttoken", "max", "weightedmean", "mean_sqrt_len_tokens"]
+EmbeddingLoss = Literal["MultipleNegativesRankingLoss", "CoSENTLoss"]
 Bias = Literal["none", "all", "lora_only"]
 Sharding = Literal["none", "ddp", "zero1", "zero2", "zero3", "fsdp"]
 Offload = Literal["none", "optimizer", "all"]
@@ -26,11 +29,17 @@ Optimizer = Literal[
 Schedule = Literal["linear", "cosine", "constant", "constant_with_warmup"]
 TargetModules = Literal["all-linear"] | tuple[str, ...]
 
+LEAST_COMPARED = 2
+"""Rows of a batch without which a loss that compares them is 0."""
+
 Pattern = tuple[tuple[str, int], ...]
 """Module names or regular expressions, each with a number; in JSON, a mapping. The first match counts."""
 
 PATTERNS = ("rank_pattern", "alpha_pattern")
 """Fields that hold a pattern."""
+
+NAMES = ("target_modules", "target_parameters")
+"""Fields that hold names of a model's parts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +50,19 @@ class PlanFields:
     """Catalog name, Hub id, or folder of the base model."""
     method: str
     """A name from ``specs.METHODS``."""
+    task_type: TaskTypeName = "CAUSAL_LM"
+    """What the model learns to give out, as PEFT's ``TaskType``: one of ``specs.TASK_TYPES``."""
+    num_labels: int = 2
+    """Classes that a text, or tags that a word may have; ignored by tasks without."""
+    pooling_mode: PoolingMode = "mean"
+    """Embeddings: how the vectors of a text's tokens become one; sentence-transformers' name."""
+    embedding_loss: EmbeddingLoss = "MultipleNegativesRankingLoss"
+    """Embeddings: the class of sentence-transformers that compares the vectors. ``MultipleNegativesRankingLoss`` takes
+    the texts of all other rows of the batch for wrong ones; ``CoSENTLoss`` learns the order of scores."""
+    num_negatives: int = 0
+    """Embeddings: wrong texts that each row brings along, besides those of the other rows."""
+    scale: float = 20.0
+    """Embeddings: by what the cosines are multiplied in the loss, one over its temperature."""
 
     r: int = 16
     """Rank of the adapter; ignored by methods without one."""
@@ -49,7 +71,10 @@ class PlanFields:
     lora_dropout: float = 0.0
     """Share of adapter inputs dropped in training."""
     target_modules: TargetModules = "all-linear"
-    """Last part of the names of the adapted modules, or ``all-linear``: every linear layer except the output head."""
+    """Last part of the names of the adapted modules, or ``all-linear``: every linear layer of the blocks, but no router
+    and no expert."""
+    target_parameters: tuple[str, ...] = ()
+    """Stacked experts to adapt too, such as ``experts.down_proj``; PEFT's name."""
     bias: Bias = "none"
     """Which biases are trained besides the adapter."""
     use_rslora: bool = False
@@ -156,6 +181,16 @@ class PlanFields:
     def effective_batch_size(self) -> int:
         """Sequences per optimizer step over all devices."""
         return self.per_device_train_batch_size * self.gradient_accumulation_steps * self.num_gpus
+
+    @property
+    def least_batch_size(self) -> int:
+        """The fewest sequences of a forward pass: two where each row is compared with the others of its batch."""
+        return LEAST_COMPARED if self.task_type == "FEATURE_EXTRACTION" and not self.num_negatives else 1
+
+    @property
+    def texts_per_row(self) -> int:
+        """Texts of a row, each of which the model reads as a sequence of its own."""
+        return 2 + self.num_negatives if self.task_type == "FEATURE_EXTRACTION" else 1
 
     @property
     def autocast_dtype(self) -> Dtype | None:

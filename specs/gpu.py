@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from specs.curves import Curves
 from specs.errors import SpecError
 
 Backend = Literal["cuda", "rocm", "xpu", "mps", "cpu"]
@@ -34,10 +35,15 @@ class GpuSpec:
     """Factor, up or down, by which the devices that this entry stands for differ in speed; 1 for a single card."""
     memory_bandwidth_gb_s: float | None = None
     """Memory bandwidth in GB/s (10^9)."""
+    recurrent_packages: tuple[str, ...] | None = None
+    """Which packages with kernels for recurrent layers (fla, causal_conv1d, mamba_ssm) its machine has; None for a
+    card that is not in this machine."""
     form: str = ""
     """desktop, laptop, workstation, datacenter or other."""
     source: str = ""
     """Where the figures come from."""
+    measured: Curves | None = None
+    """How fast it is, where that was measured on it."""
 
     def __post_init__(self) -> None:
         """Refuse impossible memory sizes."""

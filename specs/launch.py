@@ -5,6 +5,9 @@ from collections.abc import Mapping
 
 from specs.errors import RunError
 
+MEMORY_LIMIT = "MALLOC_MMAP_THRESHOLD_"
+"""Above so many bytes, glibc gives each block back as soon as it is freed: ``mallopt(3)``."""
+
 _DEVICE = re.compile(r"cpu|mps|(?:cuda|xpu):\d+(?:,\d+)*")
 
 
@@ -35,7 +38,7 @@ def device_environment(device: str, environment: Mapping[str, str]) -> dict[str,
         # torch 2.13.0, 2026-11-22.
         values |= {
             "CUDA_VISIBLE_DEVICES": "",
-            "MALLOC_MMAP_THRESHOLD_": environment.get("MALLOC_MMAP_THRESHOLD_", "65536"),
+            MEMORY_LIMIT: environment.get(MEMORY_LIMIT, "65536"),
         }
     return values
 

@@ -46,7 +46,8 @@ _LORA_FIELDS = frozenset({"lora_alpha", "lora_dropout", "target_modules", "bias"
 _FIELDS: Mapping[str | None, frozenset[str]] = {
     None: frozenset(),
     "LORA": _LORA_FIELDS
-    | {"r", "use_rslora", "use_dora", "init_lora_weights", "loraplus_lr_ratio", "rank_pattern", "alpha_pattern"},
+    | {"r", "use_rslora", "use_dora", "init_lora_weights", "loraplus_lr_ratio", "rank_pattern", "alpha_pattern"}
+    | {"target_parameters"},
     "ADALORA": _LORA_FIELDS | {"init_r", "target_r", "tinit", "tfinal", "deltaT"},
     "IA3": frozenset({"target_modules", "adapter_dtype"}),
     "PROMPT_TUNING": frozenset({"num_virtual_tokens", "prompt_tuning_init", "adapter_dtype"}),

@@ -22,6 +22,11 @@ def cache() -> Path:
     return _folder("LORAFIT_CACHE", Path.home() / ".cache" / "lorafit")
 
 
+def measures_itself() -> bool:
+    """Return whether this machine's own speed counts: not if ``$LORAFIT_CALIBRATE`` is ``off``."""
+    return os.environ.get("LORAFIT_CALIBRATE", "").strip().lower() != "off"
+
+
 def demo_model() -> Path:
     """Return the folder of the demo model's weights and tokenizer."""
     return cache() / "models" / "SmolLM2-135M-Instruct"
@@ -30,6 +35,16 @@ def demo_model() -> Path:
 def demo_data() -> Path:
     """Return the demo data set, chat ``messages`` as JSONL."""
     return assets() / "demo.jsonl"
+
+
+def general_text() -> Path:
+    """Return passages of plain English, written for LoRAFit and under its licence, with an empty line between them."""
+    return assets() / "general.txt"
+
+
+def demo_classes() -> Path:
+    """Return the demo data set of texts with a class: made-up letters to a shop, each with what it is about."""
+    return assets() / "demo_classes.jsonl"
 
 
 def _folder(variable: str, default: Path) -> Path:

@@ -9,7 +9,8 @@ from typing import Any, Self
 
 from specs import checks
 from specs.errors import PlanError
-from specs.fields import PATTERNS, PlanFields
+from specs.fields import NAMES, PATTERNS, PlanFields
+from specs.tasks import TASK_TYPES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,9 +28,8 @@ class FinetunePlan(PlanFields):
     def to_dict(self) -> dict[str, Any]:
         """Return every field as plain JSON values."""
         values = dataclasses.asdict(self)
-        if self.target_modules != "all-linear":
-            values["target_modules"] = list(self.target_modules)
-        return {**values, **{name: dict(getattr(self, name)) for name in PATTERNS}}
+        lists = {name: list(values[name]) for name in NAMES if not isinstance(values[name], str)}
+        return {**values, **lists, **{name: dict(getattr(self, name)) for name in PATTERNS}}
 
     def to_json(self) -> str:
         """Return the plan as indented JSON, which ``from_json`` reads back to an equal plan."""
@@ -52,8 +52,7 @@ class FinetunePlan(PlanFields):
         if missing:
             raise PlanError(f"plan: {missing[0]}", "is missing", None, "Add it")
         kept = dict(values)
-        if isinstance(kept.get("target_modules"), list):
-            kept["target_modules"] = tuple(kept["target_modules"])
+        kept |= {name: tuple(kept[name]) for name in NAMES if isinstance(kept.get(name), list)}
         return cls(**kept)
 
     @classmethod
@@ -71,13 +70,14 @@ class FinetunePlan(PlanFields):
 
     @classmethod
     def for_method(cls, method: str, model_name_or_path: str, **values: Any) -> Self:
-        """Return a plan for a method, with the fields that the method fixes filled in.
+        """Return a plan for a method, with the fields that the method and the task fix filled in.
 
         Raises:
             PlanError: If the method is unknown or a value contradicts it.
         """
-        entry = checks.known_method(method)
-        return cls(model_name_or_path=model_name_or_path, method=method, **{**entry.preset, **values})
+        entry, task = checks.known_method(method), TASK_TYPES.get(values.get("task_type", "CAUSAL_LM"))
+        fixed = {**(task.preset if task else {}), **entry.preset}
+        return cls(model_name_or_path=model_name_or_path, method=method, **{**fixed, **values})
 
     def with_method(self, method: str) -> Self:
         """Return this plan under another method: the old one's preset is undone, the new one's applied."""

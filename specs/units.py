@@ -7,6 +7,22 @@ GIB = 2**30
 
 def gib(num_bytes: int) -> str:
     """Return bytes as a person reads them, in GiB with one decimal; under 1 GiB in whole MiB."""
-    if abs(num_bytes) < GIB:
+    if _in_mib(num_bytes):
         return f"{num_bytes / MIB:,.0f} MiB"
     return f"{num_bytes / GIB:,.1f} GiB"
+
+
+def gib_between(less: int, more: int) -> str:
+    """Return how much lies between two sizes, such that the three add up as they are shown."""
+    if _in_mib(more):
+        return f"{round(more / MIB) - round(less / MIB):,} MiB"
+    return gib(more - less) if _in_mib(less) else f"{round(more / GIB, 1) - round(less / GIB, 1):,.1f} GiB"
+
+
+def with_digits(number: float, digits: int) -> str:
+    """Return a number with so many digits, or as a whole one where it is larger: 1,234 and not 1.23e+03."""
+    return f"{number:.{digits}g}" if abs(round(number)) < 10**digits else f"{number:,.0f}"
+
+
+def _in_mib(num_bytes: int) -> bool:
+    return abs(round(num_bytes / MIB)) < GIB // MIB

@@ -8,11 +8,12 @@ import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 from advisor.export import accelerate, axolotl, llama_factory, script, snippet, trl_cli
 from advisor.export.conversion import Conversion, Tool, conversion, converted
 from advisor.export.job import Job, assumed
-from specs import FinetunePlan
+from specs import FinetunePlan, ModelSpec, PlanError
 from specs.dataset import TrainingData
 
 __all__ = ["FORMATS", "Conversion", "Export", "Format", "Job", "assumed", "exported"]
@@ -34,6 +35,8 @@ class Format:
     """The command that uses the file."""
     tool: Tool | None = None
     """What reads the data; None where the data is given to LoRAFit itself, or with the script."""
+    any_task: bool = False
+    """Whether it can say any task; the others train text generation."""
     beside: Callable[[Job], Mapping[str, str]] = _nothing
     """Further files that this one names."""
 
@@ -89,8 +92,11 @@ _ENTRIES = (
         text=script.text,
         command=_always("python train.py"),
         tool=script.TOOL,
+        any_task=True,
     ),
-    Format(name="plan", label="Plan", filename=_always("plan.json"), text=_plan_json, command=_run_command),
+    Format(
+        name="plan", label="Plan", filename=_always("plan.json"), text=_plan_json, command=_run_command, any_task=True
+    ),
     Format(
         name="trl",
         label="TRL command line",
@@ -124,6 +130,7 @@ _ENTRIES = (
         text=accelerate.text,
         command=_always("accelerate launch --config_file accelerate.yaml train.py"),
         tool=script.TOOL,
+        any_task=True,
         beside=_script,
     ),
     Format(
@@ -141,22 +148,43 @@ FORMATS: Mapping[str, Format] = MappingProxyType({entry.name: entry for entry in
 """Every format by name."""
 
 
-def exported(plan: FinetunePlan, name: str, *, data: TrainingData | None = None, uses_conv1d: bool = False) -> Export:
+def exported(
+    plan: FinetunePlan,
+    name: str,
+    *,
+    data: TrainingData | None = None,
+    model: ModelSpec | None = None,
+) -> Export:
     """Return a plan and its data written in one format.
 
     Args:
         plan: What to write.
         name: A name from ``FORMATS``.
         data: What is known of the data set; None takes rows of messages in ``data.jsonl``.
-        uses_conv1d: Whether the model's linear layers are GPT-2's ``Conv1D``.
+        model: The model: from it follow the targets, and how it is loaded; None takes a model of text alone whose
+            layers are not known.
 
     Raises:
         PlanError: If the tool cannot be told something of the plan or of the data.
     """
     form = FORMATS[name]
-    job = Job(plan=plan, data=data or TrainingData(), uses_conv1d=uses_conv1d)
+    if plan.task_type != "CAUSAL_LM" and not form.any_task:
+        rule = f"{form.label} is told of text generation only"
+        raise PlanError("task_type", rule, plan.task_type, "Export the Python script")
+    known = {} if model is None else _known_of(model)
+    job = Job(plan=plan, data=data or TrainingData(), **known)
     made = conversion(job, form.tool) if form.tool else None
     if made is not None:
         job = dataclasses.replace(job, data=converted(job.data, made), note=made.why)
     files = {form.filename(job): form.text(job), **form.beside(job)}
     return Export(files=files, command=form.command(job), conversion=made)
+
+
+def _known_of(model: ModelSpec) -> dict[str, Any]:
+    """Return what an export depends on of a model."""
+    return {
+        "uses_conv1d": model.model_type == "gpt2",
+        "layers": model.layers,
+        "stacks_experts": bool(model.expert_parameters),
+        "auto_class": model.auto_class,
+    }

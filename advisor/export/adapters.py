@@ -1,6 +1,6 @@
 """PEFT's part of an export: the adapter's configuration, and the trainer that AdaLoRA needs."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from advisor.export.job import Job, call_text, targets
@@ -71,13 +71,41 @@ def config_text(job: Job, *, model_type: str) -> str:
         job: What to export.
         model_type: The expression for the model's type, on which IA3's feed-forward modules depend.
     """
-    values = {**_VALUES[_type(job)](job), "task_type": "CAUSAL_LM"}
+    values = {**_VALUES[_type(job)](job), "task_type": job.plan.task_type}
     text = f"peft_config = {call_text(_CONFIGS[_type(job)], values)}"
     if _type(job) != "IA3":
         return text
     # An expression, since PEFT accepts plain names only if they are also in target_modules.
     inside = f'inside = "|".join({_FEEDFORWARD}.get({model_type}, ()))\n'
     return inside + text.removesuffix(")") + '    feedforward_modules=f".*({inside})" if inside else [],\n)'
+
+
+def wrapping_lines(job: Job, *, before: Sequence[str] = ()) -> list[str]:
+    """Return the lines that freeze, checkpoint and wrap the model; empty where there is nothing to do.
+
+    Args:
+        job: What to export.
+        before: Lines that change ``peft_config`` before the model is wrapped.
+    """
+    plan, lines = job.plan, list[str]()
+    if plan.prepare_kbit:
+        lines.append("model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)")
+    elif job.has_adapter:
+        lines.append("model.requires_grad_(False)")
+    if plan.gradient_checkpointing:
+        kwargs = {"use_reentrant": plan.use_reentrant}
+        lines.append(f"model.activation_checkpointing_enable(activation_checkpointing_kwargs={kwargs})")
+        lines += ["model.enable_input_require_grads()"] if job.has_adapter else []
+    if job.has_adapter:
+        lines += [
+            config_text(job, model_type="model.config.model_type"),
+            *before,
+            "model = get_peft_model(model, peft_config, autocast_adapter_dtype=False)",
+            "for name, weight in model.named_parameters():",
+            '    if weight.requires_grad and "lora_magnitude_vector" not in name:',
+            f"        weight.data = weight.data.to(torch.{plan.adapter_dtype})",
+        ]
+    return lines
 
 
 def require_lora(job: Job, tool: str) -> None:
@@ -89,9 +117,17 @@ def require_lora(job: Job, tool: str) -> None:
     way_out = "Export the Python script"
     if job.has_adapter and _type(job) != "LORA":
         raise PlanError("method", f"{tool} trains only LoRA and whole models", job.plan.method, way_out)
+    if job.has_adapter and job.targets[1]:
+        rule = f"must name no module that text does not reach, and {tool} cannot leave any out"
+        raise PlanError("target_modules", rule, job.plan.target_modules, way_out)
     for field in ("rank_pattern", "alpha_pattern"):
         if job.has_adapter and getattr(job.plan, field):
             raise PlanError(field, f"{tool} gives all modules one rank and scale", getattr(job.plan, field), way_out)
+
+
+def _where(job: Job) -> dict[str, Any]:
+    _, excluded = job.targets
+    return {"target_modules": targets(job), **({"exclude_modules": excluded} if excluded else {})}
 
 
 def _type(job: Job) -> str | None:
@@ -104,7 +140,7 @@ def _shared(job: Job) -> dict[str, Any]:
     return {
         "lora_alpha": plan.lora_alpha,
         "lora_dropout": plan.lora_dropout,
-        "target_modules": targets(plan),
+        **_where(job),
         "bias": plan.bias,
         **conv1d,
     }
@@ -113,6 +149,8 @@ def _shared(job: Job) -> dict[str, Any]:
 def _lora(job: Job) -> dict[str, Any]:
     plan = job.plan
     values = {"r": plan.r, **_shared(job), "use_rslora": plan.use_rslora, "use_dora": plan.use_dora}
+    if plan.target_parameters:
+        values["target_parameters"] = [*plan.target_parameters]
     if plan.init_lora_weights != "default":
         values["init_lora_weights"] = plan.init_lora_weights
     return values | {name: dict(found) for name in ("rank_pattern", "alpha_pattern") if (found := getattr(plan, name))}
@@ -127,7 +165,7 @@ def _adalora(job: Job) -> dict[str, Any]:
 
 
 def _ia3(job: Job) -> dict[str, Any]:
-    return {"target_modules": targets(job.plan)} | ({"fan_in_fan_out": True} if job.uses_conv1d else {})
+    return _where(job) | ({"fan_in_fan_out": True} if job.uses_conv1d else {})
 
 
 def _prompt_tuning(job: Job) -> dict[str, Any]:

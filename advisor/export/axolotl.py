@@ -5,7 +5,7 @@ from typing import Any
 from advisor.export import headings
 from advisor.export.adapters import require_lora
 from advisor.export.conversion import Tool
-from advisor.export.job import DPO_BETA, Job, about_data, require_reference, yaml_text
+from advisor.export.job import DPO_BETA, Job, about_data, about_job, require_reference, yaml_text
 from specs import dataset
 
 TOOL = Tool(
@@ -36,6 +36,7 @@ def text(job: Job) -> str:
         "load_in_8bit": plan.load_in_8bit,
         "bnb_config_kwargs": _quantization(job) if plan.load_in_4bit else None,
         **(_adapter(job) if job.has_adapter else {}),
+        "quantize_moe_experts": True if _quantizes_experts(job) else None,
         **({"rl": "dpo", "rl_beta": DPO_BETA} if job.data.is_pairs else {}),
         **_template(job),
         "datasets": [_dataset(job, job.data.name, job.data.split)],
@@ -69,7 +70,7 @@ def text(job: Job) -> str:
 
 
 def _comment(job: Job) -> str:
-    lines = [_COMMENT, about_data(job)]
+    lines = [_COMMENT, about_data(job) if _quantizes_experts(job) else about_job(job)]
     if job.data.is_pairs:
         lines.append("Pairs longer than sequence_len are left out by Axolotl; a run of LoRAFit cuts them.")
     if job.data.traits.get(dataset.REASONING) and job.data.thinking == "keep":
@@ -80,9 +81,14 @@ def _comment(job: Job) -> str:
     return "\n".join(lines)
 
 
+def _quantizes_experts(job: Job) -> bool:
+    """Return whether experts are quantized to 4 bit; Axolotl refuses it together with ``lora_target_linear``."""
+    return job.stacks_experts and job.plan.load_in_4bit and not isinstance(job.plan.target_modules, str)
+
+
 def _adapter(job: Job) -> dict[str, Any]:
     plan = job.plan
-    targets = plan.target_modules
+    targets, _ = job.targets
     return {
         "adapter": "qlora" if plan.load_in_4bit else "lora",
         "lora_r": plan.r,
@@ -90,6 +96,7 @@ def _adapter(job: Job) -> dict[str, Any]:
         "lora_dropout": plan.lora_dropout,
         "lora_target_linear": True if isinstance(targets, str) else None,
         "lora_target_modules": None if isinstance(targets, str) else [*targets],
+        "lora_target_parameters": [*plan.target_parameters] or None,
         "peft_use_rslora": plan.use_rslora,
         "peft_use_dora": plan.use_dora,
         "peft_init_lora_weights": None if plan.init_lora_weights == "default" else plan.init_lora_weights,

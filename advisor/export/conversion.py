@@ -5,7 +5,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from advisor.export.job import Job
-from specs import PlanError, dataset
+from advisor.situation import TASKS_OF_DATA
+from specs import TASK_TYPES, PlanError, dataset
 from specs.dataset import DataFile, TrainingData
 
 _JSON = frozenset({"jsonl", "json", "parquet", ""})
@@ -23,6 +24,8 @@ class Tool:
     name: str
     files: Collection[str] = _JSON
     """The kinds of file; the empty one is a data set of the Hub."""
+    tasks: Collection[str] = _TASKS
+    """The kinds of data that it trains on."""
     shapes: Collection[str]
     reads: Collection[str]
     """The traits of rows that it understands as they stand."""
@@ -63,9 +66,12 @@ def conversion(job: Job, tool: Tool) -> Conversion | None:
         return None
     _require_carried(data, tool)
     dialect, forced = tool.dialect(job)
-    reason = _obstacle(data, tool) or forced
+    plain = not TASK_TYPES[job.plan.task_type].writes  # such data is read as it is, or not at all
+    reason = _obstacle(dataclasses.replace(data, traits={}) if plain else data, tool) or forced
     if not reason:
         return None
+    if plain:
+        raise PlanError("data", f"{tool.name} cannot read {data.name}: {reason}", None, "Save it so as jsonl")
     stem = data.name.replace("\\", "/").rpartition("/")[2].rpartition(".")[0] or data.name.replace("/", "-")
     kind = "pairs" if data.is_pairs else "text" if data.task == "text" else "messages"
     name, second = f"{stem}.{kind}.jsonl", f"{stem}.{kind}.evaluation.jsonl"
@@ -74,7 +80,7 @@ def conversion(job: Job, tool: Tool) -> Conversion | None:
     return Conversion(
         name=name,
         dialect=dialect,
-        why=f"{tool.name} cannot read {data.name} as it is ({reason}), so it is given {name}, which LoRAFit writes.",
+        why=f"{tool.name} is given {name}, which LoRAFit writes from {data.name}: {reason}.",
         evaluation_name=second if data.evaluation_split else "",
     )
 
@@ -112,9 +118,12 @@ def _roles(data: TrainingData, dialect: str) -> tuple[str, ...]:
 
 
 def _require_carried(data: TrainingData, tool: Tool) -> None:
-    if data.task not in _TASKS:
-        holds = "answers marked good or bad" if data.task == "unpaired" else "texts with a class"
-        raise PlanError("data", f"{data.name} holds {holds}, which no export trains on yet", None, _OTHER_ROLES)
+    if data.task == "unpaired":
+        rule = f"{data.name} holds answers marked good or bad, which no export trains on yet"
+        raise PlanError("data", rule, None, _OTHER_ROLES)
+    if data.task not in tool.tasks:
+        rule = f"{data.name} holds {TASKS_OF_DATA[data.task][1]}, on which LoRAFit tells {tool.name} nothing"
+        raise PlanError("data", rule, None, "Export the Python script")
     refused = next((name for name in tool.refuses.get(data.task, ()) if data.traits.get(name)), None)
     if refused is not None:
         count = f"{data.traits[refused]:,} rows of {data.name} have {refused}"
@@ -128,16 +137,19 @@ def _obstacle(data: TrainingData, tool: Tool) -> str:
     """Return why a tool does not read the data as it is, or nothing."""
     file, traits = data.file, data.traits
     if file.kind not in tool.files or not (file.is_plain or file.kind in {"csv", "tsv"}):
-        return f"{file.kind} as it is kept here" if file.kind in _JSON else f"{file.kind} files"
+        return (
+            f"it does not read {file.kind} as this file keeps it" if file.kind in _JSON else f"it reads no {file.kind}"
+        )
     if data.skipped:
         return f"{data.skipped:,} rows must be left out"
     if data.split != "train" or (data.evaluation_split and file.kind):
-        return "it holds several splits"
+        return "the file holds several splits"
     if data.shape not in tool.shapes:
-        return f"the layout {data.layout}"
+        return f"it does not know the layout {data.layout}"
     if not tool.renames and data.shape != "text" and any(role != name for role, name in data.columns.items()):
-        return "columns under names of their own"
+        return "it cannot be told the names of columns"
     if file.kind == "parquet" and traits.keys() & {dataset.TOOLS, dataset.CALLS}:
         return "a table gives every call the arguments of all"
     reads = {*tool.reads} - ({*tool.reads_only_in_answers} if data.is_pairs else set())
-    return next((name for name in dataset.TRAITS if traits.get(name) and name not in reads), "")
+    unread = next((name for name in dataset.TRAITS if traits.get(name) and name not in reads), "")
+    return unread and f"it does not understand {unread}"

@@ -1,6 +1,7 @@
 """The input of an export: the plan, the data that it is for, and the name of the output."""
 
 import json
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from typing import Any
 from specs import METHODS, FinetunePlan, PlanError, dataset
 from specs.dataset import DataFile, TrainingData
 from specs.launch import torchrun_arguments
+from specs.targets import Layers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,11 +24,24 @@ class Job:
     output_dir: str = "output"
     uses_conv1d: bool = False
     """Whether the model's linear layers are GPT-2's ``Conv1D``, whose weights are transposed."""
+    layers: Layers | None = None
+    """The model's layers, from which its targets follow; None leaves ``all-linear`` to PEFT."""
+    stacks_experts: bool = False
+    """Whether the model keeps all experts of a layer as one tensor, which transformers does not quantize."""
+    auto_class: str = "AutoModelForCausalLM"
+    """The class of transformers that a run loads to continue text."""
 
     @property
     def has_adapter(self) -> bool:
         """Whether PEFT wraps the model."""
         return METHODS[self.plan.method].trains_adapter
+
+    @property
+    def targets(self) -> tuple[str | tuple[str, ...], str]:
+        """PEFT's ``target_modules`` and ``exclude_modules``, by name wherever its own ``all-linear`` is another."""
+        if self.layers is None:
+            return self.plan.target_modules, ""
+        return self.layers.as_peft_takes_it(self.plan)
 
     @property
     def config(self) -> str:
@@ -68,10 +83,13 @@ def assumed(name: str, task: str) -> TrainingData:
 
     Args:
         name: The file, or the id on the Hub.
-        task: What the plan was advised for: one of ``advisor.situation.TASKS``.
+        task: What the plan was advised for: one of ``advisor.situation.TASKS``; ``classification`` means texts with a
+            class, and not their generation.
     """
     kind = name.rpartition(".")[2].lower()
     file = DataFile(kind=kind if kind in {"json", "jsonl", "csv", "tsv", "parquet", "txt"} else "")
+    if task == "classification":
+        return TrainingData(name=name, file=file, task=task, roles=("text", "label"), columns={})
     if task == "preference":
         roles: tuple[str, ...] = ("prompt", "chosen", "rejected")
         return TrainingData(name=name, file=file, task=task, roles=roles, columns={}, traits={dataset.LISTS: 1})
@@ -88,6 +106,13 @@ def require_reference(job: Job) -> None:
         rule = "must keep the base model unchanged as the reference for preference pairs"
         way_out = "Choose lora or qlora, bias none, and another init_lora_weights than pissa"
         raise PlanError("method", rule, job.plan.method, way_out)
+
+
+def about_job(job: Job) -> str:
+    """Return what the data was recognised as, and what the tool does otherwise than a run, in lines for a comment."""
+    if not (job.stacks_experts and job.plan.load_in_4bit):
+        return about_data(job)
+    return about_data(job) + "\nExperts stay in 16 bit here; a run of LoRAFit has them in 4 bit and takes less memory."
 
 
 def about_data(job: Job) -> str:
@@ -114,6 +139,11 @@ def one_line(words: str) -> str:
     return "".join(sign if sign.isprintable() else "_" for sign in words)
 
 
+def words(text: str) -> str:
+    """Return words that cannot end a docstring: a name from an untrusted file must not become code."""
+    return re.sub(r"[^\w .,;:=+@/()%'-]", "_", text)
+
+
 def launch_commands(plan: FinetunePlan, script: str) -> tuple[str, ...]:
     """Return the commands that start a script on a plan's devices: on one machine and, if they divide by 2, on two."""
     if plan.num_gpus == 1:
@@ -125,9 +155,10 @@ def launch_commands(plan: FinetunePlan, script: str) -> tuple[str, ...]:
     return (alone, f"{shared}  # on each of 2 nodes, HOST is one of them")
 
 
-def targets(plan: FinetunePlan) -> str | list[str]:
+def targets(job: Job) -> str | list[str]:
     """Return PEFT's ``target_modules``."""
-    return plan.target_modules if isinstance(plan.target_modules, str) else [*plan.target_modules]
+    found, _ = job.targets
+    return found if isinstance(found, str) else [*found]
 
 
 def yaml_text(values: Mapping[str, Any], comment: str) -> str:

@@ -6,8 +6,8 @@ from typing import Any
 
 from advisor.export.adapters import require_lora
 from advisor.export.conversion import Tool
-from advisor.export.job import DPO_BETA, Job, about_data, require_reference, yaml_text
-from specs import dataset
+from advisor.export.job import DPO_BETA, Job, about_job, require_reference, yaml_text
+from specs import PlanError, dataset
 
 INFO = "dataset_info.json"
 
@@ -178,7 +178,7 @@ def _template(job: Job) -> str | None:
 
 
 def _comment(job: Job) -> str:
-    lines = [_COMMENT, about_data(job)]
+    lines = [_COMMENT, about_job(job)]
     if _template(job) is None:
         lines.append("template is left out: LLaMA-Factory has none by this name and reads that of the tokenizer.")
     if job.plan.early_stopping_patience is not None:
@@ -204,7 +204,10 @@ def _evaluation(job: Job) -> dict[str, Any]:
 
 def _adapter(job: Job) -> dict[str, Any]:
     plan = job.plan
-    targets = plan.target_modules
+    if plan.target_parameters:
+        rule = "LLaMA-Factory is told of linear layers only"
+        raise PlanError("target_parameters", rule, [*plan.target_parameters], "Export the Python script")
+    targets, _ = job.targets
     return {
         "lora_rank": plan.r,
         "lora_alpha": plan.lora_alpha,

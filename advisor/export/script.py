@@ -1,15 +1,15 @@
 """The plan as a Python script that needs only transformers, peft and TRL."""
 
-import re
-
-from advisor.export import adapters, script_data, snippet
+from advisor.export import adapters, script_data, snippet, tasks_script
 from advisor.export.conversion import Tool
-from advisor.export.job import Job, about_data, call_text, launch_commands, literal, require_reference
+from advisor.export.job import Job, about_job, call_text, launch_commands, literal, require_reference, words
+from advisor.export.tasks_parts import PARTS
 from specs import dataset
 
 TOOL = Tool(
     name="The script",
     files=("jsonl", "json", "csv", "tsv", "parquet", ""),
+    tasks=frozenset({"answers", "text", "preference", "classification", "tags", "related", "similarity"}),
     shapes=("messages", "conversations", "pair", "text", "compared", "lists"),
     reads={
         dataset.SYSTEM,
@@ -38,34 +38,20 @@ from datasets import {datasets}
 from datasets.exceptions import DatasetsError
 from jinja2 import TemplateError
 {imports}
-from transformers import AutoModelForCausalLM, AutoTokenizer, {transformers}set_seed
+from transformers import {auto_class}, AutoTokenizer, {transformers}set_seed
 from transformers.utils.chat_template_utils import render_jinja_template
 from trl import {trl}
 from trl.chat_template_utils import get_training_chat_template
 
 {constants}'''
 
-_MAIN = """
-
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--data", default={data})
-    parser.add_argument("--model", default={model})
-    parser.add_argument("--output", default={output})
-    parser.add_argument("--max-steps", type=int, default={max_steps})
-    args = parser.parse_args()
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
-    if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))  # torchrun starts one process per GPU
-    set_seed({seed})
-
-    tokenizer = AutoTokenizer.from_pretrained(args.model)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
+_MAIN = (
+    script_data.MAIN
+    + """\
     scratch = tempfile.TemporaryDirectory()
     data = learned(args.data, tokenizer, scratch.name)
 {split}
-{quantization}    model = AutoModelForCausalLM.from_pretrained(
+{quantization}    model = {auto_class}.from_pretrained(
         args.model,
         dtype=torch.{dtype},
         attn_implementation={attention},{quantized}{placed}
@@ -90,6 +76,7 @@ def main():
 if __name__ == "__main__":
     main()
 """
+)
 
 
 _PAIRED = "PairTrainer"
@@ -109,19 +96,22 @@ class PairTrainer(DPOTrainer):
 
 def text(job: Job) -> str:
     """Return the script; it tokenizes, builds and trains the way a LoRAFit run does."""
+    if job.plan.task_type in PARTS:
+        return tasks_script.text(job)
     require_reference(job)
     plan = job.plan
     head = _HEAD.format(
-        model=_words(plan.model_name_or_path),
+        model=words(plan.model_name_or_path),
         method=plan.method,
         packages=_packages(job),
-        data="\n".join(_words(line) for line in about_data(job).split("\n")),
+        data="\n".join(words(line) for line in about_job(job).split("\n")),
         modules="\n".join(f"import {name}" for name in script_data.modules(job)),
         datasets="Dataset, load_dataset" if script_data.needs_datasets(job) else "Dataset",
         trl=f"{job.config}, {_trainer(job)}",
         constants=script_data.constants(job),
         command="\n     ".join(launch_commands(plan, "train.py")),
         imports=_peft_imports(job),
+        auto_class=job.auto_class,
         transformers=_transformers_imports(job),
     )
     main = _MAIN.format(
@@ -132,6 +122,7 @@ def text(job: Job) -> str:
         data=literal(job.data.name.partition("@")[0] if not job.data.file.kind else job.data.name),
         split=_split(job),
         quantization=_quantization(job),
+        auto_class=job.auto_class,
         dtype=plan.dtype,
         attention=literal(plan.attn_implementation),
         quantized="\n        quantization_config=quantization," if plan.quantization != "none" else "",
@@ -155,11 +146,6 @@ def text(job: Job) -> str:
 
 def _trainer(job: Job) -> str:
     return "DPOTrainer" if job.data.is_pairs else "SFTTrainer"
-
-
-def _words(text: str) -> str:
-    """Return words that cannot end a docstring: a name from an untrusted file must not become code."""
-    return re.sub(r"[^\w .,;:=+@/()%'-]", "_", text)
 
 
 def _is_adalora(job: Job) -> bool:
@@ -227,25 +213,7 @@ def _quantization(job: Job) -> str:
 
 def _adapter(job: Job) -> str:
     """Return the lines that freeze, checkpoint and wrap the model."""
-    plan = job.plan
-    lines = []
-    if plan.prepare_kbit:
-        lines.append("model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)")
-    elif job.has_adapter:
-        lines.append("model.requires_grad_(False)")
-    if plan.gradient_checkpointing:
-        kwargs = {"use_reentrant": plan.use_reentrant}
-        lines.append(f"model.activation_checkpointing_enable(activation_checkpointing_kwargs={kwargs})")
-        if job.has_adapter:
-            lines.append("model.enable_input_require_grads()")
-    if job.has_adapter:
-        lines += [
-            adapters.config_text(job, model_type="model.config.model_type"),
-            "model = get_peft_model(model, peft_config, autocast_adapter_dtype=False)",
-            "for name, weight in model.named_parameters():",
-            '    if weight.requires_grad and "lora_magnitude_vector" not in name:',
-            f"        weight.data = weight.data.to(torch.{plan.adapter_dtype})",
-        ]
+    lines = adapters.wrapping_lines(job)
     return _indented("\n".join(lines)) + "\n" if lines else ""
 
 

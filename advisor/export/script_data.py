@@ -4,6 +4,26 @@ from advisor.export import headings
 from advisor.export.job import Job, literal
 from specs import dataset
 
+MAIN = """
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--data", default={data})
+    parser.add_argument("--model", default={model})
+    parser.add_argument("--output", default={output})
+    parser.add_argument("--max-steps", type=int, default={max_steps})
+    args = parser.parse_args()
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))  # torchrun starts one process per GPU
+    set_seed({seed})
+
+    tokenizer = AutoTokenizer.from_pretrained(args.model)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+"""
+"""How the main function of a script begins: its arguments, the device, the seed and the tokenizer."""
+
 _JSONL = '''
 
 def rows(path):
@@ -43,8 +63,17 @@ _TABLE = '''
 
 def rows(path):
     """Yield the rows of the data, without the empty keys that a table gives to every row."""
-    for row in load_dataset({arguments}):
-        yield filled(row)
+    table = load_dataset({arguments})
+    for row in table:
+        yield {{name: named(filled(value), table.features[name]) for name, value in row.items() if value is not None}}
+
+
+def named(value, kind):
+    """Return the name of a class in place of its number, also in a list."""
+    names = getattr(getattr(kind, "feature", kind), "names", None)
+    if isinstance(value, list):
+        return [named(entry, kind) for entry in value]
+    return names[value] if names and isinstance(value, int) and 0 <= value < len(names) else value
 
 
 def filled(value):
@@ -234,7 +263,7 @@ def needs_datasets(job: Job) -> bool:
 
 def text(job: Job) -> str:
     """Return the functions that read the data."""
-    parts = [_rows(job), said(job), _PIECES, _PAIRS if job.data.is_pairs else _ANSWERS, _DATASET]
+    parts = [rows(job), said(job), _PIECES, _PAIRS if job.data.is_pairs else _ANSWERS, _DATASET]
     if job.eval_share:
         parts.append(_HELD_OUT.format(share=job.eval_share, seed=job.plan.seed))
     return "".join(parts)
@@ -251,7 +280,8 @@ def constants(job: Job) -> str:
     )
 
 
-def _rows(job: Job) -> str:
+def rows(job: Job) -> str:
+    """Return the function that reads the rows of the data."""
     file = job.data.file
     if file.kind in {"csv", "tsv"}:
         return _CSV.format(encoding=literal(file.encoding), delimiter=literal(file.delimiter))

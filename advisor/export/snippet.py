@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from advisor.export import adapters, trl_cli
 from advisor.export.conversion import Tool
-from advisor.export.job import Job, about_data, call_text, literal, one_line, require_reference
+from advisor.export.job import Job, about_job, call_text, literal, one_line, require_reference
 
 TOOL: Tool = dataclasses.replace(trl_cli.TOOL, name="The trainer of TRL")
 
@@ -13,7 +13,7 @@ TOOL: Tool = dataclasses.replace(trl_cli.TOOL, name="The trainer of TRL")
 def text(job: Job) -> str:
     """Return PEFT's configuration, ``BitsAndBytesConfig``, and ``SFTConfig`` or ``DPOConfig``, as Python."""
     require_reference(job)
-    about = [f"# {one_line(line)}" for line in about_data(job).split("\n")]
+    about = [f"# {one_line(line)}" for line in about_job(job).split("\n")]
     parts = [*about, *sorted([*imports(job), "from datasets import load_dataset"], key=_place), ""]
     if job.plan.quantization != "none":
         parts += [f"quantization_config = {quantization(job)}", ""]

@@ -6,7 +6,7 @@ from typing import Any
 from advisor.export import headings
 from advisor.export.adapters import require_lora
 from advisor.export.conversion import Tool
-from advisor.export.job import Job, about_data, require_reference, targets, yaml_text
+from advisor.export.job import Job, about_job, require_reference, targets, yaml_text
 from specs import dataset
 
 
@@ -121,7 +121,7 @@ def _needs_template(job: Job) -> bool:
 
 
 def _comment(job: Job) -> str:
-    lines = [_COMMENT.format(command=command(job)), about_data(job)]
+    lines = [_COMMENT.format(command=command(job)), about_job(job)]
     lines += [
         f"TRL's command line has no {name}: {getattr(job.plan, name):g} is left out."
         for name in ("early_stopping_patience", "loraplus_lr_ratio")
@@ -139,7 +139,8 @@ def _adapter(job: Job) -> dict[str, Any]:
         "lora_r": plan.r,
         "lora_alpha": plan.lora_alpha,
         "lora_dropout": plan.lora_dropout,
-        "lora_target_modules": targets(plan),
+        "lora_target_modules": targets(job),
+        "lora_target_parameters": [*plan.target_parameters] or None,
         "use_rslora": plan.use_rslora,
         "use_dora": plan.use_dora,
         "lora_task_type": "CAUSAL_LM",

@@ -4,8 +4,10 @@ import math
 
 from advisor import sources
 from advisor.advice import Advice, Confidence
+from advisor.rules.rate import SMALL_MODEL
+from advisor.rules.tasks import encoder_targets
 from advisor.situation import Situation
-from specs import FinetunePlan
+from specs import FinetunePlan, ModelSpec, gib
 
 TASK_RANKS = {
     "classification": (8, 4, 16),
@@ -15,32 +17,42 @@ TASK_RANKS = {
     "reasoning": (32, 16, 256),
     "code": (64, 32, 256),
     "preference": (16, 8, 32),
+    "similarity": (16, 8, 64),
 }
 """Rank by task, with the lowest and highest that measurements and recipes use; sources at ``r``."""
 
 SMALL_DATA_ROWS = 1_000
 LARGEST_RANK = 256
-RSLORA_ABOVE = 64
-DROPOUT_UP_TO = 14_000_000_000
-"""The 13B class; QLoRA found dropout useful up to there and useless from 33B up."""
-
-ROUTERS = frozenset({"gate", "router", "shared_expert_gate"})
-"""Linear modules that choose experts; an adapter there would change the routing."""
+SCALE = 8
+"""The update's scale is this divided by sqrt(r): 2 at rank 16, as with alpha = 2r."""
+MUCH_DATA_ROWS, RANK_FOR_MUCH_DATA = 50_000, 64
+"""Rows from which a small model gains from a larger rank; the sweep that showed it had 100,000."""
 
 
 def r(situation: Situation, _plan: FinetunePlan) -> Advice:
     """Take the task's rank; 8 under 1,000 rows; more if the data outgrows the adapter."""
     rank, least, most = TASK_RANKS[situation.task]
     task = situation.phrase("task")
-    reason = f"For {task}, r = {rank} is what comparable recipes use; model size does not change it."
+    reason = f"For {task}, r = {rank} is what comparable recipes use."
     source, confidence = sources.QLORA.at("section 4, all ranks from 8 to 256 alike"), Confidence.MEDIUM
     if situation.task in {"code", "reasoning", "domain"}:
         source = sources.LEARNS_LESS.at("sections 4.3 to 4.7")
+    if situation.task == "similarity":
+        source = sources.E5_MISTRAL.at("section 4.1: rank 16; sentence-transformers' example with PEFT: 64")
     rows = situation.dataset_rows
     if rows is not None and rows < SMALL_DATA_ROWS and rank > 8:
         rank, least = 8, 4
         reason = f"{situation.phrase('rows').capitalize()} of {task} fit in a small adapter: r = 8."
-    raised = _rank_for_capacity(situation, rank)
+    small = situation.num_params <= SMALL_MODEL
+    small = small and situation.task_type == "CAUSAL_LM"
+    if small and (rows or 0) >= MUCH_DATA_ROWS and rank < RANK_FOR_MUCH_DATA:
+        rank, most = RANK_FOR_MUCH_DATA, max(most, 2 * RANK_FOR_MUCH_DATA)
+        reason = (
+            f"{situation.phrase('size')} and {situation.phrase('rows')} of {task}: a small model gains from r = {rank} "
+            "on much data. Llama-3.2-1B's loss fell from 0.795 at r = 16 to 0.780 at 64 and 0.776 at 128."
+        )
+        source = sources.TINKER.at("recipes/chat_sl/results/sft_sweep.md, 100,000 examples")
+    raised = rank if situation.task_type != "CAUSAL_LM" else _rank_for_capacity(situation, rank)
     if raised > rank:
         rank, most = raised, max(most, raised)
         reason = (
@@ -55,85 +67,151 @@ def r(situation: Situation, _plan: FinetunePlan) -> Advice:
 
 
 def use_rslora(_situation: Situation, plan: FinetunePlan) -> Advice:
-    """Scale by sqrt(r) above rank 64."""
+    """Leave it to the method: ``lora_alpha`` grows with sqrt(r) anyway."""
     fixed = plan.method == "rslora"
-    value = fixed or plan.r > RSLORA_ABOVE
-    reason = (
-        f"At r = {plan.r}, alpha / sqrt(r) keeps the update from fading as it would with alpha / r."
-        if value
-        else f"At r = {plan.r}, the usual scale alpha / r is stable."
-    )
     return Advice(
         field="use_rslora",
-        value=value,
-        range=(True,) if fixed else (False, True) if plan.r >= RSLORA_ABOVE else (False,),
-        reason=reason,
-        source=sources.RSLORA.at("abstract; PEFT's comparison: 51.3 % against 47.4 % at r 64, with more forgetting"),
+        value=fixed,
+        range=(True,) if fixed else (False, True),
+        reason=f"At r = {plan.r} it only writes the scale {SCALE} / sqrt(r) differently: alpha / sqrt(r) with "
+        f"alpha = {SCALE}, or alpha / r with alpha = {_alpha(plan.r)}.",
+        source=sources.RSLORA.at("equation 5, the scale alpha / sqrt(r)"),
     )
 
 
 def lora_alpha(_situation: Situation, plan: FinetunePlan) -> Advice:
-    """Scale the update by 2."""
-    if plan.use_rslora:
-        value = max(1, round(2 * math.sqrt(plan.r)))
-        return Advice(
-            field="lora_alpha",
-            value=value,
-            range=(max(1, round(math.sqrt(plan.r))), value),
-            reason=f"2 x sqrt(r) at r = {plan.r}: under rsLoRA this keeps the scale of the update at 2.",
-            source=sources.RSLORA.at("equation 5, the scale alpha / sqrt(r)"),
-        )
+    """Let the scale fall with sqrt(r) from 2 at rank 16, so that one learning rate suits every rank."""
+    value = SCALE if plan.use_rslora else _alpha(plan.r)
+    how = f"alpha = {SCALE} under rsLoRA" if plan.use_rslora else f"alpha = {SCALE} x sqrt(r)"
     return Advice(
         field="lora_alpha",
-        value=2 * plan.r,
-        range=(plan.r, 2 * plan.r),
-        reason=f"Twice r = {plan.r}; alpha acts like the learning rate, so tune that and leave alpha alone.",
-        source=sources.LEARNS_LESS.at("section 4.7: alpha = 2r best at high rank"),
+        value=value,
+        range=(max(1, value // 2), 2 * value),
+        reason=f"{how} at r = {plan.r} makes the scale {SCALE / math.sqrt(plan.r):.2g}"
+        + ("" if plan.r == 16 else ", as 2 at r = 16")
+        + "; the best alpha grows with sqrt(r), and with alpha = 2r a higher rank would need a lower learning rate.",
+        source=sources.LORA_ALPHA.at("abstract, square-root law; rsLoRA, equation 5; arXiv 2602.06204, two regimes"),
+        confidence=Confidence.MEDIUM if plan.r <= 64 else Confidence.LOW,
     )
 
 
+def alpha_at(plan: FinetunePlan, r: int) -> int:
+    """Return the ``lora_alpha`` that a plan has at another rank: the scale goes on falling with sqrt(r)."""
+    return plan.lora_alpha if plan.use_rslora else max(1, round(plan.lora_alpha * math.sqrt(r / plan.r)))
+
+
+def _alpha(r: int) -> int:
+    """Return the ``lora_alpha`` whose scale, alpha / r, is ``SCALE`` / sqrt(r)."""
+    return max(1, round(SCALE * math.sqrt(r)))
+
+
 def lora_dropout(situation: Situation, plan: FinetunePlan) -> Advice:
-    """Drop 5 % up to 13B, nothing above or with fused experts, 10 % if few rows are repeated."""
-    most, source = 0.1, sources.QLORA.at("appendix B.2; Guanaco scripts 0.1 at 7B, 0.05 above")
-    size, rows = situation.phrase("size"), situation.phrase("rows")
-    few = situation.dataset_rows is not None and situation.dataset_rows < SMALL_DATA_ROWS
-    if situation.goal == "speed":
-        value, reason = 0.0, "without dropout, fused kernels can run and no masks are stored"
-    elif situation.model.expert_parameters:
-        value, reason = 0.0, "the experts are fused parameters, for which PEFT does not allow dropout"
+    """Use none: its effect is small, and it costs fused kernels, memory and time."""
+    most, source = 0.1, sources.QLORA.at("appendix B.2: useful at 7B and 13B, not at 33B and 65B; Unsloth's guide: 0")
+    why = "dropout's effect is small; it stores masks and keeps fused kernels from running"
+    if plan.target_parameters or situation.pins.get("target_parameters"):
         most, source = 0.0, sources.PEFT_LORA.at("target_parameters; tuners/lora/layer.py, ParamWrapper")
-    elif situation.num_params > DROPOUT_UP_TO:
-        value, reason = 0.0, "QLoRA found dropout useless at 33B and 65B"
-    elif few and plan.num_train_epochs >= 3:
-        value, reason = 0.1, f"{plan.num_train_epochs:g} passes over few rows need more dropout"
-    else:
-        value, reason = 0.05, "QLoRA found dropout useful at 7B and 13B"
+        why += "; on stacked experts PEFT does not allow it"
+    elif situation.dataset_rows is not None and situation.dataset_rows < SMALL_DATA_ROWS:
+        why += "; try 0.1 if the held-out loss rises"
+    size, rows = situation.phrase("size"), situation.phrase("rows")
     return Advice(
         field="lora_dropout",
-        value=value,
+        value=0.0,
         range=(0.0, most),
-        reason=f"With {size} and {rows}, goal {situation.phrase('goal')}: {reason}; the effect is small.",
+        reason=f"With {size} and {rows}, goal {situation.phrase('goal')}: {why}.",
         source=source,
     )
 
 
-def target_modules(situation: Situation, _plan: FinetunePlan) -> Advice:
-    """Adapt every linear layer of the blocks except routers."""
-    routers = [name for name in situation.modules if name in ROUTERS]
-    value: str | tuple[str, ...] = "all-linear"
-    names = situation.phrase("modules")
-    if routers:
-        value = tuple(name for name in situation.modules if name not in ROUTERS)
-        names = f"{', '.join(value)}; not the router {', '.join(routers)}"
+def target_modules(situation: Situation, plan: FinetunePlan) -> Advice:
+    """Adapt every linear layer of the blocks; of a mixture all but routers and experts."""
+    few = encoder_targets(situation.modules) if situation.model.is_encoder else None
+    if few is not None:
+        embeds = situation.task_type == "FEATURE_EXTRACTION"
+        why = "with r = 8 there, LoRA's authors reached on GLUE what training all of RoBERTa reaches."
+        return Advice(
+            field="target_modules",
+            value=few,
+            range=(few, "all-linear", situation.modules),
+            reason=f"Of {situation.phrase('modules')} in {situation.model.model_type}, {' and '.join(few)} are enough: "
+            + ("sentence-transformers' example with PEFT adapts these, PEFT's default for BERT." if embeds else why),
+            source=sources.SBERT_PEFT if embeds else sources.LORA.at("table 2 and appendix D"),
+            confidence=Confidence.MEDIUM,
+        )
+    model = situation.model
+    trained = f"; at r = {plan.r} that trains {situation.lora_params(plan.r):,} weights" if model.layers else ""
+    names = ", ".join(model.linear_modules or situation.modules)
+    reason = f"Every linear layer of {model.model_type}{_but_bypassed(model)} is adapted ({names}{trained})"
+    why = "feed-forward layers help most, and attention alone does worse at equal size."
+    if model.is_moe:
+        reason = f"{names} of {model.model_type} are adapted{trained}"
+        why = f"{_frozen(situation)}. {_moved(model)}".rstrip()
     return Advice(
         field="target_modules",
-        value=value,
-        range=(value, situation.modules),
-        reason=f"Every linear layer of {situation.model.model_type} is adapted ({names}); "
-        "feed-forward layers help most, and attention alone does worse at equal size.",
-        source=sources.LEARNS_LESS.at("figure 7; QLoRA section 4 and PEFT's comparison agree"),
-        confidence=Confidence.HIGH,
+        value="all-linear",
+        range=("all-linear", situation.modules),
+        reason=f"{reason}; {why}",
+        source=sources.PEFT_MIXTURES
+        if model.is_moe
+        else sources.LEARNS_LESS.at("figure 7; QLoRA section 4 and PEFT's comparison agree"),
+        confidence=Confidence.MEDIUM if model.is_moe else Confidence.HIGH,
     )
+
+
+def _but_bypassed(model: ModelSpec) -> str:
+    """Return which layers get no adapter since the model's own code reads their weights, as words to insert."""
+    found = () if model.layers is None else model.layers.linear
+    names = ", ".join(dict.fromkeys(layer.name for layer in found if layer.left_out == "bypassed"))
+    return f" but {names}, which a fused kernel reads past an adapter," if names else ""
+
+
+def _frozen(situation: Situation) -> str:
+    """Return what of a mixture gets no adapter, or that experts get one because the person named them."""
+    experts = f"the {situation.model.num_experts:,} experts of each layer"
+    asked = situation.pins.get("target_parameters", ())
+    if not asked:
+        return f"routers and {experts} stay frozen"
+    return f"so are {' and '.join(asked)} of {experts}, as target_parameters asks; routers stay frozen"
+
+
+def _moved(model: ModelSpec) -> str:
+    """Return which dense layers of a mixture stay frozen because PEFT would adapt the experts instead."""
+    if model.layers is None:
+        return ""
+    kept = (layer.name for layer in model.layers.linear if not layer.left_out and layer.name in model.layers.moved)
+    names = ", ".join(dict.fromkeys(kept))
+    return f"So do {names} outside the experts: PEFT 0.21 would adapt every expert instead." if names else ""
+
+
+def target_parameters(situation: Situation, plan: FinetunePlan) -> Advice:
+    """Leave the experts of a mixture frozen."""
+    model = situation.model
+    reason = f"{model.model_type} has no stacked experts."
+    if model.expert_parameters:
+        names, cost = " and ".join(model.expert_parameters), _if_trained(situation, plan)
+        reason = f"The experts of {model.model_type} ({names}) stay frozen{cost}."
+    return Advice(
+        field="target_parameters",
+        value=(),
+        range=((), model.expert_parameters) if model.expert_parameters else ((),),
+        reason=reason,
+        source=sources.PEFT_LORA.at("target_parameters"),
+    )
+
+
+def _if_trained(situation: Situation, plan: FinetunePlan) -> str:
+    """Return what adapters on the experts would train, and what they would hold in memory at the least."""
+    layers = situation.model.layers
+    if layers is None:
+        return ""
+    with_experts = FinetunePlan.for_method("lora", "counted", r=plan.r, target_parameters=layers.parameters)
+    count = layers.lora_params(with_experts)
+    held = gib(count * (_ADAPTER_BYTES[plan.adapter_dtype] + 12))
+    return f": at r = {plan.r} they would make it {count:,} trained weights, {held} with gradients and AdamW's states"
+
+
+_ADAPTER_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 def bias(situation: Situation, _plan: FinetunePlan) -> Advice:
@@ -154,8 +232,8 @@ def use_dora(situation: Situation, plan: FinetunePlan) -> Advice:
         field="use_dora",
         value=plan.method == "dora",
         range=(plan.method == "dora",),
-        reason=f"{plan.method}, goal {situation.phrase('goal')}: in PEFT's comparison DoRA scored 46.9 % against "
-        "47.8 % for LoRA and took 26 % longer (1191 s against 942 s).",
+        reason=f"{plan.method}, goal {situation.phrase('goal')}: in PEFT's comparison DoRA (46.9 %) and LoRA (47.8 %) "
+        "do not differ, since the standard error is 1.4 points; DoRA took 26 % longer (1191 s against 942 s).",
         source=sources.PEFT_BENCHMARK.at("lora/llama-3.2-3B-rank32 and rank32-dora"),
     )
 

@@ -4,15 +4,21 @@ import math
 
 from advisor import sources
 from advisor.advice import Advice, Confidence
+from advisor.rules import embeddings
 from advisor.situation import Situation
-from specs import FinetunePlan
+from estimator.tape.kernels import ENCODERS_WITHOUT_SDPA
+from specs import TASK_TYPES, FinetunePlan
 
 EFFECTIVE_BATCH = 16
 SMALL_DATA_BATCH = 8
 CPU_BATCH = 2
+CPU_BATCH_OF_TEXTS = 8
+"""One class is all that a text teaches: a step of two would be mostly chance."""
 LARGEST_MICRO_BATCH = 8
 DEFAULT_LENGTH = 1024
 CPU_LENGTH = 256
+PART_LENGTH = 384
+"""Tokens of the overlapping parts that BERT's authors read SQuAD in: run_squad.py, ``max_seq_length``."""
 ROUND_LENGTH_TO = 64
 
 WITHOUT_SDPA = frozenset(
@@ -20,11 +26,16 @@ WITHOUT_SDPA = frozenset(
 )
 """Model types without SDPA in transformers 5.23 (``_supports_sdpa`` is False): they run eager attention."""
 
+CHECKPOINTING_COST = "one more forward pass per step"
+"""The price of gradient checkpointing, in the same words wherever it is told."""
+
 
 def effective_batch(situation: Situation) -> int:
     """Return the number of sequences that one optimizer step should have."""
+    if TASK_TYPES[situation.task_type].multiplies_by_batch:
+        return embeddings.usual_batch(situation)
     if situation.gpu.is_cpu:
-        return CPU_BATCH
+        return CPU_BATCH if situation.task_type == "CAUSAL_LM" else CPU_BATCH_OF_TEXTS
     if situation.dataset_rows is not None and situation.dataset_rows < 1_000:
         return SMALL_DATA_BATCH
     return EFFECTIVE_BATCH
@@ -32,6 +43,8 @@ def effective_batch(situation: Situation) -> int:
 
 def per_device_train_batch_size(situation: Situation, plan: FinetunePlan) -> Advice:
     """Propose the largest useful micro-batch; the search lowers it until the plan fits."""
+    if TASK_TYPES[situation.task_type].multiplies_by_batch:
+        return embeddings.batch_size(situation, plan)
     wanted = effective_batch(situation)
     value = 1 if situation.goal == "memory" else max(1, min(LARGEST_MICRO_BATCH, wanted // plan.num_gpus))
     return Advice(
@@ -46,6 +59,8 @@ def per_device_train_batch_size(situation: Situation, plan: FinetunePlan) -> Adv
 
 def gradient_accumulation_steps(situation: Situation, plan: FinetunePlan) -> Advice:
     """Accumulate to reach the effective batch."""
+    if TASK_TYPES[situation.task_type].multiplies_by_batch:
+        return embeddings.accumulation(situation, plan)
     wanted = effective_batch(situation)
     micro = plan.per_device_train_batch_size * plan.num_gpus
     value = max(1, math.ceil(wanted / micro))
@@ -76,6 +91,8 @@ def max_length(situation: Situation, _plan: FinetunePlan) -> Advice:
         reason = situation.phrase("tokens").capitalize()
         if situation.gpu.is_cpu and value > 2 * CPU_LENGTH:
             value, reason = 2 * CPU_LENGTH, f"{reason}, here at {2 * CPU_LENGTH} since a CPU is slow"
+        if TASK_TYPES[situation.task_type].reads_in_parts and value > PART_LENGTH:
+            value, reason = PART_LENGTH, f"{reason}; BERT's authors read SQuAD in parts of {PART_LENGTH}"
         reason = f"{reason}; {situation.truncated(max(8, min(value, limit)))}"
     value = max(8, min(value, limit))
     if value == limit:
@@ -132,7 +149,7 @@ def loss(situation: Situation, _plan: FinetunePlan) -> Advice:
 def attn_implementation(situation: Situation, _plan: FinetunePlan) -> Advice:
     """Use PyTorch's fused attention wherever the model's code allows it."""
     model_type = situation.model.model_type
-    eager = model_type in WITHOUT_SDPA
+    eager = model_type in WITHOUT_SDPA | ENCODERS_WITHOUT_SDPA
     value = "eager" if eager else "sdpa"
     return Advice(
         field="attn_implementation",
@@ -152,8 +169,8 @@ def gradient_checkpointing(situation: Situation, plan: FinetunePlan) -> Advice:
         field="gradient_checkpointing",
         value=value,
         range=(True, False),
-        reason=f"{plan.method} on {situation.gpu.name}, goal {situation.phrase('goal')}: recomputing costs 20 to 30 % "
-        "more time and keeps one input per layer instead of all activations.",
+        reason=f"{plan.method} on {situation.gpu.name}, goal {situation.phrase('goal')}: recomputing costs "
+        f"{CHECKPOINTING_COST} and keeps one input per layer instead of all activations.",
         source=sources.TORCHTUNE.at("README, ablation on a 3B model: 42 % less memory, 21 % slower"),
         confidence=Confidence.HIGH,
     )

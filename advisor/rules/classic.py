@@ -24,6 +24,10 @@ _ROLES: Mapping[str, frozenset[str]] = MappingProxyType(
 )
 
 
+_CHECKPOINTED_FROM = 7.0
+"""Billions of parameters: the textbook fits LoRA on 7B into 24 GB, which needs checkpointing."""
+
+
 def method(situation: Situation) -> str:
     """Return the method of the table's row, unless the person set one."""
     pinned: str | None = situation.pins.get("method")
@@ -50,7 +54,7 @@ def method_advice(situation: Situation) -> Advice:
 def _matrix(situation: Situation) -> str:
     """Return what the decision matrix says about a situation, as a sentence to append."""
     said = [f"{entry.given} -> {entry.answer}" for entry in decisions(situation)]
-    return f" Its decision matrix: {'; '.join(said)}." if said else ""
+    return f" The decision matrix decides: {'; '.join(said)}." if said else ""
 
 
 def _data(situation: Situation) -> str:
@@ -78,7 +82,7 @@ def _advice(situation: Situation, field: str, value: Any, span: tuple[Any, ...],
 def r(situation: Situation, _plan: FinetunePlan) -> Advice:
     """Take the task's rank within the row's range; its low end for small data, its high end for large."""
     least, most = row(situation).r
-    value = min(most, max(least, TASK_RANKS[situation.task]))
+    value = min(most, max(least, TASK_RANKS.get(situation.task, TASK_RANKS["classification"])))
     value = {"small": least, "large": most, "ordinary": value}[_data(situation)]
     why = f"r {least}-{most}, and {value} for {situation.phrase('task')} with {_data(situation)} data"
     return _advice(situation, "r", value, (least, most), why)
@@ -149,9 +153,14 @@ def optim(situation: Situation, plan: FinetunePlan) -> Advice:
 
 
 def gradient_checkpointing(situation: Situation, plan: FinetunePlan) -> Advice:
-    """Use checkpointing for large models."""
-    value = row(situation).billions >= 13
-    why = f"checkpointing, meant for large models, is {'on' if value else 'off'} under {plan.method}"
+    """Use checkpointing with quantized weights, whose preparation turns it on, and for models from 7B up."""
+    prepared = plan.quantization != "none"
+    value = prepared or row(situation).billions >= _CHECKPOINTED_FROM
+    why = (
+        f"prepare_model_for_kbit_training turns checkpointing on under {plan.method}"
+        if prepared
+        else f"checkpointing, meant for large models, is {'on' if value else 'off'} under {plan.method}"
+    )
     return _advice(situation, "gradient_checkpointing", value, (value,), why)
 
 

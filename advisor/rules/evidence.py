@@ -1,7 +1,7 @@
 """The default rules: what measurements and published recipes support, one rule per field, in order of decision."""
 
 from advisor.advice import Rule
-from advisor.rules import adapter, batch, beyond_lora, precision, schedule, watching
+from advisor.rules import adapter, batch, beyond_lora, embeddings, precision, schedule, tasks, watching
 from advisor.rules.method import within_method
 from specs import FinetunePlan
 
@@ -23,6 +23,12 @@ def _checkpointed(plan: FinetunePlan) -> bool:
 
 
 _ENTRIES = (
+    Rule("task_type", tasks.task_type, ("task_type",)),
+    Rule("num_labels", tasks.num_labels, ("num_labels",)),
+    Rule("embedding_loss", embeddings.embedding_loss, ("rows", "task")),
+    Rule("num_negatives", embeddings.num_negatives, ("rows",)),
+    Rule("pooling_mode", embeddings.pooling_mode, ("model_type",)),
+    Rule("scale", embeddings.scale, ("embedding_loss",)),
     Rule("load_in_4bit", precision.load_in_4bit, ("method",)),
     Rule("load_in_8bit", precision.load_in_8bit, ("method",)),
     Rule("dtype", precision.dtype, ("gpu",)),
@@ -69,6 +75,7 @@ _ENTRIES = (
     Rule("lora_alpha", adapter.lora_alpha, ("r",)),
     Rule("lora_dropout", adapter.lora_dropout, ("size", "rows", "goal")),
     Rule("target_modules", adapter.target_modules, ("modules", "model_type")),
+    Rule("target_parameters", adapter.target_parameters, ("model_type",)),
     Rule("bias", adapter.bias, ("model_type",)),
     Rule("init_lora_weights", adapter.init_lora_weights, ("method",)),
     Rule("loraplus_lr_ratio", adapter.loraplus_lr_ratio, ("method",)),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from advisor import sources
 from advisor.advice import Advice, Confidence, Rule, Source
 from advisor.situation import Situation
-from specs import METHODS, FinetunePlan
+from specs import METHODS, TASK_TYPES, FinetunePlan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +48,8 @@ def within_method(rule: Rule) -> Rule:
     """Return a rule that applies only if the method uses its field, and that keeps what the method fixes."""
 
     def applies(plan: FinetunePlan) -> bool:
-        return METHODS[plan.method].uses(rule.field) and rule.applies(plan)
+        used = METHODS[plan.method].uses(rule.field) and TASK_TYPES[plan.task_type].uses(rule.field)
+        return used and rule.applies(plan)
 
     def decide(situation: Situation, plan: FinetunePlan) -> Advice:
         advice, method = rule.decide(situation, plan), METHODS[plan.method]

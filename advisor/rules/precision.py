@@ -58,6 +58,10 @@ def bnb_4bit_quant_storage(_situation: Situation, plan: FinetunePlan) -> Advice:
     )
 
 
+_OVERFLOWS = frozenset({"t5", "mt5", "umt5", "longt5", "switch_transformers"})
+_T5 = sources.TRANSFORMERS.at("T5ForConditionalGeneration, _keep_in_fp32_modules = ['wo']")
+
+
 def dtype(situation: Situation, plan: FinetunePlan) -> Advice:
     """Use bfloat16 if the card supports it, otherwise float16; float32 on a CPU."""
     gpu = situation.gpu
@@ -66,6 +70,9 @@ def dtype(situation: Situation, plan: FinetunePlan) -> Advice:
         why = "is a CPU, where training in float32 is at least as fast as in bfloat16"
     elif gpu.bf16:
         value, why, source = "bfloat16", "computes in bfloat16, whose range needs no loss scaling", _BF16
+    elif situation.model.model_type in _OVERFLOWS:
+        value, source = "float32", _T5
+        why = f"has no bfloat16 units, and {situation.model.model_type}, trained in bfloat16, overflows in float16"
     elif plan.method == "full":
         value, why, source = "float32", "has no bfloat16 units: trained weights stay in float32", _FP16
     else:

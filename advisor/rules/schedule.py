@@ -4,20 +4,23 @@ import math
 
 from advisor import sources
 from advisor.advice import Advice, Confidence, Source
+from advisor.rules import embeddings, tasks
 from advisor.rules.method import RATES
+from advisor.rules.rate import TINY_MODEL, lora_rate
 from advisor.situation import Situation
-from specs import FinetunePlan
+from specs import TASK_TYPES, FinetunePlan
+from specs.dataset import num_learned
 
-TINY_MODEL = 300_000_000
-"""Models below this are so narrow that they need a higher rate; the smallest published recipe is for 0.5B."""
-SMALL_MODEL = 16_000_000_000
-"""Models up to this belong to the 14B class or below."""
+LARGE_MODEL = 16_000_000_000
+"""Full fine-tuning of models above the 14B class takes half the rate."""
 FEW_STEPS = 100
 BITSANDBYTES_OPTIMIZERS = frozenset({"adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit", "lion_8bit"})
 """bitsandbytes optimizers, which cannot update weights that FSDP shards; source at ``optim``."""
 UNSHARDED = frozenset({"none", "ddp"})
 """Values of ``sharding`` that leave the weights whole on each device."""
-EVALUATE_FROM_ROWS = 1_000
+SMALL_DATA_ROWS = 1_000
+LEAST_HELD_OUT, MOST_HELD_OUT = 10, 1_000
+"""Held-out rows below which a loss says little, and above which more say no more."""
 
 
 def total_steps(situation: Situation, plan: FinetunePlan) -> int | None:
@@ -26,7 +29,7 @@ def total_steps(situation: Situation, plan: FinetunePlan) -> int | None:
         return plan.max_steps
     if situation.dataset_rows is None:
         return None
-    rows = situation.dataset_rows * (1 - plan.eval_split)
+    rows = num_learned(situation.dataset_rows, plan.eval_split, asks_data=situation.asks_data)
     return max(1, math.ceil(math.ceil(rows / plan.effective_batch_size) * plan.num_train_epochs))
 
 
@@ -54,11 +57,12 @@ def optim(situation: Situation, plan: FinetunePlan) -> Advice:
 
 
 def learning_rate(situation: Situation, plan: FinetunePlan) -> Advice:
-    """Use 1e-3 under 0.3B, 2e-4 up to 14B, 1.5e-4 above; less for text, preferences and full fine-tuning."""
+    """Use the measured optimum of the family, size and batch; less for text, preferences and full fine-tuning."""
     value, (least, most), why, source, confidence = _base_rate(situation, plan)
     steps = total_steps(situation, plan)
     usual = situation.task not in {"preference", "domain"} and situation.num_params >= TINY_MODEL
-    usual = usual and plan.method not in RATES
+    usual = usual and plan.method not in RATES and not situation.model.is_encoder
+    usual = usual and not situation.model.is_encoder_decoder and situation.task_type != "FEATURE_EXTRACTION"
     if usual and steps is not None and steps < FEW_STEPS:
         value, most = 1.5 * value, max(most, 1.5 * value)
         why += f"; {steps} steps in all are few, so the rate is 1.5 times as high"
@@ -76,8 +80,15 @@ def _base_rate(situation: Situation, plan: FinetunePlan) -> tuple[float, tuple[f
     """Return the learning rate of a normal run, its range, why, the source and the confidence."""
     if own := RATES.get(plan.method):
         return own.value, own.range, own.why, own.source, Confidence.MEDIUM
+    if situation.task_type == "FEATURE_EXTRACTION":
+        value, ends, why, where = embeddings.RATES["full" if plan.method == "full" else "lora"]
+        return value, ends, why, where, Confidence.MEDIUM
+    if situation.model.is_encoder or situation.model.is_encoder_decoder:
+        table = tasks.ENCODER_RATES if situation.model.is_encoder else tasks.ENCODER_DECODER_RATES
+        value, ends, why, where = table["full" if plan.method == "full" else "lora"]
+        return value, ends, why, where, Confidence.MEDIUM
     if plan.method == "full":
-        rate = 1e-5 if situation.num_params >= SMALL_MODEL or situation.task == "domain" else 2e-5
+        rate = 1e-5 if situation.num_params >= LARGE_MODEL or situation.task == "domain" else 2e-5
         where = sources.TRL_REGRET.at("full fine-tuning needs a tenth of LoRA's rate")
         return rate, (5e-6, 5e-5), "full fine-tuning needs a tenth of LoRA's rate", where, Confidence.MEDIUM
     if situation.task == "preference":
@@ -85,16 +96,7 @@ def _base_rate(situation: Situation, plan: FinetunePlan) -> tuple[float, tuple[f
     if situation.task == "domain":
         where = sources.UNSLOTH_NOTEBOOKS.at("continued pre-training")
         return 5e-5, (2e-5, 2e-4), "continued pre-training recipes use 5e-5", where, Confidence.MEDIUM
-    if situation.num_params >= SMALL_MODEL:
-        where = sources.QLORA_CODE.at("scripts/finetune_guanaco_33b.sh and _65b.sh; Tinker's hyperparam_utils.py")
-        why = "between Guanaco's 1e-4 at 33B and 65B, Tinker's 1.7e-4 and torchtune's 3e-4 at 70B"
-        return 1.5e-4, (5e-5, 3e-4), why, where, Confidence.MEDIUM
-    if situation.num_params < TINY_MODEL:
-        where = sources.TINKER.at("hyperparam_utils.py: 5e-4 * (2000 / hidden_size) ** 0.781 for Llama shapes")
-        why = "rates that suit large models hardly change one so narrow; Tinker's formula gives 1.3e-3 at width 576"
-        return 1e-3, (3e-4, 2e-3), why, where, Confidence.MEDIUM
-    where = sources.QLORA_CODE.at("scripts/finetune_guanaco_7b.sh; Axolotl, LitGPT, Unsloth and Zephyr agree")
-    return 2e-4, (1e-4, 5e-4), "most recipes use 2e-4, for LoRA and QLoRA alike", where, Confidence.HIGH
+    return lora_rate(situation, plan.effective_batch_size)
 
 
 def lr_scheduler_type(situation: Situation, _plan: FinetunePlan) -> Advice:
@@ -154,6 +156,10 @@ def max_grad_norm(_situation: Situation, plan: FinetunePlan) -> Advice:
 def num_train_epochs(situation: Situation, _plan: FinetunePlan) -> Advice:
     """Use more epochs for fewer rows."""
     rows = situation.dataset_rows
+    if TASK_TYPES[situation.task_type].has_head:
+        return tasks.num_train_epochs(situation)
+    if situation.task_type == "FEATURE_EXTRACTION":
+        return embeddings.num_train_epochs(situation)
     if situation.gpu.is_cpu:
         value, ends, why = 1.0, (1.0, 3.0), f"on {situation.gpu.name} one pass takes long enough"
     elif situation.task == "domain":
@@ -217,15 +223,26 @@ def save_steps(situation: Situation, plan: FinetunePlan) -> Advice:
 
 
 def eval_split(situation: Situation, _plan: FinetunePlan) -> Advice:
-    """Hold out 5 % if that is at least 50 rows."""
-    rows = situation.dataset_rows
-    value = 0.05 if rows is not None and rows >= EVALUATE_FROM_ROWS and not situation.gpu.is_cpu else 0.0
+    """Hold out a tenth of few rows, a twentieth of more, and at most 1,000."""
+    if TASK_TYPES[situation.task_type].has_head:
+        return tasks.eval_split(situation)
+    if situation.task_type == "FEATURE_EXTRACTION":
+        return embeddings.eval_split(situation)
+    rows, value, why = situation.dataset_rows, 0.0, "how many to hold out follows from the data"
+    if rows is not None:
+        share = 0.1 if rows < SMALL_DATA_ROWS else min(0.05, MOST_HELD_OUT / rows)
+        held_out = f"{round(share * rows):,} rows"
+        if situation.gpu.is_cpu:
+            why = f"none are held out, since evaluating takes time on a CPU; {held_out} would show overfitting"
+        elif share * rows < LEAST_HELD_OUT:
+            why = f"none are held out, since so few would say little; {share:g} would hold out {held_out}"
+        else:
+            value, why = float(f"{share:.2g}"), f"the loss on {held_out} shows overfitting"
     return Advice(
         field="eval_split",
         value=value,
         range=(0.0, 0.1),
-        reason=f"{situation.phrase('rows').capitalize()} on {situation.gpu.name}: "
-        + ("held-out loss shows overfitting." if value else "too few rows or too little time to hold any out."),
+        reason=f"{situation.phrase('rows').capitalize()} on {situation.gpu.name}: {why}.",
         source=sources.LLAMA_FACTORY.at("examples, val_size 0.1; Unsloth's guide on overfitting"),
         confidence=Confidence.LOW,
     )

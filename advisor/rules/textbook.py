@@ -165,17 +165,15 @@ class Decision:
 
 
 DECISION_MATRIX = (
-    Decision("8x A100", ("full", "lora"), lambda asked: asked.num_gpus >= 8 and _is_a100(asked)),
-    Decision("1x A100", ("lora",), lambda asked: asked.num_gpus == 1 and _is_a100(asked)),
-    Decision("RTX 4090", ("qlora",), lambda asked: asked.num_gpus == 1 and 20 <= _gib(asked) < A100_GIB),
+    Decision("8x A100", ("full", "lora"), lambda asked: asked.num_gpus >= 8 and "A100" in asked.gpu.name),
+    Decision("1x A100", ("lora",), lambda asked: asked.num_gpus == 1 and "A100" in asked.gpu.name),
+    Decision("RTX 4090", ("qlora",), lambda asked: asked.num_gpus == 1 and "RTX 4090" in asked.gpu.name),
     Decision("1,000 examples", ("lora", "qlora"), lambda asked: 0 < (asked.dataset_rows or 0) < 10_000),
     Decision("100,000 examples", ("full", "lora", "qlora"), lambda asked: (asked.dataset_rows or 0) >= 10_000),
     Decision("best accuracy", ("full", "lora"), lambda asked: asked.goal == "quality", " with r = 32"),
     Decision("efficiency", ("qlora",), lambda asked: asked.goal == "memory"),
 )
-"""The decision matrix; what it says about one card or number of rows is applied to those nearest to it."""
-
-A100_GIB = 40
+"""The decision matrix; what it says about a number of examples is applied to the numbers nearest to it."""
 
 STARTER_RECIPE: Mapping[str, Any] = MappingProxyType(
     {
@@ -198,13 +196,16 @@ LARGE_DATA_ROWS = 100_000
 
 
 def row(situation: Situation) -> Row:
-    """Return the table's row for a model and card: the nearest size, then LoRA if there is enough memory for it."""
+    """Return the table's row for a model and card: the nearest size, then the method that the decision matrix allows.
+
+    Where the matrix leaves a choice, LoRA if there is enough memory for it. The table has no full fine-tuning.
+    """
     size = situation.num_params / 1e9
     nearest = min(TABLE, key=lambda entry: abs(math.log(entry.billions / size))).size
     rows = [entry for entry in TABLE if entry.size == nearest]
+    allowed = [entry for entry in rows if entry.method in _allowed(situation)] or rows
     memory = situation.gpu.memory_bytes * situation.num_gpus / GIB
-    lora, *others = rows
-    return lora if memory >= lora.memory_gib[0] or not others else others[0]
+    return next((entry for entry in allowed if memory >= entry.memory_gib[0]), allowed[-1])
 
 
 def decisions(situation: Situation) -> tuple[Decision, ...]:
@@ -212,9 +213,9 @@ def decisions(situation: Situation) -> tuple[Decision, ...]:
     return tuple(entry for entry in DECISION_MATRIX if entry.applies(situation))
 
 
-def _is_a100(situation: Situation) -> bool:
-    return _gib(situation) >= A100_GIB
-
-
-def _gib(situation: Situation) -> float:
-    return situation.gpu.memory_bytes / GIB
+def _allowed(situation: Situation) -> frozenset[str]:
+    """Return the methods that the matrix allows; where two of its rows disagree, what the person wants decides."""
+    allowed = frozenset(METHODS)
+    for entry in reversed(decisions(situation)):
+        allowed = allowed & frozenset(entry.methods) or allowed
+    return allowed

@@ -38,12 +38,17 @@ _LOADED_BY_THREADS_UNTIL = (5, 4)
 # The version of peft that empties the cache after prepare_model_for_kbit_training; https://github.com/huggingface/peft/pull/3293.
 _CACHE_EMPTIED_SINCE = (0, 20)
 
+# The version of transformers whose trainer takes FSDP2 unless told otherwise; training_args.py, fsdp_config["version"].
+_FSDP_2_SINCE = (5, 0)
+
 COLUMNS = (
-    *("source", "gpu", "model", "method", "bnb_4bit_quant_type", "bnb_4bit_use_double_quant", "r", "target_modules"),
+    *("source", "gpu", "model", "method", "bnb_4bit_quant_type", "bnb_4bit_use_double_quant"),
+    *("bnb_4bit_quant_storage", "r", "target_modules"),
     *("lora_dropout", "adapter_dtype", "dtype", "autocast", "prepare_kbit", "gradient_checkpointing"),
     *("use_reentrant", "loss", "caller_holds_outputs", "kv_repeated", "bnb_forward", "attention_kernel", "padding"),
     "expandable_segments",
-    *("optim", "per_device_train_batch_size", "max_length", "num_gpus", "sharding"),
+    *("optim", "per_device_train_batch_size", "max_length", "gradient_accumulation_steps"),
+    *("num_gpus", "sharding", "offload"),
     *(_MEASURED[kind] for kind in KINDS),
     *("versions", "notes"),
 )
@@ -53,8 +58,18 @@ RAN_OUT = "ran out"
 """The start of a row's notes if its run had too little memory."""
 
 # Columns that are plan fields, by how their text is read.
-_NUMBERS = {"r": int, "lora_dropout": float, "per_device_train_batch_size": int, "max_length": int, "num_gpus": int}
-_WORDS = ("bnb_4bit_quant_type", "adapter_dtype", "dtype", "loss", "sharding")
+_NUMBERS = {
+    "r": int,
+    "lora_dropout": float,
+    "per_device_train_batch_size": int,
+    "max_length": int,
+    "gradient_accumulation_steps": int,
+    "num_gpus": int,
+}
+_WORDS = (
+    *("bnb_4bit_quant_type", "bnb_4bit_quant_storage", "adapter_dtype", "dtype", "loss"),
+    *("sharding", "offload"),
+)
 _SWITCHES = ("bnb_4bit_use_double_quant", "prepare_kbit", "gradient_checkpointing", "use_reentrant")
 
 
@@ -283,6 +298,7 @@ def _circumstances(entry: Mapping[str, str]) -> Circumstances:
         reset_after_loading=by_threads,
         cache_emptied=not _before(versions, "peft", _CACHE_EMPTIED_SINCE),
         warmed_up=not _before(versions, "transformers", _WARMED_UP_SINCE),
+        fsdp_version=1 if _before(versions, "transformers", _FSDP_2_SINCE) else 2,
     )
 
 
@@ -291,8 +307,14 @@ def _is_older(entry: Mapping[str, str]) -> bool:
 
 
 def _before(versions: str, library: str, since: tuple[int, int]) -> bool:
-    """Return whether a line such as ``torch=2.4.1 transformers=4.48.1`` names an older version of a library."""
+    """Return whether a line such as ``torch=2.4.1 transformers=4.48.1`` names an older version of a library.
+
+    Raises:
+        PlanError: If it names the library without a version: what the memory was would be a guess.
+    """
     found = re.search(rf"\b{library}[= ]+(\d+)\.(\d+)", versions)
+    if found is None and re.search(rf"\b{library}\b", versions):
+        raise PlanError("versions", f"must say which version of {library} ran, such as {library}=5.23.0", versions[:60])
     return found is not None and (int(found[1]), int(found[2])) < since
 
 

@@ -4,7 +4,8 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from estimator.tape.tape import ALLOCATION_BYTES, Resident, rounded_bytes
+from estimator.tape.sizes import ALLOCATION_BYTES, rounded_bytes
+from estimator.tape.tape import Resident
 from specs import FinetunePlan
 
 # bitsandbytes/optim/optimizer.py (0.50.2): the block size of 8-bit states, and the sizes below which states stay in

@@ -4,13 +4,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
 from estimator.replay.optimizer import OptimizerMemory, optimizer_memory
 from estimator.replay.overhead import CUBLAS_WORKSPACES, context_bytes, cublas_workspace_bytes
 from estimator.replay.reservation import Circumstances, Reservation, Step, reservation
 from estimator.tape.recipe import batch_shape
-from estimator.tape.tape import COMPONENTS, Ints, Tape
+from estimator.tape.sizes import Ints
+from estimator.tape.tape import COMPONENTS, Tape
 from specs import FinetunePlan, GpuSpec
 
 GRADIENTS = COMPONENTS.index("gradients")
@@ -63,7 +63,7 @@ class Replay:
         """With accumulation: bytes of new gradients that are freed before each event, once added to the old ones."""
         merged = np.zeros(len(self.sizes), dtype=np.int64)
         if self._accumulates:
-            made = np.flatnonzero(self._gradient_events)
+            made = np.flatnonzero(self.tape.program.kept_gradients)
             np.add.at(merged, np.minimum(made + 1, len(merged) - 1), self.sizes[made])
         return merged
 
@@ -75,7 +75,7 @@ class Replay:
     @cached_property
     def gradient_bytes(self) -> int:
         """Bytes of all gradients."""
-        return int(self.sizes[self._gradient_events].sum())
+        return int(self.sizes[self.tape.program.kept_gradients].sum())
 
     @property
     def fixed_bytes(self) -> int:
@@ -115,9 +115,17 @@ class Replay:
 
     def optimizer_bytes(self) -> int:
         """Return the peak of the optimizer's step: gradients, states, temporaries, and the gradients' norms."""
-        left = int(self.allocated[-1])
+        left = self._left_bytes()
         trainable = sum(entry.count for entry in self.tape.residents if entry.trainable)
-        return self.fixed_bytes + left + max(self.optimizer.step_bytes, trainable * _NORM_BYTES)
+        return self._fixed_at_step() + left + max(self.optimizer.step_bytes, trainable * _NORM_BYTES)
+
+    def _fixed_at_step(self) -> int:
+        """Return what stays allocated while the optimizer steps."""
+        return self.fixed_bytes
+
+    def _left_bytes(self) -> int:
+        """Return what the passes leave beyond what is fixed."""
+        return int(self.allocated[-1])
 
     def components_after(self, event: int) -> dict[str, int]:
         """Return the allocated bytes after an event, by component."""
@@ -158,9 +166,3 @@ class Replay:
     @property
     def _accumulates(self) -> bool:
         return self.plan.gradient_accumulation_steps > 1
-
-    @cached_property
-    def _gradient_events(self) -> NDArray[np.bool_]:
-        program = self.tape.program
-        made: NDArray[np.bool_] = (program.component == GRADIENTS) & (program.sign > 0)
-        return made

@@ -4,18 +4,18 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from estimator.replay.allocator import EMPTY_CACHE, SMALL_BYTES, Events, reserved
 from estimator.replay.optimizer import state_sizes, step_sizes
-from estimator.tape.tape import COMPONENTS, Ints, Program, Resident, Tape, rounded_bytes
+from estimator.tape.sizes import Ints, rounded_bytes
+from estimator.tape.tape import Program, Resident, Tape
 from specs import FinetunePlan
 from specs.methods import Quantization
 
 _HALF, _FLOAT = 2, 4
-_GRADIENTS = COMPONENTS.index("gradients")
 
 ONE_BY_ONE = (1, 2, 4, 8)
 """How many 16-bit weights are on the device at once while they are quantized one by one: one, or up to a whole layer if
@@ -29,6 +29,10 @@ Anassbzdd/fitcheck, which call for no more than one layer or five layers at once
 UNSEEN_SHARE = 0.0225
 """Share that measured runs reserve beyond this replay, the mean over the rows of assets/measured: gaps in the pool of
 small blocks, and what a replay of one process cannot know."""
+
+FSDP_1_UNSEEN_SHARE = 0.21
+"""The same for FSDP1, the mean over the rows of assets/measured/fsdp.csv: its streams have pools of their own, and what
+one stream frees waits for the others; torch/distributed/fsdp/_flat_param.py, ``_no_dispatch_record_stream`` (2.4)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +50,13 @@ class Circumstances:
 
     reset_after_loading: bool = False
     """Peaks count only from the start of training, after ``torch.cuda.reset_peak_memory_stats``."""
+    fsdp_version: Literal[1, 2] = 2
+    """FSDP as one flat tensor for each layer (1), or as sharded tensors (2), which accelerate has had since 1.6."""
+
+    def unseen_share(self, plan: FinetunePlan) -> float:
+        """Return the share that runs of a plan reserve beyond the replay."""
+        streams = plan.sharding == "fsdp" and self.fsdp_version == 1
+        return FSDP_1_UNSEEN_SHARE if streams else UNSEEN_SHARE
 
     def weights_in_flight(self, plan: FinetunePlan) -> tuple[int, ...]:
         """Return how many 16-bit weights are on the device at once, in each of the loading orders to replay.
@@ -100,7 +111,7 @@ def reservation(tape: Tape, plan: FinetunePlan, step: Step, circumstances: Circu
             )
         )
     seen = round(sum(entry.peak_bytes for entry in found) / len(found))
-    with_unseen = min(round(seen * (1 + UNSEEN_SHARE)), step.limit_bytes)
+    with_unseen = min(round(seen * (1 + circumstances.unseen_share(plan))), step.limit_bytes)
     rest = round(sum(entry.slack_bytes for entry in found) / len(found))
     return Reservation(reserved_bytes=max(seen, with_unseen), slack_bytes=rest)
 
@@ -285,8 +296,7 @@ def _pass(step: Step, first_slot: int) -> Events:
 
 def _rest_of_pass(events: Events, step: Step) -> Events:
     """Return the end of a pass that was replayed only while it reserves: create gradients, free activations."""
-    component, sign = step.program.component, step.program.sign
-    gradients = (component == _GRADIENTS) & (sign > 0)
+    gradients = step.program.kept_gradients
     left = _freed(events)
     activations = ~np.isin(left.slots, step.program.allocation[gradients])
     not_replayed = np.flatnonzero(gradients[step.last_event :]) + step.last_event
@@ -299,7 +309,7 @@ def _rest_of_pass(events: Events, step: Step) -> Events:
 def _merging(events: Events, step: Step) -> Events:
     """Return a pass in which each new gradient is freed after the event that follows it."""
     replayed = slice(step.last_event)
-    made = np.flatnonzero((step.program.component[replayed] == _GRADIENTS) & (step.program.sign[replayed] > 0))
+    made = np.flatnonzero(step.program.kept_gradients[replayed])
     places = np.minimum(made + 2, len(events.slots))
     return Events(
         slots=np.insert(events.slots, places, events.slots[made]),

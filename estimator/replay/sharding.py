@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from estimator.replay.optimizer import optimizer_memory
 from estimator.tape.tape import Resident, Tape
-from specs import MIB, FinetunePlan, GpuSpec
+from specs import MIB, FinetunePlan
 
 MOST_GPUS = 16_384
 """The most GPUs that ``gpus_needed`` considers; Llama 3.1 405B was trained on as many, arXiv:2407.21783."""
@@ -49,11 +49,18 @@ class Replica:
     optimizer_bytes: int
     states_follow_weights: bool
     """Whether the optimizer's states have the dtype of the weights, as in PyTorch's own optimizers."""
-    layer: Unit
-    """The largest decoder layer."""
+    layers: Mapping[int, Unit]
+    """A decoder layer of each traced kind."""
+    embedding: Unit
+    """The input embedding; empty if it is the output head as well."""
     tail: Unit
-    """The largest parameter outside the layers: the output head, which FSDP2 keeps gathered between the passes."""
+    """The output head with the smaller parameters outside the layers, which FSDP2 keeps gathered between the passes."""
     hidden_size: int
+
+    @property
+    def layer(self) -> Unit:
+        """The largest decoder layer."""
+        return max(self.layers.values(), key=unit_size)
 
     @property
     def trained_params(self) -> int:
@@ -80,12 +87,13 @@ class Share:
 
 def replica(tape: Tape, plan: FinetunePlan) -> Replica:
     """Return the replica that a plan's strategy shards, from the tensors of its tape."""
-    divisible = [entry for entry in tape.residents if entry.is_parameter and not _packed(entry, plan)]
-    whole = [entry for entry in tape.residents if not entry.is_parameter or _packed(entry, plan)]
+    divisible = [entry for entry in tape.residents if entry.is_parameter and not is_packed(entry, plan)]
+    whole = [entry for entry in tape.residents if not entry.is_parameter or is_packed(entry, plan)]
     trained = [entry for entry in divisible if entry.trainable]
     outside = [entry for entry in divisible if entry.layer is None]
     hidden_size = min(entry.elements(plan.r) for entry in outside)  # that of the last norm
     small = _PERSISTENT_HIDDEN_SIZES * hidden_size
+    embedding, tail = _outer_units(outside, plan.r)
     return Replica(
         frozen=_by_component(divisible, plan.r, trainable=False),
         trained=_by_component(divisible, plan.r, trainable=True),
@@ -94,8 +102,12 @@ def replica(tape: Tape, plan: FinetunePlan) -> Replica:
         persistent_bytes=sum(_num_bytes(entry, plan.r) for entry in divisible if entry.elements(plan.r) <= small),
         optimizer_bytes=optimizer_memory(plan, tape.residents).state_bytes,
         states_follow_weights=plan.optim in {"adamw_torch", "adamw_torch_fused"},
-        layer=_largest_layer(tape, divisible, plan.r),
-        tail=max((_unit([entry], plan.r, 1) for entry in outside), key=_unit_size),
+        layers={
+            kind: _unit([entry for entry in divisible if entry.layer == kind], plan.r, tape.layers.count(kind))
+            for kind in dict.fromkeys(tape.layers)
+        },
+        embedding=embedding,
+        tail=tail,
         hidden_size=hidden_size,
     )
 
@@ -112,36 +124,6 @@ def share(model: Replica, plan: FinetunePlan) -> Share:
     if plan.sharding.startswith("zero"):
         return _zero(model, plan)
     return _data_parallel(model, plan)
-
-
-def on_each_gpu(components: Mapping[str, int], model: Replica, held: Share) -> dict[str, int]:
-    """Return an estimate's components for one of several GPUs, from those of a single GPU that holds everything.
-
-    Gradients count in proportion to how many exist at the moment that the components describe. The allocator's cache
-    keeps its ratio to what is allocated.
-    """
-    whole_gradients = max(1, model.trained_params * model.trained_itemsize)
-    existing_share = components["gradients"] / whole_gradients
-    found = {
-        **components,
-        **held.components,
-        "gradients": round(existing_share * held.components["gradients"]),
-        "workspace": components["workspace"] + held.components["workspace"],
-        "overhead": components.get("overhead", 0) + held.outside_bytes,
-    }
-    if "cache" in components:
-        cache_share = components["cache"] / max(1, _allocated_bytes(components))
-        found["cache"] = round(cache_share * _allocated_bytes(found))
-    return found
-
-
-def with_unlimited_memory(gpu: GpuSpec) -> GpuSpec:
-    """Return a card with unlimited memory: a sharded model never has to fit on a single card."""
-    return replace(gpu, memory_bytes=_BOUNDLESS_BYTES, usable_bytes=_BOUNDLESS_BYTES)
-
-
-def _allocated_bytes(components: Mapping[str, int]) -> int:
-    return sum(num_bytes for name, num_bytes in components.items() if name not in {"cache", "overhead"})
 
 
 def gpus_needed(bytes_on_each: Callable[[int], int], usable_bytes: int, *, most: int = MOST_GPUS) -> int | None:
@@ -195,8 +177,7 @@ def _zero(model: Replica, plan: FinetunePlan) -> Share:
     of transformers/integrations/deepspeed.py.
     """
     gpus, stage = plan.num_gpus, int(plan.sharding[-1])
-    # The engine casts the whole module to the dtype of mixed precision, the adapter included.
-    itemsize = _HALF if plan.autocast_dtype else model.trained_itemsize
+    itemsize = trained_itemsize(model, plan)
     weights = _summed(model.frozen, _scaled(model.trained, itemsize))
     gradients = model.trained_params * itemsize
     master = _FLOAT * _shard(model.trained_params, gpus) + _state_bytes(model, _FLOAT, gpus)
@@ -222,34 +203,40 @@ def _zero(model: Replica, plan: FinetunePlan) -> Share:
 
 
 def _fsdp(model: Replica, plan: FinetunePlan) -> Share:
-    """FSDP2 shards parameters, gradients and optimizer; two layers are gathered at once, the head between the passes.
+    """FSDP shards parameters, gradients and optimizer; what it gathers for a while is part of the step's events.
 
-    Source: accelerate/utils/fsdp_utils.py, fsdp2_prepare_model (1.15): trained weights in 32-bit under mixed
-    precision, the head not resharded; torch/distributed/fsdp/_fully_shard/_fsdp_param_group.py (2.13):
-    ``_backward_prefetch`` gathers one layer ahead, ``foreach_reduce`` copies a layer's gradients into one buffer.
+    Source: accelerate/utils/fsdp_utils.py, fsdp2_prepare_model (1.15): trained weights in 32-bit under mixed precision.
     """
     gpus = plan.num_gpus
-    mixed = plan.autocast_dtype is not None
-    itemsize = _FLOAT if mixed and plan.quantization == "none" else model.trained_itemsize
-    gathered_itemsize = _HALF if mixed else itemsize
+    itemsize = trained_itemsize(model, plan)
     weights, host = _shards(_summed(model.frozen, _scaled(model.trained, itemsize)), plan)
     gradients = _shard(model.trained_params * itemsize, gpus)
     states = _state_bytes(model, itemsize, gpus)
     if plan.offload == "all":
         host += gradients + states
         gradients = states = 0
-    gathered = 2 * _gathered(model.layer, gathered_itemsize) + _gathered(model.tail, gathered_itemsize)
-    reduced = 2 * model.layer.trained_params * gathered_itemsize
     return Share(
         components=_components(
-            _summed(weights, model.whole),
-            gradients=gradients,
-            optimizer_states=states,
-            workspace=gathered + reduced,
+            _summed(weights, model.whole), gradients=gradients, optimizer_states=states, workspace=0
         ),
         outside_bytes=NCCL_BYTES,
         host_bytes=host,
     )
+
+
+def trained_itemsize(model: Replica, plan: FinetunePlan) -> int:
+    """Return the bytes of a trained weight as one device stores its part of it."""
+    if plan.sharding.startswith("zero"):
+        # The engine casts the whole module to the dtype of mixed precision, the adapter included.
+        return _HALF if plan.autocast_dtype else model.trained_itemsize
+    raised = plan.sharding == "fsdp" and plan.autocast_dtype is not None and plan.quantization == "none"
+    return _FLOAT if raised else model.trained_itemsize
+
+
+def computed_itemsize(model: Replica, plan: FinetunePlan) -> int:
+    """Return the bytes of a trained weight, and of its gradient, as the passes use them."""
+    mixed = plan.sharding == "fsdp" and plan.autocast_dtype is not None
+    return _HALF if mixed else trained_itemsize(model, plan)
 
 
 def _components(weights: Mapping[str, int], *, gradients: int, optimizer_states: int, workspace: int) -> dict[str, int]:
@@ -270,7 +257,8 @@ def _state_bytes(model: Replica, itemsize: int, gpus: int) -> int:
     return _shard(round(model.optimizer_bytes * factor), gpus)
 
 
-def _gathered(unit: Unit, itemsize: int) -> int:
+def gathered_bytes(unit: Unit, itemsize: int) -> int:
+    """Return the bytes of a unit with this many bytes for each trained weight."""
     return unit.frozen_bytes + unit.trained_params * itemsize
 
 
@@ -278,7 +266,7 @@ def _shard(total: int, gpus: int) -> int:
     return -(-total // gpus)
 
 
-def _packed(entry: Resident, plan: FinetunePlan) -> bool:
+def is_packed(entry: Resident, plan: FinetunePlan) -> bool:
     """Return whether weights are packed as integers, which FSDP and ZeRO-3 do not shard; accelerate warns about it."""
     return entry.itemsize == 1 and plan.quantization != "none"
 
@@ -297,10 +285,12 @@ def _by_component(entries: list[Resident], rank: int, *, trainable: bool) -> dic
     return found
 
 
-def _largest_layer(tape: Tape, entries: list[Resident], rank: int) -> Unit:
-    kinds = {kind: tape.layers.count(kind) for kind in tape.layers}
-    units = [_unit([entry for entry in entries if entry.layer == kind], rank, n) for kind, n in kinds.items()]
-    return max(units, key=_unit_size)
+def _outer_units(outside: list[Resident], rank: int) -> tuple[Unit, Unit]:
+    """Return the input embedding, empty if it is the output head as well, and all else outside the layers."""
+    single = [replace(entry, count=1) for entry in outside for _ in range(entry.count)]
+    single.sort(key=lambda entry: entry.elements(rank), reverse=True)
+    untied = len(single) > 1 and single[0].elements(rank) == single[1].elements(rank)
+    return _unit(single[:untied], rank, 1), _unit(single[untied:], rank, 1)
 
 
 def _unit(entries: list[Resident], rank: int, copies: int) -> Unit:
@@ -311,7 +301,8 @@ def _unit(entries: list[Resident], rank: int, copies: int) -> Unit:
     )
 
 
-def _unit_size(unit: Unit) -> int:
+def unit_size(unit: Unit) -> int:
+    """Return the bytes of a unit whose trained weights are gathered in 16 bit."""
     return unit.frozen_bytes + _HALF * unit.trained_params
 
 

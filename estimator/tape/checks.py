@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-_SOURCES = re.compile(r"[+|=]|start|head|[FB][+-]?\d{1,6}")
+_SOURCES = re.compile(r"[+|=]|start|turn|head|[FB](?:[+-]?\d{1,6}|~)")
 _FACTS: Mapping[str, type] = {"warnings": list, "unquantized_params": int, "conditions": dict, "versions": dict}
 
 
@@ -37,6 +37,9 @@ def require_tape(values: Mapping[str, Any], *, columns: int, components: tuple[s
     for entry in values["residents"]:
         _require_resident(entry, components, {field.name for field in fields(resident)})
     facts = values["facts"]
+    repeats = [number for pair in values.get("repeats", ()) for number in pair]
+    _require(_are_below(len(values["sizes"]), repeats[::2]) and _are_below(2**31, repeats[1::2]))
+    _require(not repeats or _are_below(2**31, [facts["chunk"]]))
     _require(_are_below(2**63, [values["num_params"], values["format"]]))
     _require(all(type(facts.get(name, kind())) is kind for name, kind in _FACTS.items()))
 
@@ -60,7 +63,8 @@ def _owner(name: str, source: str) -> str | None:
     """Return the block whose allocation an event frees; None if it frees none, or what a neighbour hands over."""
     if source == "=":
         return name
-    if source in {"start", "head"} or (source not in {"+", "|"} and name in {"start", "head"}):
+    outside = {"start", "turn", "head"}
+    if source in outside or (source not in {"+", "|"} and name in outside):
         return source
     return None
 

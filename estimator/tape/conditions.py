@@ -20,6 +20,9 @@ class Conditions:
     """``dequantize``: bitsandbytes before 0.50 expands the whole 4-bit weight in every forward pass."""
     attention_kernel: AttentionKernel = "auto"
     """The kernel that ran; ``auto`` lets card, dtype and shapes decide. ``cpu``: everything runs on the CPU."""
+    recurrent_kernels: str = "auto"
+    """The packages whose kernels run the recurrent layers, joined by ``+``, such as ``fla+causal_conv1d``; ``torch``
+    for none; ``auto`` lets the card and its machine decide, and stands for a model without such layers."""
     shifted_logits: bool = False
     """The loss copies the logits, shifted by one position, as transformers did before it shifted the labels."""
     embeddings_cast_back: bool = False

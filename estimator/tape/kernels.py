@@ -18,6 +18,16 @@ WITHOUT_SDPA = frozenset({
 # fmt: on
 """Architectures that compute attention eagerly: transformers 5.23, models with ``_supports_sdpa = False``."""
 
+# fmt: off
+ENCODERS_WITHOUT_SDPA = frozenset({
+    "big_bird", "bigbird_pegasus", "canine", "convbert", "deberta", "deberta-v2", "flaubert", "fnet", "fsmt",
+    "funnel", "layoutlmv3", "led", "lilt", "longformer", "longt5", "luke", "markuplm", "megatron-bert", "mpnet",
+    "mra", "mvp", "nllb-moe", "nystromformer", "pegasus_x", "perceiver", "prophetnet", "reformer", "rembert",
+    "roformer", "switch_transformers", "tapas", "yoso",
+})
+# fmt: on
+"""The same for encoders, alone or with a decoder: ``has_sdpa`` in assets/encoders.json."""
+
 # AMD cards that AOTriton is compiled for; on RDNA 3 and 4 it needs TORCH_ROCM_AOTRITON_ENABLE_EXPERIMENTAL=1.
 _AOTRITON = frozenset({"CDNA 2.0", "CDNA 3.0"})
 
@@ -80,7 +90,7 @@ def kernel_choice(model: ModelSpec, plan: FinetunePlan, gpu: GpuSpec | None, *, 
         return KernelChoice(kernel="flash", reason="the flash-attn package computes it", masked=masked)
     if plan.attn_implementation == "eager":
         return KernelChoice(kernel="eager", reason="attn_implementation is eager", masked=masked)
-    if model.model_type in WITHOUT_SDPA:
+    if model.model_type in WITHOUT_SDPA | ENCODERS_WITHOUT_SDPA:
         return KernelChoice(kernel="eager", reason=f"transformers has no SDPA for {model.model_type}", masked=masked)
     call = _call(model, plan, masked=masked)
     if gpu is None or gpu.backend == "cuda":
@@ -113,7 +123,7 @@ def score_bytes(batch: int, length: int, heads: int) -> int:
 
 def _call(model: ModelSpec, plan: FinetunePlan, *, masked: bool) -> _Call:
     """Return the call that reaches the dispatcher; keys are grouped only if transformers has not repeated them."""
-    config = model.config
+    config = model.text_config
     value_dim = config.get("v_head_dim") or model.head_dim
     rope, nope = config.get("qk_rope_head_dim"), config.get("qk_nope_head_dim")
     query_dim = rope + nope if isinstance(rope, int) and isinstance(nope, int) else model.head_dim

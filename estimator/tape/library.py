@@ -14,17 +14,19 @@ from collections import OrderedDict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from estimator.only_one import only_one
 from estimator.tape.conditions import Conditions
-from estimator.tape.only_tracer import only_tracer
 from estimator.tape.recipe import LIBRARIES, Recipe, recipe
 from estimator.tape.tape import FORMAT, Tape
-from estimator.tape.tracer_process import Progress, TracerProcess
+from estimator.tape.tracer_process import Progress, Question, TracerProcess
 from specs import FinetunePlan, GpuSpec, ModelSpec, TraceError
 from specs.paths import REPO, cache
 
 _SHIPPED = REPO / "assets" / "tapes"
 _KEPT_IN_MEMORY = 512
 _CHECKSUM_BYTES = 32
+_TRACED_BY = ("estimator/tracer", "trainer/model")
+"""Folders whose code decides what a recipe's tape is: kept tapes of other code are traced again."""
 _DAMAGE = (
     OSError,
     KeyError,
@@ -59,7 +61,7 @@ def tape_for(
     Raises:
         LorafitError: If the model cannot be built or traced.
     """
-    return _LIBRARY.tape(recipe(model, plan, conditions or Conditions(), gpu), progress or _silent)
+    return _LIBRARY.tape(recipe(model, plan, conditions or Conditions(), gpu), progress or silent)
 
 
 def is_warm(
@@ -80,7 +82,16 @@ def traced(wanted: Recipe) -> Tape:
     Raises:
         LorafitError: If the model cannot be built or traced.
     """
-    return Tape.from_json(_LIBRARY.tracer.ask(wanted, _silent))
+    return Tape.from_json(_LIBRARY.tracer.ask(wanted, silent))
+
+
+def answered(asked: Question, progress: Progress) -> str:
+    """Return the tracer's answer to any question.
+
+    Raises:
+        LorafitError: If there is none.
+    """
+    return _LIBRARY.tracer.ask(asked, progress)
 
 
 def stop() -> None:
@@ -119,7 +130,8 @@ class TapeLibrary:
 
     def _traced(self, wanted: Recipe, progress: Progress) -> Tape:
         """Trace a recipe and keep its tape, unless another process does so meanwhile."""
-        with only_tracer(_cache_file(wanted).with_suffix(".lock"), progress):
+        waiting = functools.partial(progress, "waiting for another estimate that traces this model")
+        with only_one(_cache_file(wanted).with_suffix(".lock"), waiting):
             tape = kept(wanted)
             if tape is None:
                 tape = Tape.from_json(self.tracer.ask(wanted, progress))
@@ -131,8 +143,8 @@ _LIBRARY = TapeLibrary()
 atexit.register(_LIBRARY.tracer.stop)
 
 
-def _silent(_: str) -> None:
-    return None
+def silent(_: str) -> None:
+    """Tell nobody what is happening."""
 
 
 def shipped(wanted: Recipe, folder: Path = _SHIPPED) -> Tape | None:
@@ -171,14 +183,18 @@ def _checksum(wanted: Recipe, packed: bytes) -> bytes:
 
 
 def _cache_file(wanted: Recipe) -> Path:
-    return cache() / "tapes" / _stamp() / f"{wanted.key}.tape"
+    return cache() / "tapes" / stamp() / f"{wanted.key}.tape"
 
 
 @functools.cache
-def _stamp() -> str:
-    """Return what stands for the versions of the libraries that tapes depend on."""
+def stamp() -> str:
+    """Return what stands for all that a recipe's tape depends on: libraries, tracer, and the trainer's model."""
     installed = {name: _version(name) for name in LIBRARIES}
-    return hashlib.sha256(json.dumps([FORMAT, installed], sort_keys=True).encode()).hexdigest()[:12]
+    told = hashlib.sha256(json.dumps([FORMAT, installed], sort_keys=True).encode())
+    for folder in _TRACED_BY:
+        for file in sorted((REPO / folder).glob("*.py")):
+            told.update(file.read_bytes())
+    return told.hexdigest()[:12]
 
 
 def _version(name: str) -> str:

@@ -8,14 +8,24 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Self
 
+from estimator.tape.chunks import is_aligned, recurrent_kernels
 from estimator.tape.conditions import Conditions
 from estimator.tape.kernels import kernel_choice
-from specs import METHODS, FinetunePlan, GpuSpec, ModelSpec
+from specs import METHODS, TASK_TYPES, FinetunePlan, GpuSpec, ModelSpec
+from specs.embeddings import KEY, embedding_of
+from specs.stored import EXPANDED, require_stored, stored_in
+from specs.tasks import require_trained_for
 
 # The plan fields that decide which tensors a step creates. All others do not affect the tape, or are set in the replay.
 _TRACED = (
     "method",
+    "task_type",
+    "num_labels",
+    "pooling_mode",
+    "embedding_loss",
+    "num_negatives",
     "target_modules",
+    "target_parameters",
     "bias",
     "use_dora",
     "lora_dropout",
@@ -68,6 +78,8 @@ class Recipe:
     """Whether the batch is one sequence: views of size 1 save copies."""
     beyond_window: bool
     """Whether sequences are longer than the sliding window, so that layers with a window need a mask."""
+    aligned: bool = False
+    """Whether sequences fill the last chunk of recurrent layers: what is padded is also cut off again, in a copy."""
 
     @property
     def key(self) -> str:
@@ -84,6 +96,7 @@ class Recipe:
             "conditions": _non_default(dataclasses.asdict(self.conditions), dataclasses.asdict(Conditions())),
             "single": self.single,
             "beyond_window": self.beyond_window,
+            **({"aligned": True} if self.aligned else {}),
         }
         return json.dumps(values, sort_keys=True, separators=(",", ":"))
 
@@ -99,6 +112,7 @@ class Recipe:
             conditions=Conditions(**values["conditions"]),
             single=values["single"],
             beyond_window=values["beyond_window"],
+            aligned=values.get("aligned", False),
         )
 
 
@@ -115,9 +129,15 @@ def recipe(model: ModelSpec, plan: FinetunePlan, conditions: Conditions, gpu: Gp
         plan: The plan to price.
         conditions: The conditions of the step; ``auto`` values are decided here.
         gpu: The card, which decides the attention kernel; None for a card with all kernels.
+
+    Raises:
+        PlanError: If the model's weights are stored so that the plan cannot train them.
+        SpecError: If the model is trained for other tasks.
     """
+    require_stored(plan, model.config)
+    require_trained_for(model.name, model.task_types, plan.task_type)
     masked = conditions.padding == "mask" or (conditions.padding == "auto" and is_masked(plan))
-    window = sliding_window(model.config)
+    window = sliding_window(model.text_config)
     kernel = conditions.attention_kernel
     if kernel == "auto":
         on_cpu = gpu is not None and gpu.is_cpu and plan.attn_implementation != "eager"
@@ -129,12 +149,15 @@ def recipe(model: ModelSpec, plan: FinetunePlan, conditions: Conditions, gpu: Gp
     decided = dataclasses.replace(
         conditions, attention_kernel=kernel, padding="mask" if masked else "none", bnb_forward="auto"
     )
+    if conditions.recurrent_kernels == "auto":
+        decided = dataclasses.replace(decided, recurrent_kernels=recurrent_kernels(model.config, gpu))
     return Recipe(
-        config_json=_architecture(model.config),
-        plan=_canonical(plan, eager=kernel == "eager"),
+        config_json=_architecture(_as_trained(_as_loaded(model.config), plan)),
+        plan=_canonical(_named(plan, model), eager=kernel == "eager"),
         conditions=decided,
         single=batch == 1,
         beyond_window=beyond,
+        aligned=is_aligned(model.config, length),
     )
 
 
@@ -175,14 +198,45 @@ def differs_by_layer(plan: FinetunePlan) -> bool:
 def sliding_window(config: Mapping[str, Any]) -> int | None:
     """Return the length in tokens from which some layers see only a window; None if all layers see everything."""
     window = config.get("sliding_window") or config.get("attention_chunk_size")
+    if window is None and isinstance(config.get("local_attention"), int):
+        window = config["local_attention"] // 2  # ModernBERT's counts both sides
     if not isinstance(window, int) or config.get("use_sliding_window") is False:
         return None
     return window
 
 
 def _architecture(config: Mapping[str, Any]) -> str:
-    kept = {name: value for name, value in config.items() if name not in _NOT_ARCHITECTURE}
-    return json.dumps(kept, sort_keys=True, separators=(",", ":"))
+    return json.dumps(_shaping(config), sort_keys=True, separators=(",", ":"))
+
+
+def _as_loaded(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a configuration without the format of a file whose weights are expanded while they are loaded."""
+    if stored_in(config) not in EXPANDED:
+        return config
+    return {name: value for name, value in config.items() if name != "quantization_config"}
+
+
+def _as_trained(config: Mapping[str, Any], plan: FinetunePlan) -> Mapping[str, Any]:
+    """Return a configuration without how its model makes embeddings, where it is trained for something else.
+
+    What stands before a text changes no tensor.
+    """
+    found = embedding_of(config)
+    if found is None:
+        return config
+    kept = {name: value for name, value in config.items() if name != KEY}
+    if plan.task_type != "FEATURE_EXTRACTION" or not (found.dense or found.normalizes):
+        return kept
+    return {**kept, KEY: dataclasses.replace(found, prompts={}, pooling_mode="", unknown=()).to_dict()}
+
+
+def _shaping(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what belongs to the architecture, also in the configurations of single towers."""
+    kept = ((name, value) for name, value in config.items() if name not in _NOT_ARCHITECTURE)
+    return {
+        name: _shaping(value) if name.endswith("_config") and isinstance(value, Mapping) else value
+        for name, value in kept
+    }
 
 
 def _non_default(chosen: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
@@ -190,10 +244,19 @@ def _non_default(chosen: Mapping[str, Any], default: Mapping[str, Any]) -> dict[
     return {name: value for name, value in chosen.items() if value != default[name]}
 
 
+def _named(plan: FinetunePlan, model: ModelSpec) -> FinetunePlan:
+    """Return a plan that names its targets in a mixture, as PEFT is given them: its own all-linear is another."""
+    if model.layers is None or not model.layers.num_experts or not METHODS[plan.method].uses("target_modules"):
+        return plan
+    return dataclasses.replace(plan, target_modules=model.layers.resolved(plan).modules)
+
+
 def _canonical(plan: FinetunePlan, *, eager: bool) -> FinetunePlan:
     """Return a plan with only what shapes the step; float16 counts as bfloat16 unless both occur."""
     method = METHODS[plan.method]
-    values = {name: getattr(plan, name) for name in _TRACED if name != "method" and method.uses(name)}
+    task = TASK_TYPES[plan.task_type]
+    used = (name for name in _TRACED if name != "method" and method.uses(name) and task.uses(name))
+    values = {name: getattr(plan, name) for name in used}
     values["attn_implementation"] = "eager" if eager else "sdpa"
     values["bf16"] = plan.autocast_dtype is not None
     if plan.lora_dropout and "lora_dropout" in values:

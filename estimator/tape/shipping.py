@@ -1,14 +1,15 @@
 """Writes the tapes that come with the project: one archive per model, in assets/tapes."""
 
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator
 from itertools import product
 from pathlib import Path
 
 from estimator.tape import library
 from estimator.tape.conditions import Conditions
 from estimator.tape.recipe import Recipe, recipe, sliding_window
-from specs import GIB, METHODS, FinetunePlan, GpuSpec, LorafitError, ModelSpec
+from specs import GIB, FinetunePlan, GpuSpec, LorafitError, ModelSpec
 
 SHIPPED_METHODS = ("qlora", "lora", "full")
 ALSO_SHIPPED = ("lora-8bit", "dora")
@@ -31,11 +32,35 @@ _ALSO_OF = frozenset(
     }
 )
 
+# Tapes of other models of these types are traced when somebody asks, which takes seconds, once.
+_TRACED_WHEN_ASKED = frozenset(
+    {
+        "ernie4_5",
+        "ernie4_5_moe",
+        "exaone4",
+        "glm4_moe",
+        "glm4_moe_lite",
+        "lfm2",
+        "minimax_m2",
+        "mistral3",
+        "mistral4",
+        "mllama",
+        "nemotron_h",
+        "olmo3",
+        "olmoe",
+        "qwen2_5_vl",
+        "qwen3_5",
+        "qwen3_5_moe",
+        "qwen3_next",
+        "qwen3_vl",
+        "qwen3_vl_moe",
+        "seed_oss",
+    }
+)
+_ASKED_MOST = frozenset({"Qwen/Qwen3-VL-8B-Instruct", "mistralai/Mistral-Small-3.2-24B-Instruct-2506"})
+
 _CPU_UP_TO_PARAMS = 4e8
 """Larger models are rarely trained on a CPU."""
-
-# Up to this size the advisor proposes dropout.
-_DROPOUT_UP_TO_PARAMS = 13.5e9
 
 
 def main_recipes(model: ModelSpec) -> Iterator[Recipe]:
@@ -43,8 +68,9 @@ def main_recipes(model: ModelSpec) -> Iterator[Recipe]:
 
     For a model with a sliding window, lengths both within and beyond it.
     """
-    window = sliding_window(model.config)
-    dropout = 0.0 if (model.num_params or 0) > _DROPOUT_UP_TO_PARAMS or model.is_moe else 0.05
+    if model.model_type in _TRACED_WHEN_ASKED and model.name not in _ASKED_MOST:
+        return
+    window = sliding_window(model.text_config)
     lengths = (8,) if window is None else (8, max(8, window))
     also = ALSO_SHIPPED if model.name in _ALSO_OF else ()
     choices = [*product(SHIPPED_METHODS, lengths), *product(also, lengths[:1])]
@@ -53,7 +79,7 @@ def main_recipes(model: ModelSpec) -> Iterator[Recipe]:
             method,
             model.name,
             bf16=True,
-            lora_dropout=dropout if METHODS[method].trains_adapter else 0.0,
+            lora_dropout=0.0,
             gradient_checkpointing=checkpointing,
             per_device_train_batch_size=batch,
             max_length=length,
@@ -70,7 +96,7 @@ def _cpu_recipes(model: ModelSpec, methods: Iterable[str]) -> Iterator[Recipe]:
             method,
             model.name,
             dtype="float32",
-            lora_dropout=0.05 if METHODS[method].trains_adapter else 0.0,
+            lora_dropout=0.0,
             gradient_checkpointing=checkpointing,
             per_device_train_batch_size=batch,
             max_length=8,
@@ -98,8 +124,37 @@ def write(wanted: Iterable[Recipe]) -> tuple[int, list[str]]:
     return written, problems
 
 
-def _members(file: Path) -> frozenset[str]:
-    if not file.is_file():
-        return frozenset()
+def prune(wanted: Iterable[Recipe]) -> int:
+    """Drop the shipped tapes that none of the recipes needs; return how many.
+
+    Args:
+        wanted: Every recipe that is to be shipped.
+    """
+    needed: dict[Path, set[str]] = defaultdict(set)
+    for one in wanted:
+        needed[library.shipped_file(one)].add(f"{one.key}.json")
+    folder = next(iter(needed)).parent
+    return sum(_pruned(file, needed[file]) for file in sorted(folder.glob("*.zip")))
+
+
+def _pruned(file: Path, needed: Collection[str]) -> int:
+    """Drop all but the needed members of an archive; return how many went."""
+    members = _members(file)
+    kept = [name for name in members if name in needed]
+    if len(kept) == len(members):
+        return 0
     with zipfile.ZipFile(file) as archive:
-        return frozenset(archive.namelist())
+        texts = {name: archive.read(name) for name in kept}
+    file.unlink()
+    if texts:
+        with zipfile.ZipFile(file, "w") as archive:
+            for name, text in texts.items():
+                archive.writestr(zipfile.ZipInfo(name), text, zipfile.ZIP_DEFLATED, 9)
+    return len(members) - len(kept)
+
+
+def _members(file: Path) -> tuple[str, ...]:
+    if not file.is_file():
+        return ()
+    with zipfile.ZipFile(file) as archive:
+        return tuple(archive.namelist())

@@ -10,19 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from estimator.tape.checks import require_tape
+from estimator.tape.sizes import COLUMNS, LARGEST_TENSOR_BYTES, Ints, basis, num_chunks, rounded, rounded_bytes
 from specs.errors import PlanError, TraceError
-
-Ints = NDArray[np.int64]
 
 FORMAT = 1
 """Number of the file format; a tape in another format is traced again."""
-
-MONOMIALS = ("1", "b", "s", "bs", "bss", "ss", "n", "m", "t")
-"""The terms that sizes are linear in: batch b, length s, their products, the n = b(s-1) scored positions, the
-m = b(s+1) padded labels, and the t = min(n, 4096) positions of one loss tile. Then each once more, times r."""
-
-LOSS_TILE_TOKENS = 4096
-"""Positions that TRL projects at once; trl.kernels.chunked_logprob, TOKEN_CHUNK_SIZE (trl 1.16)."""
 
 COMPONENTS = (
     "weights",
@@ -36,14 +28,6 @@ COMPONENTS = (
 )
 """What an allocation is for."""
 
-"""The phases that a tape holds events of."""
-
-LARGEST_TENSOR_BYTES = 2**46
-"""The largest single tensor that is priced: tens of thousands of them still add up within 64 bits."""
-
-ALLOCATION_BYTES = 512
-"""The CUDA caching allocator rounds every request up to this; c10/cuda/CUDACachingAllocator.h, kMinBlockSize."""
-
 FORWARD, BACKWARD = "F", "B"
 
 _LAYERS_IN_FULL = 2
@@ -52,32 +36,11 @@ _LAYERS_IN_FULL = 2
 BACKWARD_START = "|"
 """Marks, among the events of the head, where the backward pass starts."""
 
+TURN = "turn"
+"""The block between two passes of a step through the same layers."""
 
-def basis(batch: int, length: int, rank: int) -> tuple[int, ...]:
-    """Return the values of all monomials at one point, in the order of a row of ``Tape.sizes``."""
-    scored = batch * (length - 1)
-    plain = (
-        1,
-        batch,
-        length,
-        batch * length,
-        batch * length * length,
-        length * length,
-        scored,
-        batch * (length + 1),
-        min(scored, LOSS_TILE_TOKENS),
-    )
-    return (*plain, *(value * rank for value in plain))
-
-
-def rounded(num_bytes: Ints) -> Ints:
-    """Return what the caching allocator hands out for requests of these sizes."""
-    return np.maximum(-(-num_bytes // ALLOCATION_BYTES), 1) * ALLOCATION_BYTES
-
-
-def rounded_bytes(num_bytes: int) -> int:
-    """Return what the caching allocator hands out for a request of this size."""
-    return max(1, -(-num_bytes // ALLOCATION_BYTES)) * ALLOCATION_BYTES
+OTHER_PASS = "~"  # noqa: S105 - no password
+"""In place of a distance: the same layer in the other of two passes of a step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +82,7 @@ class Block:
     events: tuple[tuple[str, int], ...]
     """Source and index. ``+`` makes the next allocation of this block. Anything else frees an allocation: of this block
     (``=``), of a named block (its name), or the index-th entry of what a neighbour hands over (``F-1``, ``F0``,
-    ``B+1``: direction and distance in layers)."""
+    ``B+1``: direction and distance in layers; ``B~``: the same layer in the other of two passes)."""
     handed_over: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """For each receiver (``B0``: own backward pass, ``F+1``: the next layer's forward pass, ...), the allocations
     that it frees."""
@@ -143,6 +106,15 @@ class Program:
     """Number of events up to the end of each layer's backward pass, in the order of the backward pass."""
     places: Ints
     """The stretch that each event belongs to: the start, each layer's forward pass, the head, the backward passes."""
+    has_turn: bool = False
+    """Whether there is a stretch between the forward passes of the two halves of the layers."""
+
+    @cached_property
+    def kept_gradients(self) -> NDArray[np.bool_]:
+        """Whether each event makes a gradient that is still there at the end."""
+        made = (self.component == COMPONENTS.index("gradients")) & (self.sign > 0)
+        found: NDArray[np.bool_] = made & ~np.isin(self.allocation, self.allocation[self.sign < 0])
+        return found
 
     def outline(self, layers: Sequence[int]) -> "Outline":
         """Return the events that decide where blocks end up: all but tensors within one pass of a repeated layer.
@@ -156,8 +128,9 @@ class Program:
         for kind in set(layers):
             alike = [number for number, like in enumerate(layers) if like == kind]
             whole.update(alike[:_LAYERS_IN_FULL], alike[-_LAYERS_IN_FULL:])
-        repeated = np.array([False, *(number not in whole for number in range(len(layers)))])
-        repeated = np.concatenate((repeated, [False], repeated[:0:-1]))
+        inner = np.array([number not in whole for number in range(len(layers))])
+        forward = np.insert(inner, len(layers) // 2, values=False) if self.has_turn else inner
+        repeated = np.concatenate(([False], forward, [False], inner[::-1]))
         made = np.full(int(self.allocation.max(initial=-1)) + 1, -1, dtype=np.int64)
         freed = made.copy()
         made[self.allocation[self.sign > 0]] = self.places[self.sign > 0]
@@ -193,15 +166,18 @@ class Tape:
     """One training step of one model by one method, valid for a range of batches and lengths."""
 
     sizes: Ints
-    """Bytes as coefficients of the monomials, one row per distinct size: (sizes, 2 * len(MONOMIALS))."""
+    """Bytes as coefficients of the monomials, one row per distinct size: (sizes, COLUMNS)."""
     blocks: Mapping[str, Block]
-    """``start`` and ``head``, and for each traced layer i its passes ``Fi`` and ``Bi``."""
+    """``start`` and ``head``, for each traced layer i its passes ``Fi`` and ``Bi``, and ``turn`` between the forward
+    passes of the two halves of the layers, if they are the same ones twice."""
     layers: tuple[int, ...]
     """Which traced layer each layer of the model behaves like, first to last."""
     residents: tuple[Resident, ...]
     """What is allocated before the step starts."""
     num_params: int
     """Parameters of the base model, tied weights counted once."""
+    repeats: Mapping[int, int] = field(default_factory=dict)
+    """The rows of ``sizes`` that stand for one tensor of every chunk, and for how many chunks less than there are."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What else the estimate needs: the model's shapes, library versions, warnings of the trace."""
 
@@ -215,18 +191,27 @@ class Tape:
         """The events of the program that decide where blocks end up; computed once."""
         return self.program.outline(self.layers)
 
+    def with_sizes(self, sizes: Ints, residents: tuple[Resident, ...] | None = None) -> Self:
+        """Return a tape with the same events, which are not unrolled again, and other sizes and residents."""
+        other = replace(self, sizes=sizes, residents=self.residents if residents is None else residents)
+        other.__dict__.update(program=self.program, outline=self.outline)
+        return other
+
     def bytes_by_size(self, batch: int, length: int, rank: int) -> Ints:
         """Return the bytes that the allocator hands out for each row of ``sizes`` at one point.
 
         Raises:
             PlanError: If a tensor is so large that sums could overflow 64-bit integers.
         """
-        values = basis(batch, length, rank)
+        values = basis(batch, length, rank, self.facts.get("chunk"))
         if (self.sizes @ np.array(values, dtype=np.float64)).max(initial=0) > LARGEST_TENSOR_BYTES:
             subject = "per_device_train_batch_size x max_length"
             rule = f"must keep each tensor of a step under {LARGEST_TENSOR_BYTES // 2**40} TiB"
             raise PlanError(subject, rule, f"{batch:,} x {length:,}", "Lower one of them")
-        return rounded(self.sizes @ np.array(values, dtype=np.int64))
+        taken = rounded(self.sizes @ np.array(values, dtype=np.int64))
+        for row, fewer in self.repeats.items():
+            taken[row] *= max(num_chunks(length, self.facts["chunk"]) - fewer, 0)
+        return taken
 
     def to_json(self) -> str:
         """Return the tape as JSON, which ``from_json`` reads back."""
@@ -247,6 +232,7 @@ class Tape:
                 "layers": list(self.layers),
                 "residents": [asdict(entry) for entry in self.residents],
                 "num_params": self.num_params,
+                **({"repeats": sorted(self.repeats.items())} if self.repeats else {}),
                 "facts": dict(self.facts),
             },
             separators=(",", ":"),
@@ -263,8 +249,8 @@ class Tape:
             values = json.loads(text)
             if values["format"] != FORMAT:
                 raise TraceError("tape", f"must be of format {FORMAT}", values["format"], "It is traced again")
-            require_tape(values, columns=2 * len(MONOMIALS), components=COMPONENTS, resident=Resident)
-            sizes = np.zeros((len(values["sizes"]), 2 * len(MONOMIALS)), dtype=np.int64)
+            require_tape(values, columns=COLUMNS, components=COMPONENTS, resident=Resident)
+            sizes = np.zeros((len(values["sizes"]), COLUMNS), dtype=np.int64)
             for row, entries in enumerate(values["sizes"]):
                 for column, coefficient in entries:
                     sizes[row, column] = coefficient
@@ -274,6 +260,7 @@ class Tape:
                 layers=tuple(values["layers"]),
                 residents=tuple(Resident(**entry) for entry in values["residents"]),
                 num_params=values["num_params"],
+                repeats=dict(values.get("repeats", ())),
                 facts=values["facts"],
             )
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
@@ -302,9 +289,12 @@ class _Unroller:
     def __init__(self, tape: Tape) -> None:
         self.tape = tape
         layers = range(len(tape.layers))
+        half = len(layers) // 2 if TURN in tape.blocks else len(layers)
         self.order: list[tuple[str, int | None]] = [
             ("start", None),
-            *((FORWARD, layer) for layer in layers),
+            *((FORWARD, layer) for layer in layers[:half]),
+            *([(TURN, None)] if TURN in tape.blocks else []),
+            *((FORWARD, layer) for layer in layers[half:]),
             ("head", None),
             *((BACKWARD, layer) for layer in reversed(layers)),
         ]
@@ -336,6 +326,7 @@ class _Unroller:
             component=cells[allocation, 1].astype(np.int8),
             forward_events=self.backward_from,
             places=np.repeat(np.arange(len(pieces)), [len(piece) for piece in pieces]),
+            has_turn=TURN in self.tape.blocks,
             backward_ends=tuple(
                 int(end) for end in np.cumsum([len(piece) for piece in pieces])[-len(self.tape.layers) :]
             ),
@@ -368,7 +359,7 @@ class _Unroller:
         direction, layer = place
         if source == "=":
             return [self.base[place] + index]
-        if source in {"start", "head"}:
+        if source in {"start", TURN, "head"}:
             # A tensor that several layers share is freed by the last of them.
             shared = layer is not None and self.last_of[direction, self.tape.layers[layer]] != layer
             return [] if shared else [self.base[source, None] + index]
@@ -376,9 +367,14 @@ class _Unroller:
             # The head frees one tensor of each layer that behaves like the traced one.
             wanted, traced = source[0], int(source[1:])
             return [self.base[wanted, i] + index for i, kind in enumerate(self.tape.layers) if kind == traced]
-        wanted, distance = source[0], int(source[1:])
+        if source[1:] == OTHER_PASS:
+            half = len(self.tape.layers) // 2
+            wanted, distance, back = source[0], half if layer < half else -half, OTHER_PASS
+        else:
+            wanted, distance = source[0], int(source[1:])
+            back = f"{-distance:+d}"
         giver = (wanted, layer + distance)
         if giver not in self.base:
             return []
-        given = self._block(giver).handed_over.get(f"{direction}{-distance:+d}", ())
+        given = self._block(giver).handed_over.get(f"{direction}{back}", ())
         return [self.base[giver] + given[index]] if index < len(given) else []

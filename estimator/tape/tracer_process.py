@@ -10,11 +10,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import psutil
 
-from estimator.tape.recipe import Recipe
 from specs import LorafitError, PlanError, SpecError, TraceError
 from specs.paths import REPO
 
@@ -24,7 +23,28 @@ _MOST_WORK_SECONDS = 120.0
 """Processor time of one answer, so that a busy machine ends no tracer that works."""
 _LONGEST_REST_SECONDS = 120.0
 """Time in which a tracer must have worked at all."""
+_LONGEST_END_SECONDS = 2.0
+"""How long to wait for the status of a process that has closed its output."""
+_SIGKILL = 9
+_OVERWORKED = "its step takes more than two minutes of processor time to trace"
+_STARVED = "got no processor time for two minutes"
+_TRY_AGAIN = "Try again; if memory is short, free some first"
 _KINDS: dict[str, type[LorafitError]] = {"SpecError": SpecError, "PlanError": PlanError}
+
+
+class Question(Protocol):
+    """What the tracer can be asked: a recipe, or a configuration of which the layers are wanted."""
+
+    @property
+    def config_json(self) -> str:
+        """The configuration that is asked about."""
+
+    @property
+    def key(self) -> str:
+        """A name for the answer's file."""
+
+    def to_json(self) -> str:
+        """Return the question as one line."""
 
 
 class TracerProcess:
@@ -34,14 +54,16 @@ class TracerProcess:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
         self._unanswered: set[str] = set()
+        self._stuck = ""
+        """Why the last process was ended by its watch; empty if it was not."""
 
     @property
     def pid(self) -> int | None:
         """The id of the process, or None if none is running."""
         return self._process.pid if self._process is not None and self._process.poll() is None else None
 
-    def ask(self, wanted: Recipe, progress: Progress) -> str:
-        """Return the tape of a recipe as JSON text.
+    def ask(self, wanted: Question, progress: Progress) -> str:
+        """Return the answer as JSON text: the tape of a recipe, or the layers of a model.
 
         Raises:
             LorafitError: If the tracer answers with an error, or dies twice.
@@ -51,9 +73,12 @@ class TracerProcess:
                 answer = self._answer(wanted, progress)
                 if answer is not None:
                     break
+                status = self._status()
                 self._end()
+                if self._stuck == _OVERWORKED:
+                    raise TraceError(_name(wanted), _OVERWORKED, None, "Choose another model")
             else:
-                raise TraceError("tracer", "process died before it answered", None, "Free some memory and try again")
+                raise TraceError("tracer", self._stuck or f"died before it answered{_reason(status)}", None, _TRY_AGAIN)
         if "error" in answer:
             raise _as_error(answer)
         return str(answer["tape"])
@@ -63,7 +88,7 @@ class TracerProcess:
         with self._lock:
             self._end()
 
-    def _answer(self, wanted: Recipe, progress: Progress) -> dict[str, Any] | None:
+    def _answer(self, wanted: Question, progress: Progress) -> dict[str, Any] | None:
         """Return the answer to one request, or None if the process died while handling it.
 
         ``progress`` may raise, as it does on a page that is left: the answer then stays to be read, and is taken by
@@ -72,7 +97,8 @@ class TracerProcess:
         process = self._ensure_running()
         if process.stdin is None or process.stdout is None:
             return None
-        with contextlib.suppress(BrokenPipeError, ValueError, OSError), _ended_if_stuck(process):
+        self._stuck = ""
+        with contextlib.suppress(BrokenPipeError, ValueError, OSError), _ended_if_stuck(process, self._note):
             if wanted.key not in self._unanswered:
                 self._unanswered.add(wanted.key)
                 process.stdin.write(f"{wanted.key} {wanted.to_json()}\n")
@@ -102,6 +128,15 @@ class TracerProcess:
             )
         return self._process
 
+    def _note(self, why: str) -> None:
+        self._stuck = why
+
+    def _status(self) -> int | None:
+        """Return the status that the process ended with by itself, or None."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._process.wait(timeout=_LONGEST_END_SECONDS) if self._process is not None else None
+        return None
+
     def _end(self) -> None:
         process, self._process = self._process, None
         if process is None:
@@ -115,10 +150,10 @@ class TracerProcess:
 
 
 @contextlib.contextmanager
-def _ended_if_stuck(process: "subprocess.Popen[str]") -> Iterator[None]:
+def _ended_if_stuck(process: "subprocess.Popen[str]", note: Callable[[str], None]) -> Iterator[None]:
     """Kill the process if it works for too long, or not at all."""
     answered = threading.Event()
-    watch = threading.Thread(target=_watch, args=(process, answered), daemon=True)
+    watch = threading.Thread(target=_watch, args=(process, answered, note), daemon=True)
     watch.start()
     try:
         yield
@@ -126,7 +161,7 @@ def _ended_if_stuck(process: "subprocess.Popen[str]") -> Iterator[None]:
         answered.set()
 
 
-def _watch(process: "subprocess.Popen[str]", answered: threading.Event) -> None:
+def _watch(process: "subprocess.Popen[str]", answered: threading.Event, note: Callable[[str], None]) -> None:
     with contextlib.suppress(psutil.Error):
         began = seen = _work_seconds(process.pid)
         worked_at = time.monotonic()
@@ -134,9 +169,27 @@ def _watch(process: "subprocess.Popen[str]", answered: threading.Event) -> None:
             now = _work_seconds(process.pid)
             if now > seen:
                 seen, worked_at = now, time.monotonic()
-            if seen - began > _MOST_WORK_SECONDS or time.monotonic() - worked_at > _LONGEST_REST_SECONDS:
+            why = _reason_to_end(seen - began, time.monotonic() - worked_at)
+            if why:
+                note(why)
                 process.kill()
                 return
+
+
+def _reason_to_end(worked: float, rested: float) -> str:
+    """Return why a tracer is ended; empty while it may go on."""
+    if worked > _MOST_WORK_SECONDS:
+        return _OVERWORKED
+    return _STARVED if rested > _LONGEST_REST_SECONDS else ""
+
+
+def _name(wanted: Question) -> str:
+    return str(json.loads(wanted.config_json).get("model_type", "model"))
+
+
+def _reason(status: int | None) -> str:
+    """Return what a status tells: the kernel kills the process with most memory when there is none left."""
+    return " (killed, as the system does when memory is short)" if status == -_SIGKILL else ""
 
 
 def _work_seconds(pid: int) -> float:

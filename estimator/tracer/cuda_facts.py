@@ -68,6 +68,8 @@ def cuda_behaviour(conditions: Conditions) -> Iterator[None]:
             stack.enter_context(mock.patch.dict(loss_utils.LOSS_MAPPING, {"ForCausalLM": _shifted_loss}))
         if conditions.attention_kernel == "math":
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        if conditions.attention_kernel in {"flash", "mem_efficient"}:
+            stack.enter_context(mock.patch.object(functional, "scaled_dot_product_attention", _fused_attention))
         if not on_cpu:
             stack.enter_context(_CudaAutocast())
         yield
@@ -123,6 +125,21 @@ def _cuda_dropout(
     """Return dropout as CUDA computes it: it keeps a mask of one byte per element, the CPU kernel a full tensor."""
     del inplace
     return torch.native_dropout(input, p, train=True)[0] if training and 0 < p < 1 else input
+
+
+def _fused_attention(*args: Any, dropout_p: float = 0.0, **kwargs: Any) -> torch.Tensor:
+    """Return attention as CUDA's fused kernels compute it: they draw dropout anew in the backward pass.
+
+    They keep the random state alone, where the CPU falls back to the math kernel and keeps scores and masks.
+
+    Source: pytorch aten/src/ATen/native/transformers/cuda/attention.cu, philox_seed and philox_offset (torch 2.13).
+    """
+    del dropout_p
+    result: torch.Tensor = _ATTENTION(*args, **kwargs)
+    return result
+
+
+_ATTENTION = functional.scaled_dot_product_attention
 
 
 def _matmul_8bit(

@@ -4,15 +4,17 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import chain, combinations
 from typing import Any
 
 import numpy as np
 from torch import nn
 from trl.trainer.utils import _CHUNKED_LOGPROB_CHUNK_SIZE as TILE_COLUMNS
 
-from estimator.tape.tape import BACKWARD_START, COMPONENTS, MONOMIALS, Block, Ints, Resident, Tape, basis
-from estimator.tracer.model import TracedModel, quantization_constants
+from estimator.tape.sizes import CHUNK_MONOMIALS, COLUMNS, MONOMIALS, ROW_MONOMIALS, Ints, basis, num_chunks
+from estimator.tape.tape import BACKWARD_START, COMPONENTS, OTHER_PASS, Block, Resident, Tape
+from estimator.tracer.fold import folded
+from estimator.tracer.model import CutError, TracedModel, quantization_constants
 from estimator.tracer.recorder import Allocation, Place, Recording
 from specs import TraceError
 from trainer.model.adapters import is_adalora
@@ -28,11 +30,13 @@ class Probe:
     rank: int
     added: int = 0
     """Virtual tokens in a sequence."""
+    chunk: int | None = None
+    """Tokens of a chunk, for a model with layers that work in chunks."""
 
     @property
     def basis(self) -> Ints:
         """The values of the monomials at this size."""
-        return np.array(basis(self.batch, self.length, self.rank), dtype=np.int64)
+        return np.array(basis(self.batch, self.length, self.rank, self.chunk), dtype=np.int64)
 
     @property
     def scored(self) -> int:
@@ -48,14 +52,17 @@ def tape(
     Raises:
         TraceError: If the sequence of events depends on the size, or a size is not a polynomial.
     """
+    if not _are_alike(recordings):
+        recordings = [folded(recording) for recording in recordings]
+    if not _are_alike(recordings):
+        rule = "runs operations that depend on the length in a way that no formula holds"
+        raise TraceError(models[0].module.config.model_type, rule, None, "Choose another model")
     first = recordings[0]
-    for other in recordings[1:]:
-        if other.events != first.events or other.places != first.places:
-            rule = "must run the same operations at every length, unlike recurrent layers"
-            raise TraceError(
-                models[0].module.config.model_type, rule, None, "Choose a model with only attention layers"
-            )
-    rows = [_row(probes, [recording.allocations[n] for recording in recordings]) for n in range(len(first.allocations))]
+    near = _Distances(models[0])
+    if models[0].is_cut:
+        near.require(first)
+    columns = list(zip(*(recording.allocations for recording in recordings), strict=True))
+    rows = [(_row(probes, column), _fewer(probes, column)) for column in columns]
     distinct = sorted(set(rows))
     number = {row: index for index, row in enumerate(distinct)}
     cells = [
@@ -63,13 +70,50 @@ def tape(
         for row, allocation in zip(rows, first.allocations, strict=True)
     ]
     return Tape(
-        sizes=np.array([_dense(row) for row in distinct], dtype=np.int64).reshape(-1, 2 * len(MONOMIALS)),
-        blocks=_blocks(first, cells),
+        sizes=np.array([_dense(row) for row, _ in distinct], dtype=np.int64).reshape(-1, COLUMNS),
+        blocks=_no_events(models[0].num_traced) | _blocks(first, cells, near),
         layers=models[0].kinds,
         residents=tuple(_residents(probes, models)),
         num_params=models[0].num_params,
+        repeats={index: fewer for index, (_, fewer) in enumerate(distinct) if fewer >= 0},
         facts=facts,
     )
+
+
+def _are_alike(recordings: Sequence[Recording]) -> bool:
+    """Return whether recordings at different sizes have the same events."""
+    first = recordings[0]
+    return all(other.events == first.events and other.places == first.places for other in recordings[1:])
+
+
+class _Distances:
+    """Says how a layer's pass refers to another one's, so that it holds in the whole model too."""
+
+    def __init__(self, model: TracedModel) -> None:
+        self._other_pass = len(model.layers) if model.passes > 1 else None
+
+    def relation(self, place: Place, seen_from: Place) -> str:
+        """Return the direction of one layer's pass, and its distance from another's."""
+        number, other = place[1], seen_from[1]
+        if number is None or other is None:
+            raise TraceError("trace", "only layers have a distance")
+        if abs(number - other) == self._other_pass:
+            return f"{place[0]}{OTHER_PASS}"
+        return f"{place[0]}{number - other:+d}"
+
+    def require(self, recording: Recording) -> None:
+        """Require that layers hand tensors only to the next one: a cut changes every other distance.
+
+        The same layer in another pass is found in the whole model too.
+
+        Raises:
+            CutError: If a tensor of one layer lives until a layer further away, as shared keys and values do.
+        """
+        for event, place in zip(recording.events, recording.places, strict=True):
+            giver = recording.allocations[-event - 1].place if event < 0 else place
+            if giver[1] is None or place[1] is None or abs(giver[1] - place[1]) in {0, 1, self._other_pass}:
+                continue
+            raise CutError("a layer frees a tensor of one that is not next to it")
 
 
 Row = tuple[tuple[int, int], ...]
@@ -77,7 +121,7 @@ Row = tuple[tuple[int, int], ...]
 
 
 def _dense(row: Row) -> list[int]:
-    values = [0] * (2 * len(MONOMIALS))
+    values = [0] * COLUMNS
     for column, coefficient in row:
         values[column] = coefficient
     return values
@@ -91,7 +135,8 @@ def _row(probes: Sequence[Probe], allocations: Sequence[Allocation]) -> Row:
     points = [probe.basis for probe in probes]
     row = _one_term(points, measured) or _two_terms(points, measured, falling=probes[0].added > 0)
     if row is None:
-        raise TraceError(f"trace: {allocations[0].op}", "sizes must be polynomials of batch and length", measured)
+        rule = "has a size that no formula of batch and length holds here"
+        raise TraceError(f"trace: {allocations[0].op}", rule, measured, "It can be trained without an estimate")
     shape = allocations[0].shape
     if len(shape) == 2 and shape == (probes[0].scored, TILE_COLUMNS):
         scored, tile = MONOMIALS.index("n"), MONOMIALS.index("t")
@@ -99,8 +144,25 @@ def _row(probes: Sequence[Probe], allocations: Sequence[Allocation]) -> Row:
     return row
 
 
+def _fewer(probes: Sequence[Probe], allocations: Sequence[Allocation]) -> int:
+    """Return how many chunks less than there are an allocation stands for; -1 for a single tensor.
+
+    Raises:
+        TraceError: If its loop does not run once for each chunk.
+    """
+    if allocations[0].members is None:
+        return -1
+    fewer = {
+        num_chunks(probe.length, probe.chunk or 1) - (allocation.members or 0)
+        for probe, allocation in zip(probes, allocations, strict=True)
+    }
+    if len(fewer) > 1 or min(fewer) < 0 or probes[0].chunk is None:
+        raise TraceError(f"trace: {allocations[0].op}", "repeats with the length, but not once for each chunk")
+    return fewer.pop()
+
+
 def _one_term(points: Sequence[Ints], measured: Sequence[int]) -> Row | None:
-    for column in range(2 * len(MONOMIALS)):
+    for column in _columns(points):
         coefficient, remainder = divmod(measured[0], int(points[0][column]))
         if not remainder and all(coefficient * int(p[column]) == m for p, m in zip(points, measured, strict=True)):
             return ((column, coefficient),)
@@ -117,7 +179,7 @@ def _two_terms(points: Sequence[Ints], measured: Sequence[int], *, falling: bool
     """
     if len(points) < 3:
         return None
-    for one, two in combinations(range(2 * len(MONOMIALS)), 2):
+    for one, two in _pairs(_columns(points)):
         a, b, c, d = (int(points[i][column]) for i in (0, 1) for column in (one, two))
         determinant = a * d - b * c
         if determinant == 0:
@@ -131,6 +193,21 @@ def _two_terms(points: Sequence[Ints], measured: Sequence[int], *, falling: bool
     return None
 
 
+def _columns(points: Sequence[Ints]) -> list[int]:
+    """Return the columns to try: those of chunks only for a model that has them."""
+    has_chunks = points[0][2 * len(MONOMIALS)] > 0
+    of_rows = [*range(COLUMNS - len(ROW_MONOMIALS), COLUMNS)]
+    return [*range(COLUMNS - len(of_rows) if has_chunks else 2 * len(MONOMIALS)), *of_rows]
+
+
+def _pairs(columns: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yield pairs of columns, first those of tensors that grow by a constant number of tokens or chunks."""
+    names = (*MONOMIALS, *(f"{name}r" for name in MONOMIALS), *CHUNK_MONOMIALS)
+    usual = (("b", "bs"), ("b", "bc"), ("1", "s"), ("1", "c"))
+    first = [(names.index(one), names.index(two)) for one, two in usual if names.index(two) in columns]
+    return chain(first, combinations(columns, 2))
+
+
 def _component(allocation: Allocation) -> str:
     """Return what an allocation is for."""
     if "gradient" in allocation.marks:
@@ -140,7 +217,13 @@ def _component(allocation: Allocation) -> str:
     return "logits" if allocation.place[0] == "head" else "activations"
 
 
-def _blocks(recording: Recording, cells: Sequence[tuple[int, int]]) -> dict[str, Block]:
+def _no_events(layers: int) -> dict[str, Block]:
+    """Return empty blocks for all places; a place without events of its own keeps its one."""
+    names = ("start", "head", *(f"{direction}{number}" for direction in "FB" for number in range(layers)))
+    return {name: Block(allocations=(), events=()) for name in names}
+
+
+def _blocks(recording: Recording, cells: Sequence[tuple[int, int]], near: _Distances) -> dict[str, Block]:
     """Return the events by place, with each free referring to its allocation in a way that works for any layer."""
     local: dict[int, int] = {}
     members: dict[Place, list[int]] = defaultdict(list)
@@ -154,7 +237,7 @@ def _blocks(recording: Recording, cells: Sequence[tuple[int, int]]) -> dict[str,
         giver = recording.allocations[number].place
         if giver[1] is None or receiver[1] is None or giver == receiver:
             continue
-        given = handed[giver][_relation(receiver, giver)]
+        given = handed[giver][near.relation(receiver, giver)]
         entry[number] = len(given)
         given.append(local[number])
     events: dict[Place, list[tuple[str, int]]] = {place: [] for place in [*members, *recording.places]}
@@ -164,8 +247,8 @@ def _blocks(recording: Recording, cells: Sequence[tuple[int, int]]) -> dict[str,
         if event >= 0:
             events[place].append(("+", 0))
         else:
-            number = -event - 1
-            events[place].append(_source(recording.allocations[number].place, place, local[number], entry.get(number)))
+            giver, number = recording.allocations[-event - 1].place, -event - 1
+            events[place].append(_source(giver, place, local[number], entry.get(number), near))
     return {
         _name(place): Block(
             allocations=tuple(cells[number] for number in members[place]),
@@ -180,20 +263,11 @@ def _name(place: Place) -> str:
     return place[0] if place[1] is None else f"{place[0]}{place[1]}"
 
 
-def _relation(place: Place, seen_from: Place) -> str:
-    """Return the direction and distance of one layer's pass relative to another's."""
-    if place[1] is None or seen_from[1] is None:
-        raise TraceError("trace", "only layers have a distance")
-    return f"{place[0]}{place[1] - seen_from[1]:+d}"
-
-
-def _source(giver: Place, receiver: Place, local: int, entry: int | None) -> tuple[str, int]:
+def _source(giver: Place, receiver: Place, local: int, entry: int | None, near: _Distances) -> tuple[str, int]:
     """Return how a free refers to its allocation."""
     if giver == receiver:
         return "=", local
-    if entry is not None:
-        return _relation(giver, receiver), entry
-    return _name(giver), local
+    return (_name(giver), local) if entry is None else (near.relation(giver, receiver), entry)
 
 
 def _residents(probes: Sequence[Probe], models: Sequence[TracedModel]) -> Iterator[Resident]:
@@ -212,7 +286,7 @@ def _residents(probes: Sequence[Probe], models: Sequence[TracedModel]) -> Iterat
         yield replace(resident, count=count)
 
 
-_ADAPTER_NAMES = re.compile(r"(^|\.)(lora_|ia3_|prompt_encoder)")
+_ADAPTER_NAMES = re.compile(r"(^|\.)(lora_|ia3_|prompt_encoder|modules_to_save)")
 """Matches the names of the tensors that PEFT adds."""
 
 _AVERAGES = 3

@@ -1,6 +1,7 @@
 """The model to trace: built by the trainer's own code, reduced to a few layers of each kind, on fake tensors."""
 
 import functools
+import importlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,13 +11,19 @@ import torch
 from bitsandbytes.nn import Int8Params, Params4bit
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from transformers import PretrainedConfig
+from torch.nn.utils.parametrize import ParametrizationList
+from transformers import PretrainedConfig, PreTrainedModel
 from trl.trainer.utils import add_fused_lm_head
 
 from estimator.tape.conditions import Conditions
 from estimator.tracer.fused_loss import add_fused_loss
 from specs import FinetunePlan, TraceError
+from specs.embeddings import embedding_of
 from trainer.model import build as trainer_model
+from trainer.model.experts import Expansion, expanded_shapes
+from trainer.model.packing import META
+from trainer.model.stored import in_16_bit
+from trainer.model.towers import is_skipped, text_tower
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +38,22 @@ class TracedModel:
     """Parameters of the whole base model, tied weights counted once."""
     unquantized_params: int
     """Weights of the layers that bitsandbytes leaves in 16-bit although the plan quantizes."""
+    passes: int = 1
+    """How often a step runs through the layers; those of each pass are told apart."""
+
+    @property
+    def num_traced(self) -> int:
+        """Layers that are traced, each once for every pass."""
+        return self.passes * len(self.layers)
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether some layers stand for others."""
+        return self.num_traced < len(self.kinds)
+
+
+class CutError(Exception):
+    """A few layers cannot stand for all: tensors of the model or of the step depend on every layer."""
 
 
 def traced_model(
@@ -54,14 +77,11 @@ def traced_model(
         SpecError: If transformers does not know the architecture.
         PlanError: If a target module does not exist.
         TraceError: If the decoder layers cannot be found.
+        CutError: If a few layers cannot stand for all.
     """
-    whole = _whole(json.dumps(config, sort_keys=True), every_layer=every_layer)
-    base = trainer_model.base_model(plan, _reduced(config, whole), device=trainer_model.META)
+    whole = _whole(json.dumps(config, sort_keys=True), _unadapted(plan), every_layer=every_layer)
+    base = _base(plan, config, whole)
     layers = decoder_layers(base)
-    if [_kind(base, layers, number) for number in range(len(layers))] != list(whole.kinds_kept):
-        base = trainer_model.base_model(plan, config, device=trainer_model.META)
-        layers = decoder_layers(base)
-        _cut(base, layers, whole.chosen)
     unquantized = _unquantized_params(layers, whole.layers_like) if plan.quantization != "none" else 0
     prepared = trainer_model.with_checkpointing(trainer_model.prepared_base(base, plan), plan)
     if conditions.embeddings_cast_back:
@@ -71,9 +91,38 @@ def traced_model(
         add_fused_loss(base)
     elif plan.loss == "chunked":
         add_fused_lm_head(base, outputs=("log_probs", "entropy", "is_top1"))
-    module = trainer_model.with_adapter(prepared, plan).train()
+    module, passes = trainer_model.with_adapter(prepared, plan).train(), 1
+    if plan.task_type == "FEATURE_EXTRACTION":
+        module, passes = _embedder(plan, module, config), TEXT_PASSES
+    _require_trained_throughout(layers, whole, checkpointing=plan.gradient_checkpointing)
     _make_fake(module, mode)
-    return TracedModel(module, layers, whole.layers_like, whole.num_params, unquantized)
+    kinds = tuple(number * len(layers) + like for number in range(passes) for like in whole.layers_like)
+    return TracedModel(module, layers, kinds, whole.num_params, unquantized, passes)
+
+
+TEXT_PASSES = 2
+"""A step of embeddings runs through the model once for the texts that search, and once for all that may be found:
+sentence-transformers 6.2, base/losses/merged_forward.py, ``embed_columns``."""
+
+
+def _embedder(plan: FinetunePlan, module: nn.Module, config: dict[str, Any]) -> nn.Module:
+    """Return a model with what makes one vector of each text."""
+    embedding = importlib.import_module("trainer.model.embedding")  # sentence-transformers takes seconds to import
+    made: nn.Module = embedding.Embedder(plan, module, embedding_of(config)).train()
+    return made
+
+
+def _require_trained_throughout(layers: nn.ModuleList, whole: "_Whole", *, checkpointing: bool) -> None:
+    """Require that the first layer trains something: layers before the first trained one keep nothing.
+
+    With checkpointing, the embedding's output requires gradients, and all layers behave alike.
+
+    Raises:
+        CutError: If training starts at a later one of a few layers.
+    """
+    trained = [any(weight.requires_grad for weight in layer.parameters()) for layer in layers]
+    if any(trained) and not trained[0] and not checkpointing and len(layers) < len(whole.layers_like):
+        raise CutError("training starts at a later layer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +136,17 @@ class _Whole:
     """For each layer of the whole model, the traced one that it behaves like."""
     kinds_kept: tuple[tuple[Any, ...], ...]
     """What makes each traced layer differ from others."""
+    outside: tuple[Any, ...]
+    """The sizes of all tensors outside the layers."""
+    skips_layers: bool
+    """Whether there are layers that text does not pass through."""
 
 
 @functools.lru_cache(maxsize=32)
-def _whole(config_json: str, *, every_layer: bool) -> _Whole:
+def _whole(config_json: str, plan: FinetunePlan, *, every_layer: bool) -> _Whole:
     """Return the facts about a whole model; built only once and without quantization, since building is slow."""
-    plan = FinetunePlan.for_method("full", "traced")
-    base = trainer_model.base_model(plan, json.loads(config_json), device=trainer_model.META)
+    base = trainer_model.base_model(plan, in_16_bit(trainer_model.model_config(json.loads(config_json))), device=META)
+    skips_layers = set_aside(base)
     layers = decoder_layers(base)
     kinds = [_kind(base, layers, number) for number in range(len(layers))]
     chosen, layers_like = (list(range(len(kinds))),) * 2 if every_layer else _chosen_layers(kinds)
@@ -102,41 +155,118 @@ def _whole(config_json: str, *, every_layer: bool) -> _Whole:
         chosen=tuple(chosen),
         layers_like=tuple(layers_like),
         kinds_kept=tuple(kinds[number] for number in chosen),
+        outside=_outside(base, layers),
+        skips_layers=skips_layers,
     )
 
 
+def _unadapted(plan: FinetunePlan) -> FinetunePlan:
+    """Return the plan that trains the whole model for the same task."""
+    return FinetunePlan.for_method("full", "traced", task_type=plan.task_type, num_labels=plan.num_labels)
+
+
+def _base(plan: FinetunePlan, config: dict[str, Any], whole: _Whole) -> PreTrainedModel:
+    """Return the base model with only the chosen layers: of a shorter configuration, or cut out of the whole model.
+
+    Raises:
+        CutError: If tensors outside the layers depend on their number, as embeddings for each layer do.
+    """
+    if whole.skips_layers or len(whole.chosen) == len(whole.layers_like):
+        base = trainer_model.base_model(plan, config, device=META)
+        if set_aside(base):
+            _cut(base, decoder_layers(base), whole.chosen)
+        return base
+    base = trainer_model.base_model(plan, _reduced(config, whole), device=META)
+    layers = decoder_layers(base)
+    if _outside(base, layers) != whole.outside:
+        raise CutError("tensors outside the layers depend on their number")
+    if [_kind(base, layers, number) for number in range(len(layers))] != list(whole.kinds_kept):
+        base = trainer_model.base_model(plan, config, device=META)
+        _cut(base, decoder_layers(base), whole.chosen)
+    return base
+
+
 def _reduced(config: dict[str, Any], whole: _Whole) -> PretrainedConfig:
-    """Return the configuration of a model with only the chosen layers."""
+    """Return the configuration of a model with only the chosen layers.
+
+    Raises:
+        CutError: If its lists for each layer cannot be set.
+    """
     reduced = trainer_model.model_config(config)
+    text = reduced.get_text_config()
     total = len(whole.layers_like)
-    for name, value in list(vars(reduced).items()):
-        if isinstance(value, list) and len(value) == total:
-            setattr(reduced, name, [value[number] for number in whole.chosen])
-    reduced.num_hidden_layers = len(whole.chosen)
+    try:
+        for name, value in list(vars(text).items()):
+            if isinstance(value, list) and len(value) == total:
+                setattr(text, name, [value[number] for number in whole.chosen])
+        text.num_hidden_layers = len(whole.chosen)
+    except (AttributeError, ValueError, TypeError) as error:
+        raise CutError(str(error)) from error
     return reduced
 
 
+def set_aside(model: nn.Module) -> bool:
+    """Move layers that text skips, since they attend to an image, out of the list; return whether there are any.
+
+    Their weights stay in memory, but no step runs through them.
+    """
+    tower, layers = text_tower(model), decoder_layers(model)
+    skipped = [layer for layer in layers if is_skipped(layer)]
+    if not skipped:
+        return False
+    kept = [layer for layer in layers if not is_skipped(layer)]
+    del layers[:]
+    layers.extend(kept)
+    tower.add_module("skipped_layers", nn.Sequential(*skipped))
+    for part in tower.modules():
+        if hasattr(part, "cross_attention_layers"):
+            part.cross_attention_layers = []
+    return True
+
+
+def _outside(model: nn.Module, layers: nn.ModuleList) -> tuple[Any, ...]:
+    """Return the sizes of all tensors outside the layers, which are the same whether or not layers are quantized."""
+    inside = {id(part) for part in layers.modules()}
+    return tuple((name, _sizes(part)) for name, part in model.named_modules() if id(part) not in inside)
+
+
 def decoder_layers(model: nn.Module) -> nn.ModuleList:
-    """Return the list of decoder layers: the longest list of modules with weights."""
-    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
-    found = max(lists, key=len, default=None)
-    if found is None or not len(found):
+    """Return the list of the text decoder's layers: as long as the configuration says, or else the longest.
+
+    An audio or vision encoder beside it may have more layers.
+    """
+    decoder = model.get_decoder() if isinstance(model, PreTrainedModel) else model
+    depth = getattr(model.config.get_text_config(decoder=True), "num_hidden_layers", None)
+    lists = _lists(decoder) or _lists(model)
+    found = max(lists, key=lambda one: (len(one) == depth, len(one)), default=None)
+    if found is None:
         raise TraceError(type(model).__name__, "has no list of decoder layers", None, "Choose a decoder-only model")
     return found
 
 
+def _lists(model: nn.Module) -> list[nn.ModuleList]:
+    """Return all lists of modules with weights."""
+    lists = (module for module in model.modules() if isinstance(module, nn.ModuleList))
+    return [one for one in lists if next(one.parameters(), None) is not None]
+
+
 def _kind(model: nn.Module, layers: nn.ModuleList, number: int) -> tuple[Any, ...]:
     """Return what can make one layer behave differently from another: its attention type and module sizes."""
-    layer_types = getattr(model.config, "layer_types", None)
-    sizes = tuple((name, _sizes(module)) for name, module in layers[number].named_modules())
+    layer_types = getattr(model.config.get_text_config(), "layer_types", None)
+    modules = layers[number].named_modules()
+    sizes = tuple((name, _sizes(module)) for name, module in modules if not isinstance(module, _EXPANSION))
     return (layer_types[number] if layer_types else None, sizes)
+
+
+_EXPANSION = (nn.ModuleDict, ParametrizationList, Expansion)
+"""Modules that experts in 4 bit consist of."""
 
 
 def _sizes(module: nn.Module) -> tuple[Any, ...]:
     """Return the sizes of a module, which are the same whether or not it is quantized."""
     if isinstance(module, nn.Linear):
         return (module.in_features, module.out_features, module.bias is not None)
-    return tuple(tuple(parameter.shape) for parameter in module.parameters(recurse=False))
+    return tuple(sorted((name, tuple(shape)) for name, shape in expanded_shapes(module).items()))
 
 
 def _chosen_layers(kinds: list[tuple[Any, ...]]) -> tuple[list[int], list[int]]:
@@ -156,15 +286,30 @@ def _chosen_layers(kinds: list[tuple[Any, ...]]) -> tuple[list[int], list[int]]:
     return chosen, [0, *middle, len(chosen) - 1]
 
 
+_LAYER_LISTS = ("layer_types", "layers_block_type", "mlp_layer_types")
+"""Fields with one entry a layer that a model reads while it runs."""
+
+
 def _cut(model: nn.Module, layers: nn.ModuleList, chosen: Sequence[int]) -> None:
-    """Keep only the chosen layers of a whole model."""
-    layer_types = getattr(model.config, "layer_types", None)
-    if layer_types:
-        model.config.layer_types = [layer_types[number] for number in chosen]
-    model.config.num_hidden_layers = len(chosen)
+    """Keep only the chosen layers of a whole model, and of the lists of its configuration that have one entry each."""
+    text = model.config.get_text_config()
+    for name in _LAYER_LISTS:
+        values = getattr(text, name, None)
+        if isinstance(values, list) and len(values) == len(layers):
+            _set(text, name, [values[number] for number in chosen])
+    _set(text, "num_hidden_layers", len(chosen))
     kept = [layers[number] for number in chosen]
     del layers[:]
     layers.extend(kept)
+
+
+def _set(config: PretrainedConfig, name: str, value: object) -> None:
+    """Set a value of a configuration, also one that its class computes from others."""
+    named = config.attribute_map.get(name, name)
+    if isinstance(getattr(type(config), named, None), property):
+        config.__class__ = type(type(config).__name__, (type(config),), {named: value})
+    else:
+        setattr(config, name, value)
 
 
 def _unquantized_params(layers: nn.ModuleList, layers_like: Sequence[int]) -> int:
@@ -221,9 +366,10 @@ def _replace(
 
 def quantization_constants(module: nn.Module) -> Iterator[torch.Tensor]:
     """Yield the tensors that bitsandbytes keeps for a quantized weight."""
-    weight = getattr(module, "weight", None)
-    state = getattr(weight, "quant_state", None)
-    if state is not None:
+    for parameter in module._parameters.values():
+        state = getattr(parameter, "quant_state", None)
+        if state is None:
+            continue
         yield from (state.absmax, state.code)
         if state.nested:
             yield from (state.offset, state.state2.absmax)

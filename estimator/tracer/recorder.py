@@ -9,7 +9,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 Place = tuple[str, int | None]
-"""Where an event happens: ``start``, ``head``, or the forward (F) or backward (B) pass of a layer."""
+"""Where an event happens: ``start``, ``turn``, ``head``, or the forward (F) or backward (B) pass of a layer."""
+
+HEAD: Place = ("head", None)
+"""What follows the layers: the last norm, the logits and the loss."""
+
+TURN: Place = ("turn", None)
+"""What lies between two passes through the layers: the pooling of the first texts, and the words of the others."""
 
 Scratch = Callable[[Any, Sequence[Any]], tuple[Sequence[int], Sequence[int]]]
 """Returns the bytes that an operator's CUDA kernel allocates internally, before and after its result."""
@@ -29,6 +35,8 @@ class Allocation:
     shape: tuple[int, ...]
     marks: set[str] = field(default_factory=set)
     """What is known about its use: ``gradient``, ``logits``, ``workspace``, ``tile``."""
+    members: int | None = None
+    """How many tensors of this size it stands for, one of each pass of a loop; None for a single one."""
 
 
 @dataclass(slots=True)

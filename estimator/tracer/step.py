@@ -2,7 +2,8 @@
 
 import contextlib
 import functools
-from collections.abc import Iterator
+import importlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +16,9 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from estimator.tape.conditions import Conditions
 from estimator.tracer.cuda_facts import cuda_behaviour, replaced, scratch
+from estimator.tracer.fused import recurrent_kernels
 from estimator.tracer.model import TracedModel, quantization_constants
-from estimator.tracer.recorder import Recorder, Recording
+from estimator.tracer.recorder import HEAD, TURN, Recorder, Recording
 from specs import FinetunePlan
 
 # retain_graph and create_graph.
@@ -35,6 +37,16 @@ class Batch:
     """Whether there is a padding mask."""
 
 
+_LABELS: Mapping[str, Mapping[str, Callable[[Batch], tuple[int, ...]]]] = {
+    "CAUSAL_LM": {"labels": lambda batch: (batch.size, batch.length)},
+    "SEQ_CLS": {"labels": lambda batch: (batch.size,)},
+    "TOKEN_CLS": {"labels": lambda batch: (batch.size, batch.length)},
+    "SEQ_2_SEQ_LM": {"labels": lambda batch: (batch.size, batch.length)},
+    "QUESTION_ANS": dict.fromkeys(("start_positions", "end_positions"), lambda batch: (batch.size,)),
+}
+"""The labels of a batch by task, with their shapes: one for each token, or one for each text."""
+
+
 def recorded_step(
     traced: TracedModel, batch: Batch, *, plan: FinetunePlan, conditions: Conditions, mode: FakeTensorMode
 ) -> Recording:
@@ -49,11 +61,13 @@ def recorded_step(
     """
     model = traced.module
     recorder = Recorder(_tensors(model), scratch=scratch(conditions.attention_kernel), replaced=replaced)
-    behaviour = cuda_behaviour(conditions)
-    with mode, behaviour, _marked_layers(traced.layers, recorder), recorder:
-        loss, held = _forward(model, batch, plan)
+    behaviour, recurrent = cuda_behaviour(conditions), recurrent_kernels(conditions.recurrent_kernels)
+    with mode, behaviour, recurrent, _marked_layers(traced, recorder), recorder:
+        loss, held = _compared(model, batch, plan) if traced.passes > 1 else _forward(model, batch, plan)
         if not conditions.caller_holds_outputs:
             held = None
+        if recorder.place != HEAD:  # no module runs between the last layer and TRL's loss
+            recorder.enter(HEAD)
         recorder.enter_backward()
         _backward(loss)
         if not conditions.caller_holds_outputs:
@@ -69,9 +83,11 @@ def recorded_step(
 def _forward(model: nn.Module, batch: Batch, plan: FinetunePlan) -> tuple[torch.Tensor, Any]:
     """Run the forward pass and the loss; return the loss and the outputs that a caller could keep."""
     input_ids = torch.zeros(batch.size, batch.length, dtype=torch.long)
-    labels = torch.zeros(batch.size, batch.length, dtype=torch.long)
+    labels = {name: torch.zeros(shape(batch), dtype=torch.long) for name, shape in _LABELS[plan.task_type].items()}
     attention_mask = torch.ones(batch.size, batch.length, dtype=torch.long)
-    arguments = {"input_ids": input_ids, "labels": labels, "use_cache": False}
+    arguments: dict[str, Any] = {"input_ids": input_ids, **labels}
+    if hasattr(model.config, "use_cache"):
+        arguments["use_cache"] = False
     if batch.masked:
         arguments["attention_mask"] = attention_mask
     if plan.loss == "chunked":
@@ -85,6 +101,43 @@ def _forward(model: nn.Module, batch: Batch, plan: FinetunePlan) -> tuple[torch.
     num_items = torch.zeros((), dtype=torch.long)
     loss = -outputs.log_probs
     return loss.sum() / torch.as_tensor(num_items).clamp(min=1), outputs
+
+
+def _compared(model: nn.Module, batch: Batch, plan: FinetunePlan) -> tuple[torch.Tensor, Any]:
+    """Run the forward passes of a batch of texts that are compared, and the loss over their vectors.
+
+    As in sentence-transformers, the features of a text are held until the loss is there. Under autocast, accelerate
+    casts what a pass returns to 32 bit.
+    """
+    embedding = importlib.import_module("trainer.model.embedding")
+
+    def embedded(features: dict[str, torch.Tensor]) -> Any:
+        with _autocast(plan):
+            found = model(features)
+        return convert_to_fp32(found) if plan.autocast_dtype is not None else found
+
+    texts = [_features(batch) for _ in range(plan.texts_per_row)]
+    scores = torch.zeros(batch.size) if plan.embedding_loss == "CoSENTLoss" else None
+    return embedding.loss_of(plan, Embedded(embedded))(texts, scores), texts
+
+
+class Embedded(nn.Module):
+    """A function in the place of the model that a loss calls."""
+
+    def __init__(self, function: Callable[[dict[str, torch.Tensor]], Any]) -> None:
+        super().__init__()
+        self._function = function
+
+    def forward(self, features: dict[str, torch.Tensor]) -> Any:
+        """Return the features of a batch with the vectors of its texts."""
+        return self._function(features)
+
+
+def _features(batch: Batch) -> dict[str, torch.Tensor]:
+    return {
+        name: fill(batch.size, batch.length, dtype=torch.long)
+        for name, fill in (("input_ids", torch.zeros), ("attention_mask", torch.ones))
+    }
 
 
 def _backward(loss: torch.Tensor) -> None:
@@ -107,11 +160,11 @@ def _tensors(model: nn.Module) -> Iterator[torch.Tensor]:
 
 
 @contextlib.contextmanager
-def _marked_layers(layers: nn.ModuleList, recorder: Recorder) -> Iterator[None]:
+def _marked_layers(traced: TracedModel, recorder: Recorder) -> Iterator[None]:
     """Within the context, tell the recorder which layer runs, forward and backward."""
-    marks = _LayerMarks(recorder, last=len(layers) - 1)
+    marks = _LayerMarks(recorder, layers=len(traced.layers), passes=traced.passes)
     handles = [register_module_forward_pre_hook(marks.follows)]
-    for number, layer in enumerate(layers):
+    for number, layer in enumerate(traced.layers):
         handles.append(layer.register_forward_pre_hook(functools.partial(marks.starts, number)))
         handles.append(layer.register_forward_hook(functools.partial(marks.ends, number)))
     try:
@@ -122,28 +175,43 @@ def _marked_layers(layers: nn.ModuleList, recorder: Recorder) -> Iterator[None]:
 
 
 class _LayerMarks:
-    """Hooks that tell the recorder where the step is."""
+    """Hooks that tell the recorder where the step is.
 
-    def __init__(self, recorder: Recorder, *, last: int) -> None:
+    The layers of a second pass have the numbers after those of the first.
+    """
+
+    def __init__(self, recorder: Recorder, *, layers: int, passes: int) -> None:
         self._recorder = recorder
-        self._last = last
+        self._layers, self._last = layers, layers * passes - 1
+        self._before = 0
+        """Layers of the passes that are over; in the backward pass, of those that are still to come."""
         self._done = False
 
     def starts(self, number: int, *_: Any) -> None:
         """Note that a layer's forward pass starts, or its recomputation in the backward pass."""
-        self._recorder.enter(("B" if self._recorder.backward else "F", number))
+        self._recorder.enter(("B" if self._recorder.backward else "F", self._before + number))
 
     def ends(self, number: int, _module: nn.Module, _inputs: Any, output: Any) -> None:
         """Note that a layer's forward pass ends; its backward pass starts when its output has a gradient."""
         if self._recorder.backward:
             return
-        hidden = output[0] if isinstance(output, tuple) else output
+        hidden = output[0] if isinstance(output, tuple | list) else output
         if hidden.requires_grad:
-            hidden.register_hook(lambda _: self._recorder.enter(("B", number)))
-        self._done = number == self._last
+            hidden.register_hook(functools.partial(self._goes_back, self._before, number))
+        self._done = number == self._layers - 1
 
     def follows(self, *_: Any) -> None:
-        """Note that the head starts: after the last layer returns, since its caller still drops the layer's input."""
-        if self._done:
-            self._recorder.enter(("head", None))
-            self._done = False
+        """Note that the head starts: after the last layer returns, since its caller still drops the layer's input.
+
+        With another pass to come, this is the turn.
+        """
+        if not self._done:
+            return
+        self._done = False
+        is_last = self._before + self._layers > self._last
+        self._recorder.enter(HEAD if is_last else TURN)
+        self._before += 0 if is_last else self._layers
+
+    def _goes_back(self, before: int, number: int, _gradient: torch.Tensor) -> None:
+        self._before = before
+        self._recorder.enter(("B", before + number))

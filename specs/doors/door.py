@@ -11,7 +11,8 @@ from contextlib import suppress
 from typing import Any, NoReturn, TextIO
 
 from specs.doors.faults import told
-from specs.errors import PlanError, clipped
+from specs.errors import PlanError, clipped, ended
+from specs.fields import NAMES
 
 Main = Callable[[Sequence[str]], int]
 
@@ -27,7 +28,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Exit with the sentence instead of the whole usage."""
-        _say(f"{clipped(f'{self.prog}: {message}', 240)}. See {self.prog} --help.")
+        _say(f"{ended(clipped(f'{self.prog}: {message}', 240))} See {self.prog} --help.")
         raise SystemExit(REFUSED)
 
 
@@ -129,4 +130,4 @@ def setting(option: str, text: str) -> tuple[str, Any]:
     try:
         return name, json_value(value)
     except ValueError:
-        return name, value.split(",") if name == "target_modules" and value != "all-linear" else value
+        return name, value.split(",") if name in NAMES and value != "all-linear" else value

@@ -70,7 +70,7 @@ def test_what_is_given_up_comes_in_order(qlora, values, changed, used):
 
 def test_what_fits_nowhere_is_the_smallest_of_all():
     fit = found({"lora": BEYOND, "qlora": 500})
-    assert (fit.plan.r, fit.plan.lora_alpha, fit.plan.max_length, fit.plan.optim) == (8, 16, 256, "paged_adamw_8bit")
+    assert (fit.plan.r, fit.plan.lora_alpha, fit.plan.max_length, fit.plan.optim) == (8, 23, 256, "paged_adamw_8bit")
     assert fit.estimate.used_bytes == 500.75 * GIB
     assert not fit.fits
     assert fit.headroom == pytest.approx(-4.0075)
@@ -171,7 +171,7 @@ def test_a_lever_that_is_pulled_already_is_not_offered(values, missing):
 def test_the_last_length_and_rank_are_offered():
     assert changes(dataclasses.replace(WIDE, max_length=512), {"lora": BEYOND})["max_length"].after == 256
     rank = changes(dataclasses.replace(WIDE, r=9, lora_alpha=18), {})["r"]
-    assert (rank.after, rank.plan.lora_alpha) == (4, 9)
+    assert (rank.after, rank.plan.lora_alpha) == (4, 12)  # 18 x sqrt(4 / 9)
 
 
 @pytest.mark.parametrize(
@@ -221,6 +221,14 @@ def advised(weights, **values):
 def test_the_method_is_explained_with_its_numbers(weights, values, said):
     _, result = advised(weights, **values)
     assert said in result.advised("method").reason
+
+
+def test_where_nothing_fits_no_plan_is_said_to_need_less_than_the_least():
+    _, result = advised({"lora": 300, "qlora": 200})
+    assert "QLoRA (4-bit) needs at least" not in result.advised("method").reason
+    least = min(entry.used_bytes for entry in result.alternatives if entry.plan.method == "qlora")
+    assert least == result.estimate.used_bytes
+    assert "Smallest QLoRA" not in [entry.label for entry in result.alternatives]
 
 
 @pytest.mark.parametrize(
@@ -304,7 +312,9 @@ def test_the_map_leaves_a_tenth_of_every_card():
 )
 def test_the_sheet_says_how_long_a_run_takes_within_its_band(steps, said):
     asked, result = advised({"lora": 35, "qlora": 5})
-    speed = Speed(seconds_per_step=2.0, tokens_per_second=1234.0, steps=steps, band=(0.5, 2.0))
+    speed = Speed(
+        seconds_per_step=2.0, tokens_per_second=1234.0, steps=steps, band=(0.5, 2.0), parts={"training": 1800.0}
+    )
     remark = cheatsheet.cheat_sheet(asked, dataclasses.replace(result, speed=speed)).remark
     assert remark.startswith("About 2 s per step, 1,234 tokens/s")
     assert said in remark

@@ -43,8 +43,9 @@ def test_the_cheat_sheet_names_verdict_settings_memory_and_sources():
     assert "**LoRA fits:" in page
     for heading in ("## Settings", "## Memory by part", "## Other methods", "## If it goes wrong", "## Sources"):
         assert heading in page
-    assert "| `learning_rate` | 0.0002 |" in page
-    assert "https://github.com/artidoro/qlora" in page
+    assert "| `learning_rate` | 0.00013 |" in page
+    assert re.search(r"\| QLoRA \(4-bit\) \| \d+ x \d+ \| [\d.]+ GiB \|", page)  # each with the batch it is priced for
+    assert "https://github.com/thinking-machines-lab/tinker-cookbook" in page
     assert "tokens/s" in page
 
 
@@ -169,7 +170,7 @@ def test_data_that_cannot_be_counted_is_refused_with_one_sentence(run, arguments
     [
         pytest.param({"chosen": "Yes.", "rejected": "No."}, [], "preference", "a better and a", "--task", id="pairs"),
         pytest.param(
-            {"chosen": "Yes.", "rejected": "No."}, ["--task", "style"], "style", "you insist on", "style", id="insisted"
+            {"chosen": "Yes.", "rejected": "No."}, ["--task", "style"], "style", "you chose is style", "style", id="odd"
         ),
         pytest.param({"completion": "Yes.", "label": True}, [], "preference", "KTO", "yet", id="marked answers"),
         pytest.param({"completion": "Yes.", "id": 7}, [], "instruction", "Not read: id (20 rows)", "id", id="unread"),
@@ -187,6 +188,20 @@ def test_the_data_decides_the_task_and_the_command_says_so(run, tmp_path, row, a
     usual = run("--model", DEMO, "--vram-gib", "8", "--json", "--task", task, "--dataset-rows", "20")
     rates = [json.loads(out.stdout)["plan"]["learning_rate"] for out in (done, usual)]
     assert rates[0] == rates[1]
+
+
+def test_a_task_that_answers_serve_is_taken_without_a_word(run):
+    if not paths.demo_model().is_dir():
+        pytest.skip("the demo model is not in the cache")
+    done = run("--model", DEMO, "--vram-gib", "8", "--data", str(DATA), "--json", "--task", "style")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_words_that_identify_the_model_find_its_own_tokenizer(run):
+    if not paths.demo_model().is_dir():
+        pytest.skip("the demo model is not in the cache")
+    done = run("--model", "smollm2 135m instruct", "--vram-gib", "8", "--data", str(DATA), "--json")
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_tokenizer_that_is_not_here_is_stood_in_for_and_named(run):
@@ -226,9 +241,18 @@ def test_data_that_an_export_names_need_not_be_here(run):
 
 
 def test_a_plan_that_does_not_fit_names_the_first_change_that_would():
-    asked = situation(gpu="24 GiB", dataset_rows=5_000)
+    asked = situation(gpu="16 GiB", goal="quality", dataset_rows=5_000)
     result = advise(asked, rules="classic", price=price_of(asked))
     assert not result.fits
-    assert cheatsheet.verdict(asked, result).endswith("per_device_train_batch_size 4 -> 2 would fit.")
-    assert any(lever.text.startswith("gradient_checkpointing off -> on: -") for lever in result.levers)
+    assert cheatsheet.verdict(asked, result).endswith("method lora -> qlora would fit.")
+    assert any(lever.text.startswith("per_device_train_batch_size 4 -> 2: -") for lever in result.levers)
     assert all("('" not in str(caution) for caution in result.warnings)
+
+
+def test_an_encoder_classifies_without_data_where_classification_is_asked_for(run, tmp_path):
+    sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 100}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert", "intermediate_size": 128, **sizes}))
+    asked = ("--model", str(tmp_path), "--gpu", "RTX 4090", "--memory-unknown", "--export", "plan")
+    done = run(*asked, "--task", "classification")
+    assert json.loads(done.stdout)["task_type"] == "SEQ_CLS", done.stderr
+    assert "is trained for text classification" in run(*asked).stderr

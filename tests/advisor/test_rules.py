@@ -6,13 +6,14 @@ import pytest
 
 from advisor import GOALS, TASKS
 from advisor.advice import spelled
-from advisor.rules import RULE_SETS, classic, contradictions, evidence, textbook
+from advisor.rules import RULE_SETS, adapter, classic, contradictions, evidence, textbook
 from advisor.search import drafted
-from specs import METHODS, FinetunePlan, PlanError, SpecError
+from specs import METHODS, TASK_TYPES, FinetunePlan, PlanError, SpecError
 from tests.advisor.pricing import price_of, situation
 
 GIVEN = {"model_name_or_path", "num_gpus", "method"}
 SITUATIONS = [
+    pytest.param({"task": "classification", "data_task_type": "SEQ_CLS", "num_labels": 3}, id="texts with a class"),
     pytest.param({}, id="8B on a 4090"),
     pytest.param({"model": "openai-community/gpt2", "gpu": "Tesla T4", "dataset_rows": 300}, id="GPT-2, 300 rows, T4"),
     pytest.param({"model": "meta-llama/Llama-3.1-70B", "num_gpus": 8, "gpu": "H100 SXM5 80 GB"}, id="70B on 8 cards"),
@@ -26,7 +27,8 @@ SITUATIONS = [
 
 
 def plans(asked, rules):
-    return [(method, drafted(asked, method, RULE_SETS[rules])) for method in METHODS]
+    methods = [name for name, entry in METHODS.items() if entry.peft_type in TASK_TYPES[asked.task_type].peft_types]
+    return [(method, drafted(asked, method, RULE_SETS[rules])) for method in methods]
 
 
 def test_evidence_has_a_rule_for_every_field_that_the_situation_does_not_give():
@@ -72,14 +74,14 @@ def test_every_source_can_be_looked_up(rules):
 def test_every_task_and_goal_has_a_rank_and_a_rate(task, goal):
     plan = drafted(situation(task=task, goal=goal), "lora", evidence.RULES)
     assert 8 <= plan.r <= 256
-    assert plan.lora_alpha / (plan.r**0.5 if plan.use_rslora else plan.r) == pytest.approx(2, rel=0.02)
+    assert plan.lora_alpha / (plan.r**0.5 if plan.use_rslora else plan.r) == pytest.approx(8 / plan.r**0.5, rel=0.02)
     assert 1e-6 <= plan.learning_rate <= 5e-4
 
 
 @pytest.mark.parametrize(
     ("values", "field", "expected"),
     [
-        pytest.param({"model": "meta-llama/Llama-3.1-70B"}, "learning_rate", 1.5e-4, id="70B trains at 1.5e-4"),
+        pytest.param({"model": "meta-llama/Llama-3.1-70B"}, "learning_rate", 1.3e-4, id="70B trains at 1.3e-4"),
         pytest.param({"model": "meta-llama/Llama-3.1-70B"}, "lora_dropout", 0.0, id="70B without dropout"),
         pytest.param({"task": "domain"}, "completion_only_loss", False, id="text is learned whole"),
         pytest.param(
@@ -107,13 +109,22 @@ def test_rank_grows_with_data_that_outgrows_the_adapter():
     assert ranks == [16, 256]
 
 
-def test_routers_are_never_adapted():
-    known = situation(model="meta-llama/Llama-4-Scout-17B-16E-Instruct")
-    assert "router" not in known.modules
-    named = dataclasses.replace(known.model, linear_modules=(*known.model.linear_modules, "router", "gate"))
-    asked = dataclasses.replace(known, model=named)
-    targets = drafted(asked, "lora", evidence.RULES).target_modules
-    assert set(targets) == set(known.modules)
+@pytest.mark.parametrize("model", ["meta-llama/Llama-4-Scout-17B-16E-Instruct", "Qwen/Qwen3-30B-A3B"])
+def test_neither_routers_nor_experts_are_adapted_and_the_reason_counts_what_is(model):
+    known = situation(model=model)
+    plan = drafted(known, "lora", evidence.RULES)
+    advice = adapter.target_modules(known, plan)
+    adapted = {path for path, _ in known.model.layers.adapted(plan)}
+    assert not [path for path in adapted if "experts." in path.replace("shared_experts.", "") or "router" in path]
+    assert f"{known.model.layers.lora_params(plan):,}" in advice.reason
+    assert ", ".join(known.model.layers.names) in advice.reason
+
+
+def test_experts_that_a_person_names_are_not_said_to_stay_frozen():
+    asked = situation("Qwen/Qwen3-30B-A3B", pins={"target_parameters": ("experts.down_proj",)})
+    reason = adapter.target_modules(asked, drafted(asked, "qlora", evidence.RULES)).reason
+    assert "experts.down_proj of the 128 experts of each layer, as target_parameters asks" in reason
+    assert "experts of each layer stay frozen" not in reason
 
 
 def test_advice_for_a_model_with_unknown_modules_is_refused_and_asks_for_them():

@@ -240,10 +240,18 @@ def test_a_plan_too_large_for_two_cards_is_offered_with_offload_to_ram():
     assert (lever.before, lever.after, lever.fits) == ("none", "all", True)
 
 
-def test_a_mixture_gets_no_dropout_and_no_dropout_in_its_range():
-    advice = advised(model="Qwen/Qwen3-30B-A3B", gpu="80 GiB").advised("lora_dropout")
-    assert (advice.value, advice.range) == (0.0, (0.0, 0.0))
-    assert "fused parameters" in advice.reason
+@pytest.mark.parametrize(
+    ("experts", "most", "said"),
+    [
+        pytest.param((), 0.1, "keeps fused kernels from running.", id="experts as they are"),
+        pytest.param(("experts.down_proj",), 0.0, "on stacked experts PEFT does not allow it", id="experts adapted"),
+    ],
+)
+def test_only_a_mixture_whose_experts_are_adapted_rules_dropout_out(experts, most, said):
+    asked = {"model": "Qwen/Qwen3-30B-A3B", "gpu": "80 GiB", "pins": {"target_parameters": experts} if experts else {}}
+    advice = advised(**asked).advised("lora_dropout")
+    assert (advice.value, advice.range) == (0.0, (0.0, most))
+    assert said in advice.reason
 
 
 def test_a_cpu_computes_in_float32_with_small_batches():
@@ -274,9 +282,9 @@ def test_the_textbook_row_that_does_not_fit_says_so_with_the_numbers():
             id="weights sharded over cards",
         ),
         pytest.param(
-            {"pins": {"method": "qlora"}, "model": "Qwen/Qwen3-30B-A3B", "gpu": "80 GiB"},
-            "bitsandbytes leaves them in 16-bit",
-            id="experts stay in 16-bit",
+            {"pins": {"method": "lora-8bit"}, "model": "Qwen/Qwen3-30B-A3B", "gpu": "80 GiB"},
+            "LoRAFit quantizes them to 4 bit only",
+            id="experts stay in 16 bit under 8 bit",
         ),
         pytest.param(
             {"pins": {"loss": "full", "max_length": 4096, "method": "qlora"}, "model": "google/gemma-2-2b"},

@@ -93,9 +93,9 @@ def test_a_situation_beyond_its_bounds_is_refused(values, subject):
     assert refusal.value.subject == subject
 
 
-def test_a_machine_has_one_processor():
-    with pytest.raises(PlanError, match="num_gpus: must be 1 on a CPU, got 2"):
-        dataclasses.replace(situation(), gpu=processor(), num_gpus=2)
+def test_processes_on_one_processor_share_its_memory():
+    alone = dataclasses.replace(situation(), gpu=processor())
+    assert dataclasses.replace(alone, num_gpus=2).available_bytes == alone.available_bytes // 2
 
 
 @pytest.mark.parametrize(

@@ -112,14 +112,15 @@ def test_a_number_format_that_the_card_lacks_is_named(gpu, values, field, words)
     ("model", "method", "amount"),
     [
         # 2 bytes x 3 x 2,048 x 768 x 128 experts x 48 layers; 2 x 3 x 4,096 x 14,336 x 8 x 32.
-        pytest.param("Qwen/Qwen3-30B-A3B", "qlora", "54.0 GiB", id="experts narrower than the layer"),
-        pytest.param("mistralai/Mixtral-8x7B-v0.1", "qlora", "84.0 GiB", id="experts as wide as the layer"),
+        pytest.param("Qwen/Qwen3-30B-A3B", "lora-8bit", "54.0 GiB", id="experts narrower than the layer"),
+        pytest.param("mistralai/Mixtral-8x7B-v0.1", "lora-8bit", "84.0 GiB", id="experts as wide as the layer"),
+        pytest.param("Qwen/Qwen3-30B-A3B", "qlora", "", id="experts are quantized to 4 bit"),
         pytest.param("Qwen/Qwen3-30B-A3B", "lora", "", id="nothing is quantized"),
-        pytest.param("meta-llama/Llama-3.1-8B", "qlora", "", id="no experts"),
+        pytest.param("meta-llama/Llama-3.1-8B", "lora-8bit", "", id="no experts"),
     ],
 )
 def test_experts_that_stay_in_16_bit_are_named_with_their_bytes(model, method, amount):
-    found = said(situation(model=model), planned(method)).get("load_in_4bit", "")
+    found = said(situation(model=model), planned(method)).get("load_in_8bit", "")
     assert amount in found
     assert bool(amount) == bool(found)
 

@@ -3,6 +3,8 @@
 import pytest
 from playwright.sync_api import expect
 
+from scripts.browser import choose
+
 pytestmark = pytest.mark.browser
 
 
@@ -24,6 +26,7 @@ def test_a_plan_of_an_address_that_is_not_used_starts_only_once_it_is_accepted(t
 def test_what_is_accepted_stays_accepted_while_other_settings_change(tab):
     page = tab("?task=Coding")
     page.get_by_role("button", name="Use what is shown").click()
-    page.get_by_text("QLoRA (4-bit)", exact=True).click()
-    expect(page.get_by_text("Fits with QLoRA").or_(page.get_by_text("with QLoRA (4-bit)")).first).to_be_visible()
+    expect(page.get_by_role("alert")).to_have_count(0)
+    choose(page, page.get_by_role("combobox", name="method"), "QLoRA (4-bit)")
+    expect(page.get_by_role("heading", name="with QLoRA (4-bit)")).to_be_visible()
     expect(page.get_by_role("button", name="Start", exact=True)).to_be_enabled()

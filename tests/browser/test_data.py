@@ -23,7 +23,7 @@ def upload(page: Page, name: str, text: str) -> None:
     file = {"name": name, "mimeType": "text/plain", "buffer": text.encode()}
     page.locator('input[type="file"]').set_input_files(file)
     page.wait_for_url("**data=*")
-    page.keyboard.press("Escape")
+    expect(page.locator('input[type="file"]')).to_have_count(0)
     settle(page)
 
 
@@ -57,6 +57,7 @@ def test_choices_about_the_data_stay_in_the_address(tab):
     upload(page, "splits.json", json.dumps(rows))
     page.get_by_role("radio", name="Leave it out").check(force=True)
     settle(page)
+    page.get_by_text("More options").click()
     page.get_by_role("textbox", name="Questions asked before and after").fill("What is 2+2?")
     page.keyboard.press("Tab")
     page.wait_for_url("**prompts=*")
@@ -64,5 +65,6 @@ def test_choices_about_the_data_stay_in_the_address(tab):
     assert "thinking=Leave" in page.url
     page.reload()
     settle(page)
+    page.get_by_text("More options").click()
     assert page.get_by_role("textbox", name="Questions asked before and after").input_value() == "What is 2+2?"
     assert page.get_by_role("radio", name="Leave it out").is_checked()

@@ -1,7 +1,9 @@
 """Every page in light and dark, on a desk and on a phone: readable, reachable, nothing cut off."""
 
+import re
+
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 from scripts.browser import settle
 from ui.learn.lessons import LESSONS
@@ -59,18 +61,59 @@ def test_every_lesson_is_readable_in_light_and_dark_on_desk_and_phone(tab, viola
     assert not any(found.values()), found
 
 
-def test_all_fields_and_reasons_are_readable(tab, violations):
-    page = tab("?reasons=true")
-    page.get_by_text("Override settings").click()
-    page.get_by_label("max_length", exact=True).first.wait_for()
+def test_all_settings_and_a_reason_are_readable(tab, violations):
+    page = tab("?r=32&weight_decay=0.1")
+    page.get_by_text("All other settings").click()
+    page.get_by_role("combobox", name="use_dora").wait_for()
+    rank = page.locator("details.reason").filter(has_text="Rank of the adapter")
+    rank.locator("summary").press("Enter")
+    expect(rank.get_by_text("acceptable:")).to_be_visible()
     assert flaws(page, violations) == []
 
 
-def test_a_phone_shows_the_verdict_and_the_start_first(tab):
-    page = tab(width=390)
-    verdict = page.get_by_role("heading", name="Fits").bounding_box()
-    start = page.get_by_role("button", name="Start", exact=True).bounding_box()
-    assert verdict["y"] < start["y"] < start["y"] + start["height"] < 500
+def test_a_search_leaves_the_settings_that_have_the_word(tab):
+    page = tab()
+    page.get_by_text("All other settings").click()
+    box = page.get_by_role("textbox", name="Search settings")
+    box.fill("warm")
+    box.press("Enter")
+    expect(page.get_by_role("combobox", name="use_dora")).to_have_count(0)
+    expect(page.get_by_role("textbox", name="warmup_steps")).to_be_visible()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_verdict_and_action_stay_on_the_screen(tab, width):
+    page = tab(width=width)
+    seen = []
+    for far in (0, 500, 100_000):
+        page.evaluate("(far) => document.querySelector('[data-testid=\"stMain\"]').scrollTo(0, far)", far)
+        page.wait_for_timeout(300)
+        verdict = page.get_by_role("heading", name="Fits").bounding_box()
+        start = page.get_by_role("button", name="Start", exact=True).bounding_box()
+        seen.append(verdict["y"] >= 50 and start["y"] + start["height"] <= 800)
+    assert seen == [True, True, True]
+
+
+def test_a_value_is_edited_where_it_stands(tab):
+    page = tab("?model=meta-llama%2FLlama-3.1-8B&gpu=GeForce+RTX+3090")
+    verdict = page.get_by_role("heading", name="with LoRA")
+    before = verdict.inner_text()
+    rank = page.get_by_role("combobox", name="r", exact=True)
+    rank.fill("48")
+    rank.press("Enter")
+    expect(verdict).not_to_have_text(before)
+    expect(page.get_by_text("moved with it")).to_be_visible()
+    expect(page).to_have_url(re.compile("[?&]r=48"))
+    page.get_by_role("button", name="Undo").click()
+    expect(verdict).to_have_text(before)
+    expect(page).not_to_have_url(re.compile("[?&]r="))
+
+
+def test_a_typed_number_offers_its_cards(tab):
+    page = tab("?model=meta-llama%2FLlama-3.1-8B&gpu=3060")
+    page.get_by_role("button", name="GeForce RTX 3060 12 GB").click()
+    expect(page.get_by_role("heading", name="with QLoRA")).to_be_visible()
+    expect(page.get_by_role("combobox", name="Device", exact=True)).to_have_value("GeForce RTX 3060 12 GB")
 
 
 def test_the_start_is_visible_without_scrolling(tab):
@@ -86,6 +129,7 @@ def test_the_first_page_waits_for_no_chart_library(tab):
 
 def test_every_input_is_reached_by_tab(tab):
     page = tab()
+    page.get_by_text("More options").click()
     seen = set()
     for _ in range(60):
         page.keyboard.press("Tab")
@@ -96,5 +140,17 @@ def test_every_input_is_reached_by_tab(tab):
             )
         )
     names = " | ".join(seen)
-    for wanted in ("Model", "Device", "Count", "Data", "Task", "Goal", "Rules", "Recommended", "Start"):
+    for wanted in (
+        "Model",
+        "Device",
+        "Count",
+        "Data",
+        "Task",
+        "Goal",
+        "Rules",
+        "Start",
+        "learning_rate",
+        "optim",
+        "All other",
+    ):
         assert wanted in names

@@ -73,13 +73,27 @@ def test_every_tab_of_a_run_is_readable(tab, violations, runs):
 
 def test_what_was_chosen_is_in_the_address_and_comes_back(tab, runs):
     page = tab(f"runs?run={runs['good']}&run={runs['flat']}")
-    page.get_by_text("perplexity", exact=True).click()
+    page.get_by_text("learning rate", exact=True).click()
     page.get_by_text("Log scale", exact=True).click()
-    expect(page.get_by_role("figure", name=re.compile("Perplexity over steps"))).to_be_visible()
+    expect(page.get_by_role("figure", name=re.compile("Learning rate over steps"))).to_be_visible()
     again = tab(page.url.split("/", 3)[3])
-    expect(again.get_by_role("figure", name=re.compile("Perplexity over steps"))).to_be_visible()
+    expect(again.get_by_role("figure", name=re.compile("Learning rate over steps"))).to_be_visible()
     expect(again.get_by_role("switch", name="Log scale")).to_be_checked()
     expect(again.get_by_role("heading", name="Differences")).to_be_visible()
+
+
+def test_a_click_anywhere_in_a_row_opens_the_run_and_a_deleted_one_comes_back(tab, server, runs):
+    page = tab("runs", width=390)
+    page.locator(f".st-key-row-{runs['flat']}").get_by_text("last loss").click(force=True)
+    expect(page.get_by_role("button", name="Resume")).to_be_visible()
+    expect(page.get_by_role("button", name="More", exact=True)).to_have_count(1)  # those of the list are gone
+    page.get_by_role("button", name="More", exact=True).click()
+    page.get_by_role("menuitem", name=re.compile("Delete")).click()
+    expect(page.get_by_text(re.compile("Deleted SmolLM2"))).to_be_visible()
+    expect(page.locator(f".st-key-row-{runs['flat']}")).to_have_count(0)
+    page.get_by_role("button", name="Undo").click()
+    expect(page.locator(f".st-key-row-{runs['flat']}")).to_be_visible()
+    assert Store(server.runs).run(runs["flat"]).deleted_at is None
 
 
 def test_an_upload_without_a_name_is_refused_and_the_token_is_gone(tab, runs):

@@ -22,7 +22,7 @@ def run_id() -> dict[str, str]:
 
 
 def steps(page: Page) -> int:
-    found = re.search(r"step ([\d,]+) of", page.locator('[data-testid="stMain"]').inner_text())
+    found = re.search(r"training ([\d,]+)/", page.locator('[data-testid="stMain"]').inner_text())
     return int(found[1].replace(",", "")) if found else 0
 
 
@@ -47,7 +47,7 @@ def wait_for(server, run_id: str, condition: Callable[[Run], bool], seconds: flo
 
 
 def stop(page: Page, server, run_id: str) -> Run:
-    """Stop a run from its page; who asks once more from elsewhere does not wait for the prompts."""
+    """Stop a run from its page; the same button then says that the prompts are not worth the wait."""
     page.get_by_role("button", name="Stop and save").click()
     wait_for(server, run_id, lambda run: run.phase is Phase.EVALUATING)
     Store(server.runs).request_stop(run_id)
@@ -82,15 +82,15 @@ def test_reload_and_a_second_tab_show_the_same_run(tab, run_id):
 def test_what_was_chosen_to_be_seen_outlives_every_update(tab, run_id):
     page = tab(f"runs?run={run_id['id']}")
     page.get_by_text("Log scale", exact=True).click()
-    page.get_by_text("perplexity", exact=True).click()
-    drawn = page.get_by_role("figure", name=re.compile("Perplexity over steps"))
+    page.get_by_text("gradient norm", exact=True).click()
+    drawn = page.get_by_role("figure", name=re.compile("Gradient norm over steps"))
     expect(drawn).to_be_visible()
     before = drawn.get_attribute("aria-label")
     wait_for_step(page, steps(page) + 1)
     expect(drawn).not_to_have_attribute("aria-label", before or "")
     expect(page.get_by_role("switch", name="Log scale")).to_be_checked()
     assert "log=true" in page.url
-    assert "quantity=perplexity" in page.url
+    assert "quantity=gradient+norm" in page.url
 
 
 def test_a_killed_server_disturbs_neither_run_nor_page(tab, server, run_id):
@@ -123,8 +123,19 @@ def test_a_finished_page_polls_no_more_and_is_still_there_after_a_reload(tab, ru
 def test_a_deep_link_restores_the_plan(tab):
     page = tab("?model=meta-llama%2FLlama-3.1-8B&gpu=24+GiB&method=QLoRA+%284-bit%29&r=64")
     expect(page.get_by_role("combobox", name="Model")).to_have_value("meta-llama/Llama-3.1-8B")
-    expect(page.get_by_text("with QLoRA")).to_be_visible()
-    expect(page.get_by_role("button", name="Start", exact=True)).to_be_disabled()
+    expect(page.get_by_role("heading", name="with QLoRA")).to_be_visible()
+    expect(page.get_by_role("button", name="Export", exact=True)).to_be_enabled()
+
+
+def test_what_is_chosen_travels_from_page_to_page(tab):
+    page = tab("?model=meta-llama%2FLlama-3.1-8B&gpu=GeForce+RTX+4090&method=QLoRA+%284-bit%29&r=64")
+    verdict = page.get_by_role("heading", name="with QLoRA").inner_text()
+    page.get_by_role("link", name="Compare").click()
+    expect(page.get_by_text("meta-llama/Llama-3.1-8B", exact=True).first).to_be_visible()
+    expect(page.get_by_role("heading", name="with QLoRA")).to_have_text(verdict)
+    page.get_by_role("link", name="Plan").click()
+    expect(page.get_by_role("combobox", name="Model")).to_have_value("meta-llama/Llama-3.1-8B")
+    expect(page.get_by_role("heading", name="with QLoRA")).to_have_text(verdict)
 
 
 def test_a_bad_upload_is_refused_in_one_sentence(tab, tmp_path):

@@ -41,6 +41,7 @@ def test_there_are_a_hundred_and_twenty_cards_from_gtx_1060_to_b200():
         pytest.param("4090", "GeForce RTX 4090", id="number, not the laptop's"),
         pytest.param("nvidia geforce rtx 4090", "GeForce RTX 4090", id="with the maker"),
         pytest.param("rtx 3060 12gb", "GeForce RTX 3060 12 GB", id="identified by memory"),
+        pytest.param("3060 12", "GeForce RTX 3060 12 GB", id="identified by memory without its unit"),
         pytest.param("A100 80GB", "A100 PCIe 80 GB", id="same memory: the one with less bandwidth"),
         pytest.param("t4", "Tesla T4", id="two letters"),
     ],
@@ -172,3 +173,30 @@ def test_this_machines_cpu_has_a_throughput_or_none_if_the_clock_is_unknown():
     spec = machine.processor().gpu
     assert spec.float32_tflops is None or 0.001 < spec.float32_tflops < 100
     assert spec.half_tflops is None
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        pytest.param("4090", "GeForce RTX 4090", id="a number"),
+        pytest.param("rtx4090", "GeForce RTX 4090", id="without a space"),
+        pytest.param("RTX 4090", "GeForce RTX 4090", id="with one"),
+        pytest.param("geforce rtx4090", "GeForce RTX 4090", id="with the series"),
+    ],
+)
+def test_a_card_is_found_by_what_people_call_it(text, name):
+    assert gpus.find(text).name == name
+
+
+@pytest.mark.parametrize("text", ["3060", "rtx3060", "A100"])
+def test_variants_are_offered_where_a_name_does_not_decide(text):
+    meant = gpus.matching(text)
+    assert len(meant) > 1
+    with pytest.raises(CatalogError, match="matches several cards"):
+        gpus.find(text)
+    assert all(gpus.find(name).name == name for name in meant)
+
+
+def test_a_number_that_is_no_card_asks_for_its_unit():
+    with pytest.raises(CatalogError, match=r'Write "24 GB" for any card of that size'):
+        gpus.find("24")

@@ -26,10 +26,18 @@ ANSWERS = {
     "gated": (403, {"X-Error-Code": "GatedRepo"}, b""),
     "nowhere": (404, {"X-Error-Code": "RepoNotFound"}, b""),
     "empty": (404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": "a" * 40}, b""),
-    "code": (200, {"X-Repo-Commit": "c" * 40, "ETag": '"b2"'}, b'{"auto_map": {"AutoConfig": "x.Y"}, ' + CONFIG[1:]),
+    "code": (
+        200,
+        {"X-Repo-Commit": "c" * 40, "ETag": '"b2"'},
+        b'{"auto_map": {"AutoConfig": "x.Y"}, ' + CONFIG[1:].replace(b"llama", b"yuan"),
+    ),
 }
 REVISION = {"X-Repo-Commit": "d" * 40}
-TOKENIZERS = {
+FILES = {
+    "nvidia": {
+        "config.json": (200, {**REVISION, "ETag": '"c1"'}, CONFIG),
+        "hf_quant_config.json": (200, {**REVISION, "ETag": '"q1"'}, b'{"quantization": {"quant_algo": "NVFP4"}}'),
+    },
     "speaks": {
         "tokenizer.json": (200, {**REVISION, "ETag": '"t1"'}, b'{"model": {}}'),
         "chat_template.jinja": (200, {**REVISION, "ETag": '"t2"'}, b"{{ messages }}"),
@@ -42,9 +50,12 @@ TOKENIZERS = {
 class Hub(BaseHTTPRequestHandler):
     def do_GET(self):
         name = self.path.split("/")[2] if self.path.count("/") > 2 else ""
+        file = self.path.rpartition("/")[2]
         status, headers, body = ANSWERS.get(name, (200, {}, b"ok"))
-        if name in TOKENIZERS:
-            status, headers, body = TOKENIZERS[name].get(self.path.rpartition("/")[2], ANSWERS["empty"])
+        if name in FILES:
+            status, headers, body = FILES[name].get(file, ANSWERS["empty"])
+        elif status == 200 and file == "hf_quant_config.json":
+            status, headers, body = ANSWERS["empty"]
         self.send_response(status)
         for header, value in headers.items():
             self.send_header(header, value)
@@ -91,6 +102,7 @@ def test_a_hub_model_is_read_and_later_found_without_the_network(endpoint, tmp_p
         pytest.param("org/nowhere", "is neither in the catalog nor on the Hub", id="unknown"),
         pytest.param("org/empty", "has no config.json", id="no transformers model"),
         pytest.param("org/code", "needs its own code", id="brings code"),
+        pytest.param("org/nvidia", "already quantized", id="quantized, as only the file beside it says"),
     ],
 )
 def test_what_the_hub_does_not_give_is_explained_in_one_sentence(endpoint, tmp_path, name, part):
@@ -165,3 +177,42 @@ def test_a_tokenizer_is_not_fetched_offline(tmp_path):
     done = fetched("org/speaks", "http://127.0.0.1:9", tmp_path)
     assert "the Hub cannot be reached" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+OBTAIN = """
+import sys
+from catalog import here
+from specs import CatalogError
+try:
+    here.require_obtainable(sys.argv[1])
+except CatalogError as error:
+    sys.exit(str(error))
+"""
+
+
+def obtained(name, endpoint, folder):
+    environment = {**os.environ, "HF_ENDPOINT": endpoint, "LORAFIT_CACHE": str(folder), "HF_HOME": str(folder / "hf")}
+    command = [sys.executable, "-c", OBTAIN, name]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False).stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        pytest.param("org/gated", "org/gated: is gated on the Hub", id="gated"),
+        pytest.param("org/nowhere", "is not on the Hub", id="unknown"),
+        pytest.param("org/empty", "has no config.json on the Hub", id="no transformers model"),
+        pytest.param("7B", "must be a folder on this machine or a Hub id to be trained", id="a size"),
+    ],
+)
+def test_a_model_whose_weights_cannot_be_had_is_told_before_its_run_exists(endpoint, tmp_path, name, part):
+    assert part in obtained(name, endpoint, tmp_path)
+    assert obtained("org/there", endpoint, tmp_path) == ""
+
+
+def test_offline_only_models_on_this_machine_can_be_trained(tmp_path):
+    assert "is not on this machine, and the Hub cannot be reached" in obtained("org/a", "http://127.0.0.1:9", tmp_path)
+    fetched = tmp_path / "hf/hub/models--org--a/snapshots/1/model.safetensors"
+    fetched.parent.mkdir(parents=True)
+    fetched.touch()
+    assert obtained("org/a", "http://127.0.0.1:9", tmp_path) == ""

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from estimator.tape.tape import BACKWARD_START, COMPONENTS, MONOMIALS, Block, Resident, Tape
+from estimator.tape.sizes import COLUMNS, MONOMIALS
+from estimator.tape.tape import BACKWARD_START, COMPONENTS, Block, Resident, Tape
 from specs import GIB, FinetunePlan, GpuSpec
 
 _ACTIVATIONS, _WORKSPACE, _LOGITS, _GRADIENTS = map(
@@ -12,7 +13,7 @@ _CONSTANT, _TOKENS, _RANK = range(3)
 
 
 def _row(monomial: str, coefficient: int, *, by_rank: bool = False) -> list[int]:
-    row = [0] * (2 * len(MONOMIALS))
+    row = [0] * COLUMNS
     row[MONOMIALS.index(monomial) + (len(MONOMIALS) if by_rank else 0)] = coefficient
     return row
 

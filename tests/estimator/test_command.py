@@ -2,10 +2,12 @@ import json
 
 import pytest
 
-from estimator.__main__ import main
+from catalog import models
+from estimator.__main__ import _parser, _plan, main
 from specs import METHODS
+from tests.trainer.classified import ENCODERS
 
-MODEL = ["--model", "HuggingFaceTB/SmolLM2-135M", "--method", "lora", "--gpu", "RTX 4090", "--lora-dropout", "0.05"]
+MODEL = ["--model", "HuggingFaceTB/SmolLM2-135M", "--method", "lora", "--gpu", "RTX 4090"]
 
 
 def run(capsys, *arguments):
@@ -73,6 +75,12 @@ def test_the_number_of_cards_needed_is_printed_and_estimated(capsys):
     assert offloaded["host_bytes"] > on_cards["host_bytes"] + 20e9
     _, printed = run(capsys, *large)
     assert " with fsdp." in printed.out
+
+
+def test_a_model_with_few_positions_is_priced_for_no_more(tmp_path):
+    ENCODERS["bert"].save_pretrained(tmp_path)
+    asked = _parser().parse_args(["--model", str(tmp_path), "--method", "lora"])
+    assert _plan(asked, models.find(str(tmp_path))).max_length == 64
 
 
 def test_one_card_is_enough_if_the_plan_fits(capsys):

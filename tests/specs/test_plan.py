@@ -211,6 +211,9 @@ def test_a_plan_file_that_leaves_a_number_out_means_this_one() -> None:
     plan = FinetunePlan.for_method("lora", "m")
     numbers = {name: value for name, value in plan.to_dict().items() if type(value) in {int, float}}
     assert numbers == {
+        "num_labels": 2,  # transformers' PretrainedConfig
+        "num_negatives": 0,
+        "scale": 20.0,  # sentence-transformers' MultipleNegativesRankingLoss
         "r": 16,
         "lora_alpha": 32,
         "lora_dropout": 0.0,

@@ -98,10 +98,16 @@ def place(tiny_model) -> Place:
 
 
 @pytest.fixture
-def trained_here(store, place) -> Callable[[FinetunePlan, DataSource], Run]:
+def trained_here(trained_from, place) -> Callable[[FinetunePlan, DataSource], Run]:
+    """Trains a plan for the tiny model in this process."""
+    return lambda plan, data: trained_from(plan, data, place)
+
+
+@pytest.fixture
+def trained_from(store) -> Callable[[FinetunePlan, DataSource, Place], Run]:
     """Trains a plan in this process, which saves imports: where nothing is asked about a worker."""
 
-    def trained(plan: FinetunePlan, data: DataSource) -> Run:
+    def trained(plan: FinetunePlan, data: DataSource, place: Place) -> Run:
         store.create(plan, data, place=place)
         run = store.claim_next(place.device)
         assert train(Session(run, store, threading.Event())) is State.FINISHED

@@ -127,6 +127,8 @@ PAIRS_OF_TEXTS = {
     ),
 }
 TEXTS = {
+    "document and summary": Case("a.jsonl", each(lambda n: {"document": f"{n} and {n}", "summary": n, "id": n})),
+    "translation": Case("a.jsonl", each(lambda n: {"translation": {"en": f"the {n}", "fr": f"le {n}"}})),
     "text": Case("a.jsonl", each(lambda n: {"text": f"There is {n} and more."})),
     "text in a column of a person": Case(
         "a.jsonl", each(lambda n: {"Inhalt": f"There is {n}."}), {"columns": {"text": "Inhalt"}}

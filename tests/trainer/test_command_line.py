@@ -1,5 +1,6 @@
 """The command line refuses what it cannot do in one sentence, with exit status 2, before a worker is started."""
 
+import dataclasses
 import importlib.util
 import os
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from specs import FinetunePlan
+from trainer.runs.contract import State
 from trainer.runs.store import Store
 
 PLAN = FinetunePlan.for_method("qlora", "no/model", dtype="float32", max_steps=1).to_json()
@@ -91,6 +93,18 @@ def test_a_retry_that_cannot_run_here_is_refused(store, plan_of, chat_data):
     assert len(store.runs()) == 1
 
 
+@pytest.mark.parametrize(
+    "command", [["resume"], ["extend", "3"], ["retry", "--set", "r=2"]], ids=lambda words: words[0]
+)
+def test_a_run_whose_machine_changed_is_refused_when_it_is_asked_to_go_on(store, plan_of, chat_data, place, command):
+    run = store.create(plan_of(), chat_data, place=dataclasses.replace(place, device="cuda:99"))
+    store.request_stop(run.id)
+    result = call(store.folder, command[0], run.id, *command[1:])
+    assert (result.returncode, len(result.stderr.splitlines())) == (2, 1)
+    assert "device: must be cpu" in result.stderr
+    assert [found.state for found in store.runs()] == [State.STOPPED]
+
+
 def test_columns_are_named_on_the_command_line(tmp_path: Path) -> None:
     data = tmp_path / "data.csv"
     data.write_text("frage,antwort\nHi?,Hello.\n")
@@ -106,6 +120,14 @@ def test_columns_are_named_on_the_command_line(tmp_path: Path) -> None:
     )
 
 
+def test_data_is_examined_without_a_runs_folder(tmp_path):
+    data, runs = tmp_path / "data.jsonl", tmp_path / "runs"
+    data.write_text(ROW)
+    runs.write_text("a file in its place")
+    assert call(runs, "list").returncode == 2
+    assert call(runs, "check", "--data", str(data)).stdout.startswith("data.jsonl: 1 rows, 0 skipped")
+
+
 def test_an_unknown_run_is_refused(tmp_path: Path) -> None:
     for command in ("show", "stop", "resume", "export"):
         result = call(tmp_path, command, "../../etc")
@@ -116,6 +138,7 @@ def test_an_unknown_run_is_refused(tmp_path: Path) -> None:
     ("arguments", "said"),
     [
         pytest.param(["chat"], "has saved no adapter yet", id="chat"),
+        pytest.param(["evaluate"], "has saved no adapter yet", id="evaluate"),
         pytest.param(["retry", "--set", "rank=8"], "is not a field of a plan", id="retry"),
         pytest.param(["push", "me/x"], "has saved no adapter yet", id="push"),
         pytest.param(["combine", "--weights", "1"], "at least two different runs", id="combine"),
@@ -129,11 +152,15 @@ def test_what_a_run_cannot_give_is_refused_in_a_sentence(store, plan_of, chat_da
     assert said in result.stderr
 
 
-def test_a_retry_is_queued_and_linked(store, plan_of, chat_data):
-    failed, _ = store.create(plan_of(), chat_data), store.create(plan_of(), chat_data)
+def test_a_retry_is_queued_and_linked(store, plan_of, chat_data, place):
+    failed, _ = store.create(plan_of(), chat_data, place=place), store.create(plan_of(), chat_data)
     store.request_stop(failed.id)
     store.claim_next("cpu")  # holds the device, so that no worker starts
     result = call(store.folder, "retry", failed.id, "--set", "max_length=32", "--detach")
     assert result.returncode == 0, result.stderr
     assert f"repeats {failed.id} with other settings" in result.stdout
     assert store.runs()[0].plan.max_length == 32
+    copy = call(store.folder, "duplicate", failed.id, "--detach")
+    assert f"repeats {failed.id} with the same settings" in copy.stdout
+    store.delete(failed.id)
+    assert f"repeats {failed.id}, which was deleted" in call(store.folder, "show", copy.stdout[:20]).stdout

@@ -150,8 +150,8 @@ def test_a_conversion_is_said_in_the_file_in_a_sentence(export):
     made, _ = export(PLAIN["messages with a weight"], "script")
     assert made.conversion.why in " ".join(made.main[1].split("\n"))
     assert made.conversion.why == (
-        "The script cannot read chat.jsonl as it is (answers that are not to be learned), "
-        "so it is given chat.messages.jsonl, which LoRAFit writes."
+        "The script is given chat.messages.jsonl, which LoRAFit writes from chat.jsonl: "
+        "it does not understand answers that are not to be learned."
     )
 
 
@@ -337,7 +337,9 @@ def test_pairs_are_a_dpo_job_with_the_rate_of_the_plan(tool, stage, export):
         pytest.param(
             each(lambda n: {"prompt": n, "completion": n, "label": True}), "script", "answers marked good", id="KTO"
         ),
-        pytest.param(each(lambda n: {"text": n, "label": "a"}), "trl", "texts with a class", id="classification"),
+        pytest.param(
+            each(lambda n: {"text": n, "label": "a"}), "trl", "on which LoRAFit tells TRL", id="classification"
+        ),
     ],
 )  # fmt: skip
 def test_what_a_tool_cannot_be_told_is_refused_in_a_sentence(rows, tool, words, export):

@@ -1,8 +1,13 @@
 """Waits for what real workers do."""
 
+import os
+import signal
 import time
 
 import psutil
+
+from trainer.runs import launcher
+from trainer.runs.contract import State
 
 PATIENCE = 240
 """Seconds; importing the training stack alone takes up to half a minute on a busy machine of two cores."""
@@ -33,3 +38,17 @@ def worker_of(run_id) -> psutil.Process:
     found = [child for child in psutil.Process().children() if run_id in child.cmdline()]
     assert len(found) == 1
     return found[0]
+
+
+def killed_and_resumed(store, plan, data, place, *, at):
+    """The run of a plan whose worker is killed once it has done some steps, and which then goes on to its end."""
+    run = store.create(plan, data, place=place)
+    launcher.launch(store, run.id)
+    waited(store, run.id, lambda run: run.step >= at)
+    os.kill(worker_of(run.id).pid, signal.SIGKILL)
+    assert waited(store, run.id, over).state is State.LOST
+    store.request_resume(run.id)
+    launcher.launch(store, run.id)
+    done = waited(store, run.id, over)
+    assert (done.state, done.error) == (State.FINISHED, None)
+    return done

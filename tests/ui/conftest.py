@@ -6,11 +6,14 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from catalog import models
 from specs import FinetunePlan
 from specs.paths import REPO
 from trainer.data.source import DataSource
-from trainer.runs.contract import Answer, Metric, Phase, Run, State
+from trainer.runs.contract import Answer, Metric, Phase, Place, Run, State
 from trainer.runs.store import Store
+
+MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
 @pytest.fixture(autouse=True)
@@ -47,14 +50,26 @@ def page() -> Callable[..., AppTest]:
 
 
 @pytest.fixture
-def finished(runs_folder: Path) -> Callable[..., Run]:
+def model_folder(tmp_path: Path) -> Path:
+    """Make a folder with what a door looks at: the demo model's configuration, and the names of the other files."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text(models.find(MODEL).config_json)
+    for name in ("model.safetensors", "vocab.json"):
+        (folder / name).touch()
+    return folder
+
+
+@pytest.fixture
+def finished(runs_folder: Path, model_folder: Path) -> Callable[..., Run]:
     """Return a maker of runs as workers leave them behind."""
 
     def made(losses: list[float], **changes: object) -> Run:
-        store = Store(runs_folder)
-        plan = FinetunePlan.for_method("qlora", "HuggingFaceTB/SmolLM2-135M-Instruct", **changes)
+        store, data = Store(runs_folder), runs_folder / "data.jsonl"
+        data.write_text('{"prompt": "Hi?", "completion": "Hello."}\n')
+        plan = FinetunePlan.for_method("qlora", MODEL, **changes)
         estimate = {"used_bytes": 2 * 2**30, "components": {"weights": 2**30, "overhead": 2**30}}
-        run = store.create(plan, DataSource(path="data.jsonl"), estimate)
+        run = store.create(plan, DataSource(path=str(data)), estimate, place=Place(model_path=str(model_folder)))
         store.claim_next("cpu")
         store.enter(run.id, State.RUNNING, started_at=1.0, phase=Phase.TRAINING)
         for step, loss in enumerate(losses, 1):

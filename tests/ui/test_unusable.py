@@ -12,8 +12,8 @@ from trainer.data.source import DataSource
 from trainer.runs.storage import database
 from trainer.runs.store import Store
 from ui.parts import notices
-from ui.plan import uploads
-from ui.runs import run_data
+from ui.plan.data import uploads
+from ui.runs.facts import run_data
 
 PAGES = ("plan", "compare", "runs", "accuracy", "learn")
 

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from specs import DataError
+from specs.errors import ended
 from trainer.data.examples import Example, examples, require_trained
-from trainer.data.files.reading import Finding
-from trainer.data.messages import Turn, UnreadableError
+from trainer.data.forms.messages import Turn
 from trainer.data.rendering import Renderer
+from trainer.data.row import Finding, UnreadableError
 from trainer.data.source import DataSource
 
 
@@ -86,7 +87,7 @@ def write_all(source: DataSource, wanted: Wanted, tokenizer: Any, folder: Path) 
         told.append(f"Wrote {made.rows:,} rows as {name}.")
         if made.reasons:
             reason, left_out = next(iter(made.reasons)), sum(made.reasons.values())
-            told.append(f"{left_out:,} rows are left out, most of them since: {reason}.")
+            told.append(f"{left_out:,} rows are left out, most of them since: {ended(reason)}")
     return tuple(told)
 
 

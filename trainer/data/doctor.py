@@ -12,10 +12,10 @@ import numpy as np
 from specs import DataError
 from trainer.data.examples import Example, examples, require_mostly_good
 from trainer.data.files import reading
-from trainer.data.files.reading import Finding
-from trainer.data.messages import UnreadableError
+from trainer.data.forms import tagged
 from trainer.data.rendering import Renderer
-from trainer.data.source import DataSource
+from trainer.data.row import Finding, UnreadableError
+from trainer.data.source import WITHOUT_ANSWERS, DataSource
 from trainer.data.tokenizer import DataTokenizer
 
 FINDINGS = 50
@@ -23,6 +23,8 @@ FINDINGS = 50
 PREVIEWS = 5
 SAMPLE = 4_000
 """Rows whose length is counted in tokens; beyond, one of 2, of 4, … so that a sample of the whole file remains."""
+UNBALANCED = 10
+"""Classes are called unbalanced if one has so many times the rows of another."""
 MOST_REASONS = 1_000
 """How many different reasons, classes, and names of what is not read are told apart."""
 _PROGRESS_ROWS = 50
@@ -42,6 +44,10 @@ class Preview:
     """The same with the worse answer of a pair."""
     label: str | None = None
     """Whether a marked answer is good; the class of a text."""
+    has_class: bool = False
+    """Whether it is a text with a class."""
+    writes: bool = True
+    """Whether the model learns to write any of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +69,7 @@ class Report:
     unused: Mapping[str, int]
     """Columns and keys of messages that hold something and are not read: in how many rows each."""
     labels: Mapping[str, int]
-    """Of marked answers and of texts with a class, how many rows have each."""
+    """Of marked answers and of texts with a class, how many rows have each; of tags, how many words."""
     duplicates: int
     """Rows that repeat an earlier one, word for word."""
     lengths: tuple[int, ...]
@@ -78,6 +84,34 @@ class Report:
     """In how many rows each optional column is read, and each of ``specs.dataset.TRAITS`` is found."""
     roles: tuple[str, ...] = ()
     """The roles that the layout needs."""
+
+    also: tuple[str, ...] = ()
+    """What else the data can be taken for."""
+    num_negatives: int = 0
+    """How many wrong texts every row has beside the right one."""
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """All that the data can be taken for, of ``trainer.data.source.TASKS``."""
+        return (self.task, *self.also)
+
+    @property
+    def num_labels(self) -> int:
+        """How many classes the texts have, or tags the words, at least the two that a plan needs."""
+        return max(2, len(self.labels)) if self.labels and self.task in WITHOUT_ANSWERS else 2
+
+    @property
+    def imbalance(self) -> str:
+        """A sentence if one class is far rarer than another; empty otherwise."""
+        if self.task != "classification" or len(self.labels) < 2:
+            return ""
+        (common, most), (rare, least) = (pick(self.labels.items(), key=lambda entry: entry[1]) for pick in (max, min))
+        if most < UNBALANCED * least:
+            return ""
+        return (
+            f"The classes are unbalanced: {least:,} rows of {rare[:40]} to {most:,} of {common[:40]}. Accuracy hides a "
+            "rare class that is never found: look at F1, or add rows of it."
+        )
 
     def quantile(self, share: float) -> int:
         """Return the length that a share of the rows does not exceed, from 0 to 1."""
@@ -99,6 +133,21 @@ class Report:
         return tuple(
             (edge, edge + width, after - before) for edge, before, after in zip(edges, places, places[1:], strict=False)
         )
+
+
+def preview_of(
+    example: Example, pieces: tuple[tuple[str, bool], ...], rejected: tuple[tuple[str, bool], ...] = ()
+) -> Preview:
+    """Return how a row is shown whose text is known."""
+    label = None if example.label is None else str(example.label)
+    return Preview(
+        row=example.row,
+        pieces=pieces,
+        rejected=rejected,
+        label=tagged.told(example.words, example.tags) if example.tags else label,
+        has_class=isinstance(example.label, str),
+        writes=example.task not in WITHOUT_ANSWERS,
+    )
 
 
 class _Sample:
@@ -127,6 +176,7 @@ def examined(
     progress: Callable[[int], None] | None = None,
     first_rows: int | None = None,
     previews: int = PREVIEWS,
+    task_types: tuple[str, ...] = (),
 ) -> Report:
     """Return what a data set holds, read in one pass without keeping its rows.
 
@@ -136,11 +186,12 @@ def examined(
         progress: Is told the number of rows read, now and then.
         first_rows: Stop after so many; None reads all.
         previews: How many rows are shown as the model reads them.
+        task_types: The tasks that the model can be trained for, which decide how rows are read; empty for any decoder.
 
     Raises:
         DataError: If the file cannot be read, or has too few rows to train on.
     """
-    look = _Look(tokenizer, source, previews)
+    look = _Look(tokenizer, source, previews, task_types)
     whole = True
     for number, entry in enumerate(_counted(examples(source), progress)):
         if number == first_rows:
@@ -157,8 +208,11 @@ def examined(
 class _Look:
     """One pass over rows: what is counted and kept of them."""
 
-    def __init__(self, tokenizer: DataTokenizer | None, source: DataSource, previews: int) -> None:
-        self._reader = None if tokenizer is None else (tokenizer, Renderer(tokenizer, thinking=source.thinking))
+    def __init__(
+        self, tokenizer: DataTokenizer | None, source: DataSource, previews: int, task_types: tuple[str, ...]
+    ) -> None:
+        renderer = Renderer(tokenizer, thinking=source.thinking, task_types=task_types) if tokenizer else None
+        self._reader = None if tokenizer is None or renderer is None else (tokenizer, renderer)
         self._wanted_previews = previews
         self._rows = self._skipped = 0
         self._first: Example | None = None
@@ -168,6 +222,7 @@ class _Look:
         self._unused: Counter[str] = Counter()
         self._labels: Counter[str] = Counter()
         self._traits: Counter[str] = Counter()
+        self._negatives = 0
         self._sample, self._hashes = _Sample(SAMPLE), array("q")  # 8 bytes a row; a set takes 70
         self._longest = self._most_characters = 0
         self._uncounted: list[tuple[int, str]] = []
@@ -214,6 +269,8 @@ class _Look:
             longest=self._longest,
             traits=dict(self._traits),
             roles=self._first.roles,
+            also=self._first.kinds[1:],
+            num_negatives=self._negatives,
         )
 
     def _stands_out(self, example: Example) -> bool:
@@ -223,28 +280,34 @@ class _Look:
         texts = renderer.both(example) if example.rejected else (renderer.rendered(example),)
         self._leave_out(texts[0].left_out)
         self._most_characters = max(self._most_characters, _characters(example))
-        self._uncounted += ((self._rows, text.text) for text in texts)
-        self._uncounted_characters += sum(len(text.text) for text in texts)
+        counted = [one for text in texts for one in renderer.counted(example, text)]
+        self._uncounted += ((self._rows, one) for one in counted)
+        self._uncounted_characters += sum(map(len, counted))
         if self._uncounted_characters >= _COUNTED_TOGETHER:
             self._count(tokenizer)
         if len(self._previews) < self._wanted_previews:
             worse = tuple(texts[1].pieces()) if len(texts) > 1 else ()
-            label = None if example.label is None else str(example.label)
-            shown = Preview(row=example.row, pieces=tuple(texts[0].pieces()), rejected=worse, label=label)
-            self._previews.append(shown)
+            self._previews.append(preview_of(example, tuple(texts[0].pieces()), worse))
 
     def _count(self, tokenizer: DataTokenizer) -> None:
         """Count the tokens of the rows that wait for it; of a pair the longer side."""
         lengths: dict[int, int] = {}
         counts = tokenizer.lengths([text for _, text in self._uncounted])
         for (number, _), length in zip(self._uncounted, counts, strict=True):
-            lengths[number] = max(length, lengths.get(number, 0))
+            lengths[number] = max(length + self._added(tokenizer), lengths.get(number, 0))
         self._uncounted.clear()
         self._uncounted_characters = 0
         for number, length in lengths.items():
             self._longest = max(self._longest, length)
             if length and self._sample.wants(number):
                 self._sample.add(length)
+
+    def _added(self, tokenizer: DataTokenizer) -> int:
+        """Return the special tokens around a text that no template is for."""
+        if self._first is None or self._reader is None or not self._reader[1].is_plain(self._first):
+            return 0
+        begun = self._reader[1].begins_with
+        return max(0, tokenizer.added - bool(begun))
 
     def _skip(self, finding: Finding) -> None:
         """Count a row that cannot be trained on; beyond so many different reasons, they are one."""
@@ -262,10 +325,14 @@ class _Look:
         self._unused[f"split {name}"] = rows
 
     def _take(self, example: Example) -> None:
+        known = len(example.negatives)
+        self._negatives = known if self._first is None else min(known, self._negatives)
         self._rows += 1
         self._first = self._first or example
         self._leave_out(example.unused)
         self._traits.update(example.traits)
+        for tag in example.tags:
+            self._labels[_known(tag, self._labels)] += 1
         if example.label is not None:
             self._labels[_known(str(example.label), self._labels)] += 1
         self._hashes.append(example.identity)

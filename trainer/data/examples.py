@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from specs import DataError
-from trainer.data import messages, preferences
-from trainer.data.files.reading import Finding, Row, rows
-from trainer.data.layouts import LAYOUTS, ROLES, Layout, recognised_layout
-from trainer.data.messages import Turn, UnreadableError
-from trainer.data.source import DataSource
+from trainer.data.files.reading import rows
+from trainer.data.forms import messages, preferences, related
+from trainer.data.forms.classes import BETWEEN
+from trainer.data.forms.layouts import LAYOUTS, ROLES, Layout, recognised_layout
+from trainer.data.forms.messages import Turn
+from trainer.data.forms.passages import Passage
+from trainer.data.forms.related import Related
+from trainer.data.row import Finding, Row, UnreadableError
+from trainer.data.source import WITHOUT_ANSWERS, DataSource
 from trainer.data.traits import traits
 
 _ROWS_WITHOUT_LAYOUT = 1_000
@@ -46,10 +50,27 @@ class Example:
     """The worse answer of a pair."""
     label: bool | str | None = None
     """Whether a marked answer is good; the class of a text."""
+    words: tuple[str, ...] = ()
+    """The words of a text that have tags."""
+    tags: tuple[str, ...] = ()
+    """The tag of each word."""
+    negatives: tuple[str, ...] = ()
+    """Texts that do not belong to the first one."""
+    score: float | None = None
+    """How alike two texts are."""
+    passage: Passage | None = None
+    """The same question with the text that its answer is cut out of, where there is one."""
     unused: tuple[str, ...] = field(default=(), hash=False, compare=False)
     """Columns and keys of messages that hold something and were not read."""
     traits: tuple[str, ...] = field(default=(), hash=False, compare=False)
     """Optional columns that were read, and what another tool may not read: ``specs.dataset.TRAITS``."""
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """All that it can be taken for, of ``trainer.data.source.TASKS``."""
+        found = (self.task, "extraction") if self.passage else (self.task,)
+        is_pair = self.task == "answers" and not self.tools and related.is_pair(self.turns)
+        return (*found, "related") if is_pair else found
 
     @property
     def identity(self) -> int:
@@ -57,7 +78,8 @@ class Example:
         spoken = (*self.turns, *self.chosen, *self.rejected)
         more = [turn.more for turn in spoken if turn.more]
         beyond = json.dumps([more, self.tools], sort_keys=True, default=str) if more or self.tools else ""
-        return hash((self.turns, self.chosen, self.rejected, self.label, beyond))
+        others = (self.negatives, self.score)
+        return hash((self.turns, self.chosen, self.rejected, self.label, self.tags, others, beyond))
 
 
 def examples(source: DataSource) -> Iterator[Example | Finding]:
@@ -84,6 +106,26 @@ def examples(source: DataSource) -> Iterator[Example | Finding]:
         elif len(waiting) > _ROWS_WITHOUT_LAYOUT:
             break
     _require_some(source, number, seen, waiting)
+
+
+def texts_of(example: Example) -> tuple[str, ...]:
+    """Return the one or two texts that have a class."""
+    return tuple(turn.content for turn in example.turns)
+
+
+def related_of(example: Example) -> Related:
+    """Return the texts of an example that belong together: of a question and its answer, those two.
+
+    Raises:
+        UnreadableError: If it has not two texts.
+    """
+    if example.task in {"related", "similarity"}:
+        anchor, positive = texts_of(example)
+        return Related(anchor, positive, example.negatives, example.score)
+    if "related" not in example.kinds:
+        raise UnreadableError("is no question with one answer, of which embeddings learn the likeness")
+    *asked, answer = texts_of(example)
+    return Related(BETWEEN.join(asked), answer)
 
 
 def _layout(named: Row) -> Layout | None:
@@ -139,17 +181,13 @@ def require_mostly_good(path: str, *, total: int, reasons: Mapping[str, int]) ->
     raise DataError(Path(path).name[-50:], rule, None, f"Commonest: {told}")
 
 
-TRAINED = frozenset({"answers", "text", "preference"})
+TRAINED = frozenset({"answers", "text", "preference", "classification", "tags", "related", "similarity"})
 """The tasks that a run can train for."""
 
 _NOT_YET = {
     "unpaired": (
         "holds answers marked good or bad (unpaired preference, KTO), which a run cannot train on yet",
         "Name prompt and completion to learn every answer, good or bad, or give pairs",
-    ),
-    "classification": (
-        "holds texts with a class, which a run cannot train on yet",
-        "Name text alone, or prompt and completion, to train a language model on it",
     ),
 }
 
@@ -222,7 +260,7 @@ _JUDGING = ("label", "kto_tag", "is_correct", "is_good", "correct", "feedback", 
 
 def _require_nothing_that_changes(row: Row, layout: Layout, source: DataSource) -> None:
     """Refuse a row that would be learned as what it is not; whoever names the columns by hand insists."""
-    if source.columns or layout.task == "classification":
+    if source.columns or layout.task in WITHOUT_ANSWERS:
         return
     read = {*layout.roles, *layout.optional}
     for name, why in _CHANGING.items():
@@ -247,8 +285,9 @@ def _unused(row: Row, named: Row, layout: Layout, columns: Mapping[str, str]) ->
 
 
 def _require_something_to_learn(example: Example) -> None:
-    if example.task == "classification":
-        if not example.turns[0].content.strip():
+    if example.task in WITHOUT_ANSWERS:
+        counted = example.turns if example.task in {"related", "similarity"} else example.turns[:1]
+        if not all(turn.content.strip() for turn in counted):
             raise UnreadableError("has an empty text")
         return
     said = (*example.turns, *example.chosen) if example.task in {"answers", "text"} else example.chosen

@@ -19,10 +19,19 @@ class Reader:
     """Whose tokens are counted, in words; empty where none are."""
     is_own: bool
     """Whether both are the model's own."""
+    task_types: tuple[str, ...] = ()
+    """The tasks that the model can be trained for; empty for any decoder."""
 
 
 @functools.lru_cache(maxsize=4)
-def reader(own: Path | None, *, model_type: str, name: str, counted_by: Path | None) -> Reader:
+def reader(
+    own: Path | None,
+    *,
+    model_type: str,
+    name: str,
+    counted_by: Path | None,
+    task_types: tuple[str, ...] = (),
+) -> Reader:
     """Return what reads data for a model.
 
     Args:
@@ -30,6 +39,7 @@ def reader(own: Path | None, *, model_type: str, name: str, counted_by: Path | N
         model_type: What transformers calls its architecture.
         name: Its name, which tells generations and sizes of a family apart.
         counted_by: The folder of a tokenizer that counts tokens where there is no own one; None counts none.
+        task_types: The tasks that it can be trained for; empty for any decoder.
 
     Raises:
         SpecError: If a folder has no readable tokenizer.
@@ -37,7 +47,13 @@ def reader(own: Path | None, *, model_type: str, name: str, counted_by: Path | N
     if own is not None:
         tokenizer = FolderTokenizer(own)
         template = "the model's own chat template" if tokenizer.chat_template else "plain headings: it has no template"
-        return Reader(tokenizer=tokenizer, template=template, counter="the model's own tokenizer", is_own=True)
+        return Reader(
+            tokenizer=tokenizer,
+            template=template,
+            counter="the model's own tokenizer",
+            is_own=True,
+            task_types=task_types,
+        )
     known = family(model_type, name)
     stand_in = known.template if known else GENERAL
     counter = f"the tokenizer of {counted_by.name}" if counted_by else ""
@@ -46,6 +62,7 @@ def reader(own: Path | None, *, model_type: str, name: str, counted_by: Path | N
         template=_words(stand_in, model_type, is_known=known is not None),
         counter=counter,
         is_own=False,
+        task_types=task_types,
     )
 
 
@@ -53,4 +70,4 @@ def _words(stand_in: str, model_type: str, *, is_known: bool) -> str:
     if not stand_in:
         return "plain headings: models of this family have no chat template"
     template = f"the template of the family {stand_in}"
-    return template if is_known else f"{template}: that of {model_type} is not known here"
+    return template if is_known else f"{template}, as that of {model_type} is not known here"

@@ -4,9 +4,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from trainer.data.examples import Example
-from trainer.data.messages import Turn, UnreadableError
-from trainer.data.source import Thinking
+from specs.tasks import task_type_of
+from trainer.data.examples import Example, related_of
+from trainer.data.forms import related
+from trainer.data.forms.classes import BETWEEN
+from trainer.data.forms.messages import Turn
+from trainer.data.forms.passages import Passage, require_answer
+from trainer.data.row import UnreadableError
+from trainer.data.source import WITHOUT_ANSWERS, Thinking
 from trainer.data.template import answer_spans, chat_template, completeness
 from trainer.data.template.answer_spans import Span
 from trainer.data.template.chat_template import ChatTemplate
@@ -42,9 +47,15 @@ class Rendered:
 class Renderer:
     """Renders examples for one tokenizer: transformers' own, or a ``FolderTokenizer``."""
 
-    def __init__(self, tokenizer: Any, *, thinking: Thinking = "keep") -> None:
-        """Look up the tokenizer's template, its variant for training, and what it puts around a text."""
-        self._thinking = thinking
+    def __init__(self, tokenizer: Any, *, thinking: Thinking = "keep", task_types: tuple[str, ...] = ()) -> None:
+        """Look up the tokenizer's template, its variant for training, and what it puts around a text.
+
+        Args:
+            tokenizer: transformers' own, or a ``FolderTokenizer``.
+            thinking: Whether reasoning is kept.
+            task_types: The tasks that the model can be trained for; empty for any decoder.
+        """
+        self._thinking, self._task_types = thinking, task_types
         self.begins_with, self.ends_with = leading_token(tokenizer), tokenizer.eos_token or ""
         self._controls = control_tokens(tokenizer)
         source = chat_template.chosen(tokenizer.chat_template)
@@ -60,8 +71,14 @@ class Renderer:
             UnreadableError: If the template refuses the example or leaves something of it out.
         """
         turns = (*example.turns, *example.chosen)
+        if example.passage and self._task_type(example) == "QUESTION_ANS":
+            return _cut_out(example.passage, example.row)
+        if self._task_type(example) == "FEATURE_EXTRACTION":
+            return _side_by_side(related.texts(related_of(example)), example.row)
         if turns[0].role == "text":
             return self._raw(example, turns)
+        if self._task_type(example) == "SEQ_2_SEQ_LM":
+            return _written_by_two(*self.sides(example), example.row)
         shown = [self._spoken(turn) for turn in turns]
         said = self._conversation(shown, example.tools)
         first = len(example.turns) if example.chosen else 0
@@ -71,6 +88,38 @@ class Renderer:
             if span and turn.learned and index >= first
         )
         return Rendered(text=said.text, learned=tuple(learned), row=example.row, left_out=said.left_out)
+
+    def is_plain(self, example: Example) -> bool:
+        """Return whether the model reads an example without any template around it, and so with special tokens."""
+        return self._task_type(example) != "CAUSAL_LM"
+
+    def counted(self, example: Example, text: Rendered) -> tuple[str, ...]:
+        """Return the texts whose tokens are counted, of which the longest is the length of the example.
+
+        A model with an encoder and a decoder has the question in one and the answer in the other; of texts that are
+        compared, each is read by itself.
+        """
+        task_type = self._task_type(example)
+        if task_type == "FEATURE_EXTRACTION":
+            return related.texts(related_of(example))
+        return self.sides(example) if task_type == "SEQ_2_SEQ_LM" else (text.text,)
+
+    def sides(self, example: Example) -> tuple[str, str]:
+        """Return what an encoder reads of an example, and what a decoder learns to write.
+
+        Raises:
+            UnreadableError: If there is more than one answer, or what only a chat template has words for.
+        """
+        *before, last = [self._spoken(turn) for turn in (*example.turns, *example.chosen)]
+        unread = next((key for turn in (*before, last) for key in turn.more if key in _OF_TEMPLATES), "")
+        if example.tools or unread:
+            raise UnreadableError(f"{unread or 'tools'} cannot be told to an encoder and a decoder without a template")
+        if last.role != "assistant" or any(turn.role == "assistant" for turn in before):
+            raise UnreadableError("has several answers, of which an encoder and a decoder learn one: choose a decoder")
+        return asked_plainly(before), last.content
+
+    def _task_type(self, example: Example) -> str:
+        return task_type_of(example.kinds, self._task_types).name
 
     def both(self, example: Example) -> tuple[Rendered, Rendered]:
         """Return a pair with its better answer and with its worse one.
@@ -104,7 +153,7 @@ class Renderer:
     def _raw(self, example: Example, turns: Sequence[Turn]) -> Rendered:
         begun = "" if self.begins_with and turns[0].content.startswith(self.begins_with) else self.begins_with
         text = begun + "\n\n".join(turn.content for turn in turns)
-        if example.task == "classification":
+        if example.task in WITHOUT_ANSWERS:
             return Rendered(text=text, learned=(), row=example.row)
         asked = begun + "".join(turn.content for turn in example.turns if example.chosen)
         text = begun + "".join(turn.content for turn in turns) + self.ends_with
@@ -134,7 +183,7 @@ class Renderer:
         text, spans = answer_spans.found(template, turns, tools, self._controls)
         left_out = completeness.left_out(turns, spans, text)
         if tools and template.rendered([turn.message() for turn in turns])[0] == text:
-            raise UnreadableError("tools are left out by the model's chat template")
+            raise UnreadableError(f"tools are left out by the model's chat template: {completeness.CALLING}")
         if turns[-1].role == "assistant" and spans[-1] and not _ends_with(text, (*self._controls, self.ends_with)):
             text, spans = text + self.ends_with, (*spans[:-1], (spans[-1][0], len(text) + len(self.ends_with)))
         return _Said(text, spans, left_out, turns)
@@ -158,6 +207,35 @@ class Renderer:
             text += turn.content + (self.ends_with if turn.role == "assistant" else "")
             spans.append((start, len(text)) if turn.role == "assistant" else None)
         return _Said(text, spans, turns=turns)
+
+
+_OF_TEMPLATES = frozenset({"tool_calls", "reasoning_content"})
+"""What only a chat template has words for."""
+
+
+def asked_plainly(turns: Sequence[Turn]) -> str:
+    """Return what is asked as an encoder reads it: one after the other, without any template."""
+    return BETWEEN.join(turn.content for turn in turns)
+
+
+def _written_by_two(asked: str, answer: str, row: int) -> Rendered:
+    """Return a question, which is only read, and its answer below."""
+    before = f"{asked}{BETWEEN}"
+    return Rendered(text=before + answer, learned=((len(before), len(before) + len(answer)),), row=row)
+
+
+def _side_by_side(texts: Sequence[str], row: int) -> Rendered:
+    """Return texts that are compared, of which nothing is written."""
+    return Rendered(text=BETWEEN.join(texts), learned=(), row=row)
+
+
+def _cut_out(passage: Passage, row: int) -> Rendered:
+    """Return a question with its context, of which the first answer is learned."""
+    require_answer(passage)
+    before = f"{passage.question}{BETWEEN}"
+    first, words = passage.answers[0]
+    begun = len(before) + first
+    return Rendered(text=before + passage.context, learned=((begun, begun + len(words)),), row=row)
 
 
 class _Said(NamedTuple):

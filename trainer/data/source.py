@@ -1,15 +1,34 @@
 """Where training data comes from, and what a person said about it."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from specs import DataError
 
 Thinking = Literal["keep", "drop"]
-TASKS = ("answers", "text", "preference", "unpaired", "classification")
+TASKS = ("answers", "text", "preference", "unpaired", "classification", "tags", "related", "similarity", "extraction")
 """What data can be trained for: answers, plain text, pairs of a better and a worse answer (DPO), single answers marked
-good or bad (KTO), and texts with a class."""
+good or bad (KTO), texts with a class, words with tags, texts that belong together, two texts with a score of how alike
+they are, and answers that are cut out of a text."""
+
+WITHOUT_ANSWERS = frozenset({"classification", "tags", "related", "similarity"})
+"""Of these the data in which nobody answers: the text stands for itself."""
+
+HELD: Mapping[str, str] = {
+    "answers": "answers to learn",
+    "text": "plain text",
+    "preference": "pairs of a better and a worse answer",
+    "unpaired": "answers marked good or bad",
+    "classification": "texts with a class",
+    "tags": "words with tags",
+    "related": "texts that belong together",
+    "similarity": "pairs of texts with a score",
+    "extraction": "answers that stand in a text",
+}
+"""What each kind of data holds, in words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +52,22 @@ class DataSource:
         """Refuse a choice that there is not."""
         if self.thinking not in {"keep", "drop"}:
             raise DataError("thinking", "must be keep or drop", self.thinking)
+
+    def require_unchanged(self, known: str | None) -> str:
+        """Return the SHA-256 of the file, after comparing it with the one that a run started with.
+
+        Raises:
+            DataError: If there is no such file any more, or it differs: the curve could not continue.
+        """
+        path = Path(self.path)
+        if not path.is_file():
+            raise DataError(self.path, "is not a file", None, "Put it back, or start a new run with other data")
+        with path.open("rb") as stream:
+            found = hashlib.file_digest(stream, "sha256").hexdigest()
+        if known not in {None, found}:
+            way_out = "Start a new run with the changed data"
+            raise DataError(path.name, "has changed since the run started", None, way_out)
+        return found
 
 
 def columns_of(entries: Sequence[str]) -> dict[str, str]:

@@ -66,6 +66,11 @@ class FolderTokenizer:
         """Return how many tokens each text has, without special tokens around it; on all cores."""
         return [len(encoded) for encoded in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
 
+    @property
+    def added(self) -> int:
+        """How many special tokens are put around a text of its own."""
+        return int(self._tokenizer.num_special_tokens_to_add(is_pair=False))
+
     def keep_whole(self, words: Iterable[str]) -> None:
         """Take some words as one token each, as the tokenizer of the template that they come from does."""
         self._tokenizer.add_special_tokens([AddedToken(word, special=True) for word in sorted(words)])
@@ -126,6 +131,11 @@ class FamilyTokenizer:
         if self._counter is None:
             return {"input_ids": [], "offset_mapping": []}
         return self._counter(text, add_special_tokens=False)
+
+    @property
+    def added(self) -> int:
+        """How many special tokens the tokenizer that counts puts around a text of its own."""
+        return self._counter.added if self._counter else 0
 
     def lengths(self, texts: Sequence[str]) -> list[int]:
         """Return how many tokens the tokenizer that counts makes of each text; 0 without one."""

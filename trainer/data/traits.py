@@ -4,10 +4,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from specs import dataset
-from trainer.data import messages
-from trainer.data.files.reading import Row
-from trainer.data.layouts import SYSTEM, Layout
-from trainer.data.messages import Turn
+from trainer.data.forms import messages
+from trainer.data.forms.layouts import SYSTEM, Layout
+from trainer.data.forms.messages import Turn
+from trainer.data.row import Row
+from trainer.data.source import WITHOUT_ANSWERS
 from trainer.data.template.completeness import thinks
 
 _SHAREGPT = {"system": "system", "user": "human", "assistant": "gpt"}
@@ -55,6 +56,8 @@ def _alternates(turns: Sequence[Turn]) -> bool:
 
 def _form(row: Row, layout: Layout, values: Mapping[str, Any], used: Sequence[str]) -> Iterator[str]:
     """Yield whether a row says its example in the plainest form of its layout."""
+    if layout.task in WITHOUT_ANSWERS:  # a text and its class have one form
+        return
     told = [name for name in SYSTEM if name in used]
     turns = list(values.get("turns", ()))
     if told and turns and turns[0].role == "system":

@@ -16,12 +16,12 @@ from peft import (
 )
 from peft.utils.constants import TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING as FEEDFORWARD_MODULES
 from torch import nn
-from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from specs import METHODS, FinetunePlan, PlanError
+from specs import METHODS, TASK_TYPES, FinetunePlan, PlanError
 from specs.errors import nearest
 from specs.fields import Pattern
+from trainer.model.layers import layers, task_head
 
 
 def adapter_config(plan: FinetunePlan, model: nn.Module) -> PeftConfig:
@@ -31,7 +31,9 @@ def adapter_config(plan: FinetunePlan, model: nn.Module) -> PeftConfig:
         PlanError: If the model lacks a target module, or one that a pattern names.
     """
     config = _KINDS[METHODS[plan.method].peft_type](plan, model)
-    config.task_type = "CAUSAL_LM"
+    config.task_type = plan.task_type
+    if TASK_TYPES[plan.task_type].has_head:
+        config.modules_to_save = list(task_head(model))
     return config
 
 
@@ -60,37 +62,12 @@ def _gram(weight: torch.Tensor) -> torch.Tensor:
     return weight @ weight.T if len(weight) < len(weight.T) else weight.T @ weight
 
 
-def linear_modules(model: nn.Module) -> tuple[str, ...]:
-    """Return the last part of the names of all linear modules that an adapter may target: all but head and routers."""
-    return tuple(dict.fromkeys(name.rpartition(".")[2] for name in _linear_paths(model)))
-
-
-def _linear_paths(model: nn.Module) -> tuple[str, ...]:
-    head = model.get_output_embeddings() if isinstance(model, PreTrainedModel) else None
-    return tuple(
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | Conv1D) and module is not head and not _is_router(module)
-    )
-
-
-def _routers(model: nn.Module) -> list[str]:
-    return sorted({name.rpartition(".")[2] for name, module in model.named_modules() if _is_router(module)})
-
-
-def _is_router(module: nn.Module) -> bool:
-    """Return whether a linear module is a router of experts: those of Llama 4 and Phi-MoE return several tensors.
-
-    PEFT 0.21 ``all-linear`` counts them as linear layers, and its wrapper fails on what they return.
-    """
-    return isinstance(module, nn.Linear) and type(module).__name__.endswith("Router")
-
-
 def _lora(plan: FinetunePlan, model: nn.Module) -> PeftConfig:
     on_meta = next(model.parameters()).is_meta
     known: dict[str, Any] = {"default": True, "pissa": "pissa", "gaussian": "gaussian"}
     return LoraConfig(
         **_shared(plan, model),
+        target_parameters=[*plan.target_parameters] or None,
         r=plan.r,
         use_rslora=plan.use_rslora,
         use_dora=plan.use_dora,
@@ -102,7 +79,7 @@ def _lora(plan: FinetunePlan, model: nn.Module) -> PeftConfig:
 
 
 def _adalora(plan: FinetunePlan, model: nn.Module) -> PeftConfig:
-    # The steps of a run by epochs are known only once its data is; trainer/worker/adalora.py then corrects them.
+    # The steps of a run by epochs are known only once its data is; trainer/worker/loop/adalora.py then corrects them.
     total_step = plan.max_steps if plan.max_steps > 0 else plan.tinit + plan.tfinal + 1
     return AdaLoraConfig(
         **_shared(plan, model),
@@ -158,22 +135,13 @@ def _has_conv1d(model: nn.Module) -> bool:
 
 
 def _where(plan: FinetunePlan, model: nn.Module) -> dict[str, Any]:
-    """Return which modules get an adapter.
+    """Return which modules get an adapter, always by name: what PEFT takes ``all-linear`` for depends on the model.
 
     Raises:
-        PlanError: If a target module does not exist in the model.
+        PlanError: If the model lacks a target, or no adapter can be put there.
     """
-    return {"target_modules": _targets(plan, model), "exclude_modules": _routers(model) or None}
-
-
-def _targets(plan: FinetunePlan, model: nn.Module) -> str | list[str]:
-    if isinstance(plan.target_modules, str):
-        return plan.target_modules
-    names = linear_modules(model)
-    for target in plan.target_modules:
-        if target not in names:
-            raise PlanError("target_modules", "must name linear modules of the model", target, nearest(target, names))
-    return list(plan.target_modules)
+    targets = layers(model).resolved(plan)
+    return {"target_modules": [*targets.modules], "exclude_modules": targets.excluded or None}
 
 
 def _pattern(pattern: Pattern, field: str, model: nn.Module) -> dict[str, int]:
@@ -182,10 +150,11 @@ def _pattern(pattern: Pattern, field: str, model: nn.Module) -> dict[str, int]:
     Raises:
         PlanError: If a name matches no module; PEFT would silently ignore it.
     """
-    paths = _linear_paths(model)
+    linear = layers(model)
+    paths = [path for layer in linear.linear for path in layer.paths]
     for name, _ in pattern:
         # Matches as get_pattern_key in peft/utils/other.py does.
         expression = re.compile(rf"(.*\.)?({name})$")
         if not any(expression.match(path) for path in paths):
-            raise PlanError(field, "must name linear modules of the model", name, nearest(name, linear_modules(model)))
+            raise PlanError(field, "must name linear modules of the model", name, nearest(name, linear.nameable))
     return dict(pattern)

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from specs import FinetunePlan
-from trainer.model.build import META, base_model
+from trainer.model.build import base_model
+from trainer.model.packing import META
 
 # safetensors' names for the dtypes; https://github.com/huggingface/safetensors#format
 _DTYPE_NAMES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}

@@ -1,31 +1,34 @@
 """Builds the model of a plan: base, quantization, adapter, checkpointing; for a run and for a trace."""
 
+import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
-from bitsandbytes.functional import QuantState
-from bitsandbytes.nn import Int8Params, Linear4bit, Linear8bitLt, Params4bit
-from huggingface_hub.errors import StrictDataclassError
+import transformers
+from bitsandbytes.nn import Int8Params, Linear4bit, Linear8bitLt
 from peft import get_peft_model, prepare_model_for_kbit_training
+from peft.utils import ModulesToSaveWrapper
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, BitsAndBytesConfig, PretrainedConfig, PreTrainedModel
 from transformers.core_model_loading import build_glob_alternation
 from transformers.integrations.bitsandbytes import replace_with_bnb_linear
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils import is_flash_attn_2_available
 
-from specs import METHODS, FinetunePlan, PlanError, SpecError
+from specs import METHODS, TASK_TYPES, FinetunePlan, PlanError, SpecError
 from trainer.model.adapters import adapter_config
-
-META = "meta"
-
-# Block sizes of bitsandbytes 0.50.2, ``functional.quantize_4bit``: weights per constant, constants per nested constant.
-BLOCKSIZE = 64
-NESTED_BLOCKSIZE = 256
+from trainer.model.expert_adapters import reaching_experts
+from trainer.model.experts import quantize_stacked_experts, quantized_while_loading
+from trainer.model.layers import task_head, unread_pooler
+from trainer.model.misfit import misfit
+from trainer.model.packing import META, packed
+from trainer.model.stored import bnb_config, expansion, format_of, in_16_bit, loading, quantize, settle
+from trainer.model.towers import auto_class
 
 Source: TypeAlias = PretrainedConfig | Mapping[str, Any] | Path | str
 
@@ -49,28 +52,83 @@ def build(plan: FinetunePlan, source: Source, *, device: str) -> nn.Module:
 
 def base_model(plan: FinetunePlan, source: Source, *, device: str) -> PreTrainedModel:
     """Return the base model of a plan, quantized as the plan says, without adapter."""
-    config = model_config(source)
+    config = _with_labels(model_config(source), plan)
     attention = _attention(plan, config, device)
     if device == META:
         return _meta_base(plan, config, attention)
+    skipped = _unquantized(plan, config)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            source,
-            config=config,
-            dtype=getattr(torch, plan.dtype),
-            attn_implementation=attention,
-            quantization_config=bnb_config(plan),
-            device_map={"": device},
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=Path(str(source)).is_dir(),
-        )
-    except (OSError, ValueError) as error:
+        with quantized_while_loading():
+            model, loaded = class_of(plan, config).from_pretrained(
+                source,
+                config=config,
+                dtype=getattr(torch, plan.dtype),
+                attn_implementation=attention,
+                **loading(plan, config, device, skipped),
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=Path(str(source)).is_dir(),
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, ImportError) as error:
         way_out = "Choose a folder with config.json and safetensors weights"
-        raise SpecError(str(source), "cannot be loaded as a causal language model", str(error), way_out) from error
-    model.config.use_cache = False
+        rule = f"cannot be loaded for {TASK_TYPES[plan.task_type].label}"
+        raise SpecError(str(source), rule, str(error), way_out) from error
+    _require_all_weights(model, loaded["missing_keys"], str(source))
+    quantization = bnb_config(plan, config, skipped)
+    if expansion(config):
+        settle(model, getattr(torch, plan.dtype))
+    if quantization is not None and expansion(config):
+        model = quantize(model, quantization, device)
+    _use_no_cache(model)
     _set_backbone_name(model)
+    _set_num_experts(model)
     _keep_trainable_layout(model)
+    _freeze_unread(model)
+    return model
+
+
+def _freeze_unread(model: PreTrainedModel) -> None:
+    """Train nothing that has no effect: the model keeps a pooler that embeddings pass by."""
+    pooler = unread_pooler(model)
+    if pooler is not None:
+        pooler.requires_grad_(requires_grad=False)
+
+
+def _require_all_weights(model: PreTrainedModel, missing: Iterable[str], source: str) -> None:
+    """Refuse a checkpoint that lacks weights of anything but a new head: transformers fills them with random numbers.
+
+    Raises:
+        SpecError: If it lacks any.
+    """
+    pooler = ("pooler",) if unread_pooler(model) is not None else ()
+    new = tuple(f"{name}." for name in (*task_head(model), *pooler))
+    lacking = [name for name in missing if not name.startswith(new)]
+    if lacking:
+        rule = f"lacks {len(lacking)} weights of the model that config.json describes"
+        raise SpecError(source, rule, min(lacking), "Choose a folder with all weights")
+
+
+def expanded(source: str, config: PretrainedConfig, kind: Any) -> PreTrainedModel:
+    """Return a model with all weights in 32 bit, also those that are stored quantized.
+
+    Args:
+        source: The folder or Hub id with the weights.
+        config: What to build.
+        kind: The class of transformers to load it with.
+    """
+    model = kind.from_pretrained(
+        source,
+        config=config,
+        dtype=torch.float32,
+        use_safetensors=True,
+        trust_remote_code=False,
+        **({"quantization_config": expansion(config)} if expansion(config) else {}),
+    )
+    if format_of(config) in {"4bit", "8bit"}:
+        model = model.dequantize(torch.float32)
+    if format_of(config):
+        settle(model, torch.float32)
     return model
 
 
@@ -82,32 +140,83 @@ def model_config(source: Source) -> PretrainedConfig:
     """
     if isinstance(source, PretrainedConfig):
         return source
+    named = source if isinstance(source, Mapping) else _file_of(source)
+    if (named or isinstance(source, Mapping)) and named.get("model_type") not in CONFIG_MAPPING:
+        rule, way_out = "must be a model_type that transformers has", "Choose another model"
+        raise SpecError("model_type", rule, named.get("model_type"), way_out)
     try:
         if isinstance(source, Path | str):
             return AutoConfig.from_pretrained(
                 source, trust_remote_code=False, local_files_only=Path(str(source)).is_dir()
             )
-        kept = {name: value for name, value in source.items() if name not in {"model_type", "auto_map"}}
+        plain = PretrainedConfig._decode_special_floats(dict(source))
+        kept = {name: value for name, value in plain.items() if name not in {"model_type", "auto_map"}}
         return AutoConfig.for_model(str(source.get("model_type", "")), **kept)
-    except (OSError, ValueError, KeyError, TypeError, StrictDataclassError) as error:
-        subject = source.get("model_type", "config.json") if isinstance(source, Mapping) else source
-        way_out = "Use a model whose model_type transformers supports"
-        raise SpecError(str(subject), "is not a model that transformers can build", str(error), way_out) from error
+    except OSError as error:
+        way_out = "Choose a folder with config.json and safetensors weights"
+        raise SpecError(str(source), "has no configuration that can be read", None, way_out) from error
+    except Exception as error:
+        raise misfit(error, named) from error
 
 
-def bnb_config(plan: FinetunePlan) -> BitsAndBytesConfig | None:
-    """Return the quantization of a plan as a bitsandbytes configuration, or None."""
+def _file_of(source: Path | str) -> Mapping[str, Any]:
+    """Return what the ``config.json`` of a folder holds; nothing for one of the Hub, or one that cannot be read."""
+    try:
+        found = json.loads((Path(source) / "config.json").read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, Mapping) else {}
+
+
+def class_of(plan: FinetunePlan, config: PretrainedConfig) -> Any:
+    """Return the class of transformers that loads the model of a plan's task."""
+    task = TASK_TYPES[plan.task_type]
+    return auto_class(config) if task.name == "CAUSAL_LM" else getattr(transformers, task.auto_class)
+
+
+def with_classes(model: PreTrainedModel, result: Path) -> PreTrainedModel:
+    """Return a model whose outputs have the names, and its padding the token, that a run's result says."""
+    known = model_config(result)
+    model.config.id2label, model.config.label2id = known.id2label, known.label2id
+    model.config.get_text_config().pad_token_id = known.get_text_config().pad_token_id
+    return model
+
+
+def _with_labels(config: PretrainedConfig, plan: FinetunePlan) -> PretrainedConfig:
+    """Return a configuration with as many labels as the plan has, where the task has a head for them."""
+    task = TASK_TYPES[plan.task_type]
+    if task.has_head:
+        config.problem_type = task.problem_type
+        if config.num_labels != plan.num_labels:
+            config.num_labels = plan.num_labels
+    return config
+
+
+# Linear layers whose weight the model's code uses itself, which a packed weight does not allow: Mamba-2 hands it to its
+# fused kernel, LongCat casts its router's, Gemma 3n clamps those of AltUp, DeepSeek V4 has one for each group of heads.
+# transformers 5.23, the modelling code.
+_USED_WHOLE: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("bamba", "falcon_h1", "granitemoehybrid", "mamba2", "nemotron_h", "zamba2"), ("out_proj",)),
+    "deepseek_v4": ("o_a_proj",),
+    "gemma3n_text": ("correction_coefs", "prediction_coefs"),
+    "longcat_flash": ("classifier",),
+}
+
+
+def _unquantized(plan: FinetunePlan, config: PretrainedConfig) -> tuple[str, ...]:
+    """Return the modules that are never quantized, if they are not just the output head.
+
+    A task's head is trained whole, and some weights are used by the model's own code.
+    """
     if plan.quantization == "none":
-        return None
-    if plan.quantization == "8bit":
-        return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type=plan.bnb_4bit_quant_type,
-        bnb_4bit_use_double_quant=plan.bnb_4bit_use_double_quant,
-        bnb_4bit_compute_dtype=getattr(torch, plan.dtype),
-        bnb_4bit_quant_storage=getattr(torch, plan.bnb_4bit_quant_storage),
-    )
+        return ()
+    whole = _USED_WHOLE.get(config.get_text_config().model_type, ())
+    if TASK_TYPES[plan.task_type].has_head:
+        with torch.device(META):
+            head = task_head(class_of(plan, config).from_config(config, trust_remote_code=False))
+        return (*head, *whole)
+    # A list replaces transformers' own, which leaves out the output head.
+    return ("lm_head", *whole) if whole else ()
 
 
 def prepared_base(model: PreTrainedModel, plan: FinetunePlan) -> PreTrainedModel:
@@ -125,6 +234,9 @@ def with_checkpointing(model: PreTrainedModel, plan: FinetunePlan) -> PreTrained
     With an adapter, the embedding's output requires gradients, as in TRL's ``SFTTrainer``.
     """
     if plan.gradient_checkpointing:
+        if not model.supports_gradient_checkpointing:
+            rule = f"{model.config.model_type} cannot recompute its activations"
+            raise PlanError("gradient_checkpointing", rule, None, "Turn it off")
         model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": plan.use_reentrant})
         if METHODS[plan.method].trains_adapter:
             model.enable_input_require_grads()
@@ -141,7 +253,8 @@ def with_adapter(model: PreTrainedModel, plan: FinetunePlan) -> nn.Module:
         # PEFT 0.21 adds ranks for fused experts on its own, without effect on other modules.
         warnings.filterwarnings("ignore", message=".*_pattern keys did not match", category=RuntimeWarning)
         try:
-            wrapped = get_peft_model(model, adapter_config(plan, model), autocast_adapter_dtype=False)
+            with reaching_experts():
+                wrapped = get_peft_model(model, adapter_config(plan, model), autocast_adapter_dtype=False)
         except ValueError as error:
             experts = "lora_dropout" in str(error)
             way_out = "Set lora_dropout to 0" if experts else "Choose other target_modules, or method full"
@@ -154,7 +267,24 @@ def with_adapter(model: PreTrainedModel, plan: FinetunePlan) -> nn.Module:
         # Updates of DoRA's magnitudes are too small for bfloat16: the magnitudes stay in 32 bit, as in TRL.
         if parameter.requires_grad and "lora_magnitude_vector" not in name:
             parameter.data = parameter.data.to(dtype)
+    if plan.autocast_dtype is None:
+        _cast_inputs_of_heads(wrapped)
     return wrapped
+
+
+def _cast_inputs_of_heads(model: nn.Module) -> None:
+    """Let a head that is trained in another dtype than the base model's take its inputs: an adapter does so itself."""
+
+    def cast(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        dtype = next(module.parameters()).dtype
+        return tuple(
+            one.to(dtype) if isinstance(one, torch.Tensor) and one.is_floating_point() else one for one in inputs
+        )
+
+    for wrapper in model.modules():
+        if isinstance(wrapper, ModulesToSaveWrapper):
+            for module in wrapper.modules_to_save.values():
+                module.register_forward_pre_hook(cast)
 
 
 @contextmanager
@@ -175,7 +305,7 @@ def _attention(plan: FinetunePlan, config: PretrainedConfig, device: str) -> str
 
     On meta the flash-attn package is not needed: SDPA keeps the same tensors.
     """
-    has_sdpa = getattr(AutoModelForCausalLM._model_mapping.get(type(config), None), "_supports_sdpa", False)
+    has_sdpa = getattr(class_of(plan, config)._model_mapping.get(type(config), None), "_supports_sdpa", False)
     if plan.attn_implementation == "flash_attention_2" and device != META:
         if not device.startswith("cuda") or not is_flash_attn_2_available():
             rule = "flash_attention_2 needs the flash-attn package and a CUDA device"
@@ -187,30 +317,49 @@ def _attention(plan: FinetunePlan, config: PretrainedConfig, device: str) -> str
 def _meta_base(plan: FinetunePlan, config: PretrainedConfig, attention: str) -> PreTrainedModel:
     """Return the base model on the meta device, with the modules and dtypes that loading real weights would give."""
     dtype = getattr(torch, plan.dtype)
+    quantization = bnb_config(plan, config, _unquantized(plan, config))
+    config = in_16_bit(config)
     try:
         with torch.device(META):
-            model = AutoModelForCausalLM.from_config(
+            model = class_of(plan, config).from_config(
                 config, dtype=dtype, attn_implementation=attention, trust_remote_code=False
             )
-    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-        raise SpecError(
-            config.model_type, "is not a causal language model that transformers can build", str(error)
-        ) from error
-    model.config.use_cache = False
+    except Exception as error:
+        raise misfit(error, config.to_dict()) from error
+    _freeze_unread(model)
+    _use_no_cache(model)
     _set_backbone_name(model)
+    _set_num_experts(model)
     _keep_in_32_bit(model, dtype)
-    quantization = bnb_config(plan)
     if quantization is not None:
         # The same rule as transformers' loader: the output head and tied weights stay in the model's dtype.
-        kept = HfQuantizer.get_modules_to_not_convert(model, None, model._keep_in_fp32_modules)
+        skipped = [*(quantization.llm_int8_skip_modules or ()), *task_head(model)] or None
+        kept = HfQuantizer.get_modules_to_not_convert(model, skipped, model._keep_in_fp32_modules)
         model = replace_with_bnb_linear(model, modules_to_not_convert=kept, quantization_config=quantization)
         for module in model.modules():
-            _quantize_on_meta(module, dtype)
+            _quantize_on_meta(module, dtype, quantization)
+        if plan.load_in_4bit:
+            quantize_stacked_experts(model, quantization, kept)
         _keep_trainable_layout(model)
         # transformers' loader sets these attributes, and PEFT and TRL read them.
         model.is_loaded_in_4bit, model.is_loaded_in_8bit = plan.load_in_4bit, plan.load_in_8bit
         model.is_quantized = True
+        model.config._is_quantized = True
     return model
+
+
+def _use_no_cache(model: PreTrainedModel) -> None:
+    """Keep no keys and values: a training step has no use for them. An encoder and a decoder have a copy each."""
+    for part in (model, *(part for part in model.modules() if isinstance(part, PreTrainedModel))):
+        part.config.use_cache = part.config.get_text_config().use_cache = False
+
+
+def _set_num_experts(model: PreTrainedModel) -> None:
+    """Let TRL's chunked loss find the number of experts: it knows only one of the names that configurations have."""
+    text = model.config.get_text_config()
+    found = getattr(text, "num_local_experts", None)
+    if found is not None and not hasattr(text, "num_experts"):
+        text.num_experts = found
 
 
 def _set_backbone_name(model: PreTrainedModel) -> None:
@@ -241,23 +390,11 @@ def _keep_in_32_bit(model: PreTrainedModel, dtype: torch.dtype) -> None:
             parameter.data = parameter.data.to(torch.float32)
 
 
-def _quantize_on_meta(module: nn.Module, dtype: torch.dtype) -> None:
+def _quantize_on_meta(module: nn.Module, dtype: torch.dtype, quantization: BitsAndBytesConfig) -> None:
     """Give a quantized layer on meta the tensors that quantizing real weights would produce."""
     if isinstance(module, Linear4bit):
-        shape = (module.out_features, module.in_features)
-        packing = 2 * module.quant_storage.itemsize
-        packed = torch.empty((shape[0] * shape[1] + 1) // packing, 1, dtype=module.quant_storage, device=META)
-        old = module.weight
-        module.weight = Params4bit(
-            packed,
-            requires_grad=False,
-            quant_state=_meta_quant_state(shape, dtype, quant_type=old.quant_type, nested=old.compress_statistics),
-            compress_statistics=old.compress_statistics,
-            quant_type=old.quant_type,
-            quant_storage=module.quant_storage,
-            module=module,
-            bnb_quantized=True,
-        )
+        whole = torch.empty(module.out_features, module.in_features, dtype=dtype, device=META)
+        module.weight = packed(whole, quantization, module)
         module.quant_state = module.weight.quant_state
         # DoRA copies the layer that it wraps, and bitsandbytes cannot copy a parameter on meta.
         module.weight.__deepcopy__ = lambda _memo, weight=module.weight: weight
@@ -269,26 +406,3 @@ def _quantize_on_meta(module: nn.Module, dtype: torch.dtype) -> None:
         return
     if module.bias is not None:
         module.bias.data = module.bias.data.to(dtype)
-
-
-def _meta_quant_state(shape: tuple[int, int], dtype: torch.dtype, *, quant_type: str, nested: bool) -> QuantState:
-    """Return the constants of a 4-bit weight on meta, laid out as ``bitsandbytes.functional.quantize_4bit`` does."""
-    blocks = -(-shape[0] * shape[1] // BLOCKSIZE)
-    code = torch.empty(16, dtype=torch.float32, device=META)
-    common = {
-        "shape": torch.Size(shape),
-        "code": code,
-        "blocksize": BLOCKSIZE,
-        "quant_type": quant_type,
-        "dtype": dtype,
-    }
-    if not nested:
-        return QuantState(absmax=torch.empty(blocks, dtype=torch.float32, device=META), **common)
-    state2 = QuantState(
-        absmax=torch.empty(-(-blocks // NESTED_BLOCKSIZE), dtype=torch.float32, device=META),
-        code=torch.empty(256, dtype=torch.float32, device=META),
-        blocksize=NESTED_BLOCKSIZE,
-        dtype=torch.float32,
-    )
-    absmax = torch.empty(blocks, dtype=torch.uint8, device=META)
-    return QuantState(absmax=absmax, offset=torch.empty((), device=META), state2=state2, **common)

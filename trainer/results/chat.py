@@ -12,7 +12,7 @@ from typing import IO, Literal, Self, cast
 
 from specs import RunError
 from specs.paths import REPO
-from trainer.data.messages import Turn
+from trainer.data.forms.messages import Turn
 from trainer.failure import PassedOnError
 from trainer.runs.contract import Run
 from trainer.runs.export import result_folder
@@ -145,8 +145,8 @@ class Conversation:
         next((line for line in self._lines() if line["kind"] != "text"), None)
 
 
-def refuse_while_in_use(store: Store, run: Run) -> None:
-    """Refuse a conversation on a device that a run is using.
+def refuse_while_in_use(store: Store, run: Run, subject: str = "conversation") -> None:
+    """Refuse to load a model on a device that a run is using.
 
     Raises:
         RunError: If a run is using the device.
@@ -154,4 +154,4 @@ def refuse_while_in_use(store: Store, run: Run) -> None:
     holder = store.holder(run.place.device)
     if holder is not None:
         rule = f"needs the device {run.place.device}, which run {holder.id} is using"
-        raise RunError("conversation", rule, str(holder.state), "Stop that run or wait until it ends")
+        raise RunError(subject, rule, str(holder.state), "Stop that run or wait until it ends")

@@ -12,70 +12,28 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import psutil
-from peft import PeftModel
 from transformers import AutoTokenizer, TextStreamer
 
-from specs import METHODS, LorafitError, RunError
-from trainer.data.messages import Turn
+from specs import TASK_TYPES, LorafitError, RunError
+from trainer.data.forms.messages import Turn
 from trainer.failure import kind_and_sentence
-from trainer.model.build import base_model
-from trainer.results.answers import generated, prompt_tokens
+from trainer.results.answers import end_tokens, generated, is_whole, prompt_tokens
 from trainer.results.chat import TUNED, Line, refuse_while_in_use
+from trainer.results.found import found
+from trainer.results.voices import Voices
 from trainer.runs.contract import Run
 from trainer.runs.export import result_folder
+from trainer.runs.output import guard_output
 from trainer.runs.session import Session
 from trainer.runs.store import Store
 
+_WITHOUT_LIMIT = 4096
+"""Tokens of a conversation with a model that says nothing of its longest text."""
 _POLL_SECONDS = 1.0
 """How often the device is checked; a run that takes it needs longer than this to import its libraries."""
-
-
-class _Voices:
-    """The tuned model and the base model, of which only one needs to be in memory at a time."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._result = result_folder(session.store, session.run)
-        self._loaded: tuple[str, Any] | None = None
-
-    @contextmanager
-    def model(self, voice: str) -> Iterator[Any]:
-        """Yield the model that answers with a voice."""
-        switched = TUNED if self._session.plan.keeps_base else voice
-        if self._loaded is None or self._loaded[0] != switched:
-            self._loaded = None  # frees the other one's memory first
-            self._loaded = (switched, self._load(switched).eval())
-        model = self._loaded[1]
-        muted: AbstractContextManager[Any] = nullcontext() if voice == switched else model.disable_adapter()
-        with muted:
-            yield model
-
-    def _load(self, voice: str) -> Any:
-        plan, device = self._session.plan, self._session.device
-        if voice == TUNED and not METHODS[plan.method].trains_adapter:
-            return base_model(plan, str(self._result), device=device)
-        base = _dequantized_on_cpu(base_model(plan, self._session.run.model, device=device), device)
-        if voice != TUNED:
-            return base
-        return PeftModel.from_pretrained(base, self._result, use_safetensors=True)
-
-
-def _dequantized_on_cpu(base: Any, device: str) -> Any:
-    """Return the base model; on a CPU, a 4-bit one dequantized once, if memory allows.
-
-    bitsandbytes 0.50 dequantizes for every token there. Twelve tokens of SmolLM2-135M took 17.4 s of processor time,
-    6.8 s when dequantized once, with bit-identical logits; torch 2.13.0, 2026-11-22.
-    """
-    if device != "cpu" or not getattr(base, "is_loaded_in_4bit", False):
-        return base
-    # A parameter becomes 32 bits at most.
-    return base.dequantize() if 4 * base.num_parameters() < psutil.virtual_memory().available / 2 else base
 
 
 class _PieceStreamer(TextStreamer):
@@ -131,7 +89,9 @@ def converse(session: Session, pipe: _Pipe, idle_seconds: float) -> None:
     tokenizer = AutoTokenizer.from_pretrained(
         result_folder(session.store, session.run), trust_remote_code=False, local_files_only=True
     )
-    voices = _Voices(session)
+    voices = Voices(session)
+    answer = _answer if TASK_TYPES[session.plan.task_type].writes else _find
+    asked_for = {"task_type": session.plan.task_type, "texts": session.run.details.get("texts", 1)}
     while True:
         try:
             request = pipe.requests.get(timeout=idle_seconds)
@@ -140,15 +100,24 @@ def converse(session: Session, pipe: _Pipe, idle_seconds: float) -> None:
         pipe.enough.clear()
         try:
             with voices.model(request["voice"]) as model:
-                _answer(model, tokenizer, request, pipe)
+                answer(model, tokenizer, {**request, **asked_for}, pipe)
         except (LorafitError, RuntimeError, ValueError, TypeError, MemoryError, OSError) as error:
             pipe.send("refusal", kind_and_sentence(error)[1])
 
 
+def _find(model: Any, tokenizer: Any, request: dict[str, Any], pipe: _Pipe) -> None:
+    """Say what is found in the last text."""
+    if request["voice"] != TUNED and TASK_TYPES[request["task_type"]].has_head:
+        raise RunError("base model", "has no head: only the tuned model has learned one", None, "Ask that one")
+    text = request["turns"][-1]["content"]
+    pipe.send("text", found(request["task_type"], model, tokenizer, text, number_of_texts=request["texts"]))
+    pipe.send("end", tokens=0, seconds=0.0)
+
+
 def _answer(model: Any, tokenizer: Any, request: dict[str, Any], pipe: _Pipe) -> None:
     turns = [Turn(role=turn["role"], content=turn["content"]) for turn in request["turns"]]
-    asked = prompt_tokens(tokenizer, turns).to(model.device)
-    length, longest = asked["input_ids"].shape[1], model.config.max_position_embeddings
+    asked = prompt_tokens(model, tokenizer, turns).to(model.device)
+    length, longest = asked["input_ids"].shape[1], _longest(model.config)
     if length >= longest:
         raise RunError("conversation", f"must be shorter than {longest:,} tokens", length, "Start a new one")
     begun = time.monotonic()
@@ -158,10 +127,17 @@ def _answer(model: Any, tokenizer: Any, request: dict[str, Any], pipe: _Pipe) ->
         asked,
         until=pipe.enough,
         streamer=_PieceStreamer(tokenizer, pipe),
-        max_new_tokens=min(request["max_new_tokens"], longest - length),
+        max_new_tokens=request["max_new_tokens"],
         **({"do_sample": True, "temperature": request["temperature"]} if request["temperature"] > 0 else {}),
     )
+    if not is_whole(said, end_tokens(model, tokenizer)):
+        pipe.send("text", " ...")
     pipe.send("end", tokens=len(said), seconds=time.monotonic() - begun)
+
+
+def _longest(config: Any) -> int:
+    """Return the most tokens of a conversation; T5 has no table of positions that would limit them."""
+    return int(getattr(config.get_text_config(), "max_position_embeddings", None) or _WITHOUT_LIMIT)
 
 
 def _watch(store: Store, run: Run, pipe: _Pipe) -> None:
@@ -191,4 +167,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    guard_output()
     sys.exit(main(sys.argv[1:]))

@@ -11,12 +11,14 @@ from typing import Any
 import torch
 from peft import PeftConfig, PeftModel
 from peft.tuners.lora import LoraLayer
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 
 from specs import PlanError, RunError
 from specs.doors.door import door
 from trainer import files
-from trainer.model.build import META, model_config
+from trainer.model.build import model_config
+from trainer.model.packing import META
+from trainer.model.towers import auto_class
 from trainer.runs.contract import Run
 from trainer.runs.export import combined_card, result_folder
 from trainer.runs.store import Store
@@ -79,9 +81,9 @@ def _with_adapters(run: Run, folders: Sequence[Path]) -> Any:
     none. A Llama of 69 billion parameters took 0.3 GiB; torch 2.13.0 on Linux, 2026-11-22.
     """
     with torch.device(META):
-        base = AutoModelForCausalLM.from_config(
-            model_config(run.model), dtype=torch.float32, trust_remote_code=False
-        ).to_empty(device="cpu")
+        config = model_config(run.model)
+        base = auto_class(config).from_config(config, dtype=torch.float32, trust_remote_code=False)
+    base.to_empty(device="cpu")
     model = PeftModel.from_pretrained(base, folders[0], adapter_name="term_0", use_safetensors=True)
     for number, folder in enumerate(folders[1:], start=1):
         model.load_adapter(folder, adapter_name=f"term_{number}", use_safetensors=True)
@@ -99,6 +101,7 @@ def _check_kind(run: Run, config: PeftConfig) -> None:
     if config.peft_type != "LORA":
         raise PlanError(f"run {run.id}", "must have trained LoRA to be combined with others", run.plan.method)
     for given, words in (
+        (config.modules_to_save, "a head of its own, which cannot be added"),
         (config.use_dora, "DoRA, whose magnitudes cannot be added"),
         (config.bias != "none", "biases besides the adapter"),
         (run.plan.init_lora_weights == "pissa", "PiSSA, which changes the base model"),

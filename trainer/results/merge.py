@@ -3,20 +3,27 @@
 ``python -m trainer.results.merge RUNS_FOLDER RUN_ID TARGET``
 """
 
+import importlib
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from peft import PeftConfig, PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
+from transformers.utils import cached_file
 
-from specs import METHODS, PlanError, RunError
+from specs import METHODS, TASK_TYPES, PlanError, RunError
 from specs.doors.door import door
 from trainer import files
+from trainer.model.build import class_of, expanded, model_config
 from trainer.runs.contract import Run
 from trainer.runs.export import result_folder
 from trainer.runs.store import Store
+
+_PROCESSORS = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
+"""What transformers reads beside a model with towers for images or sound."""
 
 
 def merge(store: Store, run: Run, target: Path) -> None:
@@ -41,15 +48,28 @@ def merge(store: Store, run: Run, target: Path) -> None:
         raise RunError(str(target), "must be a new or empty folder", None, "Name another one")
     dtype = torch.float16 if run.plan.dtype == "float16" else torch.bfloat16
     # The sum is taken in 32 bit and rounded once.
-    base = AutoModelForCausalLM.from_pretrained(
-        run.model, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
-    )
+    config = model_config(adapter if TASK_TYPES[run.plan.task_type].has_head else run.model)
+    base = expanded(run.model, config, class_of(run.plan, config))
     merged = PeftModel.from_pretrained(base, adapter, use_safetensors=True).merge_and_unload(safe_merge=True).to(dtype)
     merged.config.dtype = dtype
     target.parent.mkdir(parents=True, exist_ok=True)
     with files.replaced(target) as folder:
-        merged.save_pretrained(folder)
+        if run.plan.task_type == "FEATURE_EXTRACTION":
+            embedding = importlib.import_module("trainer.model.embedding")  # it takes seconds to import
+            embedder = embedding.sentence_transformer(run.plan, merged, str(adapter), device="cpu")
+            embedder.save_pretrained(str(folder), create_model_card=False)
+        else:
+            merged.save_pretrained(folder)
         AutoTokenizer.from_pretrained(adapter, trust_remote_code=False).save_pretrained(folder)
+        _copy_processors(run.model, folder)
+
+
+def _copy_processors(model: str, folder: Path) -> None:
+    """Copy what turns images and sound into the model's input, so that a model with such towers can be served."""
+    for name in _PROCESSORS:
+        found = cached_file(model, name, _raise_exceptions_for_missing_entries=False)
+        if found is not None:
+            shutil.copyfile(found, folder / name)
 
 
 @door

@@ -6,8 +6,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from specs import RunError
+from specs import RunError, paths
 from specs.paths import REPO
+from trainer.data.files.reading import is_hub_id
 from trainer.failure import PassedOnError
 from trainer.runs.store import Store
 
@@ -57,6 +58,14 @@ def fetch_dataset(name: str, folder: Path) -> Path:
         PassedOnError: If it cannot be fetched.
     """
     return Path(_carry_out("trainer.data.files.hub_datasets", name, str(folder)).strip())
+
+
+def data_file(given: Path) -> str:
+    """Return the real path of a file of data; one that is named by its Hub id is fetched."""
+    path = given
+    if not path.is_file() and is_hub_id(str(path)):
+        path = fetch_dataset(str(path), paths.cache() / "datasets")
+    return os.path.realpath(path)
 
 
 def _carry_out(module: str, *arguments: str) -> str:

@@ -1,6 +1,6 @@
 """What command lines, pages, store and workers agree on: states, transitions, phases, and the records of a run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
@@ -45,6 +45,14 @@ class Phase(StrEnum):
     EVALUATING = "evaluating"
     DONE = "done"
 
+    @property
+    def words(self) -> str:
+        """What a person reads of it."""
+        return "answering the questions" if self is Phase.EVALUATING else str(self)
+
+
+UNKNOWN = "memory_unknown"
+"""The key in ``Run.estimate`` of the sentence that says why there is no estimate."""
 
 ACTIVE = frozenset({State.PREPARING, State.RUNNING, State.STOPPING})
 """States in which a worker is using the device."""
@@ -73,6 +81,12 @@ def cards(device: str) -> frozenset[str]:
     return frozenset(f"{kind}:{number}" for number in numbers.split(",")) if numbers else frozenset({kind})
 
 
+def joined(devices: Sequence[str]) -> str:
+    """Return a place such as ``cuda:0,2`` for individual devices; one without a number is a place for all processes."""
+    kind, colon, _ = devices[0].partition(":") if devices else ("cpu", "", "")
+    return f"{kind}{colon}{','.join(device.partition(':')[2] for device in devices)}" if colon else kind
+
+
 def spread(device: str, num_gpus: int) -> str:
     """Return all devices of a run, given the first one or all: ``cuda:1`` for two devices is ``cuda:1,2``."""
     kind, _, number = device.partition(":")
@@ -93,7 +107,7 @@ class Place:
     token: str | None = None
     """Identifies one click on a start button: the same token never creates a second run."""
     parent_id: str | None = None
-    """The run that this one repeats with other settings."""
+    """The run that this one repeats, with the same settings or with others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,11 +121,11 @@ class Run:
     data: DataSource
     place: Place
     estimate: Mapping[str, Any] | None
-    """What was predicted when the run was created: ``MemoryEstimate.to_dict()``."""
+    """What was predicted when the run was created: ``MemoryEstimate.to_dict()``, or ``UNKNOWN`` and why."""
     measured: Mapping[str, Any]
     """What the worker measured, such as ``peak_used_bytes``."""
     details: Mapping[str, Any]
-    """What the worker recorded: number of rows, library versions, fingerprint of the data."""
+    """What the worker recorded: number of rows, library versions, fingerprint of the data, answers that it expects."""
     attempt: int
     """How many workers have been started for it."""
     step: int
@@ -131,6 +145,12 @@ class Run:
     """The process of its newest worker, as ``processes.identity`` names it."""
     oom_kills: int | None = None
     """What ``deaths.oom_kills`` counted when that worker was started."""
+    name: str = ""
+    """What its person calls it, in one line; empty if they did not say."""
+    note: str = ""
+    archived_at: float | None = None
+    deleted_at: float | None = None
+    """When it was put into the trash."""
 
     @property
     def is_active(self) -> bool:
@@ -152,6 +172,15 @@ class Run:
         """Where the base model is loaded from."""
         return self.place.model_path or self.plan.model_name_or_path
 
+    @property
+    def has_perplexity(self) -> bool:
+        """Whether its loss is a mean over tokens: that of pairs of answers and of classes is none."""
+        return bool(self.details.get("loss_of_tokens"))
+
+    def expected(self, prompt: str) -> str:
+        """Return the answer that the data has to a question; empty where the question is not from the data."""
+        return str(self.details.get("expected", {}).get(prompt, ""))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
@@ -169,6 +198,10 @@ class Metric:
     memory_bytes: int | None = None
     """Resident memory of the worker on a CPU, reserved memory on a GPU."""
     eta_seconds: float | None = None
+    temperature_celsius: float | None = None
+    """Of the card, where its driver tells."""
+    power_watts: float | None = None
+    """What the whole card draws, where its driver tells."""
     at: float | None = None
     """Seconds since 1970."""
 

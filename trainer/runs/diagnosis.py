@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from specs import FinetunePlan
+from specs.units import with_digits
 from trainer.runs.contract import Metric
 
 WINDOW = 20
@@ -18,6 +19,10 @@ _EVALUATIONS = 3
 """How many rises of eval_loss in a row count as overfitting, like early stopping with a patience of 3."""
 _RISE = 1.5
 """Loss of the last window divided by that of the best, above which training diverges."""
+_EARLY = 3
+"""Losses in a window of a run too short for two of ``WINDOW``."""
+_EARLY_RISE = 3.0
+"""The rise above the first losses that counts as divergence there: so few losses differ by half through noise."""
 _SPIKE = 10.0
 """Gradient norm divided by its median: clipping at 1 copes with less, and more comes from a few bad rows or steps."""
 _FLAT = 0.01
@@ -65,32 +70,40 @@ def diagnoses(metrics: Sequence[Metric]) -> tuple[Diagnosis, ...]:
 def too_high(metrics: Sequence[Metric]) -> Diagnosis | None:
     """Find a loss that rises far above the best it has been."""
     losses = _values(metrics, "loss")
-    if len(losses) < 2 * WINDOW:
-        return None
-    means = [statistics.fmean(losses[end - WINDOW : end]) for end in range(WINDOW, len(losses) + 1, WINDOW // 2)]
-    best, last = min(means), statistics.fmean(losses[-WINDOW:])
-    if last < _RISE * best:
+    if len(losses) >= 2 * WINDOW:
+        means = [statistics.fmean(losses[end - WINDOW : end]) for end in range(WINDOW, len(losses) + 1, WINDOW // 2)]
+        return _rise(
+            min(means), statistics.fmean(losses[-WINDOW:]), _RISE, f"of the last {WINDOW} losses", "best window"
+        )
+    if len(losses) >= 2 * _EARLY:
+        first, last = statistics.fmean(losses[:_EARLY]), statistics.fmean(losses[-_EARLY:])
+        return _rise(first, last, _EARLY_RISE, f"of the last {_EARLY} losses", f"first {_EARLY}")
+    return None
+
+
+def _rise(before: float, last: float, limit: float, what: str, than: str) -> Diagnosis | None:
+    if last < limit * before:
         return None
     return Diagnosis(
         name="learning rate too high",
-        sentence=f"The loss rose from {best:.3f} to {last:.3f}.",
-        rule=f"The mean of the last {WINDOW} losses is more than {_RISE:g} times that of the best window.",
+        sentence=f"The loss rose from {before:.3f} to {last:.3f}.",
+        rule=f"The mean {what} is more than {limit:g} times that of the {than}.",
         advice="Lower learning_rate to a third and retry, or raise warmup_steps.",
         factors={"learning_rate": 1 / 3},
     )
 
 
 def exploding_gradients(metrics: Sequence[Metric]) -> Diagnosis | None:
-    """Find gradient norms far above their median."""
+    """Find gradient norms far above their median in a run whose learning rate is not the cause."""
     norms = _values(metrics, "grad_norm")
-    if len(norms) < WINDOW:
+    if len(norms) < WINDOW or too_high(metrics) is not None:
         return None
     usual, highest = statistics.median(norms), max(norms[-WINDOW:])
     if usual <= 0 or highest < _SPIKE * usual:
         return None
     return Diagnosis(
         name="exploding gradients",
-        sentence=f"The gradient norm reached {highest:.3g}; usually it is {usual:.3g}.",
+        sentence=f"The gradient norm reached {with_digits(highest, 3)}; usually it is {with_digits(usual, 3)}.",
         rule=f"The highest of the last {WINDOW} steps is more than {_SPIKE:g} times the median of all steps.",
         advice="Lower max_grad_norm or learning_rate, and look for rows that differ from the rest.",
         factors={"max_grad_norm": 0.3},
@@ -178,7 +191,10 @@ _RULES: tuple[Callable[[Sequence[Metric]], Diagnosis | None], ...] = (
 
 
 def perplexity(loss: float) -> float:
-    """Return the number of equally likely tokens that the model hesitates between: ``exp(loss)``."""
+    """Return the number of equally likely tokens that the model hesitates between: ``exp`` of a loss on held-out rows.
+
+    Of the rows that are learned it would tell how well they are known by heart.
+    """
     return math.exp(min(loss, 700.0))
 
 

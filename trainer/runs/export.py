@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from specs import METHODS, RunError, gib
+from specs import METHODS, TASK_TYPES, RunError, gib
+from specs.markup import in_markdown
 from trainer.runs.contract import Metric, Run
 from trainer.runs.store import Store
 
@@ -44,6 +45,8 @@ def compared(runs: Sequence[Run], store: Store) -> dict[str, list[Any]]:
     """Return how runs differ: the plan fields that differ, then how each run went."""
     plans = [run.plan.to_dict() for run in runs]
     table: dict[str, list[Any]] = {"run": [run.id for run in runs]}
+    if any(run.name for run in runs):
+        table["name"] = [run.name for run in runs]
     for name in plans[0]:
         values = [plan[name] for plan in plans]
         if any(value != values[0] for value in values):
@@ -108,7 +111,7 @@ def combined_card(runs: Sequence[Run], weights: Sequence[float], combination_typ
     """Return the card of combined adapters."""
     lines = [
         *_front_matter(runs[0]),
-        f"# {len(runs)} adapters of {runs[0].plan.model_name_or_path}, combined",
+        f"# {len(runs)} adapters of {in_markdown(runs[0].plan.model_name_or_path)}, combined",
         "",
         f"Made with LoRAFit by PEFT's `add_weighted_adapter`, `combination_type={combination_type}`:",
         "",
@@ -119,17 +122,34 @@ def combined_card(runs: Sequence[Run], weights: Sequence[float], combination_typ
     return "\n".join([*lines, ""])
 
 
+def evaluation(run: Run) -> str:
+    """Return in a sentence what the last evaluation measured besides the loss; empty if nothing."""
+    found = run.measured.get("evaluation")
+    if not found:
+        return ""
+    known = TASK_TYPES[run.plan.task_type].measures
+    measures = ", ".join(f"{one.label} {one.shown(found[one.name])}" for one in known if one.name in found)
+    return f"On held-out rows after step {found['step']:,}: {measures.replace('%', ' %')}."
+
+
+def judged(run: Run) -> str:
+    """Return the verdict of the last evaluation against the base model; empty without, or if the run went on since."""
+    found = run.measured.get("judged") or {}
+    return str(found["sentence"]) if found.get("step") == run.step else ""
+
+
 def model_card(run: Run, metrics: Sequence[Metric]) -> str:
     """Return the card of a run's result: model and data, plan and libraries, and how it went."""
     losses = [metric.loss for metric in metrics if metric.loss is not None]
     lines = [
         *_front_matter(run),
-        f"# {METHODS[run.plan.method].label} of {run.plan.model_name_or_path}",
+        f"# {METHODS[run.plan.method].label} of {in_markdown(run.plan.model_name_or_path)}",
         "",
         f"Trained with LoRAFit, run {run.id}: {run.step:,} steps of {run.plan.effective_batch_size:,} sequences.",
     ]
     if losses:
         lines.append(f"The loss went from {losses[0]:.4f} to {losses[-1]:.4f}.")
+    lines += [told for told in (evaluation(run), judged(run)) if told]
     if "peak_used_bytes" in run.measured:
         lines.append(f"Measured memory peak: {gib(run.measured['peak_used_bytes'])}.")
     rows, fingerprint = run.details.get("rows"), run.details.get("data_sha256")
@@ -144,4 +164,7 @@ def _front_matter(run: Run) -> list[str]:
     name = run.plan.model_name_or_path
     base = [f"base_model: {json.dumps(name)}"] if _HUB_ID.fullmatch(name) else []
     library = "peft" if METHODS[run.plan.method].trains_adapter else "transformers"
-    return ["---", *base, f"library_name: {library}", "---"]
+    task = TASK_TYPES[run.plan.task_type]
+    library = "sentence-transformers" if task.name == "FEATURE_EXTRACTION" else library
+    tag = [f"pipeline_tag: {task.pipeline}"] if task.name != "CAUSAL_LM" else []
+    return ["---", *base, f"library_name: {library}", *tag, "---"]

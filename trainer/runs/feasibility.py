@@ -3,9 +3,14 @@
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
-from specs import FinetunePlan, PlanError, RunError
+from specs import TASK_TYPES, DataError, FinetunePlan, PlanError, RunError
+from specs.checks import MOST_LABELS
 from specs.errors import nearest
+from specs.tasks import require_trained_for, task_type_of
+from trainer.data.source import HELD
 
 _EXPORT = "Export the plan for accelerate and start it yourself, or choose ddp"
 _FLASH_CAPABILITY = (8, 0)
@@ -26,6 +31,10 @@ class Ground:
     """The modules of the model that an adapter may target; empty if they are not known."""
     has_pairs: bool = False
     """Whether the data is pairs of a better and a worse answer."""
+    task_types: Sequence[str] = ()
+    """The tasks that the model can be trained for; empty if they are not known."""
+    kinds: Sequence[str] = ()
+    """What the data can be taken for, of ``trainer.data.source.TASKS``; empty if it is not known."""
 
     @property
     def on_gpu(self) -> bool:
@@ -33,10 +42,25 @@ class Ground:
         return self.device.startswith("cuda")
 
     @property
-    def first(self) -> int:
-        """The number of the GPU, or of the first of several."""
-        number = self.device.partition(":")[2].partition(",")[0]
-        return int(number) if number.isdecimal() else 0
+    def numbers(self) -> tuple[int, ...]:
+        """The numbers of its GPUs."""
+        return tuple(int(number) for number in self.device.partition(":")[2].split(",") if number.isdecimal()) or (0,)
+
+
+class Facts(Protocol):
+    """What is known of this machine and of models, and is asked when a run is to start."""
+
+    def compute_capabilities(self) -> Sequence[tuple[int, int] | None] | None:
+        """Return those of the GPUs of this machine; None if it does not tell which it has."""
+
+    def linear_modules(self, model: str) -> Sequence[str]:
+        """Return the modules of a model that an adapter may target; empty if they are not known."""
+
+    def task_types(self, model: str) -> Sequence[str]:
+        """Return the tasks that a model can be trained for; empty if they are not known."""
+
+    def require_obtainable(self, model: str) -> None:
+        """Refuse a model whose weights can be had neither here nor from the Hub."""
 
 
 def require_feasible(plan: FinetunePlan, ground: Ground) -> None:
@@ -45,12 +69,49 @@ def require_feasible(plan: FinetunePlan, ground: Ground) -> None:
     Raises:
         PlanError: Names the field, and what to choose instead.
         RunError: If the machine does not have the device.
+        SpecError: If the model is trained for other tasks.
     """
     _require_devices(plan, ground)
     _require_packages(plan, ground)
     _require_modules(plan, ground.linear_modules)
+    if ground.kinds:
+        require_task(plan, ground.kinds)
+    require_trained_for(Path(plan.model_name_or_path).name, ground.task_types, plan.task_type)
     if ground.has_pairs:
         _require_for_pairs(plan)
+    if plan.per_device_train_batch_size < plan.least_batch_size:
+        rule = f"must be at least {plan.least_batch_size} for embeddings, which compare the rows of a batch"
+        way_out = f"Set it to {plan.least_batch_size} or more"
+        raise PlanError("per_device_train_batch_size", rule, plan.per_device_train_batch_size, way_out)
+
+
+def require_task(plan: FinetunePlan, kinds: Sequence[str]) -> None:
+    """Refuse to train for a task on data of another kind.
+
+    Raises:
+        PlanError: Names the task that the data is for.
+    """
+    if not TASK_TYPES[plan.task_type].data.isdisjoint(kinds):
+        return
+    fitting = task_type_of(kinds)
+    way_out = f"Choose {fitting.name}, or other data or columns"
+    raise PlanError("task_type", f"must be {fitting.name} for {HELD[kinds[0]]}", plan.task_type, way_out)
+
+
+def require_classes(plan: FinetunePlan, number: int) -> None:
+    """Refuse a plan for another number of classes than the data has.
+
+    Raises:
+        PlanError: If it is another one.
+        DataError: If there is nothing to tell apart, or too much.
+    """
+    if number < 2:
+        raise DataError("classes", "must be at least 2 to be told apart", number, "Add rows of another class")
+    if number > MOST_LABELS:
+        raise DataError("classes", f"must be at most {MOST_LABELS:,}", number, "Name another column as label")
+    if plan.num_labels != number:
+        rule = f"must be {number:,}, the number of classes in the data"
+        raise PlanError("num_labels", rule, plan.num_labels, f"Set it to {number}")
 
 
 def _require_devices(plan: FinetunePlan, ground: Ground) -> None:
@@ -61,7 +122,7 @@ def _require_devices(plan: FinetunePlan, ground: Ground) -> None:
     known = ground.compute_capabilities
     if not ground.on_gpu or known is None:
         return
-    if not known or ground.first >= len(known):
+    if not known or max(ground.numbers) >= len(known):
         rule = (
             f"must be cpu, or one of the {len(known)} GPUs of this machine" if known else "must be cpu: there is no GPU"
         )
@@ -80,7 +141,7 @@ def _require_packages(plan: FinetunePlan, ground: Ground) -> None:
     if not ground.on_gpu or importlib.util.find_spec("flash_attn") is None:
         rule = "flash_attention_2 needs the flash-attn package and a CUDA device"
         raise PlanError("attn_implementation", rule, ground.device, "Choose sdpa")
-    capability = ground.compute_capabilities[ground.first] if ground.compute_capabilities else None
+    capability = ground.compute_capabilities[ground.numbers[0]] if ground.compute_capabilities else None
     if capability is not None and capability < _FLASH_CAPABILITY:
         rule = "flash_attention_2 needs compute capability 8.0 or newer"
         raise PlanError("attn_implementation", rule, "{}.{}".format(*capability), "Choose sdpa")

@@ -28,9 +28,13 @@ def launch(store: Store, run_id: str) -> None:
 
 
 def start_waiting(store: Store) -> None:
-    """Start runs that wait for a free device, and remove what was left half written: who should have may have died."""
+    """Start runs that wait for a free device, and remove what was left half written: who should have may have died.
+
+    What was deleted long ago goes too.
+    """
     for home in (store.folder, *store.folder.iterdir()):
         files.tidy(home)
+    store.sweep()
     for device in store.waiting_devices():
         start_next(store, device)
 

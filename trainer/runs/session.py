@@ -10,6 +10,7 @@ from threading import Event
 from typing import Any, TypeVar
 
 from specs import FinetunePlan
+from specs.errors import ended
 from trainer.runs.contract import RENEWAL_SECONDS, Answer, Metric, Phase, Run, State
 from trainer.runs.store import Store
 
@@ -121,5 +122,5 @@ def _patiently(action: Callable[[], _T]) -> _T:
         except sqlite3.OperationalError as error:  # locked, full, or not to be read or written now
             if time.monotonic() > until:
                 raise
-            sys.stderr.write(f"The run waits, as its store cannot be used: {error}.\n")
+            sys.stderr.write(f"The run waits, as its store cannot be used: {ended(str(error))}\n")
             time.sleep(_AGAIN_SECONDS)

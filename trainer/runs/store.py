@@ -15,12 +15,10 @@ from typing import Any
 from specs import FinetunePlan, RunError
 from trainer.data.source import DataSource
 from trainer.failure import AttemptOverError
-from trainer.runs import deaths, processes
 from trainer.runs.contract import (
     ACTIVE,
     LOST_SECONDS,
     RESUMABLE,
-    TRANSITIONS,
     Answer,
     Event,
     LossCurve,
@@ -32,7 +30,7 @@ from trainer.runs.contract import (
     cards,
     spread,
 )
-from trainer.runs.storage import mirror, private, records
+from trainer.runs.storage import mirror, ownership, private, records, shelf
 from trainer.runs.storage.database import Database
 from trainer.runs.storage.rows import insert, update
 
@@ -101,7 +99,7 @@ class Store:
         """
         found = self.find(run_id)
         if found is None:
-            raise _unknown(run_id)
+            raise ownership.unknown(run_id)
         return found
 
     def find(self, run_id: str) -> Run | None:
@@ -110,14 +108,69 @@ class Store:
             return None
         self._mark_lost()
         with self._database.connection() as db:
-            row = db.execute("SELECT * FROM runs WHERE id = ?", (run_id,)).fetchone()
+            row = db.execute("SELECT * FROM runs WHERE id = ? AND deleted_at IS NULL", (run_id,)).fetchone()
         return None if row is None else _run(row)
 
     def runs(self) -> tuple[Run, ...]:
-        """Return all runs, the newest first."""
+        """Return all runs but the deleted ones, the newest first."""
         self._mark_lost()
+        query = "SELECT * FROM runs WHERE deleted_at IS NULL ORDER BY created_at DESC, id DESC"
         with self._database.connection() as db:
-            return tuple(_run(row) for row in db.execute("SELECT * FROM runs ORDER BY created_at DESC, id DESC"))
+            return tuple(_run(row) for row in db.execute(query))
+
+    def deleted(self) -> tuple[Run, ...]:
+        """Return the runs in the trash, the one that was deleted last first."""
+        query = "SELECT * FROM runs WHERE deleted_at IS NOT NULL ORDER BY deleted_at DESC, id DESC"
+        with self._database.connection() as db:
+            return tuple(_run(row) for row in db.execute(query))
+
+    def describe(self, run_id: str, *, name: str | None = None, note: str | None = None) -> Run:
+        """Name a run, or write a note to it; None leaves what there is, an empty text takes it away.
+
+        Raises:
+            RunError: If there is no such run, or the text cannot be kept.
+        """
+        with self._database.transaction() as db:
+            shelf.describe(db, run_id, name=name, note=note)
+        return self.run(run_id)
+
+    def archive(self, run_id: str, *, archived: bool = True) -> Run:
+        """Put a run into the archive, or take it out."""
+        with self._database.transaction() as db:
+            shelf.archive(db, run_id, archived=archived)
+        return self.run(run_id)
+
+    def delete(self, run_id: str) -> None:
+        """Put a run that is over into the trash, where it stays for ``shelf.TRASH_DAYS``.
+
+        Raises:
+            RunError: If it is not over, or a silent worker may still write.
+        """
+        with self._database.transaction() as db:
+            shelf.throw(db, self.folder, run_id)
+
+    def take_back(self, run_id: str) -> Run:
+        """Bring a deleted run back.
+
+        Raises:
+            RunError: If it is not in the trash.
+        """
+        with self._database.transaction() as db:
+            shelf.take_back(db, self.folder, run_id)
+        return self.run(run_id)
+
+    def sweep(self) -> None:
+        """Remove for good what has been in the trash for ``shelf.TRASH_DAYS``."""
+        if not (self.folder / shelf.TRASH).is_dir():
+            return
+        with self._database.transaction() as db:
+            gone = shelf.expired(db, self.folder)
+        for folder in gone:
+            shelf.remove(folder)
+
+    def size_bytes(self, run_id: str) -> int:
+        """Return what a run's files take on the disk."""
+        return shelf.size_bytes(self.run_folder(run_id))
 
     def run_folder(self, run_id: str) -> Path:
         """Return the folder of a run's files, created on first use.
@@ -126,7 +179,7 @@ class Store:
             RunError: If the text does not have the form of an id.
         """
         if not mirror.ID.fullmatch(run_id):
-            raise _unknown(run_id)
+            raise ownership.unknown(run_id)
         folder = self.folder / run_id
         folder.mkdir(exist_ok=True, mode=private.FOLDER_MODE)
         return folder
@@ -156,6 +209,11 @@ class Store:
         with self._writing(run_id, attempt) as db:
             records.note(db, run_id, kind, text)
 
+    def worked_seconds(self, run_id: str) -> float:
+        """Return for how long workers trained, saved and answered, without the time in which none did."""
+        with self._database.connection() as db:
+            return records.worked_seconds(db, run_id, time.time())
+
     def answers(self, run_id: str) -> tuple[Answer, ...]:
         """Return the prompts with the answers of the base and the tuned model."""
         with self._database.connection() as db:
@@ -169,15 +227,15 @@ class Store:
     def request_stop(self, run_id: str) -> Run:
         """Ask a run to save and stop; one that is still waiting stops at once, one that is over stays as it is."""
         with self._database.transaction() as db:
-            state = _state(db, run_id)
+            state = ownership.state_of(db, run_id)
             if state is State.QUEUED:
-                _move(db, run_id, State.STOPPED)
+                ownership.move(db, run_id, State.STOPPED)
             elif state in ACTIVE:
                 # While prompts are answered, everything is saved: a stop then means that nobody wants to wait.
                 wanted = "UPDATE runs SET stop_requested = CASE phase WHEN ? THEN 2 ELSE 1 END WHERE id = ?"
                 db.execute(wanted, (Phase.EVALUATING, run_id))
                 if state is not State.STOPPING:
-                    _move(db, run_id, State.STOPPING)
+                    ownership.move(db, run_id, State.STOPPING)
         return self.run(run_id)
 
     def request_resume(self, run_id: str, *, plan: FinetunePlan | None = None) -> Run:
@@ -187,11 +245,11 @@ class Store:
             RunError: If the run is not over, or has finished and no longer plan is given.
         """
         with self._database.transaction() as db:
-            state = _state(db, run_id)
+            state = ownership.state_of(db, run_id)
             if state not in RESUMABLE and not (state is State.FINISHED and plan is not None):
                 way_out = "Train more steps to extend it" if state is State.FINISHED else "Wait until it is over"
                 raise RunError(f"run {run_id}", "can be resumed only if stopped, failed or lost", str(state), way_out)
-            _move(db, run_id, State.QUEUED)
+            ownership.move(db, run_id, State.QUEUED)
             update(db, run_id, queued_at=time.time(), stop_requested=0, error=None, error_kind=None, phase="waiting")
             if plan is not None:
                 update(db, run_id, plan=json.dumps(plan.to_dict()))
@@ -228,19 +286,19 @@ class Store:
         """Hand the oldest queued run of a free device to the caller, who must start its worker; None if none waits."""
         self._mark_lost()
         with self._database.transaction() as db:
-            row = _next_of(db, device)
+            row = ownership.next_of(db, device)
             if row is None:
                 return None
-            _move(db, row["id"], State.PREPARING)
+            ownership.move(db, row["id"], State.PREPARING)
             db.execute("UPDATE runs SET attempt = attempt + 1 WHERE id = ?", (row["id"],))
-            update(db, row["id"], **_beat())
+            update(db, row["id"], **ownership.beat())
         return self.run(row["id"])
 
     def beat(self, run_id: str, attempt: int) -> bool:
         """Record a heartbeat; return whether the run still belongs to this worker."""
         try:
             with self._writing(run_id, attempt) as db:
-                update(db, run_id, **_beat())
+                update(db, run_id, **ownership.beat())
         except AttemptOverError:
             return False
         return True
@@ -248,7 +306,7 @@ class Store:
     def started(self, run_id: str, attempt: int, process: str | None, oom_kills: int) -> None:
         """Record which process works on a run, and how many were killed for memory here before."""
         with self._writing(run_id, attempt) as db:
-            update(db, run_id, process=process, oom_kills=oom_kills, **_beat())
+            update(db, run_id, process=process, oom_kills=oom_kills, **ownership.beat())
 
     def enter(self, run_id: str, state: State, *, attempt: int | None = None, **fields: Any) -> None:
         """Move a run to a state and set its fields in the same transaction; an error is also an event.
@@ -257,7 +315,7 @@ class Store:
             RunError: If ``TRANSITIONS`` does not allow the change.
         """
         with self._writing(run_id, attempt) as db:
-            _move(db, run_id, state)
+            ownership.move(db, run_id, state)
             update(db, run_id, **fields)
             if fields.get("error"):
                 records.note(db, run_id, "error", fields["error"])
@@ -272,14 +330,14 @@ class Store:
         with self._database.transaction() as db:
             row = db.execute("SELECT * FROM runs WHERE id = ?", (run.id,)).fetchone()
             if row is not None and row["attempt"] == run.attempt and row["state"] in ACTIVE:
-                _bury(db, row, status, self.run_folder(run.id) / LOG)
+                ownership.bury(db, row, status, self.run_folder(run.id) / LOG)
 
     def start_training(self, run_id: str, *, attempt: int | None = None) -> bool:
         """Move a prepared run to running; if it was asked to stop in the meantime, leave it and return False."""
         with self._writing(run_id, attempt) as db:
-            if _state(db, run_id) is State.STOPPING:
+            if ownership.state_of(db, run_id) is State.STOPPING:
                 return False
-            _move(db, run_id, State.RUNNING)
+            ownership.move(db, run_id, State.RUNNING)
             db.execute("UPDATE runs SET started_at = coalesce(started_at, ?) WHERE id = ?", (time.time(), run_id))
             return True
 
@@ -287,7 +345,7 @@ class Store:
         """Record what the worker is doing now."""
         with self._writing(run_id, attempt) as db:
             update(db, run_id, phase=phase)
-            records.note(db, run_id, "phase", f"{phase.capitalize()}.")
+            records.note(db, run_id, "phase", f"{phase.words.capitalize()}.")
 
     def set_total_steps(self, run_id: str, total_steps: int, *, attempt: int | None = None) -> None:
         """Record the run's total number of optimizer steps."""
@@ -328,7 +386,7 @@ class Store:
                 return
         with self._database.transaction() as db:
             for row in db.execute(silent, found).fetchall():
-                _bury(db, row, None, self.run_folder(row["id"]) / LOG)
+                ownership.bury(db, row, None, self.run_folder(row["id"]) / LOG)
 
     @contextmanager
     def _writing(self, run_id: str, attempt: int | None) -> Iterator[sqlite3.Connection]:
@@ -338,81 +396,9 @@ class Store:
             AttemptOverError: If the attempt is over.
         """
         with self._database.transaction() as db:
-            if attempt is not None and not _owns(db, run_id, attempt):
+            if attempt is not None and not ownership.owns(db, run_id, attempt):
                 raise AttemptOverError(run_id)
             yield db
-
-
-def _beat() -> dict[str, float]:
-    """Return a heartbeat by both clocks: one that people read, and one that never jumps."""
-    return {"heartbeat_at": time.time(), "beat_at": time.monotonic()}
-
-
-def _owns(db: sqlite3.Connection, run_id: str, attempt: int) -> bool:
-    """Return whether a run is in the hands of an attempt.
-
-    A run that counted as lost is taken back, unless its device was given to another in the meantime.
-    """
-    row = db.execute("SELECT * FROM runs WHERE id = ?", (run_id,)).fetchone()
-    if row is None or row["attempt"] != attempt:
-        return False
-    if row["state"] != State.LOST or row["error_kind"] != "lost" or _busy(db, row["device"]):
-        return row["state"] in ACTIVE
-    _move(db, run_id, State.PREPARING if row["started_at"] is None else State.RUNNING)
-    update(db, run_id, error=None, error_kind=None)
-    return True
-
-
-def _busy(db: sqlite3.Connection, device: str) -> bool:
-    """Return whether a worker uses a device, or one of its cards."""
-    active = ", ".join("?" for _ in ACTIVE)
-    rows = db.execute(f"SELECT device FROM runs WHERE state IN ({active})", (*ACTIVE,))  # noqa: S608 - placeholders
-    return any(cards(row["device"]) & cards(device) for row in rows)
-
-
-def _bury(db: sqlite3.Connection, row: sqlite3.Row, status: int | None, log: Path) -> None:
-    """Record how the worker of an active run ended; a status of None says that it is silent."""
-    gone = status is not None or (row["process"] is not None and not processes.lives(row["process"]))
-    more = row["oom_kills"] is not None and deaths.oom_kills() > row["oom_kills"]
-    kind, sentence = deaths.named(status, out_of_memory=gone and more, log=log)
-    if kind == "out_of_memory":
-        query = "SELECT max(memory_bytes) AS peak FROM metrics WHERE run_id = ?"
-        if peak := db.execute(query, (row["id"],)).fetchone()["peak"]:
-            records.merge(db, row["id"], "measured", {"peak_used_bytes": peak})
-    _move(db, row["id"], State.LOST if kind in {"lost", "killed"} else State.FAILED)
-    update(db, row["id"], error=sentence, error_kind=kind)
-    records.note(db, row["id"], "error", sentence)
-
-
-def _unknown(run_id: str) -> RunError:
-    return RunError("run", "must be the id of a stored run", run_id, "See the list of runs")
-
-
-def _next_of(db: sqlite3.Connection, device: str) -> sqlite3.Row | None:
-    """Return the queued run whose turn it is on a device; None while it is busy or a run elsewhere comes first."""
-    marks = ", ".join("?" for _ in (*ACTIVE, State.QUEUED))
-    query = f"SELECT id, device, state FROM runs WHERE state IN ({marks}) ORDER BY queued_at, id"  # noqa: S608 - marks
-    rows = db.execute(query, (*ACTIVE, State.QUEUED)).fetchall()
-    near = [row for row in rows if cards(row["device"]) & cards(device)]
-    if not near or any(row["state"] in ACTIVE for row in near) or near[0]["device"] != device:
-        return None
-    return near[0]
-
-
-def _state(db: sqlite3.Connection, run_id: str) -> State:
-    known = mirror.ID.fullmatch(run_id)  # SQLite refuses to look for what is not valid Unicode
-    row = db.execute("SELECT state FROM runs WHERE id = ?", (run_id,)).fetchone() if known else None
-    if row is None:
-        raise _unknown(run_id)
-    return State(row["state"])
-
-
-def _move(db: sqlite3.Connection, run_id: str, to: State) -> None:
-    state = _state(db, run_id)
-    if to not in TRANSITIONS[state]:
-        raise RunError(f"run {run_id}", f"cannot become {to} from {state}")
-    update(db, run_id, state=to)
-    records.note(db, run_id, "state", f"{to.capitalize()}.")
 
 
 @functools.lru_cache(maxsize=4096)
@@ -424,6 +410,7 @@ def _plan(text: str) -> FinetunePlan:
 def _run(row: sqlite3.Row) -> Run:
     data = json.loads(row["data"])
     plain = ("id", "attempt", "step", "total_steps", "error", "error_kind", "process", "oom_kills")
+    told = ("name", "note", "archived_at", "deleted_at")
     times = ("created_at", "started_at", "finished_at", "heartbeat_at")
     return Run(
         state=State(row["state"]),
@@ -435,5 +422,5 @@ def _run(row: sqlite3.Row) -> Run:
         measured=json.loads(row["measured"]),
         details=json.loads(row["details"]),
         stop_requested=bool(row["stop_requested"]),
-        **{name: row[name] for name in (*plain, *times)},
+        **{name: row[name] for name in (*plain, *times, *told)},
     )

@@ -13,12 +13,14 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Self
 
 from specs.doors import faults
+from specs.errors import ended
 from trainer.failure import AttemptOverError, StopRequestedError, kind_and_sentence
 from trainer.runs import crash_notes, deaths, launcher, processes
 from trainer.runs.contract import HEARTBEAT_SECONDS, RENEWAL_SECONDS, State
+from trainer.runs.output import guard_output
 from trainer.runs.session import Session
 from trainer.runs.store import Store
 
@@ -92,7 +94,9 @@ class _Attempt:
                 self._look()
             except (sqlite3.Error, OSError) as error:
                 if time.monotonic() - self._renewed > RENEWAL_SECONDS:
-                    sys.stderr.write(f"The worker ends: for too long it could not say that it lives: {error}.\n")
+                    sys.stderr.write(
+                        f"The worker ends: for too long it could not say that it lives: {ended(str(error))}\n"
+                    )
                     os._exit(_UNRENEWED)
 
     def _renew(self) -> None:
@@ -153,25 +157,6 @@ class _FollowerAttempt:
                     os._exit(_TAKEN_OVER)
 
 
-class _Log:
-    """A stream that drops what it cannot write: no run ends because its log cannot grow on a full disk."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> int:
-        with suppress(OSError):
-            self._stream.write(text)
-        return len(text)
-
-    def flush(self) -> None:
-        with suppress(OSError):
-            self._stream.flush()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-
 def main(arguments: list[str]) -> int:
     """Work on one run, then start the next one on its devices; return the exit status."""
     folder, run_id, attempt = arguments
@@ -208,5 +193,5 @@ def _train(session: Session) -> State:
 
 
 if __name__ == "__main__":
-    sys.stdout, sys.stderr = _Log(sys.stdout), _Log(sys.stderr)
+    guard_output()
     sys.exit(main(sys.argv[1:]))

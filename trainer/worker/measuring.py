@@ -30,8 +30,8 @@ from trainer.runs.contract import Place
 from trainer.runs.session import Session
 from trainer.runs.store import Store
 from trainer.worker import memory
+from trainer.worker.loop.trainers import trainer_of
 from trainer.worker.rows import Rows
-from trainer.worker.trainers import trainer_of
 
 LIBRARIES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate")
 
@@ -137,7 +137,8 @@ def _train(plan: FinetunePlan, config: Mapping[str, Any], folder: Path, peaks: P
         raise RunError(peaks.device, "must be free in a store of its own")
     store.run_folder(run.id).mkdir(parents=True, exist_ok=True)
     session = Session(run, store, Event())
-    trainer = trainer_of(session, model, _tokenizer(), Rows(learned=_rows(plan, int(model.config.vocab_size))))
+    words = int(model.config.get_text_config().vocab_size)
+    trainer = trainer_of(session, model, _tokenizer(), Rows(learned=_rows(plan, words)))
     trainer.args.save_strategy = "no"
     trainer.add_callback(_Phases(peaks))
     trainer.accelerator.backward = _after_forward(trainer.accelerator.backward, peaks)

@@ -7,32 +7,35 @@ from array import array
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow
 from datasets import Dataset, disable_progress_bars
 from transformers import PreTrainedTokenizerBase
 
-from specs import DataError, FinetunePlan
+from specs import TASK_TYPES, DataError, FinetunePlan
+from specs.dataset import QUESTIONS, SPARED_SHARE, num_held_out, num_spared
 from trainer import files
 from trainer.data.examples import Example, examples, require_mostly_good, require_trained
-from trainer.data.files.reading import Finding
-from trainer.data.messages import UnreadableError
-from trainer.data.rendering import Renderer, compared, labelled
+from trainer.data.forms import classes
+from trainer.data.rendering import Renderer
+from trainer.data.row import Finding, UnreadableError
 from trainer.data.source import DataSource
 from trainer.failure import StopRequestedError
+from trainer.results.evaluation import no_rows
+from trainer.runs.feasibility import require_classes, require_task
 from trainer.runs.session import Session
 from trainer.worker import distributed
+from trainer.worker.learning.making import ASIDE, RowMaker, schema_of
+
+NO_PROMPTS: Mapping[str, str] = MappingProxyType({})
+"""What models put before a text that are not made for embeddings."""
 
 ROWS = "rows"
 """Folder of the tokenized rows within the run's folder, while the run is active."""
-
-QUESTIONS = 3
-"""How many questions of the data are asked before and after, where a person gives none."""
-SPARED_SHARE = 0.05
-"""Rows are held out for the questions alone only if they are at most this share of all."""
 
 _LEARNED, _HELD_OUT = "rows.arrow", "held_out.arrow"
 _KEPT_FINDINGS = 100
@@ -40,20 +43,6 @@ _BATCH = 512
 """How many rows are held in memory before they are written."""
 _SIZE = 4
 """Bytes on disk per byte of data: two columns of 4 bytes per token of about 4 bytes, and again when packed."""
-
-_ASIDE = {"group": pyarrow.int64(), "question": pyarrow.string()}
-"""Columns that are read here and not by the trainers."""
-_TOKENS = pyarrow.schema(
-    {
-        "input_ids": pyarrow.list_(pyarrow.int32()),
-        "labels": pyarrow.list_(pyarrow.int32()),
-        "length": pyarrow.int32(),
-        **_ASIDE,
-    }
-)
-_PAIRS = pyarrow.schema(
-    {name: pyarrow.list_(pyarrow.int32()) for name in ("prompt_ids", "chosen_ids", "rejected_ids")} | _ASIDE
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +52,12 @@ class Rows:
     learned: Dataset
     held_out: Dataset | None = None
     prompts: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    """The classes of texts, or the tags of words, in the order of the model's outputs."""
+    texts: int = 1
+    """How many texts a model with a head reads together, 1 or 2."""
+    expected: Mapping[str, str] = field(default_factory=dict)
+    """The data's answers to the prompts that are of it: its questions' answers, its texts' classes."""
     num_spared: int = 0
     """Rows that are neither learned nor evaluated on, since their questions are asked."""
 
@@ -70,10 +65,22 @@ class Rows:
 class _Reading:
     """One pass over the data: its tokenized rows, and what is worth recording about it."""
 
-    def __init__(self, session: Session, tokenizer: PreTrainedTokenizerBase, source: DataSource) -> None:
-        self._session, self._tokenizer, self._source = session, tokenizer, source
-        self._renderer = Renderer(tokenizer, thinking=source.thinking)
+    def __init__(
+        self,
+        session: Session,
+        tokenizer: PreTrainedTokenizerBase,
+        source: DataSource,
+        prompts: Mapping[str, str] = NO_PROMPTS,
+    ) -> None:
+        self._session, self._source = session, source
+        self._maker = RowMaker(
+            session.plan,
+            tokenizer,
+            Renderer(tokenizer, thinking=source.thinking, task_types=(session.plan.task_type,)),
+            prompts,
+        )
         self.rows = self.skipped = 0
+        self.texts = 1
         self._findings: list[str] = []
         self._reasons: Counter[str] = Counter()
         self._unused: Counter[str] = Counter()
@@ -85,14 +92,17 @@ class _Reading:
                 self._skip(entry)
                 continue
             require_trained(entry.task, self._source.path)
+            require_task(self._session.plan, entry.kinds)
             try:
-                row = self._row(entry)
+                made = self._maker.made(entry)
             except UnreadableError as error:
                 self._skip(Finding(row=entry.row, reason=str(error)))
                 continue
             self.rows += 1
-            self._unused.update(entry.unused)
-            yield {**row, "group": _group(entry), "question": _question(entry)}
+            self.texts = made.texts
+            self._unused.update((*entry.unused, *made.left_out))
+            asides = {"group": _group(entry), "question": made.question, "answer": made.answer}
+            yield from ({**row, **asides} for row in made.rows)
 
     def note(self) -> None:
         """Record in the store what was found.
@@ -120,23 +130,6 @@ class _Reading:
             first = self._findings[0] if self._findings else ""
             raise DataError(Path(self._source.path).name, "has no row to train on", None, first)
 
-    def _row(self, example: Example) -> dict[str, Any]:
-        """Return a row as TRL takes it: tokens with labels, or the tokens of a pair."""
-        longest = self._session.plan.max_length
-        if example.rejected:
-            better, worse = self._renderer.both(example)
-            pair = compared(better, worse, self._tokenizer)
-            if len(pair["prompt_ids"]) >= longest:
-                raise UnreadableError(f"its answer begins after max_length ({longest} tokens)")
-            return dict(pair)
-        text = self._renderer.rendered(example)
-        self._unused.update(text.left_out)
-        whole = not self._session.plan.completion_only_loss
-        row = labelled(text, self._tokenizer, max_length=longest, whole=whole)
-        if row is None:
-            raise UnreadableError(f"its answer begins after max_length ({longest} tokens)")
-        return {**row, "length": len(row["input_ids"])}
-
     def _skip(self, finding: Finding) -> None:
         self.skipped += 1
         self._reasons[finding.reason] += 1
@@ -145,8 +138,15 @@ class _Reading:
 
 
 @contextmanager
-def tokenized_rows(session: Session, tokenizer: PreTrainedTokenizerBase) -> Iterator[Rows]:
+def tokenized_rows(
+    session: Session, tokenizer: PreTrainedTokenizerBase, prompts: Mapping[str, str] = NO_PROMPTS
+) -> Iterator[Rows]:
     """Yield the tokenized rows, read from disk as they are needed.
+
+    Args:
+        session: The run.
+        tokenizer: The model's.
+        prompts: What an embedding model puts before a text, by its kind.
 
     Raises:
         DataError: If the data has changed, or has too few rows to train on.
@@ -155,16 +155,72 @@ def tokenized_rows(session: Session, tokenizer: PreTrainedTokenizerBase) -> Iter
     folder = session.folder / ROWS
     disable_progress_bars()
     try:
-        if session.leads:
-            _tokenize(session, tokenizer, folder)
+        texts = _tokenize(session, tokenizer, folder, prompts) if session.leads else 1
         distributed.meet()
-        rows = _rows_of(folder, session)
+        rows = replace(_rows_of(folder, session), texts=texts)
+        writes = TASK_TYPES[session.plan.task_type].writes
+        session.details(**({"classes": rows.classes} if rows.classes else {}), **({} if writes else {"texts": texts}))
+        of_tokens = "input_ids" in rows.learned.column_names and writes
+        session.details(learned=len(rows.learned), loss_of_tokens=of_tokens)
         if session.leads and not session.run.data.prompts:
-            session.event("data", _told(rows))
+            session.event("data", _told(rows, writes=writes))
+        if session.leads and not session.run.data.prompts and writes:
+            session.details(expected={question: answer for question, answer in rows.expected.items() if answer})
         yield rows
     finally:
         if session.leads:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def unlearned_rows(
+    session: Session,
+    tokenizer: PreTrainedTokenizerBase,
+    other: DataSource | None,
+    prompts: Mapping[str, str] = NO_PROMPTS,
+) -> Iterator[Dataset]:
+    """Yield the tokenized rows of a finished run that it did not learn, with their questions and answers.
+
+    Args:
+        session: The run.
+        tokenizer: The one of its result.
+        other: Rows of another file; without, those that the run held out or spared.
+        prompts: What an embedding model puts before a text, by its kind.
+
+    Raises:
+        DataError: If the data has changed, or the run learned all of it.
+    """
+    disable_progress_bars()
+    source, plan = session.run.data, session.plan
+    if other is None:
+        source.require_unchanged(session.run.details.get("data_sha256"))
+        other = replace(source, split=source.evaluation_split) if source.evaluation_split else None
+    with files.scratch_folder(session.folder) as folder:
+        reading = _Reading(session, tokenizer, other or source, prompts)
+        files.require_space(folder, _SIZE * Path((other or source).path).stat().st_size, "tokenizing the data")
+        _write(reading.rows_to_train(), folder / _LEARNED, session)
+        reading.require_rows()
+        data = Dataset.from_file(str(folder / _LEARNED))
+        yield data if other else data.select(_left_out(data, plan, asked=source.prompts))
+
+
+def _left_out(data: Dataset, plan: FinetunePlan, *, asked: Sequence[str]) -> list[int]:
+    """Return the rows that a run with this plan did not learn.
+
+    Raises:
+        DataError: If it learned all.
+    """
+    groups, strata = _groups_and_strata(data)
+    held_out = stratified_rows(groups, strata, share=plan.eval_split, seed=plan.seed)
+    left_out = held_out or ([] if asked else _spared_rows(data, groups, seed=plan.seed))
+    if not left_out:
+        raise no_rows()
+    return left_out
+
+
+def _groups_and_strata(data: Dataset) -> tuple[Sequence[Hashable], Sequence[Hashable]]:
+    """Return for each row what it may not be torn apart from, and what it shall be held out in proportion to."""
+    return array("q", data["group"]), data["label"] if "label" in data.column_names else [None] * len(data)
 
 
 def _rows_of(folder: Path, session: Session) -> Rows:
@@ -173,30 +229,38 @@ def _rows_of(folder: Path, session: Session) -> Rows:
     if not (folder / _HELD_OUT).exists():
         return split_rows(data, session.plan, asked=asked)
     held_out = Dataset.from_file(str(folder / _HELD_OUT))
-    prompts = asked or _questions(held_out, range(len(held_out)))
-    return Rows(learned=_without_asides(data), held_out=_without_asides(held_out), prompts=prompts)
+    expected = _known(held_out, session.plan, asked) if asked else _questions(held_out, range(len(held_out)))
+    return Rows(
+        learned=_without_asides(data),
+        held_out=_without_asides(held_out),
+        prompts=asked or tuple(expected),
+        expected=expected,
+        classes=_classes(data, session.plan, held_out),
+    )
 
 
-def _tokenize(session: Session, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Tokenize the data into files of the folder."""
+def _tokenize(session: Session, tokenizer: PreTrainedTokenizerBase, folder: Path, prompts: Mapping[str, str]) -> int:
+    """Tokenize the data into files of the folder; return how many texts have a class together."""
     source = session.run.data
-    session.details(data_sha256=data_fingerprint(session))
+    known = session.run.details.get("data_sha256")
+    session.details(data_sha256=source.require_unchanged(known))
     shutil.rmtree(folder, ignore_errors=True)  # left by a worker that was killed
     folder.mkdir()
     files.require_space(folder, _SIZE * Path(source.path).stat().st_size, "tokenizing the data")
-    reading = _Reading(session, tokenizer, source)
+    reading = _Reading(session, tokenizer, source, prompts)
     _write(reading.rows_to_train(), folder / _LEARNED, session)
     reading.note()
     if source.evaluation_split:
-        held_out = _Reading(session, tokenizer, replace(source, split=source.evaluation_split))
+        held_out = _Reading(session, tokenizer, replace(source, split=source.evaluation_split), prompts)
         _write(held_out.rows_to_train(), folder / _HELD_OUT, session)
         held_out.require_rows()
+    return reading.texts
 
 
 def _write(rows: Iterator[Mapping[str, Any]], path: Path, session: Session) -> None:
     """Write rows as they come, so that only a few are in memory at once."""
     first = next(rows, None)
-    schema = _PAIRS if first is not None and "chosen_ids" in first else _TOKENS
+    schema = schema_of(first or {})
     every = itertools.chain([first] if first is not None else [], rows)
     with pyarrow.OSFile(str(path), "wb") as file, pyarrow.ipc.new_stream(file, schema) as stream:
         while batch := list(itertools.islice(every, _BATCH)):
@@ -205,32 +269,10 @@ def _write(rows: Iterator[Mapping[str, Any]], path: Path, session: Session) -> N
             stream.write_batch(pyarrow.RecordBatch.from_pylist(batch, schema=schema))
 
 
-def data_fingerprint(session: Session) -> str:
-    """Return the SHA-256 of the data file.
-
-    Raises:
-        DataError: If it is no longer the file that the run started with: the curve could not continue.
-    """
-    path = Path(session.run.data.path)
-    if not path.is_file():
-        raise DataError(str(path), "is not a file", None, "Put it back, or start a new run with other data")
-    with path.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
-    known = session.run.details.get("data_sha256", found)
-    if found != known:
-        raise DataError(path.name, "has changed since the run started", None, "Start a new run with the changed data")
-    return found
-
-
 def _group(example: Example) -> int:
     """Return what examples of the same question share, so that no question is both trained on and evaluated."""
     asked = "\n".join(turn.content for turn in example.turns if turn.role != "assistant")
     return int.from_bytes(hashlib.sha256(asked.encode()).digest()[:8], "big", signed=True)
-
-
-def _question(example: Example) -> str:
-    """Return the first question of a conversation; plain text has none."""
-    return next((turn.content for turn in example.turns if turn.role == "user"), "")
 
 
 def split_rows(data: Dataset, plan: FinetunePlan, *, asked: tuple[str, ...] = ()) -> Rows:
@@ -242,42 +284,91 @@ def split_rows(data: Dataset, plan: FinetunePlan, *, asked: tuple[str, ...] = ()
     Raises:
         DataError: If no row is left to train on.
     """
-    groups = array("q", data["group"])
-    held_out = held_out_rows(groups, share=plan.eval_split, seed=plan.seed)
+    groups, strata = _groups_and_strata(data)
+    held_out = stratified_rows(groups, strata, share=plan.eval_split, seed=plan.seed)
     spared = [] if asked or held_out else _spared_rows(data, groups, seed=plan.seed)
-    prompts = asked or _questions(data, held_out or spared or range(len(data)))
-    rows = _without_asides(data)
+    expected = _known(data, plan, asked) if asked else _questions(data, held_out or spared or range(len(data)))
+    prompts = asked or tuple(expected)
+    rows, found = _without_asides(data), _classes(data, plan)
     apart = {*held_out, *spared}
     if not apart:
-        return Rows(learned=rows, prompts=prompts)
+        return Rows(learned=rows, prompts=prompts, expected=expected, classes=found)
     learned = [row for row in range(len(data)) if row not in apart]
     if not learned:
         raise DataError("eval_split", "leaves no row to train on", plan.eval_split, "Lower eval_split or add rows")
     evaluated = rows.select(held_out) if held_out else None
-    return Rows(learned=rows.select(learned), held_out=evaluated, prompts=prompts, num_spared=len(spared))
+    return Rows(
+        learned=rows.select(learned),
+        held_out=evaluated,
+        prompts=prompts,
+        expected=expected,
+        num_spared=len(spared),
+        classes=found,
+    )
+
+
+def _classes(data: Dataset, plan: FinetunePlan, held_out: Dataset | None = None) -> tuple[str, ...]:
+    """Return the classes of the data in the order of the model's outputs; none of data without.
+
+    Raises:
+        PlanError: If they are not as many as the plan says.
+        DataError: If only the held-out rows have one of them.
+    """
+    found = classes.in_order(_labels(data))
+    if not found:
+        return ()
+    require_classes(plan, len(found))
+    strange = sorted(_labels(held_out) - {*found}) if held_out is not None else []
+    if strange:
+        way_out = "Move rows of it into the split that is learned"
+        raise DataError("evaluation split", "must have only classes that are learned", strange[0], way_out)
+    return found
+
+
+def _labels(data: Dataset) -> set[str]:
+    """Return all classes of texts or tags of words in the data; none of data without."""
+    if "label" in data.column_names:
+        return set(data.unique("label"))
+    if "tags" in data.column_names:
+        return {tag for part in data.data.column("tags").chunks for tag in part.flatten().unique().to_pylist()} - {""}
+    return set()
+
+
+def _known(data: Dataset, plan: FinetunePlan, asked: Sequence[str]) -> Mapping[str, str]:
+    """Return what the data has for each prompt of a person that is one of its texts; nothing where text is written."""
+    if TASK_TYPES[plan.task_type].writes:
+        return {}
+    return {text: answer for text, answer in zip(data["question"], data["answer"], strict=True) if text in {*asked}}
 
 
 def _without_asides(data: Dataset) -> Dataset:
-    return data.remove_columns([name for name in _ASIDE if name in data.column_names])
+    return data.remove_columns([name for name in ASIDE if name in data.column_names])
 
 
 def _spared_rows(data: Dataset, groups: Sequence[Hashable], *, seed: int) -> list[int]:
     """Return rows whose questions are asked and which are not learned, or none where they would be missed."""
     if "question" not in data.column_names or not any(data["question"]):
         return []
-    spared = held_out_rows(groups, share=QUESTIONS / max(len(data), 1), seed=seed)
+    spared = _first_groups(groups, num_spared(len(data)), seed=seed)
     return spared if len(spared) <= SPARED_SHARE * len(data) else []
 
 
-def _questions(data: Dataset, rows: Sequence[int]) -> tuple[str, ...]:
+def _questions(data: Dataset, rows: Sequence[int]) -> dict[str, str]:
+    """Return a few questions of rows, each once, with the answers that the rows have to them."""
     if "question" not in data.column_names:
-        return ()
-    found = dict.fromkeys(data[row]["question"] for row in itertools.islice(rows, 10 * QUESTIONS))
-    return tuple(question for question in found if question)[:QUESTIONS]
+        return {}
+    found: dict[str, str] = {}
+    for row in itertools.islice(rows, 10 * QUESTIONS):
+        entry = data[row]
+        found.setdefault(entry["question"], entry.get("answer") or "")
+    return dict(itertools.islice(((asked, wanted) for asked, wanted in found.items() if asked), QUESTIONS))
 
 
-def _told(rows: Rows) -> str:
+def _told(rows: Rows, *, writes: bool) -> str:
     """Return where the questions come from."""
+    if not writes:
+        learned = "learned ones, since no row is held out" if rows.held_out is None else "of held-out rows"
+        return f"{len(rows.prompts)} texts are given to the model at the end: they are {learned}."
     if not rows.prompts:
         return "No questions are asked before and after: the data has none. Give your own."
     if rows.held_out is not None:
@@ -287,11 +378,33 @@ def _told(rows: Rows) -> str:
     return "The questions asked before and after are learned ones: the data has too few rows to spare any."
 
 
+def stratified_rows(groups: Sequence[Hashable], strata: Sequence[Hashable], *, share: float, seed: int) -> list[int]:
+    """Return the rows to evaluate on: about ``share`` of each stratum, such as a class, and whole groups.
+
+    A group belongs to the stratum of its first row; one that is the only one of its stratum is learned.
+    """
+    of_group = dict(zip(reversed(groups), reversed(strata), strict=True))
+    members: dict[Hashable, list[int]] = {}
+    for row, group in enumerate(groups):
+        members.setdefault(of_group[group], []).append(row)
+    chosen: list[int] = []
+    for rows in members.values():
+        inside = [groups[row] for row in rows]
+        if len(members) == 1 or len(set(inside)) > 1:
+            chosen += (rows[place] for place in held_out_rows(inside, share=share, seed=seed))
+    return sorted(chosen)
+
+
 def held_out_rows(groups: Sequence[Hashable], *, share: float, seed: int) -> list[int]:
     """Return the rows to evaluate on: whole groups in an order given by the seed, about ``share`` of all rows."""
-    if not share:
+    return _first_groups(groups, num_held_out(len(groups), share), seed=seed)
+
+
+def _first_groups(groups: Sequence[Hashable], wanted: int, *, seed: int) -> list[int]:
+    """Return the rows of whole groups, in an order given by the seed, until so many are reached."""
+    if not wanted:
         return []
-    sizes, wanted = Counter(groups), max(1, round(share * len(groups)))
+    sizes = Counter(groups)
     order = sorted(sizes, key=lambda group: hashlib.sha256(f"{seed} {group}".encode()).digest())
     before = [0, *itertools.accumulate(sizes[group] for group in order)]
     chosen = {group for group, count in zip(order, before, strict=False) if count < wanted}

@@ -1,28 +1,33 @@
 """One run, from its plan to its adapter: loads, tokenizes, trains, saves and answers the prompts."""
 
+import copy
+import importlib
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from threading import Timer
+from threading import Event, Timer
 from typing import Any, NamedTuple
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, set_seed
 
-from specs import SpecError
+from specs import TASK_TYPES, SpecError
 from trainer import files
 from trainer.failure import DiskFullError, StopRequestedError
 from trainer.model.build import build
 from trainer.results.answers import answered
+from trainer.results.found import adapter_off, found_in_each
 from trainer.runs.contract import Answer, Phase, State
 from trainer.runs.export import RESULT
 from trainer.runs.feasibility import require_feasible
 from trainer.runs.session import Session
-from trainer.worker import checkpoints, distributed, memory
+from trainer.worker import distributed, memory
 from trainer.worker.ground import ground
-from trainer.worker.rows import tokenized_rows
-from trainer.worker.trainers import trainer_of
+from trainer.worker.loop import checkpoints
+from trainer.worker.loop.callbacks import measures
+from trainer.worker.loop.trainers import trainer_of
+from trainer.worker.rows import Rows, tokenized_rows
 
 _SPACE_SECONDS = 10.0
 """How often to check a full disk again before saving the result, which until then exists only in memory."""
@@ -32,10 +37,49 @@ _LIBRARIES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "datasets"
 
 
 class _Asked(NamedTuple):
-    """The prompts, and the base model's answers if they had to be taken before the training."""
+    """The prompts of a run, which both models answer."""
 
-    prompts: Sequence[str]
-    before: Sequence[str] | None
+    session: Session
+    rows: Rows
+
+    def said(self, model: Any, tokenizer: Any, prompts: Sequence[str], *, until: Event) -> list[str]:
+        """Return what a model says to prompts, or how alike it finds their texts; empty where it is not asked."""
+        task = TASK_TYPES[self.session.plan.task_type]
+        if not self.session.leads:
+            return []
+        if task.writes:
+            return answered(model, tokenizer, prompts, until=until)
+        return found_in_each(task.name, model, tokenizer, prompts, until=until, number_of_texts=self.rows.texts)
+
+    def answers(self, model: Any, tokenizer: Any, before: Sequence[str] | None) -> Iterator[Answer]:
+        """Yield the answer of the tuned and of the base model to each prompt.
+
+        Args:
+            model: The tuned model, whose adapter can be switched off.
+            tokenizer: The model's.
+            before: The base model's answers if they had to be taken before the training.
+        """
+        hurry = self.session.hurry
+        for number, prompt in enumerate(self.rows.prompts):
+            (tuned,) = self.said(model, tokenizer, [prompt], until=hurry)
+            if before is not None:
+                base = before[number]
+            else:
+                with adapter_off(model):
+                    (base,) = self.said(model, tokenizer, [prompt], until=hurry)
+            yield Answer(prompt=prompt, base=base, tuned=tuned)
+
+
+def _found(session: Session, model: Any, tokenizer: Any, rows: Rows) -> Iterator[Answer]:
+    """Yield for each text what the tuned model finds in it, beside what the data has if it is known.
+
+    The base model finds nothing: its head is new.
+    """
+    for text in rows.prompts:
+        (found,) = found_in_each(
+            session.plan.task_type, model, tokenizer, [text], until=session.hurry, number_of_texts=rows.texts
+        )
+        yield Answer(prompt=text, base=rows.expected.get(text, ""), tuned=found)
 
 
 def train(session: Session) -> State:
@@ -53,18 +97,36 @@ def train(session: Session) -> State:
     tokenizer = _tokenizer(run.model)
     model = build(plan, run.model, device=session.device)
     _enter(session, Phase.TOKENIZING)
-    with tokenized_rows(session, tokenizer) as rows:
+    model, prompts = _as_trained(session, model)
+    with tokenized_rows(session, tokenizer, prompts) as rows:
         needed = (checkpoints.KEPT + 2) * checkpoints.trained_bytes(model)
         files.require_space(session.folder, needed, "storing the run")
         trainer = trainer_of(session, model, tokenizer, rows)
-        before = None if plan.keeps_base else _asked(session, model, tokenizer, rows.prompts)
+        has_head = TASK_TYPES[plan.task_type].has_head
+        answers_first = not (plan.keeps_base or has_head)
+        asked = _Asked(session, rows)
+        before = asked.said(model, tokenizer, rows.prompts, until=session.stop) if answers_first else None
         state = _train_steps(session, trainer)
     distributed.leave()
     if session.leads:
         session.enter(Phase.SAVING)
         _save(session, trainer.model, tokenizer)
-        _answer(session, trainer.model, tokenizer, _Asked(rows.prompts, before), stopped=state is State.STOPPED)
+        answers = (
+            _found(session, trainer.model, tokenizer, rows)
+            if has_head
+            else asked.answers(trainer.model, tokenizer, before)
+        )
+        _answer(session, answers, stopped=state is State.STOPPED)
     return state
+
+
+def _as_trained(session: Session, model: Any) -> tuple[Any, Mapping[str, str]]:
+    """Return a model as its trainer takes it, and the prompts that it puts before texts: those of embeddings."""
+    if session.plan.task_type != "FEATURE_EXTRACTION":
+        return model, {}
+    embedding = importlib.import_module("trainer.model.embedding")  # sentence-transformers takes seconds to import
+    made = embedding.sentence_transformer(session.plan, model, session.run.model, device=session.device)
+    return made, dict(made.prompts)
 
 
 def _enter(session: Session, phase: Phase) -> None:
@@ -88,11 +150,25 @@ def _train_steps(session: Session, trainer: Any) -> State:
         session.event("warning", "No checkpoint can be read, so the run begins anew.")
     try:
         trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+        _evaluate_last(session, trainer)
     finally:
         # Even if the run ran out of memory: the peak shows by how much.
         session.measured(**memory.peaks(session.device))
     stopped = distributed.any_of(session.stop.is_set()) and trainer.state.global_step < trainer.state.max_steps
     return State.STOPPED if stopped else State.FINISHED
+
+
+def _evaluate_last(session: Session, trainer: Any) -> None:
+    """Measure the weights that are kept on the held-out rows, where that says more than the loss: once if possible."""
+    plan, state = session.plan, trainer.state
+    if not TASK_TYPES[plan.task_type].measures or trainer.eval_dataset is None:
+        return
+    kept = state.best_global_step if plan.load_best_model_at_end and state.best_global_step else state.global_step
+    known = [entry for entry in state.log_history if entry["step"] == kept and measures(plan, entry)]
+    if known:
+        session.measured(evaluation={"step": kept, **measures(plan, known[-1])})
+    elif not distributed.any_of(session.stop.is_set()):
+        trainer.evaluate()
 
 
 def _tokenizer(source: str) -> PreTrainedTokenizerBase:
@@ -120,17 +196,23 @@ def _save(session: Session, model: Any, tokenizer: PreTrainedTokenizerBase) -> N
             time.sleep(_SPACE_SECONDS)
     session.require_ours()
     with files.replaced(session.folder / RESULT) as target:
-        model.save_pretrained(target)
+        own_card = {"create_model_card": False} if session.plan.task_type == "FEATURE_EXTRACTION" else {}
+        model.save_pretrained(target, **own_card)
+        if TASK_TYPES[session.plan.task_type].has_head:
+            _save_classes(model.config, target)
         tokenizer.save_pretrained(target)
 
 
-def _asked(session: Session, model: Any, tokenizer: Any, prompts: Sequence[str]) -> list[str]:
-    """Return the base model's answers before a training that cannot be undone; empty if the run is to stop."""
-    return answered(model, tokenizer, prompts, until=session.stop) if session.leads else []
+def _save_classes(config: Any, target: Path) -> None:
+    """Write the configuration, which names the classes, beside an adapter, which does not."""
+    kept = copy.deepcopy(config)
+    if hasattr(kept, "quantization_config"):
+        del kept.quantization_config  # of the base model in this run, which may be loaded otherwise
+    kept.save_pretrained(target)
 
 
-def _answer(session: Session, model: Any, tokenizer: Any, asked: _Asked, *, stopped: bool) -> None:
-    """Let the tuned model and the base model answer, prompt by prompt, as long as somebody waits.
+def _answer(session: Session, given: Iterator[Answer], *, stopped: bool) -> None:
+    """Record answers, prompt by prompt, as long as somebody waits.
 
     The run is saved by now, so a failure here does not fail it. A stopped run answers only for a short time.
     """
@@ -142,21 +224,13 @@ def _answer(session: Session, model: Any, tokenizer: Any, asked: _Asked, *, stop
         patience.start()
     answers: list[Answer] = []
     try:
-        for number, prompt in enumerate(asked.prompts):
-            (tuned,) = answered(model, tokenizer, [prompt], until=session.hurry)
-            base = asked.before[number] if asked.before is not None else _base(session, model, tokenizer, prompt)
+        for answer in given:
             if session.hurry.is_set():
                 break
-            answers.append(Answer(prompt=prompt, base=base, tuned=tuned))
+            answers.append(answer)
     except (RuntimeError, MemoryError, ValueError, TypeError) as error:
         session.event("warning", f"The prompts could not be answered: {type(error).__name__}: {error}")
     finally:
         patience.cancel()
     if answers:
         session.answers(answers)
-
-
-def _base(session: Session, model: Any, tokenizer: Any, prompt: str) -> str:
-    with model.disable_adapter():
-        (said,) = answered(model, tokenizer, [prompt], until=session.hurry)
-    return said

@@ -6,7 +6,10 @@ import streamlit as st
 
 from estimator.accuracy.comparison import KINDS, Comparison, summary
 from ui.accuracy import predictions
-from ui.parts import charts, text
+from ui.drawing import charts
+from ui.drawing.charts import Dot
+from ui.parts import exhibits, text
+from ui.parts.writing import Columns
 
 HOW = """
 The estimate does not come from a formula. A tracer runs the **real training step** of the model, with the code of
@@ -32,8 +35,8 @@ def traced(cold: Sequence[int], every: Sequence[int]) -> list[int]:
         f"Trace {len(cold)} more rows",
         key="trace",
         bind="query-params",
-        help="Each of these rows needs a trace of its own, which takes a few seconds once.",
     )
+    st.caption("Each of these rows needs a trace of its own, which takes a few seconds once.")
     if not wanted:
         return [number for number in every if number not in set(cold)]
     bar = st.progress(0.0, "Tracing ...")
@@ -49,63 +52,80 @@ def published(comparisons: Sequence[Comparison]) -> None:
     if not comparisons:
         st.caption("No rows traced yet.")
         return
-    cells = st.grid(min_column_width=200)
+    cells = st.grid(min_column_width=250)
     for kind in KINDS:
         found = summary(comparisons, kind)
         if found.n:
             cells.metric(
                 f"{kind.capitalize()}, mean error of {found.n} runs",
                 f"{found.mean_abs_error:.1%}",
-                f"{found.worst_under:+.1%} to {found.worst_over:+.1%}",
+                f"{found.worst_under:+z.1%} to {found.worst_over:+z.1%}",
                 delta_color="off",
                 delta_arrow="off",
                 border=True,
             )
-    st.plotly_chart(
-        charts.predicted_against_measured(predictions.points(comparisons)),
-        key="proof_chart",
-        config=charts.CONFIG,
-        alt=f"Predicted against measured allocated memory of {len(comparisons)} published runs",
+    dots = predictions.dots(comparisons)
+    st.markdown("**Error of the allocated memory**, by set; runs that differ only in their attention share a line")
+    exhibits.chart(
+        charts.errors(dots),
+        _columns(dots),
+        name="errors",
+        alt=f"Signed errors of {len(dots)} predictions, {_span(dots)}",
     )
-    st.table(
+    exhibits.table(
         {
             "Run": [text.plain(predictions.description(found.row)) for found in comparisons],
+            "Attention": [found.row.conditions.attention_kernel for found in comparisons],
             "Device": [text.plain(found.row.gpu) for found in comparisons],
             "Measured": [_bytes(found.row.measured.get("allocated")) for found in comparisons],
             "Predicted": [_bytes(found.predicted.get("allocated")) for found in comparisons],
             "Error": [_error(found) for found in comparisons],
-            "Source": [_source(found.row.source) for found in comparisons],
+            "Source": [predictions.linked(found.row.source) for found in comparisons],
         },
-        border="horizontal",
-        hide_index=True,
+        name="published",
         alt="Every published run with its prediction",
     )
 
 
-def own(points: Sequence[tuple[str, str, int, int]]) -> None:
+def own(dots: Sequence[Dot]) -> None:
     """Show the runs on this machine in the same way."""
-    if not points:
+    if not dots:
         st.caption(
             "No run on this machine has been measured yet. Each run records its measured peak beside the predicted one."
         )
         return
-    st.plotly_chart(
-        charts.predicted_against_measured(points),
-        key="own",
-        config=charts.CONFIG,
-        alt=f"Predicted against measured used memory of {len(points)} runs on this machine",
+    exhibits.chart(
+        charts.errors(dots),
+        _columns(dots),
+        name="own",
+        alt=f"Signed errors of the used memory of {len(dots)} runs on this machine, {_span(dots)}",
     )
-    st.table(
+    exhibits.table(
         {
-            "Run": [text.plain(label) for _, label, _, _ in points],
-            "Measured": [text.size(measured) for _, _, measured, _ in points],
-            "Predicted": [text.size(predicted) for _, _, _, predicted in points],
-            "Error": [f"{predicted / measured - 1:+.1%}" for _, _, measured, predicted in points],
+            "Run": [text.plain(f"{dot.line}, {dot.note}") for dot in dots],
+            "Measured": [text.size(dot.measured) for dot in dots],
+            "Predicted": [text.size(dot.predicted) for dot in dots],
+            "Error": [f"{dot.error:+z.1%}" for dot in dots],
         },
-        border="horizontal",
-        hide_index=True,
+        name="own_runs",
         alt="Every run on this machine with its prediction",
     )
+
+
+def _columns(dots: Sequence[Dot]) -> Columns:
+    return {
+        "set": [dot.group for dot in dots],
+        "run": [dot.line for dot in dots],
+        "note": [dot.note for dot in dots],
+        "measured_bytes": [dot.measured for dot in dots],
+        "predicted_bytes": [dot.predicted for dot in dots],
+        "error": [f"{dot.error:.5f}" for dot in dots],
+    }
+
+
+def _span(dots: Sequence[Dot]) -> str:
+    errors = [dot.error for dot in dots] or [0.0]
+    return f"from {min(errors):+z.1%} to {max(errors):+z.1%}"
 
 
 def method() -> None:
@@ -119,12 +139,4 @@ def _bytes(size: int | None) -> str:
 
 def _error(found: Comparison) -> str:
     error = found.error("allocated")
-    return text.plain(found.error_text) if found.error_text else "" if error is None else f"{error:+.1%}"
-
-
-def _source(words: str) -> str:
-    """Return where a row was published, linked if it starts with a GitHub repository."""
-    repository = words.split(" ", 1)[0]
-    return (
-        f"[{text.plain(words)}](https://github.com/{repository})" if repository.count("/") == 1 else text.plain(words)
-    )
+    return text.plain(found.error_text) if found.error_text else "" if error is None else f"{error:+z.1%}"

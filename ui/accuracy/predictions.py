@@ -10,7 +10,9 @@ from estimator.tape import library
 from estimator.tape.tape import Tape
 from specs import GpuSpec, LorafitError, ModelSpec, paths
 from trainer.runs.contract import Run
-from ui.runs import run_data
+from ui.drawing.charts import Dot
+from ui.parts import text
+from ui.runs.facts import memory, titles
 
 
 @functools.cache
@@ -27,13 +29,19 @@ def cold() -> tuple[int, ...]:
 @functools.lru_cache(maxsize=1024)
 def comparison(number: int) -> Comparison:
     """Return the prediction and the measurement of one row of ``published``."""
-    return compared(published()[number], model=_model, gpu=gpus.find, tape=_tape)
+    return compared(published()[number], model=found, gpu=gpus.find, tape=_tape)
 
 
-def points(comparisons: Sequence[Comparison]) -> list[tuple[str, str, int, int]]:
-    """Return what the chart draws: GPU, description, measured and predicted allocated bytes."""
+def dots(comparisons: Sequence[Comparison]) -> list[Dot]:
+    """Return what the chart of published runs draws: allocated bytes by card and source."""
     return [
-        (found.row.gpu, description(found.row), found.row.measured["allocated"], found.predicted["allocated"])
+        Dot(
+            group=f"{found.row.gpu}, {found.row.source.partition('/')[0]}",
+            line=description(found.row),
+            measured=found.row.measured["allocated"],
+            predicted=found.predicted["allocated"],
+            note=f"{found.row.conditions.attention_kernel} attention",
+        )
         for found in comparisons
         if "allocated" in found.predicted and "allocated" in found.row.measured
     ]
@@ -45,13 +53,21 @@ def description(row: MeasuredRow) -> str:
     return f"{Path(row.model).stem}, {plan.method}, {plan.per_device_train_batch_size} x {plan.max_length:,} tokens"
 
 
-def own(runs: Sequence[Run]) -> list[tuple[str, str, int, int]]:
-    """Return the measured runs on this machine: device, description, measured and predicted used bytes."""
+def own(runs: Sequence[Run]) -> list[Dot]:
+    """Return the measured runs on this machine, used bytes by device; runs with one title share a line."""
     return [
-        (run.place.device, f"{run_data.title(run)}, {run.id}", measured, predicted)
+        Dot(group=run.place.device, line=titles.title(run), measured=measured, predicted=predicted, note=run.id)
         for run in runs
-        if (measured := run_data.measured_peak(run)) and (predicted := run_data.predicted_peak(run))
+        if (measured := memory.measured_peak(run)) and (predicted := memory.predicted_peak(run))
     ]
+
+
+def linked(words: str) -> str:
+    """Return where a row was published, linked if it starts with a GitHub repository."""
+    repository = words.removeprefix("github ").split(" ", 1)[0]
+    return (
+        f"[{text.plain(words)}](https://github.com/{repository})" if repository.count("/") == 1 else text.plain(words)
+    )
 
 
 def _files() -> list[Path]:
@@ -59,7 +75,8 @@ def _files() -> list[Path]:
 
 
 @functools.cache
-def _model(name: str) -> ModelSpec:
+def found(name: str) -> ModelSpec:
+    """Return the model of a row: of the catalog, or a configuration beside the rows."""
     path = paths.assets() / "measured" / name
     return models.find(str(path) if path.is_file() else name)
 
@@ -70,6 +87,6 @@ def _tape(spec: ModelSpec, row: MeasuredRow, gpu: GpuSpec) -> Tape:
 
 def _is_warm(row: MeasuredRow) -> bool:
     try:
-        return library.is_warm(_model(row.model), row.plan, gpu=gpus.find(row.gpu), conditions=row.conditions)
+        return library.is_warm(found(row.model), row.plan, gpu=gpus.find(row.gpu), conditions=row.conditions)
     except LorafitError:
         return False

@@ -1,7 +1,6 @@
 """Shows comparisons on the page."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import streamlit as st
 
@@ -9,8 +8,8 @@ from estimator.estimate import MemoryEstimate
 from estimator.replay.live_tensors import Tensors
 from specs import METHODS, FinetunePlan
 from ui.compare import comparison
-from ui.compare.comparison import Axis, Cell
-from ui.parts import charts, given, links, notices, palette, text
+from ui.drawing import bars, charts, palette
+from ui.parts import exhibits, links, notices, text
 from ui.plan import planning
 from ui.plan.forms import URL
 from ui.plan.planning import Request
@@ -19,80 +18,52 @@ _HEAT_ROWS, _HEAT_COLUMNS = "per_device_train_batch_size", "max_length"
 _MOST_TENSORS = 12
 
 
-def pivot(asked: Request, plan: FinetunePlan) -> None:
-    """Show used memory for every combination of two settings' values."""
-    axes = comparison.axes()
-    left, right = st.columns(2)
-    with left:
-        rows = axis("Rows", list(axes), axes)
-    with right:
-        columns = axis("Columns", [name for name in ("device", *axes) if name != rows[0]], axes)
-    point = comparison.start(asked, plan, (rows[0], columns[0]))
-    with notices.progress("Estimating every combination") as progress:
-        cells = comparison.table(point, (axes[rows[0]], rows[1]), (axes[columns[0]], columns[1]), progress)
-    table = {rows[0]: [row_link(rows[0], value) for value in rows[1]]}
-    for index, value in enumerate(columns[1]):
-        table[text.plain(comparison.label(columns[0], value))] = [cell(line[index]) for line in cells]
-    st.table(table, border="horizontal", hide_index=True, alt=f"Used memory by {rows[0]} and {columns[0]}")
-    st.caption("All other settings stay as planned; only the number formats follow the device.")
-    download(comparison.as_csv("used_bytes", rows[1], columns[1], comparison.used_bytes(cells)))
-
-
-def axis(title: str, names: list[str], axes: Mapping[str, Axis]) -> tuple[str, Sequence[Any]]:
-    """Ask which setting to vary in the rows or columns, and over which values."""
-    name = st.selectbox(title, list(dict.fromkeys(names)), key=title.lower(), bind=URL, help="The setting to vary.")
-    chosen = axes[name]
-    labels = {value: comparison.label(name, value) for value in chosen.values}
-    given.expect(f"{title.lower()}_{name}", f"must be some of {', '.join(labels.values())}", labels)
-    values = st.pills(
-        f"Values of {name}",
-        chosen.values,
-        selection_mode="multi",
-        default=chosen.usual,
-        format_func=lambda value: comparison.label(name, value),
-        key=f"{title.lower()}_{name}",
-        bind=URL,
-        wrap=True,
-    )
-    return name, values or chosen.usual
-
-
-def row_link(name: str, value: Any) -> str:
-    """Return the head of a row as a link to the plan with its value."""
-    words = comparison.label(name, value)
-    field = {"device": "gpu"}.get(name, name)
-    chosen = words if name == "method" else str(value) if isinstance(value, str) else text.value(value)
-    return links.to_plan(f"**{text.plain(words)}**", st.query_params.to_dict(), **{field: chosen})
-
-
-def cell(shown: Cell) -> str:
-    """Return one combination as Markdown."""
-    if shown.estimate is None:
-        return ":gray[not possible]"
-    verdict, used = shown.estimate.verdict, text.size(shown.estimate.used_bytes)
-    return f":{palette.VERDICT_COLORS[verdict]}[{palette.VERDICT_ICONS[verdict]}\N{NO-BREAK SPACE}{used}]"
-
-
-def heat_map(asked: Request, plan: FinetunePlan) -> None:
-    """Show batch size against length in colour, with a line where plans stop fitting."""
-    axes = comparison.axes()
+def heat_map(asked: Request, plan: FinetunePlan, about: Mapping[str, str]) -> None:
+    """Show batch size against length in colour, with the plan and a line where plans stop fitting."""
+    axes = comparison.axes(asked, plan)
     batches, lengths = axes[_HEAT_ROWS], axes[_HEAT_COLUMNS]
     point = comparison.start(asked, plan, (_HEAT_ROWS, _HEAT_COLUMNS))
     with notices.progress("Estimating every combination") as progress:
         cells = comparison.table(point, (batches, batches.values), (lengths, lengths.values), progress)
     used = [[found.estimate.used_bytes if found.estimate else 0 for found in line] for line in cells]
     capacity = asked.situation.available_bytes
-    st.plotly_chart(
-        charts.heat_map(used, batches=batches.values, lengths=lengths.values, capacity_bytes=capacity),
-        key="heat_map",
-        config=charts.CONFIG,
-        alt=f"Used memory by batch size and length against {text.size(capacity)}",
+    grid = charts.Grid(used_bytes=used, batches=batches.values, lengths=lengths.values, capacity_bytes=capacity)
+    at = (plan.per_device_train_batch_size, plan.max_length)
+    exhibits.chart(
+        charts.heat_map(grid, plan=at),
+        {
+            _HEAT_ROWS: [batch for batch in batches.values for _ in lengths.values],
+            _HEAT_COLUMNS: [length for _ in batches.values for length in lengths.values],
+            "used_bytes": [size for line in used for size in line],
+            "verdict": [found.estimate.verdict if found.estimate else found.refusal for row in cells for found in row],
+        },
+        name="heat_map",
+        alt=f"Used memory by batch size and length against {text.size(capacity)}; the plan is at {at[0]} x {at[1]:,}",
+        about={name: value for name, value in about.items() if name != "verdict"},
     )
     st.caption(
-        "GiB used by sequences of each length; all other settings stay as planned. "
-        "Left of and below the line, plans fit."
+        f"GiB used by sequences of each length; all other settings stay as planned. The frame is the plan; left of and "
+        f"below the line, plans fit. {limits(grid, at)}"
     )
-    download(comparison.as_csv("used_bytes", batches.values, lengths.values, comparison.used_bytes(cells)))
+
+
+def limits(grid: charts.Grid, plan: tuple[int, int]) -> str:
+    """Return in a sentence how far batch and length of a plan can grow on their own."""
+    batch, length = plan
+    row = grid.used_bytes[grid.batches.index(batch)]
+    column = [line[grid.lengths.index(length)] for line in grid.used_bytes]
+    longest = _last_that_fits(grid.lengths, row, grid.capacity_bytes)
+    largest = _last_that_fits(grid.batches, column, grid.capacity_bytes)
+    if longest is None or largest is None:
+        return f"Nothing fits at batch {batch:,} or at {length:,} tokens."
+    return (
+        f"Of the sizes shown, {longest:,} tokens is the longest that fits at batch {batch:,}, "
+        f"and {largest:,} the largest batch at {length:,} tokens."
+    )
+
+
+def _last_that_fits(values: Sequence[int], used: Sequence[int], capacity: int) -> int | None:
+    return max((value for value, size in zip(values, used, strict=True) if 0 < size <= capacity), default=None)
 
 
 def devices_needed(asked: Request, usual: str) -> None:
@@ -109,7 +80,7 @@ def devices_needed(asked: Request, usual: str) -> None:
     with notices.progress("Counting devices") as progress:
         found = comparison.numbers_of_devices(asked.situation, labels[chosen], progress)
     cards = list(next(iter(found.values())))
-    st.table(
+    exhibits.table(
         {
             "Model": [f"**{text.plain(model)}**" for model in found],
             **{
@@ -117,20 +88,14 @@ def devices_needed(asked: Request, usual: str) -> None:
                 for card in cards
             },
         },
-        border="horizontal",
-        hide_index=True,
+        name="devices",
         alt=f"How many devices each model needs with {chosen}",
+        about={"method": str(chosen)},
     )
     st.caption(
         "The smallest plan of the method: one sequence per device, with gradient checkpointing; two or more devices "
         "shard it with FSDP. Click a number to open its plan."
     )
-    download(comparison.as_csv("devices", list(found), cards, [list(line.values()) for line in found.values()]))
-
-
-def download(file: str) -> None:
-    """Offer a table as CSV."""
-    st.download_button("CSV", file, "comparison.csv", "text/csv", icon=":material/download:", on_click="ignore")
 
 
 def _number(model: str, card: str, number: int | None, method: str) -> str:
@@ -142,67 +107,84 @@ def _number(model: str, card: str, number: int | None, method: str) -> str:
     return links.to_plan(f"{number:,}", {}, **changes)
 
 
-def step(asked: Request, plan: FinetunePlan, estimate: MemoryEstimate) -> None:
+def step(asked: Request, plan: FinetunePlan, estimate: MemoryEstimate, about: Mapping[str, str]) -> None:
     """Show one training step: what is in memory when, where the peak is, and which tensors make it up."""
     phases = estimate.phases
     st.markdown(f"Memory peaks in the **{max(phases, key=phases.__getitem__)}** phase.")
-    st.plotly_chart(
-        charts.timeline(estimate.timeline, capacity_bytes=estimate.capacity_bytes),
-        key="timeline",
-        config=charts.CONFIG,
+    moments = estimate.timeline
+    exhibits.chart(
+        charts.timeline(moments, capacity_bytes=estimate.capacity_bytes),
+        {
+            "phase": [moment.phase for moment in moments],
+            **{
+                f"{name}_bytes": [moment.components.get(name, 0) for moment in moments]
+                for name in bars.shown_parts([moment.components for moment in moments])
+            },
+        },
+        name="timeline",
         alt=f"Allocated memory through one training step, at most {text.size(estimate.peak_allocated_bytes)}",
+        about=about,
     )
     cells = st.grid(min_column_width=130)
     for name, peak in phases.items():
-        cells.metric(
-            name.capitalize(), text.size(peak), border=True, help=f"Peak of allocated memory in the {name} phase."
-        )
+        cells.metric(name.capitalize(), text.size(peak), border=True)
     st.caption(
+        "Peak of allocated memory in each phase. "
         f"{text.size(estimate.peak_allocated_bytes)} allocated by tensors, "
         f"{text.size(estimate.peak_reserved_bytes)} reserved by PyTorch, "
         f"{text.size(estimate.used_bytes)} used including the device runtime."
     )
     if plan.num_gpus == 1:
-        tensors(planning.alive(asked.situation.model, asked.situation.as_priced(plan), asked.gpu))
+        tensors(planning.alive(asked.situation.model, asked.situation.as_priced(plan), asked.gpu), about)
 
 
-def tensors(found: Sequence[Tensors]) -> None:
-    """Show the largest tensors in memory at the peak."""
+def tensors(found: Sequence[Tensors], about: Mapping[str, str]) -> None:
+    """Show the largest tensors in memory at the peak, and where in the model they are."""
     shown = found[:_MOST_TENSORS]
     st.markdown("**Tensors in memory at the peak of forward and backward pass**, largest first")
-    st.table(
+    exhibits.table(
         {
             "Part": [palette.part(entry.component).label for entry in shown],
+            "Where": [entry.place for entry in shown],
             "Tensors": [f"{entry.count:,}" for entry in shown],
             "Each": [text.size(entry.bytes_each) for entry in shown],
             "Total": [text.size(entry.total_bytes) for entry in shown],
         },
-        border="horizontal",
-        hide_index=True,
+        name="tensors",
         alt=f"The {len(shown)} largest groups of tensors at the peak",
+        about=about,
+        values={
+            "part": [entry.component for entry in found],
+            "place": [entry.place for entry in found],
+            "tensors": [entry.count for entry in found],
+            "bytes_each": [entry.bytes_each for entry in found],
+            "total_bytes": [entry.total_bytes for entry in found],
+        },
     )
     if rest := sum(entry.total_bytes for entry in found[_MOST_TENSORS:]):
         st.caption(f"All other tensors: {text.size(rest)}.")
 
 
-def parts(estimate: MemoryEstimate) -> None:
+def parts(estimate: MemoryEstimate, about: Mapping[str, str]) -> None:
     """Show what the memory at the peak consists of, and what each part is."""
-    st.plotly_chart(
-        charts.treemap(estimate.components),
-        key="treemap",
-        config=charts.CONFIG,
-        alt=f"Parts of {text.size(estimate.used_bytes)}",
-    )
     shown = [(palette.part(name), size) for name, size in estimate.components.items() if size > 0]
-    st.table(
+    exhibits.chart(
+        charts.treemap(estimate.components),
+        {"part": [entry.label for entry, _ in shown], "bytes": [size for _, size in shown]},
+        name="treemap",
+        alt=f"Parts of {text.size(estimate.used_bytes)}",
+        about=about,
+    )
+    exhibits.table(
         {
             "Part": [entry.label for entry, _ in shown],
             "Size": [text.size(size) for _, size in shown],
+            "Share": [f"{size / estimate.used_bytes:.1%}" for _, size in shown],
             "What it is": [entry.meaning for entry, _ in shown],
         },
-        border="horizontal",
-        hide_index=True,
+        name="parts",
         alt="The parts of the memory",
+        about=about,
     )
 
 
@@ -211,12 +193,17 @@ def method_map() -> None:
     with st.spinner("Finding the smallest plan of each method ..."):
         cells = comparison.map_of_methods()
     if not cells:
-        st.caption("No model is traced yet; choose one on the left first.")
+        st.caption("No model is traced yet; choose one under Plan first.")
         return
-    st.plotly_chart(
+    exhibits.chart(
         charts.method_map(cells),
-        key="method_map",
-        config=charts.CONFIG,
+        {
+            "model": [cell.model for cell in cells],
+            "card": [cell.gpu for cell in cells],
+            "method": [charts.METHOD_LABELS["full" if cell.full_fits else cell.method] for cell in cells],
+            "used_bytes": [cell.used_bytes for cell in cells],
+        },
+        name="method_map",
         alt="; ".join(f"{cell.model} on {cell.gpu}: {charts.METHOD_LABELS[cell.method]}" for cell in cells[:12]),
     )
     st.caption(

@@ -1,7 +1,5 @@
-"""Compares any two settings of a plan: what each combination of values needs. Draws nothing."""
+"""Compares any settings of a plan: what each combination of values needs. Draws nothing."""
 
-import csv
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -28,6 +26,8 @@ _CARDS = (
     "H100 SXM5 80 GB",
     "B200",
 )
+RENTED = ("GeForce RTX 4090", "L40S", "A100 SXM4 80 GB", "H100 SXM5 80 GB")
+"""Cards whose time and cost are shown beside the plan's own."""
 _MODELS = (
     "meta-llama/Llama-3.2-1B",
     "meta-llama/Llama-3.2-3B",
@@ -44,6 +44,19 @@ _MODELS = (
     "meta-llama/Llama-3.1-70B",
 )
 
+
+_FIELDS: Mapping[str, tuple[Any, ...]] = {
+    "max_length": (256, 512, 1024, 2048, 4096, 8192, 16_384),
+    "per_device_train_batch_size": (1, 2, 4, 8, 16, 32),
+    "r": (4, 8, 16, 32, 64, 128, 256),
+    "optim": (
+        *("adamw_torch_fused", "adamw_torch", "adamw_8bit", "paged_adamw_8bit", "adafactor", "lion_8bit", "sgd"),
+    ),
+    "gradient_checkpointing": (False, True),
+}
+"""The settings to vary besides model, device and method, with the values to choose from."""
+NONE = "none"
+"""The axis that varies nothing."""
 
 _LARGE = (
     "meta-llama/Llama-3.1-8B",
@@ -77,6 +90,8 @@ class Axis:
     """The values to choose from."""
     usual: tuple[Any, ...]
     """The values compared by default."""
+    own: Any
+    """The plan's value."""
     moved: Callable[[Point, Any], Point]
     """Returns a point with another value of the setting."""
 
@@ -89,27 +104,16 @@ class Cell:
     refusal: str = ""
 
 
-def axes() -> Mapping[str, Axis]:
-    """Return every axis by the name of its setting."""
+def axes(asked: planning.Request, plan: FinetunePlan) -> Mapping[str, Axis]:
+    """Return every axis by the name of its setting; the plan's own value is among the values of each."""
+    model, card = asked.situation.model, asked.situation.gpu.name
+    others = [name for name in _MODELS if name != model.name]
     return {
-        "method": Axis(values=tuple(METHODS), usual=planning.SIDE_BY_SIDE, moved=_with_method),
-        "device": Axis(values=(*_SIZES, *_CARDS), usual=_SIZES, moved=_on_device),
-        "model": Axis(
-            values=_MODELS,
-            usual=_MODELS[:3],
-            moved=lambda point, value: replace(point, model=models.find(value)),
-        ),
-        "max_length": _field("max_length", (256, 512, 1024, 2048, 4096, 8192, 16_384)),
-        "per_device_train_batch_size": _field("per_device_train_batch_size", (1, 2, 4, 8, 16, 32)),
-        "r": _field("r", (4, 8, 16, 32, 64, 128, 256)),
-        "optim": _field(
-            "optim",
-            ("adamw_torch_fused", "adamw_torch", "adamw_8bit", "paged_adamw_8bit", "adafactor", "lion_8bit", "sgd"),
-        ),
-        "gradient_checkpointing": _field("gradient_checkpointing", (False, True)),
-        "loss": _field("loss", ("full", "chunked")),
-        "adapter_dtype": _field("adapter_dtype", ("float32", "bfloat16")),
-        "bnb_4bit_use_double_quant": _field("bnb_4bit_use_double_quant", (False, True)),
+        NONE: Axis(values=("",), usual=("",), own=None, moved=lambda point, _: point),
+        "method": _axis(tuple(METHODS), planning.SIDE_BY_SIDE, plan.method, _with_method),
+        "device": _axis((*_SIZES, *_CARDS), _SIZES, card, lambda point, name: _on_device(point, name, asked.gpu)),
+        "model": _axis(_MODELS, others[:2], model.name, lambda point, name: replace(point, model=_model(name, model))),
+        **{name: _field(name, values, getattr(plan, name)) for name, values in _FIELDS.items()},
     }
 
 
@@ -170,18 +174,41 @@ def numbers_of_devices(
     return found
 
 
-def used_bytes(cells: Sequence[Sequence[Cell]]) -> list[list[int | str]]:
-    """Return the used bytes of every cell, empty if there is no estimate."""
-    return [[cell.estimate.used_bytes if cell.estimate else "" for cell in line] for line in cells]
+def grouped(
+    point: Point,
+    axes: Sequence[tuple[Axis, Sequence[Any]]],
+    progress: Callable[[float], object] = lambda _: None,
+) -> list[list[list[Cell]]]:
+    """Return a table of rows and columns for each value of the first of three axes.
+
+    ``progress`` receives the share done.
+    """
+    (groups, values), rows, columns = axes
+    found = []
+    for number, value in enumerate(values):
+        moved = moved_to(point, (groups, value))
+
+        def within(share: float, before: int = number) -> None:
+            progress((before + share) / len(values))
+
+        if isinstance(moved, Cell):
+            found.append([[moved] * len(columns[1]) for _ in rows[1]])
+        else:
+            found.append(table(moved, rows, columns, within))
+    return found
 
 
-def as_csv(corner: str, rows: Sequence[Any], columns: Sequence[Any], cells: Sequence[Sequence[Any]]) -> str:
-    """Return a table with its headings as CSV."""
-    out = io.StringIO()
-    writer = csv.writer(out)
-    writer.writerow([corner, *columns])
-    writer.writerows([row, *line] for row, line in zip(rows, cells, strict=True))
-    return out.getvalue()
+def least_that_fit(cells: Sequence[Sequence[Cell]]) -> list[Cell | None]:
+    """Return for each column the cell with the least used memory among those that fit, None where none does."""
+
+    def used(cell: Cell) -> int:
+        return cell.estimate.used_bytes if cell.estimate else 0
+
+    fitting = (
+        [cell for cell in column if cell.estimate and cell.estimate.spare_bytes >= 0]
+        for column in zip(*cells, strict=True)
+    )
+    return [min(column, key=used, default=None) for column in fitting]
 
 
 def label(axis: str, value: Any) -> str:
@@ -205,20 +232,32 @@ def under(plan: FinetunePlan, method: str) -> FinetunePlan:
     return plain.with_method(method)
 
 
-def _field(name: str, values: tuple[Any, ...]) -> Axis:
-    return Axis(
-        values=values,
-        usual=values,
-        moved=lambda point, value: replace(point, plan=replace(point.plan, **{name: value})),
-    )
+def _axis(values: Sequence[Any], usual: Sequence[Any], own: Any, moved: Callable[[Point, Any], Point]) -> Axis:
+    """Return an axis that has the plan's own value too, numbers in their order."""
+    every, compared = ((own, *(value for value in some if value != own)) for some in (values, usual))
+    if all(isinstance(value, int) and not isinstance(value, bool) for value in every):
+        every, compared = tuple(sorted(every)), tuple(sorted(compared))
+    elif own in usual:
+        every, compared = tuple(values), tuple(usual)
+    return Axis(values=every, usual=compared, own=own, moved=moved)
+
+
+def _field(name: str, values: tuple[Any, ...], own: Any) -> Axis:
+    return _axis(values, values, own, lambda point, value: replace(point, plan=replace(point.plan, **{name: value})))
+
+
+def _model(name: str, own: ModelSpec) -> ModelSpec:
+    return own if name == own.name else models.find(name)
 
 
 def _with_method(point: Point, method: str) -> Point:
     return replace(point, plan=under(point.plan, method))
 
 
-def _on_device(point: Point, name: str) -> Point:
+def _on_device(point: Point, name: str, own: GpuSpec) -> Point:
     """Return a point on another device, with the number formats that this device supports."""
+    if name == own.name:
+        return replace(point, gpu=own)
     gpu = gpus.find(name)
     wish = drafted(Situation(model=point.model, gpu=gpu), point.plan.method, RULE_SETS["evidence"])
     formats = {field: getattr(wish, field) for field in ("dtype", "bf16", "fp16", "adapter_dtype")}
@@ -226,9 +265,20 @@ def _on_device(point: Point, name: str) -> Point:
 
 
 def _cell(point: Point, *moves: tuple[Axis, Any]) -> Cell:
+    moved = moved_to(point, *moves)
+    if isinstance(moved, Cell):
+        return moved
+    try:
+        return Cell(prices.priced(moved.model, moved.as_priced(moved.plan), moved.gpu))
+    except LorafitError as error:
+        return Cell(None, str(error))
+
+
+def moved_to(point: Point, *moves: tuple[Axis, Any]) -> Point | Cell:
+    """Return the point with other values, or why there is none."""
     try:
         for axis, value in moves:
             point = axis.moved(point, value)
-        return Cell(prices.priced(point.model, point.as_priced(point.plan), point.gpu))
     except LorafitError as error:
         return Cell(None, str(error))
+    return point

@@ -1,40 +1,48 @@
-"""Compare: any two settings against each other, one training step moment by moment, and where the bytes are."""
+"""Compare: a plan against others by model, method and device, one training step moment by moment, and its bytes."""
+
+from collections.abc import Callable
 
 import streamlit as st
 
-from ui.compare import compare_view
-from ui.parts import notices
-from ui.plan import forms, plan_view, planning
+from ui.compare import compare_view, cost_view, side_by_side
+from ui.parts import carried, notices
+from ui.plan import forms, opening, pins, plan_view, planning
+from ui.plan.forms import Inputs
+
+
+def draw(inputs: Inputs) -> None:
+    """Show the comparisons with the plan for what was chosen."""
+    with pins.kept():
+        asked = planning.request(inputs)
+        result = planning.recommendation(asked)
+        estimate = asked.price(result.plan)
+    carried.remember(asked.situation, result.plan)
+    plan_view.verdict(asked, result, estimate)
+    pins.override(asked.situation.modules)
+    about = plan_view.about(asked, result.plan, estimate)
+    views: dict[str, Callable[[], None]] = {
+        "Side by side": lambda: side_by_side.show(asked, result.plan),
+        "Batch and length": lambda: compare_view.heat_map(asked, result.plan, about),
+        "One step": lambda: compare_view.step(asked, result.plan, estimate, about),
+        "Where the bytes are": lambda: compare_view.parts(estimate, about),
+        "Time and cost": lambda: cost_view.show(asked, result.plan),
+        "Devices needed": lambda: compare_view.devices_needed(asked, result.plan.method),
+        "Method map": compare_view.method_map,
+    }
+    tabs = st.tabs(list(views), key="show", bind=forms.URL, on_change="rerun")
+    for tab, show in zip(tabs, views.values(), strict=True):
+        if tab.open:
+            with tab:
+                show()
+
 
 head = st.container()
-left, right = st.columns([5, 9], gap="large")
-with left:
-    inputs = forms.inputs(planning.model_names(), planning.device_names(), planning.linear_modules)
-with right:
-    method = forms.method()
-with head, notices.errors(), notices.waiting():
-    asked = planning.request(inputs, method)
-    result = planning.recommendation(asked)
-    estimate = asked.price(result.plan)
-    plan_view.verdict(asked, result, estimate)
-    with right:
-        names = ["Side by side", "Batch and length", "One step", "Where the bytes are", "Devices needed", "Method map"]
-        table, heat, step, parts, devices, methods = st.tabs(names, key="show", bind=forms.URL, on_change="rerun")
-    if table.open:
-        with table:
-            compare_view.pivot(asked, result.plan)
-    if heat.open:
-        with heat:
-            compare_view.heat_map(asked, result.plan)
-    if step.open:
-        with step:
-            compare_view.step(asked, result.plan, estimate)
-    if parts.open:
-        with parts:
-            compare_view.parts(estimate)
-    if devices.open:
-        with devices:
-            compare_view.devices_needed(asked, result.plan.method)
-    if methods.open:
-        with methods:
-            compare_view.method_map()
+with st.expander("Change model, device or data", key="change", icon=":material/tune:"):
+    chosen = opening.inputs()
+if chosen is None:
+    head.caption("Several cards are called that. Say below which one is meant.")
+else:
+    head.markdown(opening.in_words(chosen))
+    with notices.errors(), notices.waiting():
+        draw(chosen)
+carried.keep()

@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from ui.learn import start
 from ui.learn.lessons import LESSONS
 from ui.parts import notices
 
@@ -9,4 +10,6 @@ left, right = st.columns([3, 9], gap="large")
 title = left.radio("Lesson", list(LESSONS), key="lesson", bind="query-params")
 with right, notices.errors():
     st.title(title or next(iter(LESSONS)))
-    LESSONS[title or next(iter(LESSONS))]()
+    begun = start.start()
+    start.tell(begun)
+    LESSONS[title or next(iter(LESSONS))](begun)

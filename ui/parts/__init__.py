@@ -1,4 +1,4 @@
-"""What pages share: charts, bars, colours, words, notices, links, prices.
+"""What pages share: inputs from the address, words, notices, links, prices, files to save.
 
 Every page may import it; it imports no page.
 """

@@ -10,6 +10,7 @@ from typing import Any
 from advisor.situation import TASKS_OF_DATA
 from catalog import models, tokenizers
 from specs import LorafitError, paths
+from specs.tasks import kind_for, task_type_of
 from trainer.data import readers
 from trainer.data.doctor import Report, examined
 from trainer.data.readers import Reader
@@ -70,7 +71,9 @@ class Examination:
     def _run(self) -> None:
         with _ONE_AT_A_TIME:
             try:
-                self._report = examined(self._source, self._reader.tokenizer, progress=self._count)
+                self._report = examined(
+                    self._source, self._reader.tokenizer, progress=self._count, task_types=self._reader.task_types
+                )
             except Exception as error:  # noqa: BLE001 - raised again where the report is asked for
                 self._error = error
 
@@ -104,22 +107,37 @@ def reader_for(model: str) -> Reader:
     """Return whose template and tokenizer read data for a model: its own, or by name what stands in for them."""
     demo = paths.demo_model()
     counted_by = demo if (demo / tokenizers.FILES[0]).is_file() else None
-    own = tokenizers.folder(model)
     try:
-        model_type = models.find(model).model_type
+        spec = models.find(model)
     except LorafitError:  # the page says so itself
-        model_type, own = "model", None
-    return readers.reader(own, model_type=model_type, name=model, counted_by=counted_by)
+        return readers.reader(None, model_type="model", name=model, counted_by=counted_by)
+    return readers.reader(
+        tokenizers.folder(spec.name),
+        model_type=spec.model_type,
+        name=spec.name,
+        counted_by=counted_by,
+        task_types=spec.task_types,
+    )
 
 
-def facts(report: Report) -> dict[str, Any]:
-    """Return the fields of a situation that a data set decides: its rows, their lengths, and the task."""
+def facts(report: Report, task_types: tuple[str, ...]) -> dict[str, Any]:
+    """Return the fields of a situation that a data set decides: its rows, their lengths, and the task.
+
+    Args:
+        report: What it holds.
+        task_types: The tasks that the model can be trained for.
+    """
+    task_type = task_type_of(report.kinds, task_types).name
     lengths = (report.quantile(0.5), report.quantile(0.95), report.longest) if report.lengths else None
     return {
         "dataset_rows": report.rows if report.whole else None,
         "dataset_tokens": lengths,
         "row_lengths": report.lengths,
-        "task": TASKS_OF_DATA[report.task][0],
+        "task": TASKS_OF_DATA[kind_for(report.kinds, task_type)][0],
+        "data_task_type": task_type,
+        "num_labels": report.num_labels,
+        "num_negatives": report.num_negatives,
+        "has_scores": report.task == "similarity",
     }
 
 
@@ -156,7 +174,7 @@ def _pairs(columns: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
 
 @functools.lru_cache(maxsize=16)
 def _first(key: _Key, reader: Reader) -> Report:
-    return examined(key.source, reader.tokenizer, first_rows=FIRST_ROWS)
+    return examined(key.source, reader.tokenizer, first_rows=FIRST_ROWS, task_types=reader.task_types)
 
 
 @functools.lru_cache(maxsize=16)

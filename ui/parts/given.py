@@ -7,7 +7,7 @@ took (``refusals``); a run cannot start before whoever came with the address cha
 
 import difflib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -25,7 +25,7 @@ _LONGEST_RULE = 160
 _NAMES = frozenset({"model", "gpu", "data", "prompts"})
 """Parameters that are texts, whatever they look like."""
 _INPUTS = frozenset({*_NAMES, "num_gpus", "split", "evaluate", "thinking", "task", "goal", "rules"})
-_PLAN = _INPUTS | {entry.name for entry in fields(FinetunePlan)}
+PLAN = _INPUTS | {entry.name for entry in fields(FinetunePlan)}
 """Parameters that change what a run would do."""
 _VIEWS = frozenset(
     [
@@ -34,9 +34,11 @@ _VIEWS = frozenset(
         "format",
         "price",
         "show",
+        "groups",
         "rows",
         "columns",
         "devices_method",
+        "on",
         "proof",
         "trace",
         "run",
@@ -45,6 +47,7 @@ _VIEWS = frozenset(
         "log",
         "quantity",
         "token",
+        "again",
         "lesson",
         "ckpt_layers",
         "ckpt_weight",
@@ -62,9 +65,9 @@ _VIEWS = frozenset(
     ]
 )
 """Parameters that change what a page shows."""
-KNOWN = _PLAN | _VIEWS
+KNOWN = PLAN | _VIEWS
 """Every parameter of every page, besides those named after an axis."""
-_FAMILIES = ("rows_", "columns_")
+_FAMILIES = ("groups_", "rows_", "columns_")
 """Beginnings of parameters that are named after an axis."""
 
 
@@ -122,6 +125,28 @@ def granted(name: str) -> None:
     _address().pending.pop(name, None)
 
 
+def drop(name: str) -> None:
+    """Take a parameter out of the address before a widget takes it up."""
+    context = get_script_run_ctx()
+    if context is None:
+        return
+    with context.session_state.query_params() as parameters:
+        parameters.remove_param(name)
+        parameters.set_initial_query_params_from_current()
+
+
+def put(address: Mapping[str, str | list[str]]) -> None:
+    """Put parameters into the address before any widget is drawn, as if the page were opened with them."""
+    context = get_script_run_ctx()
+    if context is None:
+        return
+    with context.session_state.query_params() as parameters:
+        for name, value in address.items():
+            kind = "string_array_value" if isinstance(value, list) else "string_value"
+            parameters.set_corrected_value(name, value, kind)
+        parameters.set_initial_query_params_from_current()
+
+
 def refusals() -> list[Refusal]:
     """Return the values of the address that are not used, as far as widgets are drawn and nobody changed them since."""
     address = _address()
@@ -139,12 +164,16 @@ def refusals() -> list[Refusal]:
     return address.refusals
 
 
-def obstacle() -> str | None:
-    """Return why no run may start before somebody looked, or None; call this once all inputs of a plan are drawn."""
+def obstacle(used: Collection[str] = ()) -> str | None:
+    """Return why no run may start before somebody looked, or None; call this once all other inputs of a plan are drawn.
+
+    Args:
+        used: Parameters that are used already, although their widgets are drawn later.
+    """
     for name, texts in list(_address().pending.items()):
-        if name in _PLAN and name not in st.session_state:
+        if name in PLAN and name not in st.session_state and name not in used:
             refuse(name, ", ".join(texts), "does not apply to what is chosen here")
-    if any(one.name in _PLAN or not _is_known(one.name) for one in refusals()):
+    if any(one.name in PLAN or not _is_known(one.name) for one in refusals()):
         return "Not all that the address asks for is used. Change it, or accept what is shown."
     return None
 
@@ -213,14 +242,8 @@ def _number(given: str) -> float | None:
 def _drop_infinite(address: _Address) -> None:
     """Take infinite numbers out of the address: an input of whole numbers would end the page with an error."""
     wrong = [name for name, given in address.pending.items() if name not in _NAMES and any(map(_is_infinite, given))]
-    context = get_script_run_ctx()
-    if not wrong or context is None:
-        return
-    with context.session_state.query_params() as parameters:
-        for name in wrong:
-            parameters.remove_param(name)
-        parameters.set_initial_query_params_from_current()
     for name in wrong:
+        drop(name)
         refuse(name, ", ".join(address.pending[name]), "must be a finite number")
 
 

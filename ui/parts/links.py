@@ -7,6 +7,9 @@ import streamlit as st
 
 from ui.parts import given
 
+AGAIN = "again"
+"""The parameter of the Plan page that names a run whose plan is to be changed and run again."""
+
 Parameters = Mapping[str, str | Sequence[str]]
 
 

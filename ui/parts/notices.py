@@ -29,7 +29,7 @@ def errors() -> Iterator[None]:
         _show(sentence(error))
 
 
-def guarded(act: Callable[..., None]) -> Callable[..., None]:
+def guarded(act: Callable[..., object]) -> Callable[..., None]:
     """Return a button callback whose error is shown the next time the page is drawn."""
 
     @functools.wraps(act)

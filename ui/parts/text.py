@@ -1,31 +1,47 @@
 """Values as sentences and short labels. Pure."""
 
 import math
+import re
 
 from advisor import Advice, Source
 from specs import gib
+from specs.units import gib_between, with_digits
 
 _MINUTE = 60
 _HOUR = 3600
 _DAY = 86_400
+_NOT_MARKDOWN = re.compile(r"[A-Za-z0-9][\w ./+()-]*")
 
 
 def duration(seconds: float) -> str:
     """Return a duration in its two largest units, such as ``1 h 20 min``."""
     if not math.isfinite(seconds):
         return "unknown"
-    if seconds < _MINUTE:
-        return f"{seconds:.0f} s"
-    if seconds < _HOUR:
-        return f"{seconds // _MINUTE:.0f} min {seconds % _MINUTE:.0f} s"
-    if seconds < _DAY:
-        return f"{seconds // _HOUR:.0f} h {seconds % _HOUR // _MINUTE:.0f} min"
-    return f"{seconds // _DAY:.0f} d {seconds % _DAY // _HOUR:.0f} h"
+    if 0 < seconds < 1:
+        return "under 1 s"
+    # Rounded before the units are chosen: 59.7 s are a minute.
+    if round(seconds) < _MINUTE:
+        return f"{round(seconds)} s"
+    if round(seconds) < _HOUR:
+        return _in_two(round(seconds), _MINUTE, "min", "s")
+    if round(seconds / _MINUTE) < _DAY // _MINUTE:
+        return _in_two(round(seconds / _MINUTE), _HOUR // _MINUTE, "h", "min")
+    return _in_two(round(seconds / _HOUR), _DAY // _HOUR, "d", "h")
+
+
+def _in_two(number: int, size: int, unit: str, rest: str) -> str:
+    """Return a number of small units as large ones of so many, and the rest."""
+    return f"{number // size} {unit} {number % size} {rest}"
 
 
 def size(num_bytes: int) -> str:
     """Return bytes in a readable unit, never broken over two lines."""
     return gib(num_bytes).replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def size_between(less: int, more: int) -> str:
+    """Return how much lies between two sizes, such that the three add up as they are shown."""
+    return gib_between(less, more).replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def size_range(low: int, high: int) -> str:
@@ -36,9 +52,10 @@ def size_range(low: int, high: int) -> str:
 
 def count(number: float) -> str:
     """Return a large count with three digits and a unit, such as ``8.03 B``."""
+    rounded = float(f"{number:.3g}")
     for size, unit in ((1e12, " T"), (1e9, " B"), (1e6, " M"), (1e3, " K")):
-        if abs(number) >= size:
-            return f"{number / size:.3g}{unit}"
+        if abs(rounded) >= size:
+            return f"{with_digits(rounded / size, 3)}{unit}"
     return f"{number:,.0f}"
 
 
@@ -49,13 +66,19 @@ def value(setting: object) -> str:
     if setting is None:
         return "none"
     if isinstance(setting, float):
-        return f"{setting:.0e}".replace("e-0", "e-") if 0 < abs(setting) < 0.001 else f"{setting:g}"
+        return _in_powers(setting) if 0 < abs(setting) < 0.001 else f"{setting:g}"
     if isinstance(setting, tuple | list):
         return (
             ", ".join(f"{entry[0]}: {entry[1]}" if isinstance(entry, tuple) else str(entry) for entry in setting)
             or "none"
         )
     return str(setting)
+
+
+def _in_powers(number: float) -> str:
+    """Return a small number with all its digits, such as ``1.2e-4``."""
+    digits, power = f"{number:e}".split("e")
+    return f"{float(digits):g}e{int(power)}"
 
 
 def acceptable(advice: Advice) -> str:
@@ -90,6 +113,11 @@ def on_accent(words: str) -> str:
 def plain(text: str) -> str:
     """Return text with Markdown's special characters escaped, so that names and logs appear literally."""
     return "".join(f"\\{sign}" if sign in r"\`*_{}[]()#+-.!|<>~$:&" else sign for sign in text)
+
+
+def option(words: str) -> str:
+    """Return words as a pill shows them; only names that Markdown might read are escaped, since addresses hold this."""
+    return words if _NOT_MARKDOWN.fullmatch(words) else plain(words)
 
 
 def paragraphs(words: str) -> str:

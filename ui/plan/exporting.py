@@ -5,14 +5,14 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from advisor import Recommendation
+from advisor import ByRule, Recommendation
 from advisor.export import Export, exported
 from trainer.data import conversion
 from trainer.data.known import training_data
 from ui.plan.planning import Request
 
 
-def export_of(asked: Request, result: Recommendation, name: str) -> Export:
+def export_of(asked: Request, result: Recommendation | ByRule, name: str) -> Export:
     """Return the plan and its data in one format.
 
     Raises:
@@ -20,7 +20,12 @@ def export_of(asked: Request, result: Recommendation, name: str) -> Export:
     """
     data, model = asked.data, asked.situation.model
     known = training_data(data.source, data.report, data.reader, name=data.name, model=(model.model_type, model.name))
-    return exported(result.plan, name, data=known, uses_conv1d=model.model_type == "gpt2")
+    return exported(
+        result.plan,
+        name,
+        data=known,
+        model=model,
+    )
 
 
 def archive(asked: Request, made: Export) -> bytes:

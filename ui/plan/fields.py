@@ -1,17 +1,22 @@
 """The fields of a plan as the page groups and explains them. Pure."""
 
+import math
 import typing
 from collections.abc import Mapping
 from typing import Any
 
+from advisor.rules.batch import CHECKPOINTING_COST
 from specs import FinetunePlan
+from specs.fields import PATTERNS
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
+    "Task": ("task_type", "num_labels", "embedding_loss", "num_negatives", "pooling_mode", "scale"),
     "Adapter": (
         "r",
         "lora_alpha",
         "lora_dropout",
         "target_modules",
+        "target_parameters",
         "bias",
         "use_rslora",
         "use_dora",
@@ -76,12 +81,37 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     ),
 }
 """The fields that can be overridden besides the method, in the order of the page."""
+ALL: tuple[str, ...] = tuple(name for names in GROUPS.values() for name in names)
+"""Every field that can be overridden besides the method."""
+
+ROWS: Mapping[str, tuple[str, ...]] = {
+    "Method": ("method",),
+    "Rank": ("r",),
+    "Scale": ("lora_alpha",),
+    "Target modules": ("target_modules",),
+    "Sequence length": ("max_length",),
+    "Batch x accumulation": ("per_device_train_batch_size", "gradient_accumulation_steps"),
+    "Learning rate": ("learning_rate",),
+    "Epochs": ("num_train_epochs",),
+    "Checkpointing": ("gradient_checkpointing",),
+    "Optimizer": ("optim",),
+}
+"""The rows that matter most, with the fields that each edits."""
+
 MEANINGS: Mapping[str, str] = {
+    "task_type": "What the model gives out: text, or of a text its class, the tags of its words, an answer in it, or a "
+    "vector to find it by.",
+    "num_labels": "Classes that a text, or tags that a word may have.",
+    "embedding_loss": "How vectors are compared: with those of all other rows of the batch, or by the order of scores.",
+    "num_negatives": "Wrong texts that each row brings along beside the right one.",
+    "pooling_mode": "How the vectors of a text's tokens become one.",
+    "scale": "By what cosines are multiplied in the loss: one over its temperature.",
     "method": "How the model is fine-tuned: all weights, or a small adapter on a frozen base model.",
     "r": "Rank of the adapter: the width of the two matrices that are trained for each target module.",
     "lora_alpha": "The update is multiplied by lora_alpha / r.",
     "lora_dropout": "Share of the adapter's inputs that are dropped at random during training.",
     "target_modules": "The linear layers that get an adapter.",
+    "target_parameters": "Stacked experts that get an adapter too, one for each expert of each layer.",
     "bias": "Which biases are trained along with the adapter.",
     "use_rslora": "Multiply the update by lora_alpha / sqrt(r) instead, which keeps high ranks stable.",
     "use_dora": "Train the magnitude of each weight separately from its direction.",
@@ -118,7 +148,7 @@ MEANINGS: Mapping[str, str] = {
     "save_steps": "Steps between two checkpoints.",
     "logging_steps": "Steps between two points on the chart.",
     "seed": "Seed of the random numbers; the same seed repeats a run.",
-    "gradient_checkpointing": "Compute activations twice instead of keeping them: less memory, about a third slower.",
+    "gradient_checkpointing": f"Compute activations twice, not keep them: less memory for {CHECKPOINTING_COST}.",
     "use_reentrant": "Which of PyTorch's two checkpointing implementations is used.",
     "loss": "Whether the logits are kept for all positions at once or computed in chunks.",
     "attn_implementation": "Which attention kernel to use.",
@@ -150,3 +180,21 @@ def choices(name: str) -> tuple[Any, ...]:
 def is_whole(name: str) -> bool:
     """Return whether a field takes whole numbers only."""
     return ANNOTATIONS[name] is int or int in typing.get_args(ANNOTATIONS[name])
+
+
+def rule(name: str) -> str:
+    """Return what a field must be, for the sentence about a value that is not."""
+    if name in PATTERNS:
+        return "must name modules with numbers, such as q_proj: 8"
+    return "must be a whole number" if is_whole(name) else "must be a number"
+
+
+def is_written_right(name: str, written: str) -> bool:
+    """Return whether a text is a finite number for a numeric field, and a whole one where the field takes no other."""
+    if name in PATTERNS:
+        return True
+    try:
+        number = float(written)
+    except ValueError:
+        return False
+    return math.isfinite(number) and (number.is_integer() or not is_whole(name))

@@ -1,47 +1,65 @@
-"""Plan: choose model, device and data, see the recommendation and what it needs, and start the run."""
+"""Plan: choose model, device and data, see at once whether it fits, edit the plan in place, and start the run."""
 
 import streamlit as st
 
+from advisor import ByRule
 from advisor.tree import questions
-from ui.parts import links, notices
-from ui.plan import data_view, forms, plan_view, planning, start
+from ui.parts import carried, given, links, notices
+from ui.plan import forms, opening, pins, plan_card, plan_view, planning, reason, strip, unpriced_view
+from ui.plan.forms import Inputs
 from ui.plan.upgrades import upgrades
 
-head = st.container()
-left, right = st.columns([5, 9], gap="large")
-with left:
-    inputs = forms.inputs(planning.model_names(), planning.device_names(), planning.linear_modules)
-with right:
-    method = forms.method()
-with head, notices.errors(), notices.waiting():
-    asked = planning.request(inputs, method)
-    result = planning.recommendation(asked)
+
+@notices.fragment
+def plan_of(inputs: Inputs) -> None:
+    """Show the plan; a setting that is changed redraws this part of the page alone."""
+    with notices.waiting():
+        draw(opening.edited(inputs))
+    carried.keep()
+
+
+def draw(inputs: Inputs) -> None:
+    """Show the plan for what was chosen."""
+    with pins.kept():
+        asked = planning.request(inputs)
+        result = planning.proposal(asked)
+    given.granted("reasons")  # a switch of former addresses
+    links.accept_old("view", {"Room": "Plan", "Trade-offs": "Plan"})
+    carried.remember(asked.situation, result.plan)
+    if isinstance(result, ByRule):
+        unpriced_view.show(asked, result)
+        return
     estimate = asked.price(result.plan)
-    start.headline(asked, result, estimate)
-    with right:
-        plan_view.memory(estimate)
-        plan_view.cautions(result, estimate)
-        links.accept_old("view", {"Room": "Trade-offs"})
-        names = ["Plan", "Methods", "Trade-offs", "Data", "Export"]
-        plan, methods, trade_offs, data, export = st.tabs(names, key="view", bind=forms.URL, on_change="rerun")
+    strip.show(asked, result, estimate)
+    plan, methods, data, export = st.tabs(
+        ["Plan", "Methods", "Data", "Export"], key="view", bind=forms.URL, on_change="rerun"
+    )
     if plan.open:
         with plan:
-            plan_view.overrides(planning.overrides(asked, result))
-            plan_view.plan(result)
+            plan_card.chips(result, upgrades(asked, result.plan) if result.fits else ())
+            plan_view.cautions(asked, result, estimate)
+            plan_card.show(asked, result)
     if methods.open:
         with methods:
             plan_view.alternatives(asked, result)
-            plan_view.tree(questions(asked.situation, result))
-    if trade_offs.open:
-        with trade_offs:
-            plan_view.levers(result, estimate)
-            if result.fits:
-                plan_view.upgrades(upgrades(asked, result.plan))
+            plan_view.reasons(questions(asked.situation, result))
     if data.open:
         with data:
-            model = asked.situation.model
-            data_view.examination(asked.data, result.plan, model.name, model.vocab_size)
+            plan_view.data(asked, result.plan)
     if export.open:
         with export:
             plan_view.export(asked, result)
-    start.devices_needed(asked, result, estimate)
+    strip.devices_needed(asked, result, estimate)
+
+
+st.caption(
+    "LoRAFit recommends settings to fine-tune a language model on your own card, predicts the memory and the time that "
+    "they take, and trains the model here."
+)
+strip.stay()
+st.html(reason.STYLE)
+chosen = opening.inputs()
+if chosen is not None:
+    opening.reading(chosen)
+    plan_of(chosen)
+carried.keep()

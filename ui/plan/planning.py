@@ -2,30 +2,35 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from advisor import Advice, Recommendation, Situation, advise
+from advisor import ByRule, Recommendation, Situation, advise, by_rule
 from advisor.rules import RULE_SETS
 from advisor.search import Search, drafted
-from advisor.situation import TASKS, TASKS_OF_DATA
-from catalog import gpus, machine, models
+from advisor.situation import TASKS, TASKS_OF_DATA, suits
+from catalog import gpus, here, machine, models
 from estimator import pricing
+from estimator.duration import machine as own_speed
 from estimator.estimate import MemoryEstimate
 from estimator.replay.live_tensors import Tensors, alive_at_peak
 from estimator.replay.replay import Replay
 from estimator.tape import library
-from specs import MIB, FinetunePlan, GpuSpec, LorafitError, ModelSpec, PlanError, paths
-from specs.fields import PATTERNS
+from estimator.tape.layers import with_layers
+from specs import MIB, TASK_TYPES, FinetunePlan, GpuSpec, LorafitError, ModelSpec, PlanError, TraceError
+from specs.errors import clipped
+from specs.fields import NAMES, PATTERNS
+from specs.tasks import kind_for
 from trainer.data.examples import require_trained
-from trainer.runs.contract import Place
+from trainer.runs.contract import Place, cards, joined
 from trainer.runs.feasibility import Ground, require_feasible
 from ui.parts import notices, prices
 from ui.parts.examining import facts, reader_for
 from ui.plan import fields
-from ui.plan.datasets import Data, find
+from ui.plan.data.datasets import DEMOS, Data, find
 from ui.plan.forms import Inputs
+from ui.runs.facts import run_data
 
 DEMO_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 HERE = "This machine: "
@@ -47,6 +52,8 @@ class Request:
     data: Data
     device: str | None
     """Torch's name of the device if this machine has it; only then can a run start from the page."""
+    alike: tuple[str, ...] = ()
+    """Torch's names of all devices of this machine that are called the same, the chosen one first."""
     price_per_hour: float | None = None
 
     @property
@@ -58,15 +65,21 @@ class Request:
     def ground(self) -> Ground:
         """What a run from this page is held against."""
         return Ground(
-            device=self.device or "cpu",
+            device=self.place("").device,
             compute_capabilities=machine.compute_capabilities(),
             linear_modules=self.situation.model.linear_modules,
+            task_types=self.situation.model.task_types,
             has_pairs=self.data.report.task == "preference",
+            kinds=self.data.report.kinds,
         )
 
     def price(self, plan: FinetunePlan) -> MemoryEstimate:
         """Return what a plan needs on the device."""
         return prices.priced(self.situation.model, self.situation.as_priced(plan), self.gpu)
+
+    def is_warm(self, plan: FinetunePlan) -> bool:
+        """Return whether a plan is priced without tracing a step first."""
+        return library.is_warm(self.situation.model, self.situation.as_priced(plan), gpu=self.gpu)
 
     def at_least(self, plan: FinetunePlan) -> int:
         """Return what a plan needs on the device at the very least."""
@@ -74,8 +87,8 @@ class Request:
 
     def place(self, token: str) -> Place:
         """Return where to execute a run of this request; the token makes a double click start one run only."""
-        folder = str(paths.demo_model()) if self.situation.model.name == DEMO_MODEL else ""
-        return Place(device=self.device or "cpu", model_path=folder, token=token)
+        folder = here.model_folder(self.situation.model.name)
+        return Place(device=joined(self.alike[: self.situation.num_gpus]), model_path=folder, token=token)
 
 
 def model_names() -> list[str]:
@@ -88,47 +101,76 @@ def device_names() -> list[str]:
     return [*_here(), *gpus.names()]
 
 
+def devices_meant(device: str) -> tuple[str, ...]:
+    """Return the cards between which a name does not decide, such as those called 3060; none if it names one."""
+    meant = () if device in _here() else gpus.matching(device)
+    try:
+        gpus.find(device)
+    except LorafitError:
+        return meant
+    return ()
+
+
 def linear_modules(model: str) -> tuple[str, ...]:
     """Return the modules that an adapter may target; empty for a model that cannot be found."""
     try:
-        return models.find(model).linear_modules
+        return with_layers(models.find(model), notices.tell).linear_modules
     except LorafitError:
         return ()
 
 
-def request(inputs: Inputs, method: Mapping[str, str]) -> Request:
+def request(inputs: Inputs) -> Request:
     """Look up what was chosen.
-
-    Args:
-        inputs: The form.
-        method: The method that the user chose, as a pin, or empty.
 
     Raises:
         LorafitError: If a model, device, file or setting cannot be used; the message names it.
     """
-    here = _here().get(inputs.device)
+    device = _here().get(inputs.device)
     data = find(inputs.data, reader_for(inputs.model))
+    model = with_layers(models.find(inputs.model), notices.tell)
     situation = Situation(
-        model=models.find(inputs.model),
-        gpu=here.gpu if here else gpus.find(_of_size(inputs.device)),
+        model=model,
+        gpu=_measured(device) if device else gpus.find(inputs.device),
         num_gpus=inputs.num_gpus,
-        free_bytes=max(_GRAIN, here.free_bytes // _GRAIN * _GRAIN) if here else None,
+        free_bytes=max(_GRAIN, device.free_bytes // _GRAIN * _GRAIN) if device else None,
         goal=inputs.goal,
-        pins={**method, **{name: _pinned(name, value) for name, value in inputs.pins.items()}},
-        **{**facts(data.report), **({"task": inputs.task} if inputs.task else {})},
+        questions=len(data.source.prompts),
+        is_trial=data.label in DEMOS,
+        asks_data=not data.source.prompts and not data.source.evaluation_split and data.report.task != "text",
+        pins={name: pinned(name, value) for name, value in inputs.pins.items()},
+        **{**facts(data.report, model.task_types), **({"task": inputs.task} if inputs.task else {})},
     )
     return Request(
         situation=situation,
         rules=inputs.rules,
         data=data,
-        device=here.torch_name if here else None,
+        device=device.torch_name if device else None,
+        alike=tuple(one.torch_name for one in machine.devices() if device and one.gpu.name == device.gpu.name),
         price_per_hour=inputs.price_per_hour,
     )
 
 
-def recommendation(asked: Request) -> Recommendation:
-    """Return the recommendation for a request; recent answers are cached."""
+def proposal(asked: Request) -> Recommendation | ByRule:
+    """Return the recommendation for a request, by rule alone if its memory is unknown; recent answers are cached."""
     return _advised(asked.rules, _Key(asked.situation))
+
+
+def foretold(result: Recommendation, estimate: MemoryEstimate) -> dict[str, Any]:
+    """Return what is predicted of a run, to be kept beside what it will measure: its memory and its time."""
+    time = {"time": result.speed.to_dict()} if result.speed is not None else {}
+    return {**estimate.to_dict(), **time}
+
+
+def recommendation(asked: Request) -> Recommendation:
+    """Return the recommendation for a request.
+
+    Raises:
+        TraceError: If the memory of the model is unknown.
+    """
+    found = proposal(asked)
+    if isinstance(found, ByRule):
+        raise TraceError("memory", f"is unknown: {clipped(found.why, 180)}", None, "The Plan page advises by rule")
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,40 +186,17 @@ class _Key:
 
 
 @functools.lru_cache(maxsize=256)
-def _advised(rules: str, key: _Key) -> Recommendation:
-    return advise(key.situation, rules=rules, price=_price_for(key.situation))
+def _advised(rules: str, key: _Key) -> Recommendation | ByRule:
+    try:
+        return advise(key.situation, rules=rules, price=_price_for(key.situation))
+    except TraceError as error:
+        return by_rule(key.situation, str(error), rules=rules)
 
 
 def _price_for(situation: Situation) -> Callable[[FinetunePlan], MemoryEstimate]:
     """Return what prices plans on the free memory of a situation's device."""
     gpu = dataclasses.replace(situation.gpu, usable_bytes=situation.available_bytes)
     return lambda plan: prices.priced(situation.model, plan, gpu)
-
-
-@dataclass(frozen=True, slots=True)
-class Override:
-    """One setting that the user fixed, compared with the plan without it."""
-
-    advice: Advice
-    accepted: bool
-    """Whether the evidence finds the value acceptable."""
-    cost_bytes: int
-    """How much more memory is used than without it; negative if less."""
-
-
-def overrides(asked: Request, result: Recommendation) -> list[Override]:
-    """Return what each fixed setting costs, and whether the evidence agrees with it."""
-    used, found = asked.price(result.plan).used_bytes, []
-    for advice in result.advice:
-        if advice.field not in asked.situation.pins:
-            continue
-        rest = {name: value for name, value in asked.situation.pins.items() if name != advice.field}
-        free = dataclasses.replace(asked, situation=dataclasses.replace(asked.situation, pins=rest))
-        wished = recommendation(free)
-        freed = next((entry for entry in wished.advice if entry.field == advice.field), None)
-        accepted = freed is None or freed.accepts(advice.value)
-        found.append(Override(advice, accepted, used - asked.price(wished.plan).used_bytes))
-    return found
 
 
 def devices_needed(situation: Situation, method: str) -> int | None:
@@ -215,30 +234,52 @@ def is_traced(situation: Situation) -> bool:
 
 def task_note(asked: Request) -> str:
     """Return in a sentence what the data decides about the task, or that the user decided otherwise; mostly empty."""
-    task = asked.data.report.task
+    task = kind_for(asked.data.report.kinds, asked.situation.task_type)
     decided, holds = TASKS_OF_DATA[task]
+    if TASK_TYPES[asked.situation.task_type].has_head:
+        return f"The data holds {holds}: {_head(asked.situation)} It writes no text."
+    if not TASK_TYPES[asked.situation.task_type].writes:
+        return f"The data holds {holds}: the model learns vectors by which texts are found. It writes no text."
     if asked.situation.task == decided:
         return "" if task == "answers" else f"The data holds {holds}, so the advice is for {TASKS[decided]}."
-    if task in {"answers", "text"} and asked.situation.task != "preference":
+    if suits(asked.situation.task, task):
         return ""
     return f"The data holds {holds}, but the task you chose is {TASKS[asked.situation.task]}."
 
 
-def obstacle(asked: Request, plan: FinetunePlan, estimate: MemoryEstimate) -> str | None:
-    """Return why a run of a plan cannot start from this page, or None if it can."""
+def _head(situation: Situation) -> str:
+    """Return in a sentence what the new head of a model does."""
+    what = {"SEQ_CLS": "classes", "TOKEN_CLS": "tags"}.get(situation.task_type)
+    if what is None:
+        return "a new head on the model says where an answer begins and ends."
+    return f"a new head on the model tells {situation.num_labels:,} {what} apart."
+
+
+def obstacle(asked: Request, plan: FinetunePlan, estimate: MemoryEstimate | None) -> str | None:
+    """Return why a run of a plan cannot start from this page, or None if it can; without an estimate it may not fit."""
+    if asked.device is not None and (few := _too_few(asked)):
+        return few
     try:
         require_trained(asked.data.report.task, asked.data.label)
-        if asked.device is not None and asked.situation.num_gpus == 1:
+        if asked.device is not None:
             require_feasible(plan, asked.ground)
+            here.require_weights(asked.place("").model_path or plan.model_name_or_path)
     except LorafitError as error:
         return str(error)
     if asked.device is None:
         return f"No {card(asked.situation.gpu)} in this machine. Export the plan and run it where there is one."
-    if asked.situation.num_gpus > 1:
-        return "Runs on several devices start from the command line only. Export the plan."
-    if estimate.verdict == "does not fit":
-        return "The plan does not fit. See Trade-offs for changes that free memory."
+    if estimate is not None and estimate.verdict == "does not fit":
+        return "The plan does not fit. What would save memory stands under Plan."
     return None
+
+
+def _too_few(asked: Request) -> str | None:
+    """Return that this machine has not as many cards as a plan has, or None; a CPU is shared by its processes."""
+    number, gpu = asked.situation.num_gpus, asked.situation.gpu
+    if gpu.is_cpu or len(asked.alike) >= number:
+        return None
+    held = f"This machine has {len(asked.alike):,} {card(gpu)}, and the plan is for {number:,}"
+    return f"{held}. Lower the count, or export the plan."
 
 
 def card(gpu: GpuSpec) -> str:
@@ -247,25 +288,48 @@ def card(gpu: GpuSpec) -> str:
     return gpu.name if memory == gpu.name else f"{memory.replace('GiB', 'GB')} card"
 
 
+def label_of(torch_name: str) -> str | None:
+    """Return how the page calls a device of this machine, or the first of several; None if it is not here any more."""
+    first = min(cards(torch_name))
+    names = (f"{HERE}{device.gpu.name}" for device in machine.devices() if device.torch_name == first)
+    return next(names, None)
+
+
+def _measured(device: machine.Device) -> GpuSpec:
+    """Return a device of this machine with its curves; those that are missing are measured while nothing trains."""
+    own_speed.in_background(device.gpu, device.torch_name, is_busy=run_data.is_training)
+    gpu = own_speed.with_curves(device.gpu, device.torch_name)
+    if gpu.measured is None:
+        return gpu
+    factor = own_speed.learned(run_data.times(device.torch_name), on_cpu=gpu.is_cpu)
+    return dataclasses.replace(gpu, measured=gpu.measured.corrected(factor))
+
+
 def _here() -> dict[str, machine.Device]:
-    return {f"{HERE}{device.gpu.name}": device for device in machine.devices()}
+    """Return this machine's devices by what the page calls them; of several cards of one kind the first."""
+    found: dict[str, machine.Device] = {}
+    for device in machine.devices():
+        found.setdefault(f"{HERE}{device.gpu.name}", device)
+    return found
 
 
-def _of_size(choice: str) -> str:
-    """Return a choice in the catalog's words: a bare number means GiB."""
-    return f"{choice} GiB" if choice.strip().replace(".", "", 1).isdigit() else choice
-
-
-def _pinned(name: str, value: Any) -> Any:
+def pinned(name: str, value: Any) -> Any:
     """Return a pinned value; numbers such as 2e-4 arrive as text."""
-    if not isinstance(value, str) or fields.choices(name) or name == "target_modules":
+    if not isinstance(value, str) or fields.choices(name) or name in {"method", "target_modules"}:
         return value
+    if name in NAMES:
+        return tuple(value.replace(",", " ").split())
     if name in PATTERNS:
         return _pattern(name, value)
     try:
-        return float(value)
+        number = float(value)
     except ValueError as error:
         raise PlanError(name, "must be a number", value, "Write it like 0.0002 or 2e-4") from error
+    if not fields.is_whole(name):
+        return number
+    if not number.is_integer():
+        raise PlanError(name, "must be a whole number", value)
+    return int(number)
 
 
 def _pattern(name: str, typed: str) -> tuple[tuple[str, int], ...]:

@@ -1,18 +1,19 @@
-"""What to do with memory that is free: single changes that need more of it. Draws nothing."""
+"""What to do with memory that is free: single changes that need more of it and still fit. Draws nothing."""
 
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from advisor.levers import with_rank
 from advisor.rules import RULE_SETS
 from advisor.search import drafted
 from advisor.speed import relative_time
-from estimator.estimate import Verdict
 from specs import METHODS, FinetunePlan, LorafitError
 from ui.plan.planning import Request
 
-_BETTER = {"qlora": "lora", "lora-8bit": "lora", "lora": "full"}
+BETTER = {"qlora": "lora", "lora-8bit": "lora", "lora": "full"}
+"""The method that keeps more of the model, for those that have one."""
 _GAINS = {
     "lora": "the base model stays in 16 bit",
     "full": "every weight learns; needs a lot of data and forgets the most",
@@ -28,27 +29,26 @@ class Upgrade:
     after: Any
     more_bytes: int
     """How much more memory is used than by the plan."""
-    verdict: Verdict
-    """Whether the changed plan fits."""
     gain: str
     """The benefit of the change."""
 
 
 def upgrades(asked: Request, plan: FinetunePlan) -> tuple[Upgrade, ...]:
-    """Return single changes that take more memory, with their benefit, the cheapest first."""
+    """Return single changes that take more memory and still fit, with their benefit, the cheapest first."""
     used, found = asked.price(plan).used_bytes, []
     for field, changed, gain in _changes(asked, plan):
+        if not asked.is_warm(changed):  # a chip is not worth the wait for a trace
+            continue
         try:
             estimate = asked.price(changed)
         except LorafitError:
             continue
-        if estimate.used_bytes > used:
+        if estimate.used_bytes > used and estimate.verdict != "does not fit":
             upgrade = Upgrade(
                 field=field,
                 before=getattr(plan, field),
                 after=getattr(changed, field),
                 more_bytes=estimate.used_bytes - used,
-                verdict=estimate.verdict,
                 gain=gain,
             )
             found.append(upgrade)
@@ -68,14 +68,13 @@ def _changes(asked: Request, plan: FinetunePlan) -> Iterator[tuple[str, Finetune
     if now != then:
         yield "max_length", longer, f"{now} now; then {then}"
     if METHODS[plan.method].has_rank:
-        richer = dataclasses.replace(plan, r=plan.r * 2, lora_alpha=plan.lora_alpha * 2)
-        yield "r", richer, "a larger adapter can learn more; helps with a lot of data"
-    if plan.method in _BETTER:
-        better = _BETTER[plan.method]
-        yield "method", _under(asked, plan, better), _GAINS[better]
+        yield "r", with_rank(plan, 2 * plan.r), "a larger adapter can learn more; helps with a lot of data"
+    if plan.method in BETTER:
+        better = BETTER[plan.method]
+        yield "method", under(asked, plan, better), _GAINS[better]
 
 
-def _under(asked: Request, plan: FinetunePlan, method: str) -> FinetunePlan:
+def under(asked: Request, plan: FinetunePlan, method: str) -> FinetunePlan:
     """Return the plan that the rules prefer for a method, with the batch, length and checkpointing of this one."""
     kept = ("per_device_train_batch_size", "gradient_accumulation_steps", "max_length", "gradient_checkpointing")
     situation = dataclasses.replace(asked.situation, pins={})

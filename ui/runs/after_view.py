@@ -7,7 +7,8 @@ import streamlit as st
 from specs import METHODS, FinetunePlan
 from trainer.runs.contract import Metric, Run
 from ui.parts import notices, text
-from ui.runs import address, remedies, run_data
+from ui.runs import address
+from ui.runs.facts import remedies, run_data, tables
 
 
 def next_steps(run: Run) -> None:
@@ -56,7 +57,7 @@ def parent(run: Run) -> None:
     """Say which run this one repeats, and how it differs."""
     found = run_data.known([run.place.parent_id]) if run.place.parent_id else []
     if found:
-        words = text.plain(", ".join(run_data.changes(found[0], run)) or "with the same plan")
+        words = text.plain(", ".join(tables.changes(found[0], run)) or "with the same plan")
         compare = address.link("compare both", [found[0].id, run.id])
         st.caption(f"Repeats {address.link(text.plain(found[0].id), [found[0].id])}: {words} ({compare})")
 

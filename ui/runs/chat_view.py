@@ -5,22 +5,43 @@ from itertools import chain
 
 import streamlit as st
 
-from specs import LorafitError
-from trainer.data.messages import Turn
+from specs import TASK_TYPES, LorafitError
+from trainer.data.forms.messages import Turn
 from trainer.results.chat import BASE, TUNED
 from trainer.runs.contract import Run
 from ui.parts import notices, text
-from ui.runs import conversations, run_data
+from ui.runs.facts import conversations, run_data, wording
 
 VOICES = {TUNED: "Tuned model", BASE: "Base model"}
 
 
 def chat(run: Run) -> None:
     """Show the chat with the tuned or the base model."""
+    writes = TASK_TYPES[run.plan.task_type].writes
     if not run_data.has_adapter(run):
-        st.caption("Once the run has saved its result, you can chat with the model here.")
+        st.caption(f"Once the run has saved its result, you can {'chat with' if writes else 'try'} the model here.")
         return
-    notices.fragment(_chat)(run)
+    notices.fragment(_chat if writes else _try)(run)
+
+
+def _try(run: Run) -> None:
+    """Ask for a text and show what is found in it."""
+    said = wording.of(run.plan)
+    with st.form("classify", border=False):
+        label = said.asked_of_two if run.details.get("texts", 1) == 2 else said.asked
+        words = st.text_area(label, key="classified", max_chars=20_000, height=120)
+        asked = st.form_submit_button(said.talk, icon=":material/label:")
+    if not asked or not words.strip():
+        st.caption("The first text loads the model in a separate process, which unloads after 10 idle minutes.")
+        return
+    try:
+        turns = [Turn(role="user", content=words.strip())]
+        with st.spinner(said.working if conversations.is_open(run) else "Loading the model ..."):
+            found = "".join(conversations.answer(run, turns, voice=TUNED, temperature=0.0))
+    except LorafitError as error:
+        st.error(text.plain(str(error)), icon=":material/error:")
+        return
+    st.markdown(text.plain(found))
 
 
 def _chat(run: Run) -> None:

@@ -3,7 +3,8 @@
 import streamlit as st
 
 from ui.parts import given, notices, text
-from ui.runs import address, history_view, run_data, run_view
+from ui.runs import address, comparison_view, list_view, naming_view, run_view
+from ui.runs.facts import run_data
 
 with notices.errors():
     if rebuilt := run_data.store().rebuilt:
@@ -16,9 +17,11 @@ with notices.errors():
     if len(chosen) == 1:
         run_view.one(chosen[0])
     elif chosen:
-        history_view.comparison(chosen)
+        comparison_view.comparison(chosen)
     elif runs:
-        history_view.history(runs)
+        list_view.listing(runs)
     else:
+        naming_view.deleted_notice()
+        naming_view.trash()
         st.info("No runs yet. Choose a model on the Plan page and start one.", icon=":material/rocket_launch:")
         st.page_link("ui/plan/page.py", label="Plan a run", icon=":material/tune:")

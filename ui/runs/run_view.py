@@ -5,12 +5,16 @@ from collections.abc import Sequence
 import streamlit as st
 
 from specs import gib
-from trainer.runs.contract import Metric, Run
+from trainer.runs.contract import UNKNOWN, Metric, Phase, Run, State
 from trainer.runs.diagnosis import diagnoses
-from ui.parts import notices, text
-from ui.parts.bars import Bar, memory_bars
-from ui.parts.curves import View
-from ui.runs import address, after_view, chat_view, curve_view, run_data
+from ui.drawing.bars import Bar, memory_bars
+from ui.drawing.curves import View
+from ui.drawing.small_chart import small_charts
+from ui.parts import exhibits, notices, text
+from ui.parts.links import AGAIN
+from ui.runs import address, after_view, chat_view, curve_view, evaluation_view, naming_view
+from ui.runs.facts import memory, phases, quantities, run_data, standing, tables, titles, wording
+from ui.runs.sides import sides
 
 TICK_SECONDS = 1.0
 CHART_SECONDS = 2.0
@@ -18,101 +22,120 @@ CHART_SECONDS = 2.0
 
 def one(run: Run) -> None:
     """Show one run: what it is doing, its curves, its answers, and everything it was started with."""
+    if naming_view.wants_change(run):
+        st.switch_page("ui/plan/page.py", query_params={AGAIN: run.id})
     address.back()
-    head, button = st.columns([4, 1], vertical_alignment="bottom")
-    head.title(text.plain(run_data.title(run)))
-    buttons(run, button)
+    header(run)
     after_view.parent(run)
-    numbers(run.id)
+    numbers(run)
     view = curve_view.view_controls(live=not run.is_over)
-    chart(run.id, view, curve_view.quantity_control())
+    charts(run, view)
     if run.is_over:
         after_view.next_steps(run)
     details(run)
 
 
-def buttons(run: Run, place: st.delta_generator.DeltaGenerator) -> None:
-    """Offer what can be done with a run in its current state."""
+def header(run: Run) -> None:
+    """Show what a run is called, what was noted, and the one thing to do with it now; all else is in its menu."""
+    if naming_view.is_asked(run):
+        naming_view.form(run)
+        return
+    with st.container(horizontal=True, vertical_alignment="bottom", key="run header"):
+        st.title(text.plain(titles.title(run)), width="stretch")
+        action(run)
+        naming_view.menu(run, again=True)
+    st.caption(text.plain(titles.about(run)))
+    if run.note:
+        st.markdown(text.paragraphs(run.note))
+
+
+def action(run: Run) -> None:
+    """Offer the one thing that can be done with a run in its current state."""
     if not run.is_over:
-        place.button(
-            "Stop and save",
+        answers = run.is_active and run.phase is Phase.EVALUATING
+        st.button(
+            "Skip the rest" if answers else "Stop" if run.state is State.QUEUED else "Stop and save",
             icon=":material/stop_circle:",
-            width="stretch",
             key="stop",
-            disabled=run.stop_requested,
+            disabled=run.stop_requested and not answers,
             on_click=_stop,
-            help="Finishes the current step, saves, lets both models answer the questions, then stops.",
+            help="Everything is saved." if answers else wording.of(run.plan).stopping,
         )
     elif run.is_resumable:
-        place.button(
+        st.button(
             text.on_accent("Resume"),
             type="primary",
-            width="stretch",
             key="resume",
             on_click=_resume,
             help="Continues from the last checkpoint, on the same curve.",
         )
+    elif st.button(text.on_accent("Change and run again"), type="primary", key="again"):
+        st.switch_page("ui/plan/page.py", query_params={AGAIN: run.id})
 
 
-def numbers(run_id: str) -> None:
-    """Show the run's numbers and refresh them every second until it is over."""
-    over = run_data.store().run(run_id).is_over
-    notices.fragment(_numbers, run_every=None if over else TICK_SECONDS)(run_id, was_over=over)
+def numbers(run: Run) -> None:
+    """Show the run's numbers and refresh them every second until it is over; a lost run may come back by itself."""
+    still = run.is_over and run.state is not State.LOST
+    notices.fragment(_numbers, run_every=None if still else TICK_SECONDS)(run.id, drawn=_drawn(run))
 
 
-def chart(run_id: str, view: View, quantity: str) -> None:
+def charts(run: Run, view: View) -> None:
     """Show a run's curves and refresh them until it is over; a pause freezes the chart for zooming."""
-    over = run_data.store().run(run_id).is_over or st.session_state.get("pause", False)
-    notices.fragment(_chart, run_every=None if over else CHART_SECONDS)(run_id, view, quantity)
+    over = run.is_over or st.session_state.get("pause", False)
+    every = None if over else CHART_SECONDS
+    notices.fragment(_small, run_every=every)(run.id, view)
+    quantity = curve_view.quantity_control(quantities.drawable(run, run_data.metrics(run)))
+    notices.fragment(_chart, run_every=every)(run.id, view, quantity)
 
 
 def details(run: Run) -> None:
     """Show answers, plan, events and log of a run, and what can be done with its result."""
-    answers, talk, plan, memory, share, log = st.tabs(["Before and after", "Chat", "Plan", "Memory", "Share", "Log"])
+    words = wording.of(run.plan)
+    names = [words.answers, "Evaluation", words.talk, "Plan", "Memory", "Share", "Log"]
+    answers, evaluation, talk, plan, memory, share, log = st.tabs(names)
     with answers:
         before_and_after(run)
+    with evaluation:
+        evaluation_view.evaluation(run)
     with talk:
         chat_view.chat(run)
     with plan:
-        st.table(run_data.plan_table(run.plan), border="horizontal", hide_index=True, alt="The plan of this run")
+        exhibits.table(tables.plan_table(run.plan), name="plan", alt="The plan of this run", about=tables.about(run))
         st.download_button("Download plan.json", run.plan.to_json(), "plan.json", on_click="ignore")
     with memory:
         predicted_and_measured(run)
     with share:
         after_view.share(run)
     with log:
-        st.table(run_data.event_table(run), border="horizontal", hide_index=True, alt="The events of this run")
+        exhibits.table(tables.event_table(run), name="events", alt="The events of this run", about=tables.about(run))
         tail = run_data.log_tail(run)
         st.code(tail or "Nothing yet.", language=None, height=320, wrap_lines=True)
 
 
 def before_and_after(run: Run) -> None:
-    """Show the same prompts answered by the base model and by the tuned one."""
-    answers = run_data.store().answers(run.id)
+    """Show the same prompts answered by the base model and by the tuned one, or texts with the classes found."""
+    answers, words = run_data.store().answers(run.id), wording.of(run.plan)
     if not answers:
-        st.caption(
-            "No prompts were answered in this run."
-            if run.is_over
-            else "When the run ends, the base model and the tuned model answer the same prompts."
-        )
+        stops = run.stop_requested or run.state is State.STOPPING
+        st.caption(words.none_answered if run.is_over else words.answered_soon if stops else words.answered_later)
     for answer in answers:
-        st.markdown(f"**{text.plain(answer.prompt)}**")
-        before, after = st.columns(2)
-        for column, label, words in ((before, "Base model", answer.base), (after, "Tuned model", answer.tuned)):
-            with column.container(border=True, height="stretch"):
-                st.caption(label)
-                st.markdown(text.paragraphs(words) or "No answer.")
+        said = [(words.left, answer.base), (words.right, answer.tuned)]
+        if wanted := run.expected(answer.prompt):
+            said.append(("Answer in the data", wanted))
+        sides(answer.prompt, [(label, text.paragraphs(one) or words.nothing) for label, one in said])
 
 
 def predicted_and_measured(run: Run) -> None:
     """Show the predicted memory beside the measured one."""
-    predicted, measured = run_data.predicted_peak(run), run_data.measured_peak(run)
+    predicted, measured = memory.predicted_peak(run), memory.measured_peak(run)
     left, right = st.columns(2)
-    left.metric("Predicted peak", gib(predicted) if predicted else "not estimated", border=True)
+    why = (run.estimate or {}).get(UNKNOWN)
+    shown = gib(predicted) if predicted else "unknown" if why else "not estimated"
+    left.metric("Predicted peak", shown, help=text.plain(why) if why else None, border=True)
     right.metric(
-        "Measured peak",
+        "Measured peak" if run.is_over else "Measured peak so far",
         gib(measured) if measured else "not measured" if run.is_over else "not measured yet",
-        f"{measured / predicted - 1:+.1%}" if measured and predicted else None,
+        f"{measured / predicted - 1:+z.1%}" if measured and predicted else None,
         delta_color="off",
         border=True,
     )
@@ -122,23 +145,32 @@ def predicted_and_measured(run: Run) -> None:
         st.html(memory_bars([bar], alt="Predicted memory by part", capacity_bytes=capacity))
 
 
-def _numbers(run_id: str, *, was_over: bool) -> None:
+def _drawn(run: Run) -> tuple[object, ...]:
+    """Return what decides which button a run has; once it differs, the whole page is drawn again."""
+    return run.is_over, run.is_resumable, run.stop_requested, run.state is State.QUEUED, run.phase is Phase.EVALUATING
+
+
+def _numbers(run_id: str, *, drawn: tuple[object, ...]) -> None:
     run = run_data.store().run(run_id)
-    if run.is_over != was_over:
+    if _drawn(run) != drawn:
         st.rerun()
     points = run_data.metrics(run)
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.badge(str(run.state), color=run_data.STATE_COLORS[run.state])
-        st.markdown(run_data.activity(run))
+        st.badge(str(run.state), color=standing.STATE_COLORS[run.state])
+        st.html(phases.strip(run), width="stretch")
         if run.is_active:
-            st.caption(run_data.last_update(run))
-    st.progress(run_data.progress(run))
+            st.caption(standing.last_update(run), width="content")
+    st.progress(standing.progress(run))
     if run.error:
         st.error(text.plain(run.error), icon=":material/error:")
+    if words := memory.memory_found(run):
+        st.info(text.plain(words), icon=":material/memory:")
     _diagnosed(run, points)
-    cells = st.grid(min_column_width=120)
-    for label, shown, meaning in run_data.figures(run, points):
+    cells = st.grid(min_column_width=150)
+    for label, shown, meaning in standing.figures(run, points):
         cells.metric(label, shown, help=meaning, border=True)
+    if run.is_over:
+        exhibits.save(tables.numbers_sheet(run, points))
 
 
 def _diagnosed(run: Run, points: Sequence[Metric]) -> None:
@@ -153,12 +185,18 @@ def _diagnosed(run: Run, points: Sequence[Metric]) -> None:
         )
 
 
+def _small(run_id: str, view: View) -> None:
+    run = run_data.store().run(run_id)
+    if drawn := quantities.small(run, run_data.metrics(run)):
+        st.html(small_charts(drawn, view=view))
+
+
 def _chart(run_id: str, view: View, quantity: str) -> None:
     run = run_data.store().run(run_id)
     points = run_data.metrics(run)
-    series = run_data.curves(points, quantity)
+    series = quantities.curves(points, quantity)
     if not series:
-        st.info(run_data.nothing_drawn(run, points, quantity), icon=":material/hourglass_top:")
+        st.info(quantities.nothing_drawn(run, points, quantity), icon=":material/hourglass_top:")
         return
     curve_view.draw(series, view=view, quantity=quantity, key="curves")
 

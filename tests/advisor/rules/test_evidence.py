@@ -54,14 +54,28 @@ def test_the_rank_follows_task_goal_and_rows(values, expected):
 @pytest.mark.parametrize(
     ("tokens", "expected"),
     [
-        pytest.param(4_884_480, (16, (8, 64)), id="a parameter for each token is enough"),
-        pytest.param(4_884_481, (32, (8, 64)), id="one more token doubles the rank"),
+        pytest.param(4_884_000, (16, (8, 64)), id="a parameter for each token is enough"),
+        pytest.param(4_885_000, (32, (8, 64)), id="more tokens double the rank"),
         pytest.param(20_000_000, (128, (8, 128)), id="which widens the range"),
         pytest.param(100_000_000_000, (256, (8, 256)), id="up to 256"),
     ],
 )
 def test_the_rank_gives_each_token_a_parameter(tokens, expected):
-    check("r", situation(model=SMALL, dataset_rows=tokens, dataset_tokens=(1, 1, 1)), expected)
+    asked = situation(model=SMALL, dataset_rows=1_000, dataset_tokens=(tokens // 1_000,) * 3)
+    check("r", asked, expected)
+
+
+@pytest.mark.parametrize(
+    ("size", "rows", "expected"),
+    [
+        pytest.param(4_500_000_000, 50_000, (64, (8, 128)), id="a small model with much data"),
+        pytest.param(4_500_000_000, 49_999, (16, (8, 64)), id="with less"),
+        pytest.param(4_500_000_001, 50_000, (16, (8, 64)), id="a larger model"),
+    ],
+)
+def test_a_small_model_takes_a_larger_rank_for_much_data(size, rows, expected):
+    asked = of_size(size)
+    check("r", dataclasses.replace(asked, dataset_rows=rows), expected)
 
 
 @pytest.mark.parametrize(
@@ -79,34 +93,38 @@ def test_so_many_parameters_has_an_adapter(model, r, params):
 @pytest.mark.parametrize(
     ("values", "method", "scaled", "alpha"),
     [
-        pytest.param({}, "lora", (False, (False,)), (32, (16, 32)), id="twice the rank"),
-        pytest.param({"pins": {"r": 64}}, "lora", (False, (False, True)), (128, (64, 128)), id="the last plain rank"),
-        pytest.param({"pins": {"r": 65}}, "lora", (True, (False, True)), (16, (8, 16)), id="2 x sqrt(65) = 16.1"),
-        pytest.param({"pins": {"r": 100}}, "lora", (True, (False, True)), (20, (10, 20)), id="2 x sqrt(100)"),
-        pytest.param({"pins": {"r": 1}}, "rslora", (True, (True,)), (2, (1, 2)), id="rank 1"),
+        pytest.param({}, "lora", (False, (False, True)), (32, (16, 64)), id="scale 2 at rank 16"),
+        pytest.param({"pins": {"r": 64}}, "lora", (False, (False, True)), (64, (32, 128)), id="scale 1 at rank 64"),
+        pytest.param({"pins": {"r": 128}}, "lora", (False, (False, True)), (91, (45, 182)), id="8 x sqrt(128) = 90.5"),
+        pytest.param({"pins": {"r": 128, "use_rslora": True}}, "lora", (False, (False, True)), (8, (4, 16)), id="8"),
+        pytest.param({"pins": {"r": 1}}, "rslora", (True, (True,)), (8, (4, 16)), id="rank 1"),
     ],
 )
-def test_alpha_keeps_the_scale_of_the_update(values, method, scaled, alpha):
+def test_the_scale_of_the_update_falls_with_the_root_of_the_rank(values, method, scaled, alpha):
     asked = situation(**values)
     check("use_rslora", asked, scaled, method)
     check("lora_alpha", asked, alpha, method)
 
 
+@pytest.mark.parametrize("r", [4, 16, 64, 128, 256])
+def test_both_ways_to_write_the_scale_give_one_number(r):
+    plain = decided("lora_alpha", situation(pins={"r": r})).value / r
+    stabilized = decided("lora_alpha", situation(pins={"r": r}), "rslora").value / r**0.5
+    assert plain == pytest.approx(stabilized, rel=0.01)
+    assert stabilized == pytest.approx(2 * (16 / r) ** 0.5)
+
+
 @pytest.mark.parametrize(
-    ("asked", "expected"),
+    ("asked", "said"),
     [
-        pytest.param(situation(), (0.05, (0.0, 0.1)), id="8B"),
-        pytest.param(of_size(14_000_000_000), (0.05, (0.0, 0.1)), id="the 13B class"),
-        pytest.param(of_size(14_000_000_001), (0.0, (0.0, 0.1)), id="above it"),
-        pytest.param(situation(dataset_rows=999), (0.1, (0.0, 0.1)), id="three passes over few rows"),
-        pytest.param(situation(dataset_rows=1_000), (0.05, (0.0, 0.1)), id="over more rows"),
-        pytest.param(
-            situation(dataset_rows=999, pins={"num_train_epochs": 2.9}), (0.05, (0.0, 0.1)), id="fewer passes"
-        ),
+        pytest.param(situation(), "fused kernels", id="8B"),
+        pytest.param(of_size(70_000_000_000), "fused kernels", id="70B"),
+        pytest.param(situation(dataset_rows=999), "try 0.1 if the held-out loss rises", id="few rows"),
     ],
 )
-def test_dropout_follows_size_and_rows(asked, expected):
-    check("lora_dropout", asked, expected)
+def test_there_is_no_dropout(asked, said):
+    check("lora_dropout", asked, (0.0, (0.0, 0.1)))
+    assert said in decided("lora_dropout", asked).reason
 
 
 @pytest.mark.parametrize(
@@ -186,7 +204,7 @@ FLASH = {"attn_implementation": "flash_attention_2"}
         pytest.param("prepare_kbit", {}, (False, (False,)), id="TRL dropped it"),
         pytest.param("early_stopping_patience", {}, (None, (1, 10)), id="the schedule ends the run"),
         pytest.param("load_best_model_at_end", {"dataset_rows": 1_000}, (True, (True, False)), id="evaluated"),
-        pytest.param("load_best_model_at_end", {"dataset_rows": 999}, (False, (False,)), id="never evaluated"),
+        pytest.param("load_best_model_at_end", {"dataset_rows": 99}, (False, (False,)), id="never evaluated"),
         pytest.param("train_sampling_strategy", {"task": "preference"}, ("random", ("random", "group_by_length")),
                      id="pairs as they come"),
     ],
@@ -215,22 +233,28 @@ def test_a_processor_gets_what_it_can_do(field, expected):
     ("asked", "method", "expected"),
     [
         pytest.param(of_size(299_999_999), "lora", (1e-3, (3e-4, 2e-3)), id="under 0.3B"),
-        pytest.param(of_size(300_000_000), "lora", (2e-4, (1e-4, 5e-4)), id="from 0.3B on"),
-        pytest.param(of_size(15_999_999_999), "lora", (2e-4, (1e-4, 5e-4)), id="the 14B class"),
-        pytest.param(of_size(16_000_000_000), "lora", (1.5e-4, (5e-5, 3e-4)), id="above it"),
+        # The root of 16 / 128 is 0.354: a third of the sweep's rate at the usual batch.
+        pytest.param(of_size(300_000_000), "lora", (3.4e-4, (1e-4, 9e-4)), id="small: 9.7e-4 at batch 128"),
+        pytest.param(of_size(4_500_000_001), "lora", (1.3e-4, (5e-5, 3e-4)), id="larger: 3.6e-4"),
+        pytest.param(situation(model="Qwen/Qwen3-8B"), "lora", (2.8e-4, (1e-4, 7e-4)), id="Qwen3: 7.9e-4"),
+        pytest.param(situation(model="Qwen/Qwen3-30B-A3B"), "lora", (1.8e-4, (7e-5, 5e-4)), id="its mixture: 5.2e-4"),
+        pytest.param(situation(model="mistralai/Mistral-7B-v0.3"), "lora", (1.4e-4, (6e-5, 4e-4)), id="others: 4e-4"),
+        pytest.param(
+            situation(pins={"gradient_accumulation_steps": 16}), "lora", (3.6e-4, (1e-4, 9e-4)), id="as swept"
+        ),
         pytest.param(of_size(15_999_999_999), "full", (2e-5, (5e-6, 5e-5)), id="all weights, a tenth"),
         pytest.param(of_size(16_000_000_000), "full", (1e-5, (5e-6, 5e-5)), id="all weights of a large model"),
         pytest.param(situation(task="domain"), "full", (1e-5, (5e-6, 5e-5)), id="all weights on text"),
         pytest.param(situation(task="domain"), "lora", (5e-5, (2e-5, 2e-4)), id="text"),
         pytest.param(situation(task="preference"), "lora", (5e-6, (1e-6, 2e-5)), id="DPO"),
-        pytest.param(situation(pins={"max_steps": 99}), "lora", (3e-4, (1e-4, 5e-4)), id="half as much again"),
-        pytest.param(situation(pins={"max_steps": 100}), "lora", (2e-4, (1e-4, 5e-4)), id="100 steps are enough"),
+        pytest.param(situation(pins={"max_steps": 99}), "lora", (1.9e-4, (5e-5, 3e-4)), id="half as much again"),
+        pytest.param(situation(pins={"max_steps": 100}), "lora", (1.3e-4, (5e-5, 3e-4)), id="100 steps are enough"),
         pytest.param(situation(model=SMALL, pins={"max_steps": 9}), "lora", (1e-3, (3e-4, 2e-3)), id="fast already"),
         pytest.param(situation(task="domain", pins={"max_steps": 9}), "lora", (5e-5, (2e-5, 2e-4)), id="few, text"),
         pytest.param(situation(task="preference", pins={"max_steps": 9}), "lora", (5e-6, (1e-6, 2e-5)), id="few, DPO"),
     ],
 )
-def test_the_rate_follows_size_task_and_steps(asked, method, expected):
+def test_the_rate_follows_family_size_batch_task_and_steps(asked, method, expected):
     check("learning_rate", asked, expected, method)
 
 
@@ -262,13 +286,16 @@ def test_warm_up_is_a_share_and_checkpoints_are_a_hundred_steps_apart_while_the_
     ("values", "epochs", "held_out"),
     [
         pytest.param({}, (2.0, (1.0, 3.0)), 0.0, id="unknown data"),
-        pytest.param({"dataset_rows": 999}, (3.0, (1.0, 5.0)), 0.0, id="too few to hold out"),
+        pytest.param({"dataset_rows": 99}, (3.0, (1.0, 5.0)), 0.0, id="too few to hold out"),
+        pytest.param({"dataset_rows": 100}, (3.0, (1.0, 5.0)), 0.1, id="10 rows held out"),
+        pytest.param({"dataset_rows": 999}, (3.0, (1.0, 5.0)), 0.1, id="a tenth of few"),
         pytest.param({"dataset_rows": 1_000}, (3.0, (1.0, 5.0)), 0.05, id="50 rows held out"),
         pytest.param({"dataset_rows": 4_999}, (3.0, (1.0, 5.0)), 0.05, id="three passes"),
         pytest.param({"dataset_rows": 5_000}, (2.0, (1.0, 3.0)), 0.05, id="two passes"),
         pytest.param({"dataset_rows": 20_000}, (2.0, (1.0, 3.0)), 0.05, id="still two"),
         pytest.param({"dataset_rows": 20_001}, (1.0, (1.0, 2.0)), 0.05, id="one pass"),
-        pytest.param({"dataset_rows": 900, "task": "domain"}, (1.0, (1.0, 2.0)), 0.0, id="text once"),
+        pytest.param({"dataset_rows": 40_000}, (1.0, (1.0, 2.0)), 0.025, id="1,000 rows at most"),
+        pytest.param({"dataset_rows": 900, "task": "domain"}, (1.0, (1.0, 2.0)), 0.1, id="text once"),
     ],
 )
 def test_passes_and_evaluation_follow_the_rows(values, epochs, held_out):

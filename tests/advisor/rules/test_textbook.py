@@ -6,6 +6,7 @@ import pytest
 
 from advisor.rules import classic, contradictions, textbook
 from advisor.search import drafted
+from specs import METHODS
 from tests.advisor.prices import Priced
 from tests.advisor.pricing import situation
 
@@ -55,14 +56,13 @@ def test_lora_needs_the_memory_of_its_row(gpu, num_gpus, method):
 @pytest.mark.parametrize(
     ("values", "given"),
     [
-        pytest.param({"gpu": "40 GiB", "num_gpus": 8}, ["8x A100"], id="eight of 40 GB"),
-        pytest.param({"gpu": "40 GiB", "num_gpus": 7}, [], id="seven"),
-        pytest.param({"gpu": "39 GiB", "num_gpus": 8}, [], id="eight smaller ones"),
-        pytest.param({"gpu": "40 GiB"}, ["1x A100"], id="one of 40 GB"),
-        pytest.param({"gpu": "39 GiB"}, ["RTX 4090"], id="one smaller"),
-        pytest.param({"gpu": "20 GiB"}, ["RTX 4090"], id="nearer to a 4090"),
-        pytest.param({"gpu": "19 GiB"}, [], id="far from one"),
-        pytest.param({"gpu": "24 GiB", "num_gpus": 2}, [], id="two 4090"),
+        pytest.param({"gpu": "A100 SXM4 40 GB", "num_gpus": 8}, ["8x A100"], id="eight"),
+        pytest.param({"gpu": "A100 SXM4 40 GB", "num_gpus": 7}, [], id="seven"),
+        pytest.param({"gpu": "A100 SXM4 40 GB"}, ["1x A100"], id="one"),
+        pytest.param({"gpu": "40 GiB"}, [], id="another card of its size"),
+        pytest.param({"gpu": "RTX 4090"}, ["RTX 4090"], id="the card itself"),
+        pytest.param({"gpu": "RTX 3090"}, [], id="another of 24 GB"),
+        pytest.param({"gpu": "RTX 4090", "num_gpus": 2}, [], id="two"),
         pytest.param({"gpu": "8 GiB", "dataset_rows": 1}, ["1,000 examples"], id="one row"),
         pytest.param({"gpu": "8 GiB", "dataset_rows": 9_999}, ["1,000 examples"], id="nearer to 1,000"),
         pytest.param({"gpu": "8 GiB", "dataset_rows": 10_000}, ["100,000 examples"], id="nearer to 100,000"),
@@ -70,8 +70,28 @@ def test_lora_needs_the_memory_of_its_row(gpu, num_gpus, method):
         pytest.param({"gpu": "8 GiB", "goal": "memory"}, ["efficiency"], id="memory"),
     ],
 )
-def test_the_decision_matrix_speaks_of_what_is_nearest(values, given):
+def test_the_decision_matrix_speaks_of_the_case(values, given):
     assert [entry.given for entry in textbook.decisions(situation(**values))] == given
+
+
+@pytest.mark.parametrize(
+    ("values", "method"),
+    [
+        pytest.param({"gpu": "80 GiB"}, "lora", id="no row of the matrix: memory for LoRA"),
+        pytest.param({"gpu": "80 GiB", "goal": "memory"}, "qlora", id="efficiency"),
+        pytest.param({"gpu": "12 GiB", "goal": "quality"}, "lora", id="best accuracy"),
+        pytest.param({"gpu": "RTX 4090"}, "qlora", id="an RTX 4090"),
+        pytest.param({"gpu": "RTX 4090", "goal": "quality"}, "lora", id="accuracy overrules the card"),
+        pytest.param({"gpu": "RTX 3090", "dataset_rows": 500}, "lora", id="1,000 examples leave the choice to memory"),
+    ],
+)
+def test_the_decision_matrix_decides(values, method):
+    asked = of_size(7_000_000_000, **values)
+    assert classic.method(asked) == method
+    said = classic.method_advice(asked).reason
+    allowed = [entry.answer for entry in textbook.decisions(asked)]
+    assert not allowed or any(METHODS[method].label in answer for answer in allowed)
+    assert all(answer in said for answer in allowed)
 
 
 @pytest.mark.parametrize(
@@ -134,8 +154,9 @@ def test_targets_follow_the_row_and_the_data(asked, targets):
 @pytest.mark.parametrize(
     ("asked", "method", "field", "value"),
     [
-        pytest.param(of_size(7e9), "lora", "gradient_checkpointing", False, id="7B is kept"),
-        pytest.param(of_size(13e9), "lora", "gradient_checkpointing", True, id="13B is recomputed"),
+        pytest.param(of_size(2e9), "lora", "gradient_checkpointing", False, id="2B is kept"),
+        pytest.param(of_size(2e9), "qlora", "gradient_checkpointing", True, id="unless its preparation turns it on"),
+        pytest.param(of_size(7e9), "lora", "gradient_checkpointing", True, id="7B is recomputed"),
         pytest.param(of_size(7e9), "qlora", "optim", "paged_adamw_32bit", id="QLoRA pages"),
         pytest.param(of_size(7e9), "lora", "optim", "adamw_torch", id="LoRA does not"),
         pytest.param(of_size(7e9), "qlora", "prepare_kbit", True, id="quantized weights are prepared"),

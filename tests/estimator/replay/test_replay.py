@@ -91,13 +91,14 @@ def test_packed_weights_were_so_large_before(method, dtype, num_bytes):
     assert unpacked_bytes(tape, plan(method, dtype=dtype)) == num_bytes
 
 
-def test_the_tensors_at_the_peak_are_listed():
+def test_the_tensors_at_the_peak_are_listed_with_their_place_in_the_model():
     assert set(alive_at_peak(replayed())) == {
-        Tensors("activations", 3, 8 * K),
-        Tensors("workspace", 1, K),
-        Tensors("weights", 4, 2 * K),
-        Tensors("weights", 2, 512),
-        Tensors("adapter", 2, K),
+        Tensors("activations", 1, 8 * K, "before the layers"),
+        Tensors("activations", 2, 8 * K, "layers, forward"),
+        Tensors("workspace", 1, K, "layers, forward"),
+        Tensors("weights", 4, 2 * K, "layers"),
+        Tensors("weights", 2, 512, "outside the layers"),
+        Tensors("adapter", 2, K, "layers"),
         Tensors("optimizer_states", 1, STATES),
     }
 
@@ -157,7 +158,8 @@ def test_what_is_divided_is_read_off_the_tensors():
         persistent_bytes=4 * 2_000 + 200 + 2 * 1_024,  # up to ten times the norm's 100 elements
         optimizer_bytes=STATES,
         states_follow_weights=True,
-        layer=Unit(frozen_bytes=4_000, trained_params=256),
+        layers={0: Unit(frozen_bytes=4_000, trained_params=256)},
+        embedding=Unit(frozen_bytes=0, trained_params=0),
         tail=Unit(frozen_bytes=200, trained_params=0),
         hidden_size=100,
     )
@@ -199,6 +201,7 @@ def test_weights_packed_as_integers_are_warned_of_where_they_would_be_divided(va
     [
         pytest.param(82, "qlora", False, id="2 % of 4,100 weights"),
         pytest.param(83, "qlora", True, id="more"),
+        pytest.param(83, "lora-8bit", True, id="more, in 8 bit"),
         pytest.param(83, "lora", False, id="nothing should have been quantized"),
     ],
 )
@@ -212,4 +215,6 @@ def test_weights_that_stay_in_16_bit_are_warned_of(left, method, warned):
 def test_the_warning_of_weights_in_16_bit_has_their_number_and_bytes():
     tape = dataclasses.replace(TAPE, facts={"unquantized_params": 3_221_225_472})
     (text,) = estimate(tape, plan("qlora"), PROCESSOR).warnings
-    assert "leaves 3.2 billion weights of the layers in 16-bit (6.0 GiB)" in text
+    assert "3.2 billion weights of the layers stay in 16-bit (6.0 GiB): they belong to no linear layer" in text
+    (text,) = estimate(tape, plan("lora-8bit"), PROCESSOR).warnings
+    assert "(6.0 GiB): in 8-bit only plain linear layers are quantized" in text

@@ -54,7 +54,7 @@ def test_shipped_tapes_were_traced_with_the_libraries_of_the_requirements():
     ],
 )
 def test_a_shipped_tape_is_what_the_tracer_makes(model, method):
-    plan = FinetunePlan.for_method(method, model, bf16=True, lora_dropout=0.05)
+    plan = FinetunePlan.for_method(method, model, bf16=True)
     wanted = recipe(models.find(model), plan, Conditions())
     shipped = content(library.shipped_file(wanted), f"{wanted.key}.json")
     traced = json.loads(trace(wanted, lambda _: None).to_json())
@@ -63,3 +63,22 @@ def test_a_shipped_tape_is_what_the_tracer_makes(model, method):
         # A condition that came later stands at its default in a tape that does not name it.
         tape["facts"]["conditions"] = Conditions(**tape["facts"]["conditions"])
     assert shipped == traced
+
+
+def test_tapes_that_nothing_needs_are_dropped_and_the_others_kept(tmp_path, monkeypatch):
+    model = models.find("HuggingFaceTB/SmolLM2-135M-Instruct")
+    needed, unneeded = (
+        recipe(model, FinetunePlan.for_method("lora", model.name, lora_dropout=dropout), Conditions())
+        for dropout in (0.0, 0.05)
+    )
+    file = library.shipped_file(needed, tmp_path)
+    with zipfile.ZipFile(file, "w") as archive:
+        for one in (needed, unneeded):
+            archive.writestr(f"{one.key}.json", one.to_json())
+    with zipfile.ZipFile(tmp_path / "of_no_model.zip", "w") as archive:
+        archive.writestr("alone.json", "{}")
+    monkeypatch.setattr(library, "shipped_file", lambda _: file)
+    assert shipping.prune([needed]) == 2
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
+    assert names(file) == [f"{needed.key}.json"]
+    assert content(file, f"{needed.key}.json") == json.loads(needed.to_json())

@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from estimator.tape.tape import MONOMIALS, Tape, basis, rounded_bytes
+from estimator.tape.sizes import CHUNK_MONOMIALS, MONOMIALS, ROW_MONOMIALS, basis, rounded_bytes
+from estimator.tape.tape import Tape
 from specs import PlanError, TraceError
 from tests.estimator.hand import TAPE
 
@@ -13,7 +14,29 @@ from tests.estimator.hand import TAPE
 def test_a_size_is_made_of_batch_length_and_rank():
     plain = {"1": 1, "b": 2, "s": 5, "bs": 10, "bss": 50, "ss": 25, "n": 8, "m": 12, "t": 8}
     assert dict(zip(MONOMIALS, basis(2, 5, 3), strict=False)) == plain
-    assert basis(2, 5, 3)[len(MONOMIALS) :] == tuple(3 * value for value in plain.values())
+    by_rank = basis(2, 5, 3)[len(MONOMIALS) : 2 * len(MONOMIALS)]
+    assert by_rank == tuple(3 * value for value in plain.values())
+
+
+OF_CHUNKS = slice(-len(CHUNK_MONOMIALS) - len(ROW_MONOMIALS), -len(ROW_MONOMIALS))
+
+
+def test_layers_that_work_in_chunks_add_chunks_states_and_the_last_chunk():
+    found = dict(zip(CHUNK_MONOMIALS, basis(2, 130, 3, 64)[OF_CHUNKS], strict=True))
+    assert [found[name] for name in ("c", "d", "e", "bdd")] == [3, 4, 2, 32]
+    assert not any(basis(2, 130, 3)[OF_CHUNKS])
+
+
+def test_losses_that_compare_the_rows_of_a_batch_add_its_square():
+    assert basis(7, 130, 3)[-len(ROW_MONOMIALS) :] == (49,)
+
+
+def test_a_size_that_stands_for_every_chunk_but_some_is_counted_so_often():
+    tape = dataclasses.replace(TAPE, repeats={0: 2}, facts={**TAPE.facts, "chunk": 64})
+    again = Tape.from_json(tape.to_json())
+    once = TAPE.bytes_by_size(1, 640, 4)[0]
+    assert again.bytes_by_size(1, 640, 4)[0] == (10 - 2) * once
+    assert again.bytes_by_size(1, 64, 4)[0] == 0
 
 
 def test_a_tile_of_the_loss_has_at_most_4096_positions():

@@ -7,11 +7,11 @@ import pyarrow.parquet
 import pytest
 
 from specs import DataError
-from trainer.data.columns import proposal, proposed_columns
-from trainer.data.examples import Example, examples
-from trainer.data.files.reading import Finding
-from trainer.data.layouts import LAYOUTS, recognised_layout
-from trainer.data.messages import Turn
+from trainer.data.examples import Example, examples, first_example
+from trainer.data.forms.columns import proposal, proposed_columns
+from trainer.data.forms.layouts import LAYOUTS, recognised_layout
+from trainer.data.forms.messages import Turn
+from trainer.data.row import Finding
 from trainer.data.source import TASKS, DataSource
 
 CHAT = [{"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Hello."}]
@@ -42,6 +42,14 @@ ASKED = (Turn(role="user", content="Hi?"), Turn(role="assistant", content="Hello
         ),
         pytest.param({"prompt": "Hi?", "response": "Hello."}, "prompt and response", ASKED, id="response"),
         pytest.param({"question": "Hi?", "answer": "Hello."}, "question and answer", ASKED, id="question"),
+        *(
+            pytest.param({text: "Hi?", said: "Hello.", "id": "1"}, f"{text} and {said}", ASKED, id=f"{text} and {said}")
+            for text, said in (
+                *(("document", "summary"), ("article", "highlights"), ("dialogue", "summary"), ("text", "summary")),
+                ("source", "target"),
+            )
+        ),
+        pytest.param({"translation": {"en": "Hi?", "fr": "Hello."}}, "translation", ASKED, id="translation"),
         pytest.param({"text": "Once."}, "text", (Turn(role="text", content="Once."),), id="raw text"),
         pytest.param(
             {"prompt": "Hi?", "chosen": "Hello.", "rejected": "Go."}, "preference", ASKED[:1], id="preference pair"
@@ -68,6 +76,37 @@ def test_every_layout_is_recognised_in_every_kind_of_file(tmp_path, row, layout,
     assert [entry.row for entry in found] == ([1, 3] if ending == "jsonl" else [1, 2])
     if layout == "preference":
         assert (found[0].chosen[0].content, found[0].rejected[0].content) == ("Hello.", "Go.")
+
+
+def test_a_translation_goes_from_the_first_language_of_a_row_to_the_second(tmp_path):
+    path = tmp_path / "data.jsonl"
+    pairs = ({"fr": "Bonjour.", "en": "Hello."}, {"en": "Hello.", "fr": "Bonjour."})
+    path.write_text("\n".join(json.dumps({"translation": pair}) for pair in pairs))
+    said = [tuple(turn.content for turn in entry.turns) for entry in examples(DataSource(path=str(path)))]
+    assert said == [("Bonjour.", "Hello."), ("Hello.", "Bonjour.")]
+
+
+@pytest.mark.parametrize(
+    ("pair", "reason"),
+    [
+        pytest.param({"en": "a"}, "translation must hold a text in each of two languages", id="one"),
+        pytest.param({"en": "a", "fr": "b", "de": "c"}, "translation must hold a text in each of two", id="three"),
+        pytest.param({"en": "", "fr": "b"}, "translation.en is empty", id="nothing to translate"),
+        pytest.param({"en": "a", "fr": " "}, "has an empty answer", id="no translation"),
+        pytest.param({"en": "a", "fr": 3}, "translation.fr must be text", id="no text"),
+    ],
+)
+def test_a_translation_that_is_none_is_a_bad_row(tmp_path, pair, reason):
+    path = tmp_path / "data.jsonl"
+    path.write_text(json.dumps({"translation": pair}))
+    (finding,) = examples(DataSource(path=str(path)))
+    assert reason in finding.sentence
+
+
+def test_a_class_beside_a_summary_is_still_a_class(tmp_path):
+    path = tmp_path / "data.jsonl"
+    path.write_text(json.dumps({"text": "a", "summary": "b", "label": "c"}))
+    assert first_example(DataSource(path=str(path))).task == "classification"
 
 
 def test_columns_are_named_by_hand(tmp_path):
@@ -152,7 +191,7 @@ def test_every_proposal_says_why():
     assert found.columns == {"prompt": "my question", "completion": "zeta"}
     assert found.reasons == {
         "prompt": "its name says question",
-        "completion": "no name says more: it is the next column with words",
+        "completion": "the next column that holds words, as its name does not tell",
     }
 
 
@@ -223,7 +262,7 @@ def test_a_file_that_does_not_exist_is_refused_in_a_sentence(tmp_path):
 
 def test_layouts_are_distinct():
     assert len({(layout.name, layout.roles) for layout in LAYOUTS}) == len(LAYOUTS)
-    assert {layout.task for layout in LAYOUTS} == set(TASKS)
+    assert {layout.task for layout in LAYOUTS} == {*TASKS} - {"extraction"}
 
 
 MARKED = "what stands in this column"
@@ -261,7 +300,8 @@ def test_what_a_layout_may_have_is_learned_or_refused(tmp_path, layout, column):
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, [row, with_it])))
     without, read = list(examples(DataSource(path=str(tmp_path / "a.jsonl"))))
     assert isinstance(without, Example)
-    assert isinstance(read, Finding) or MARKED in f"{read.turns} {read.tools}" or column in read.unused
+    said = f"{read.turns} {read.tools} {read.negatives}" if isinstance(read, Example) else MARKED
+    assert MARKED in said or column in read.unused
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from trainer.data import messages
-from trainer.data.messages import Turn, UnreadableError
+from trainer.data.forms import messages
+from trainer.data.forms.messages import Turn
+from trainer.data.row import UnreadableError
 
 CALL = {"type": "function", "function": {"name": "area", "arguments": {"a": 2}}}
 

@@ -7,7 +7,7 @@ import pytest
 from specs import DataError
 from trainer.data.doctor import examined
 from trainer.data.examples import examples, require_trained
-from trainer.data.files.reading import Finding
+from trainer.data.row import Finding
 from trainer.data.source import DataSource
 
 ASKED = [{"role": "user", "content": "Q"}]
@@ -149,8 +149,36 @@ def test_a_mark_that_says_neither_is_never_learned_as_an_answer(tmp_path):
 def test_texts_with_a_class_are_known_as_such(tmp_path, row, label):
     found = first(tmp_path, row)
     assert (found.task, found.label, found.unused) == ("classification", label, ())
-    with pytest.raises(DataError, match="texts with a class"):
-        require_trained(found.task, "texts.jsonl")
+    require_trained(found.task, "texts.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("label", "said"),
+    [
+        pytest.param(3.5, "got the number 3.5: regression is not trained yet", id="a number with a fraction"),
+        pytest.param(-1, "label is -1, which stands for no class", id="no class"),
+        pytest.param(["a", "b"], "label must name one class, got list", id="several classes"),
+    ],
+)
+def test_a_row_without_one_class_is_a_finding(tmp_path, label, said):
+    path = tmp_path / "rows.jsonl"
+    rows = [*({"text": f"Nice {n}", "label": "good"} for n in range(12)), {"text": "Odd", "label": label}]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    (found,) = examined(DataSource(path=str(path))).findings
+    assert said in found.sentence
+
+
+def test_whole_numbers_of_a_table_with_gaps_name_the_classes_of_whole_numbers(tmp_path):
+    assert first(tmp_path, {"text": "Nice", "label": 2.0}).label == "2"
+
+
+def test_unbalanced_classes_are_a_finding(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    rows = [{"text": f"Text {n}", "label": "rare" if n < 2 else "common"} for n in range(40)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    report = examined(DataSource(path=str(path)))
+    assert report.num_labels == 2
+    assert report.imbalance.startswith("The classes are unbalanced: 2 rows of rare to 38 of common.")
 
 
 @pytest.mark.parametrize(

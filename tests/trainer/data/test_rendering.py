@@ -8,8 +8,9 @@ from transformers import AutoTokenizer
 
 from specs import SpecError
 from trainer.data.examples import Example
-from trainer.data.messages import Turn, UnreadableError
+from trainer.data.forms.messages import Turn
 from trainer.data.rendering import IGNORED, Renderer, compared, labelled
+from trainer.data.row import UnreadableError
 from trainer.data.tokenizer import FamilyTokenizer, FolderTokenizer
 
 ASKED = (Turn(role="user", content="Hi?"), Turn(role="assistant", content="Hello."))
@@ -122,7 +123,12 @@ def test_reasoning_is_learned_or_left_out_as_chosen(answer):
             (ASKS, THINKS), (), "reasoning_content of message 2 is left out .*: leave thinking out", id="thought"
         ),
         pytest.param((ASKS, CALLS), (), "tool_calls of message 2 is left out", id="a call"),
-        pytest.param((ASKS, SAYS), (TOOL,), "tools are left out", id="tools"),
+        pytest.param(
+            (ASKS, SAYS),
+            (TOOL,),
+            "tools are left out by the model's chat template: choose a model whose template calls tools",
+            id="tools",
+        ),
     ],
 )
 def test_what_a_template_leaves_out_refuses_the_row(tiny_tokenizer, turns, tools, reason):

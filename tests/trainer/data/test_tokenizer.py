@@ -3,7 +3,7 @@
 import pytest
 
 from trainer.data.examples import Example
-from trainer.data.messages import Turn
+from trainer.data.forms.messages import Turn
 from trainer.data.rendering import Renderer
 from trainer.data.tokenizer import FamilyTokenizer, FolderTokenizer
 

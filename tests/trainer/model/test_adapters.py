@@ -17,11 +17,11 @@ from trainer.model.build import base_model, build
 from trainer.runs.contract import State
 from trainer.runs.export import RESULT
 from trainer.runs.session import Session
-from trainer.worker import checkpoints
+from trainer.worker.loop import checkpoints
+from trainer.worker.loop.trainers import trainer_of
 from trainer.worker.rows import tokenized_rows
 from trainer.worker.train import _tokenizer as tokenizer_of
 from trainer.worker.train import train
-from trainer.worker.trainers import trainer_of
 
 pytestmark = [
     # PEFT 0.21 reads a property that transformers 5.23 has renamed.

@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM
 
 from specs import RunError
 from tests.trainer.waiting import PATIENCE
-from trainer.data.messages import Turn
+from trainer.data.forms.messages import Turn
 from trainer.failure import PassedOnError
 from trainer.results.chat import BASE, TUNED, Conversation, Question
 from trainer.runs.contract import Place, State

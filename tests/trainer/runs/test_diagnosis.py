@@ -51,6 +51,17 @@ NOISES = [NOISE.uniform(0.2, 3.0) for _ in range(200)]
         ),
         pytest.param(curve(falling, held_out=lambda step: 1 + step / 50), ["overfitting"], id="held-out loss rises"),
         pytest.param(curve(falling, held_out=lambda step: 3 - step / 50), [], id="held-out loss falls"),
+        pytest.param(
+            curve([0.0, 3.2, 3.4, 5.1, 9.7, 21.0, 42.8].__getitem__, steps=6, norm=lambda step: 10.0**step),
+            ["learning rate too high"],
+            id="runs away within six steps, and its gradients only follow",
+        ),
+        pytest.param(
+            curve(lambda step: 3.2 + 2.0 * step, steps=25, norm=lambda step: 500.0 if step == 25 else 1.0),
+            ["learning rate too high"],
+            id="runs away within 25 steps",
+        ),
+        pytest.param(curve(lambda step: [1.0, 2.2][step % 2], steps=12), [], id="rows that differ are no divergence"),
         pytest.param(curve(lambda step: NOISES[step]), ["oscillation"], id="swings"),
         pytest.param(curve(lambda _: 2.5), ["learning rate too low"], id="stands still from the start"),
         pytest.param(

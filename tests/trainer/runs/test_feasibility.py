@@ -48,6 +48,16 @@ def plan(**values):
             "rank_pattern: must name linear modules of the model, got k_porj. Nearest",
         ),
         ({"method": "full"}, Ground(device="cpu", has_pairs=True), "method: must keep the base model unchanged"),
+        (
+            {"task_type": "TOKEN_CLS", "loss": "full"},
+            Ground(device="cpu", task_types=("SEQ_2_SEQ_LM",), kinds=("tags",)),
+            "m: is trained for text generation with an encoder and a decoder, not for token classification. Choose",
+        ),
+        (
+            {},
+            Ground(device="cpu", task_types=("SEQ_CLS", "TOKEN_CLS"), kinds=("answers",)),
+            "m: is trained for text classification and token classification, not for text generation. Choose another",
+        ),
         ({"method": "adalora", "max_steps": 100}, Ground(device="cpu", has_pairs=True), "DPO starts with two"),
     ],
 )

@@ -332,3 +332,32 @@ def test_the_course_of_every_run_comes_in_one_query(store, plan_of):
     assert 10 <= len(lines[long.id].losses) <= 11
     assert list(lines[long.id].losses) == sorted(lines[long.id].losses)
     assert none.id not in lines
+
+
+def test_a_run_is_not_older_for_its_pauses(store, plan_of, chat_data, monkeypatch):
+    clock = [1_000.0]
+    monkeypatch.setattr(time, "time", lambda: clock[0])
+    run = store.create(plan_of(), chat_data)
+
+    def worked(seconds, ending, *, step):
+        attempt = store.claim_next("cpu").attempt
+        store.start_training(run.id, attempt=attempt)
+        clock[0] += seconds
+        store.add_metric(run.id, Metric(step=step, loss=1.0, at=clock[0]))
+        if ending is State.LOST:
+            clock[0] += 10_000  # nobody looked
+        store.enter(run.id, ending)
+        clock[0] += 100_000
+        if ending is not State.FINISHED:
+            store.request_resume(run.id)
+
+    worked(10, State.STOPPED, step=1)
+    worked(20, State.LOST, step=2)
+    worked(30, State.FINISHED, step=3)
+    assert store.worked_seconds(run.id) == 60
+
+
+def test_a_measure_that_is_no_number_is_left_out_and_stops_nothing(store, plan_of, chat_data):
+    run = store.create(plan_of(), chat_data)
+    store.add_measured(run.id, evaluation={"step": 2, "f1": float("nan"), "accuracy": 0.5}, peak=float("inf"))
+    assert store.run(run.id).measured == {"evaluation": {"step": 2, "accuracy": 0.5}}

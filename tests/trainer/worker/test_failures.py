@@ -20,8 +20,8 @@ from trainer.failure import DiskFullError, NotFiniteError, kind_and_sentence
 from trainer.runs import launcher
 from trainer.runs.contract import Place, State
 from trainer.runs.session import Session
-from trainer.worker import checkpoints, states
-from trainer.worker.rows import data_fingerprint, held_out_rows
+from trainer.worker.loop import checkpoints, states
+from trainer.worker.rows import held_out_rows, tokenized_rows
 
 
 @pytest.mark.parametrize(
@@ -175,17 +175,18 @@ def test_a_device_that_torch_does_not_know_starts_no_worker(store, plan_of, chat
     assert store.run(run.id).state is State.FAILED
 
 
-def test_data_that_changed_is_not_trained_on_under_the_old_run(store, plan_of, chat_data, place):
+def test_data_that_changed_is_not_trained_on_under_the_old_run(store, plan_of, chat_data, place, tiny_tokenizer):
     store.create(plan_of(), chat_data, place=place)
     run = store.claim_next(place.device)
-    session = Session(run, store, threading.Event())
-    store.add_details(run.id, data_sha256=data_fingerprint(session))
-    again = Session(store.run(run.id), store, threading.Event())
-    assert data_fingerprint(again) == again.run.details["data_sha256"]
+    with tokenized_rows(Session(run, store, threading.Event()), tiny_tokenizer):
+        assert store.run(run.id).details["data_sha256"] == chat_data.require_unchanged(None)
     with Path(chat_data.path).open("a") as stream:
         stream.write('\n{"messages": []}')
-    with pytest.raises(DataError, match="has changed since the run started"):
-        data_fingerprint(again)
+    with (
+        pytest.raises(DataError, match="has changed since the run started"),
+        tokenized_rows(Session(store.run(run.id), store, threading.Event()), tiny_tokenizer),
+    ):
+        pass
 
 
 def test_a_token_in_what_a_worker_crashed_with_stands_in_no_log_and_no_sentence(store, plan_of, place, tmp_path):

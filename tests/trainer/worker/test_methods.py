@@ -14,8 +14,8 @@ from trainer.results.merge import merge
 from trainer.runs.contract import State
 from trainer.runs.export import RESULT
 from trainer.runs.session import Session
+from trainer.worker.loop.trainers import TENSORBOARD
 from trainer.worker.train import train
-from trainer.worker.trainers import TENSORBOARD
 
 pytestmark = [
     # PEFT 0.21 reads a property that transformers 5.23 has renamed.

@@ -12,7 +12,7 @@ from trainer.data.source import DataSource
 from trainer.failure import NotFiniteError
 from trainer.runs.contract import Place, State
 from trainer.runs.session import Session
-from trainer.worker import checkpoints
+from trainer.worker.loop import checkpoints
 from trainer.worker.train import train
 
 ROWS, RARE = 12, "~"

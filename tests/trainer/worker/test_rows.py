@@ -9,12 +9,13 @@ import pytest
 from tokenizers import processors
 from transformers import AutoTokenizer
 
-from specs import DataError
+from specs import DataError, PlanError
+from specs.dataset import QUESTIONS, num_learned
 from trainer.data.rendering import IGNORED
 from trainer.data.source import DataSource
 from trainer.results.answers import end_tokens
 from trainer.runs.session import Session
-from trainer.worker.rows import QUESTIONS, tokenized_rows
+from trainer.worker.rows import tokenized_rows
 
 
 def chat(number, **more):
@@ -71,16 +72,14 @@ def test_an_answer_beyond_max_length_is_a_finding(opened, plan_of):
     assert "1 rows skipped, such as: Row 21: its answer begins after max_length (256 tokens)." in texts
 
 
-@pytest.mark.parametrize(
-    "row",
-    [
-        pytest.param({"prompt": "Q", "completion": "A", "label": True}, id="answers marked good or bad"),
-        pytest.param({"text": "Nice", "label": 1}, id="texts with a class"),
-    ],
-)
-def test_data_of_a_task_that_no_run_trains_for_is_refused(opened, row):
+def test_data_of_a_task_that_no_run_trains_for_is_refused(opened):
     with pytest.raises(DataError, match="which a run cannot train on yet"):
-        opened([row] * 3)
+        opened([{"prompt": "Q", "completion": "A", "label": True}] * 3)
+
+
+def test_data_for_another_task_than_the_plans_is_refused(opened):
+    with pytest.raises(PlanError, match="task_type: must be SEQ_CLS for texts with a class, got CAUSAL_LM"):
+        opened([{"text": "Nice", "label": 1}] * 3)
 
 
 def test_questions_are_of_held_out_rows(opened, plan_of, tiny_tokenizer):
@@ -100,6 +99,13 @@ def test_without_an_evaluation_a_few_rows_are_spared_for_the_questions(opened, t
     answers = {question.replace("Question", "Answer").replace("?", ".<|im_end|>\n") for question in rows.prompts}
     assert not answers & set(learned(rows.learned, tiny_tokenizer))
     assert "3 rows are not learned: their questions are asked before and after." in texts
+    assert dict(rows.expected) == {question: f"Answer {question.split()[1][:-1]}." for question in rows.prompts}
+
+
+@pytest.mark.parametrize(("number", "share"), [(10, 0.0), (59, 0.0), (60, 0.0), (80, 0.0), (80, 0.1), (9, 0.01)])
+def test_a_plan_counts_the_rows_that_a_run_learns(opened, plan_of, number, share):
+    rows, _, details = opened([chat(row) for row in range(number)], plan=plan_of(eval_split=share, max_length=256))
+    assert num_learned(number, share, asks_data=True) == len(rows.learned) == details["learned"]
 
 
 def test_data_too_small_to_spare_a_row_is_learned_whole_and_says_so(opened):

@@ -12,9 +12,9 @@ from trainer.data.source import DataSource
 from trainer.runs.contract import State
 from trainer.runs.export import RESULT
 from trainer.runs.session import Session
-from trainer.worker import checkpoints
+from trainer.worker.loop import checkpoints
+from trainer.worker.loop.checkpointing import LengthOrder
 from trainer.worker.train import train
-from trainer.worker.trainers import LengthOrder
 
 pytestmark = [
     # PEFT 0.21 reads a property that transformers 5.23 has renamed.

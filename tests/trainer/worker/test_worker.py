@@ -13,7 +13,8 @@ from trainer.__main__ import main
 from trainer.runs import launcher
 from trainer.runs.contract import LOST_SECONDS, Phase, State
 from trainer.runs.export import RESULT
-from trainer.worker import checkpoints, train
+from trainer.worker import train
+from trainer.worker.loop import checkpoints
 from trainer.worker.rows import ROWS
 
 pytestmark = pytest.mark.slow
@@ -45,13 +46,13 @@ def test_a_run_trains_saves_answers_and_starts_the_next(store, plan_of, chat_dat
     assert waited(store, second.id, over).state is State.FINISHED
     assert store.run(first.id).attempt == store.run(second.id).attempt == 1
     phases = [event.text for event in store.events(first.id) if event.kind == "phase"]
-    assert phases == ["Loading.", "Tokenizing.", "Training.", "Saving.", "Evaluating."]
+    assert phases == ["Loading.", "Tokenizing.", "Training.", "Saving.", "Answering the questions."]
 
 
 def test_a_killed_run_with_a_torn_checkpoint_is_resumed_on_the_same_curve(
     store, plan_of, chat_data, place, trained_here
 ):
-    plan = plan_of(max_steps=12, save_steps=3, lora_dropout=0.1)
+    plan = plan_of(max_steps=40, save_steps=3, lora_dropout=0.1)
     undisturbed = trained_here(plan, chat_data)
     killed = store.create(plan, chat_data, place=place)
     launcher.launch(store, killed.id)
@@ -59,9 +60,11 @@ def test_a_killed_run_with_a_torn_checkpoint_is_resumed_on_the_same_curve(
     os.kill(worker_of(killed.id).pid, signal.SIGKILL)
     begun = time.monotonic()
     folder = store.run_folder(killed.id)
-    assert checkpoints.newest(folder).name == "checkpoint-6"
-    os.truncate(folder / "checkpoints" / "checkpoint-6" / checkpoints.OPTIMIZER, 1000)
-    assert checkpoints.newest(folder).name == "checkpoint-3"
+    newest = checkpoints.newest(folder)
+    saved = int(newest.name.removeprefix("checkpoint-"))
+    assert 6 <= saved < 40  # a step takes 40 ms: some more may pass before the signal arrives
+    os.truncate(newest / checkpoints.OPTIMIZER, 1000)
+    assert checkpoints.newest(folder).name == f"checkpoint-{saved - 3}"
     lost = waited(store, killed.id, over)
     assert lost.state is State.LOST
     assert time.monotonic() - begun < 4 * LOST_SECONDS  # a busy machine is late
@@ -112,7 +115,7 @@ def test_who_asks_once_more_while_the_prompts_are_asked_does_not_wait_for_them(s
     waited(store, run.id, lambda run: run.phase is Phase.EVALUATING)
     store.request_stop(run.id)
     stopped = waited(store, run.id, over)
-    (asking,) = (event.at for event in store.events(run.id) if event.text == "Evaluating.")
+    (asking,) = (event.at for event in store.events(run.id) if event.text == "Answering the questions.")
     assert stopped.finished_at - asking < train.STOPPED_SECONDS  # who asks but once waits that long
     assert stopped.state is State.STOPPED
     assert len(store.answers(run.id)) < 2_000

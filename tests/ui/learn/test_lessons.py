@@ -1,5 +1,6 @@
 """The arithmetic behind the lessons, against the libraries that do it for real."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -7,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from catalog import models
+from specs.targets import Layers, Linear
 from ui.learn import quantize
 from ui.learn.lessons import checkpointing
 from ui.learn.lessons.adapter import lora_params
@@ -97,9 +100,10 @@ def test_adapter_sizes_are_the_published_ones():
 
 
 def test_the_module_tree_counts_layers():
-    shapes = {f"model.layers.{layer}.self_attn.q_proj.weight": (8, 4) for layer in range(3)}
-    shapes["model.embed_tokens.weight"] = (100, 4)
-    assert modules(shapes) == {"q_proj": ((8, 4), 3)}
+    linear = Linear(path="model.layers.#.self_attn.q_proj", numbers="0-2", in_features=4, out_features=8)
+    head = Linear(path="lm_head", in_features=4, out_features=100, left_out="head")
+    model = dataclasses.replace(models.find("gpt2"), layers=Layers(linear=(linear, head)))
+    assert modules(model) == {"q_proj": ((8, 4), 3)}
 
 
 @given(st.integers(2, 80), st.integers(4, 40))

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from specs import GIB
-from ui.parts.bars import Bar, memory_bars, tick_step
-from ui.parts.palette import CAPACITY_LINE, PARTS
+from ui.drawing.bars import Bar, memory_bars, tick_step
+from ui.drawing.palette import CAPACITY_LINE, PARTS
 
 SIZES = st.dictionaries(st.sampled_from(list(PARTS)), st.integers(2**20, 2**44), min_size=1)
 

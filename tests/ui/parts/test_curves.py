@@ -1,11 +1,12 @@
 """Curves: what a view may change and what it may not."""
 
+import dataclasses
 import math
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ui.parts.curves import Curve, View, figure, smoothed, thinned
+from ui.drawing.curves import Curve, View, figure, smoothed, thinned
 
 numbers = st.floats(-1e3, 1e3)
 
@@ -54,8 +55,14 @@ def test_the_measured_curve_stays_visible_behind_the_smoothed_one():
     assert len(shown.data) == 2
 
 
-def test_few_points_are_shown_as_they_were_measured():
-    shown = figure([curve([3.0, 1.0, 2.0])], view=View(smoothing=0.9), quantity="eval loss")
+def test_smoothing_works_from_the_second_point_on():
+    shown = figure([curve([3.0, 1.0])], view=View(smoothing=0.5), quantity="loss")
+    assert [list(line.y) for line in shown.data] == [[3.0, 1.0], [3.0, 5 / 3]]
+
+
+def test_evaluations_are_drawn_as_measured():
+    measured = dataclasses.replace(curve([3.0, 1.0, 2.0]), is_smoothed=False)
+    shown = figure([measured], view=View(smoothing=0.9), quantity="eval loss")
     assert [list(line.y) for line in shown.data] == [[3.0, 1.0, 2.0]]
 
 

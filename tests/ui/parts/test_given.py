@@ -32,7 +32,7 @@ def told(app):
         ("optim", "adam", "must be one of adamw_torch"),
         ("load_in_4bit", "perhaps", "must be one of yes, no"),
         ("target_modules", "q_porj", "must be all-linear, or some of"),
-        ("method", "QLORA", "must be one of Recommended"),
+        ("method", "QLORA", "must be one of Full fine-tuning, LoRA"),
         ("task", "Coding", "must be one of As the data says"),
         ("rules", "evidence", "must be one of Evidence, Textbook"),
         ("data", "gone.jsonl (abc123)", "must be the demo's data or a file that is kept here"),
@@ -90,7 +90,7 @@ def test_what_is_used_is_not_named(page, parameters):
         ("plan", {"view": "Nowhere"}, "view: must be a value that this setting takes, got Nowhere"),
         ("plan", {"price": "nan"}, "price: must be a number from 0 to 1,000,000, got nan"),
         ("runs", {"run": "20990101-no-such"}, "run: must be the id of a run that is kept here, got '20990101-no-such'"),
-        ("compare", {"rows": "colour"}, "rows: must be a value that this setting takes, got colour"),
+        ("compare", {"rows": "colour"}, "rows: must be one of method, device"),
         ("compare", {"rows_method": "LoRAX"}, "rows_method: must be some of Full fine-tuning"),
         ("compare", {"show": "Nothing"}, "show: must be a value that this setting takes, got Nothing"),
         ("accuracy", {"proof": "None"}, "proof: must be a value that this setting takes, got None"),
@@ -145,3 +145,9 @@ def test_every_parameter_of_a_page_is_known():
     names = set(bound_parameters())
     assert len(names) > 30
     assert names <= given.KNOWN
+
+
+def test_a_value_is_named_also_while_the_page_asks_which_card_is_meant(page):
+    app = page(gpu="3060", r="nan", modell="gpt2")
+    assert [line.split(":")[0] for line in told(app)] == ["- r", "- modell"]
+    assert any("Which one is yours?" in text.value for text in app.markdown)

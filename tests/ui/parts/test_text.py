@@ -9,13 +9,20 @@ from ui.parts import text
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
-    [(5, "5 s"), (80, "1 min 20 s"), (4800, "1 h 20 min"), (100_000, "1 d 3 h"), (float("inf"), "unknown")],
+    [
+        *((0, "0 s"), (0.4, "under 1 s"), (5, "5 s"), (59.4, "59 s"), (59.7, "1 min 0 s"), (80, "1 min 20 s")),
+        *((3_599.4, "59 min 59 s"), (3_599.7, "1 h 0 min"), (4_800, "1 h 20 min"), (4_850, "1 h 21 min")),
+        *((86_369, "23 h 59 min"), (86_394, "1 d 0 h"), (100_000, "1 d 4 h"), (float("inf"), "unknown")),
+    ],
 )
 def test_a_duration_has_two_units(seconds, words):
     assert text.duration(seconds) == words
 
 
-@pytest.mark.parametrize(("number", "words"), [(999, "999"), (135e6, "135 M"), (8.03e9, "8.03 B"), (2e12, "2 T")])
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(999, "999"), (135e6, "135 M"), (8.03e9, "8.03 B"), (2e12, "2 T"), (999_900, "1 M"), (1e16, "10,000 T")],
+)
 def test_a_count_has_three_digits(number, words):
     assert text.count(number) == words
 

@@ -7,8 +7,9 @@ import zipfile
 import pytest
 
 from advisor.export import FORMATS
-from ui.plan import datasets, exporting, planning
-from ui.plan.datasets import Choice
+from ui.plan import exporting, planning
+from ui.plan.data import datasets
+from ui.plan.data.datasets import Choice
 from ui.plan.forms import Inputs
 
 pytestmark = pytest.mark.slow
@@ -47,7 +48,7 @@ def test_an_upload_is_exported_under_its_own_name_and_for_its_task(page, upload,
 def test_all_files_hold_the_configuration_and_the_converted_data(upload):
     inputs = Inputs(
         model=planning.DEMO_MODEL,
-        device="24",
+        device="24 GB",
         num_gpus=1,
         data=Choice(label=upload),
         task="",
@@ -55,7 +56,7 @@ def test_all_files_hold_the_configuration_and_the_converted_data(upload):
         rules="evidence",
         pins={},
     )
-    asked = planning.request(inputs, {})
+    asked = planning.request(inputs)
     made = exporting.export_of(asked, planning.recommendation(asked), "llamafactory")
     with zipfile.ZipFile(io.BytesIO(exporting.archive(asked, made))) as packed:
         data = [json.loads(line) for line in packed.read("Meine Paare.pairs.jsonl").splitlines()]

@@ -21,9 +21,12 @@ def test_a_chosen_method_shows_its_own_fields(page, name, parameters, present, a
     app = page(method=label, **parameters)
     assert not app.error
     assert any(f"with {label}" in text.value for text in app.markdown)
-    rows = {line.partition("`")[2].partition("`")[0] for table in app.table for line in table.value.get("Setting", ())}
-    assert present | set(parameters) <= rows
-    assert not absent & rows
+    app.session_state["drawer"] = True
+    app.run()
+    assert not app.exception
+    drawn = {widget.key for kind in (app.selectbox, app.text_input, app.pills) for widget in kind}
+    assert present | set(parameters) <= drawn
+    assert not absent & drawn
 
 
 def test_an_export_that_a_tool_cannot_have_is_refused_on_the_page(page):

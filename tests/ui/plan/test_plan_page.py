@@ -9,7 +9,12 @@ def test_the_page_opens_with_a_plan_that_can_start(page):
     assert not app.button(key="start").disabled
 
 
-@pytest.mark.parametrize("view", ["Plan", "Methods", "Trade-offs", "Export"])
+def recommended(app, name):
+    """Return what stands in the empty widget of a setting."""
+    return app.selectbox(key=name).proto.placeholder
+
+
+@pytest.mark.parametrize("view", ["Plan", "Methods", "Data", "Export"])
 def test_every_tab_opens_from_a_link(page, view):
     assert not page(view=view).error
 
@@ -21,26 +26,68 @@ def test_a_link_restores_every_input(page):
     assert app.selectbox(key="model").value == "meta-llama/Llama-3.1-8B"
     assert app.selectbox(key="gpu").value == "24 GiB"
     assert app.selectbox(key="task").value == "Code"
-    assert app.number_input(key="r").value == 64
+    assert app.selectbox(key="r").value == "64"
+    assert app.selectbox(key="method").value == "LoRA"
     assert any("with LoRA" in text.value for text in app.markdown)
 
 
 def test_a_changed_method_changes_the_verdict(page):
     app = page()
-    app.segmented_control(key="method").set_value("QLoRA (4-bit)").run()
+    app.selectbox(key="method").set_value("QLoRA (4-bit)").run()
     assert not app.exception
     assert any("with QLoRA" in text.value for text in app.markdown)
 
 
-def test_the_former_name_of_a_tab_still_opens_it(page):
-    assert any("Benefit" in table.value for table in page(view="Room").table)
+def test_a_row_shows_the_recommendation_and_an_override_says_what_it_moved_and_can_be_undone(page):
+    app = page(model="meta-llama/Llama-3.1-8B", gpu="GeForce RTX 3090")
+    usual = recommended(app, "r")
+    assert recommended(app, "lora_alpha") != "45"
+    app.selectbox(key="r").set_value("32").run()
+    said = next(text.value for text in app.markdown if "moved with it" in text.value).replace("\\", "")
+    assert f"recommended {usual};" in said
+    assert "lora_alpha" in said
+    assert recommended(app, "lora_alpha") == "45"
+    app.button(key="undo_r").click().run()
+    assert app.selectbox(key="r").value is None
+    assert recommended(app, "r") == usual
+    assert not any("moved with it" in text.value for text in app.markdown)
 
 
-@pytest.mark.parametrize(("gpu", "card"), [("48 GiB", "48 GB card"), ("Tesla T4", "Tesla T4")])
-def test_a_device_that_is_not_here_cannot_start(page, gpu, card):
+def test_the_next_step_of_a_row_says_its_cost_and_is_taken_in_place(page):
+    app = page(model="meta-llama/Llama-3.1-8B", gpu="GeForce RTX 3090", r="16", per_device_train_batch_size="1")
+    asked = next(text.value for text in app.markdown if text.value.startswith("### "))
+    step = app.button(key="step_r")
+    assert step.label.replace("\\", "").startswith(":small[32: :gray[+")
+    step.click().run()
+    assert app.selectbox(key="r").value == "32"
+    assert next(text.value for text in app.markdown if text.value.startswith("### ")) != asked
+
+
+def test_a_typed_value_that_is_no_number_gets_one_sentence_and_can_be_changed(page):
+    app = page(warmup_steps="7")
+    app.text_input(key="warmup_steps").set_value("many").run()
+    assert [error.value.replace("\\", "") for error in app.error] == [
+        "warmup_steps: must be a number, got many. Write it like 0.0002 or 2e-4."
+    ]
+    app.text_input(key="warmup_steps").set_value("8").run()
+    assert not app.error
+    assert any("Fits" in text.value for text in app.markdown)
+
+
+@pytest.mark.parametrize("former", ["Room", "Trade-offs"])
+def test_the_former_name_of_a_tab_opens_the_plan(page, former):
+    app = page(view=former)
+    assert app.selectbox(key="r")
+    assert not app.warning
+
+
+@pytest.mark.parametrize(("gpu", "card"), [("Tesla T4", "Tesla T4"), ("GeForce RTX 5090", "GeForce RTX 5090")])
+def test_a_plan_for_a_device_that_is_not_here_is_exported(page, gpu, card):
     app = page(gpu=gpu)
-    assert app.button(key="start").disabled
+    assert not [button for button in app.button if button.key == "start"]
     assert any(f"No {card} in this machine" in caption.value for caption in app.caption)
+    app.button(key="go").click().run()
+    assert any(button.label == "train.py" for button in app.get("download_button"))
 
 
 @pytest.mark.parametrize(
@@ -71,13 +118,20 @@ def test_a_plan_that_does_not_fit_says_how_many_devices_would_hold_it(page):
     assert not any("Does not fit" in text.value for text in there.markdown)
 
 
-def test_free_memory_can_be_used_and_the_page_says_for_what(page):
-    tables = page(
-        view="Trade-offs", gpu="GeForce RTX 4090", model="meta-llama/Llama-3.1-8B", method="QLoRA (4-bit)"
-    ).table
-    spent = next(table.value for table in tables if "Benefit" in table.value)
-    assert spent["Needs"].str.startswith("+").all()
-    assert spent["Change"].str.contains("gradient_checkpointing").any()
+def test_free_memory_can_be_used_and_a_chip_says_for_what_and_applies_it(page):
+    app = page(gpu="GeForce RTX 4090", model="meta-llama/Llama-3.1-8B", method="QLoRA (4-bit)")
+    chip = app.button(key="buy_gradient_checkpointing")
+    assert "+" in chip.label
+    chip.click().run()
+    assert app.selectbox(key="gradient_checkpointing").value is False
+    assert app.button(key="undo_gradient_checkpointing")
+
+
+def test_what_does_not_fit_is_offered_what_would_make_it_fit(page):
+    app = page(gpu="GeForce RTX 3060 12 GB", model="meta-llama/Llama-3.1-8B", method="LoRA")
+    assert any("Does not fit" in text.value for text in app.markdown)
+    app.button(key="save_method").click().run()
+    assert any("Fits" in text.value or "tight" in text.value.lower() for text in app.markdown)
 
 
 def test_a_price_per_hour_prices_the_run(page):
@@ -85,19 +139,28 @@ def test_a_price_per_hour_prices_the_run(page):
     assert any("costs about" in text.value for text in app.markdown)
 
 
-def test_fields_are_drawn_when_they_are_set_or_looked_at(page):
-    app = page(r="64")
-    assert [box.key for box in app.number_input if box.key in {"r", "max_length"}] == ["r"]
-    app.number_input(key="r").set_value(32).run()
-    assert any("32" in str(table.value.get("Yours")) for table in app.table)
+def test_other_settings_wait_in_a_drawer_except_those_that_are_set(page):
+    app = page(warmup_steps="7")
+    assert [box.key for box in app.text_input if box.key in {"warmup_steps", "weight_decay"}] == ["warmup_steps"]
+    app.text_input(key="warmup_steps").set_value("9").run()
+    assert any("recommended" in text.value and "moved" not in text.value for text in app.markdown)
 
 
-def test_reasons_carry_their_source(page):
-    app = page(reasons="true")
-    table = app.table[0].value
-    grounds = table["Reason and source"]
-    assert grounds.str.contains("confidence").all()
-    assert grounds.str.contains("https://").sum() > len(grounds) / 2
+def test_the_last_click_decides_between_all_modules_and_some(page):
+    app = page(target_modules=["q_proj", "v_proj"])
+    modules = app.pills(key="target_modules")
+    assert list(modules.value) == ["q_proj", "v_proj"]
+    modules.select("all-linear").run()
+    assert list(app.pills(key="target_modules").value) == ["all-linear"]
+    app.pills(key="target_modules").select("o_proj").run()
+    assert list(app.pills(key="target_modules").value) == ["o_proj"]
+
+
+def test_a_reason_carries_its_source_its_confidence_and_its_range(page):
+    said = " ".join(shown.proto.body for shown in page(r="8").get("html"))
+    assert said.count("confidence") >= 10
+    assert said.count("acceptable:") >= 10
+    assert said.count("https://") >= 5
 
 
 @pytest.mark.parametrize(
@@ -108,8 +171,6 @@ def test_reasons_carry_their_source(page):
         pytest.param({"gpu": "no such card"}, "no such card", id="unknown card"),
         pytest.param({"gpu": "0"}, "", id="a card without memory"),
         pytest.param({"r": "0"}, "r", id="rank 0"),
-        pytest.param({"learning_rate": "fast"}, "learning", id="a rate that is no number"),
-        pytest.param({"learning_rate": "nan"}, "learning", id="not a number"),
         pytest.param({"model": "<img src=x onerror=alert(1)>"}, "model", id="markup in the address"),
         pytest.param({"model": "![x](https://example.com/x.png)"}, "model", id="an image in the address"),
     ],
@@ -120,3 +181,30 @@ def test_a_mistake_gets_one_sentence_and_leaves_the_form_standing(page, paramete
     assert sentence in app.error[0].value
     assert "](" not in app.error[0].value
     assert app.selectbox(key="model")
+
+
+def test_a_number_offers_the_cards_that_it_may_mean(page):
+    app = page(model="meta-llama/Llama-3.1-8B", gpu="3060", r="32")
+    assert not app.error
+    assert any("Which one is yours?" in entry.value for entry in app.markdown)
+    assert app.selectbox(key="r").value == "32"
+    offered = [button.label for button in app.button if button.key.startswith("take ")]
+    assert {"GeForce RTX 3060 8 GB", "GeForce RTX 3060 12 GB"} <= set(offered)
+
+
+def test_the_free_memory_buys_only_what_fits(page):
+    app = page(model="meta-llama/Llama-3.1-8B", gpu="GeForce RTX 3060 8 GB")
+    bought = [button.key for button in app.button if (button.key or "").startswith("buy_")]
+    assert "buy_r" in bought
+    assert "buy_method" not in bought
+
+
+def test_a_step_that_costs_nothing_says_so_in_words(page):
+    app = page(max_length="512")
+    assert "same memory and time" in app.button(key="step_max_length").label
+
+
+def test_a_demo_as_recommended_is_not_called_too_small(page):
+    small = {"data": "Demo: letters to a shop, by topic"}
+    assert not any("luck" in entry.value for entry in page(**small).warning)
+    assert any("luck" in entry.value for entry in page(**small, num_train_epochs="1").warning)

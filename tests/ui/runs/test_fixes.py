@@ -8,9 +8,9 @@ import pytest
 
 from specs import PlanError
 from trainer.data.source import DataSource
-from trainer.runs.contract import Metric, State
-from ui.parts import links
-from ui.runs import remedies, run_data
+from trainer.runs.contract import Metric, Phase, State
+from ui.parts import links, text, writing
+from ui.runs.facts import quantities, remedies, run_data, standing, tables, titles
 
 
 def test_a_link_into_the_plan_keeps_what_was_chosen():
@@ -92,7 +92,7 @@ def test_a_retry_carries_the_prediction_for_its_own_plan(finished):
     again = run_data.store().run(remedies.retry(run, plan))
     assert (again.place.parent_id, again.state) == (run.id, State.QUEUED)
     assert again.estimate["used_bytes"] not in {0, run.estimate["used_bytes"]}
-    assert run_data.changes(run, again) == [f"max_length {run.plan.max_length} → {plan.max_length}"]
+    assert tables.changes(run, again) == [f"max_length {run.plan.max_length} → {plan.max_length}"]
     assert remedies.retry(run, plan) == again.id
 
 
@@ -102,17 +102,20 @@ def test_metrics_leave_as_csv(finished):
 
 def test_the_table_of_runs_leaves_as_csv_without_pictures(finished):
     run = finished([3.0, 2.0], r=4)
-    lines = run_data.table_file(run_data.history([run])).splitlines()
-    assert lines[0] == "Run,State,Model,Method,Last loss,Steps,Plan,Predicted,Peak,Time"
-    assert lines[1].startswith(f"{run.id},finished,")
+    lines = writing.as_csv(tables.sheet("runs", [run])).decode().splitlines()
+    assert lines[0] == "Run,Name,Note,Date,State,Model,Method,Data,Last loss,Steps,Plan,Predicted,Peak,Time"
+    assert lines[1].startswith(f"{run.id},,,20")
+    assert ",finished,SmolLM2" in lines[1]
     assert "r 4, " in lines[1]
 
 
 def test_perplexity_and_gib_are_derived_where_they_are_drawn(finished):
-    points = run_data.metrics(finished([0.0, 1.0]))
-    assert run_data.curve(points, "perplexity", "p").values == [1.0, math.e]
-    assert run_data.curve(points, "memory_bytes", "m").values == [1.0, 1.0]
-    assert [found.name for found in run_data.curves(points, "loss")] == ["loss"]
+    run = finished([0.0, 1.0])
+    run_data.store().add_metric(run.id, Metric(step=2, eval_loss=1.0))
+    points = run_data.metrics(run)
+    assert quantities.curve(points, "perplexity", "p").values == [math.e], "never of the loss of a training batch"
+    assert quantities.curve(points, "memory_bytes", "m").values == [1.0, 1.0]
+    assert [found.name for found in quantities.curves(points, "loss")] == ["loss", "eval loss"]
 
 
 @pytest.mark.parametrize(
@@ -126,4 +129,45 @@ def test_perplexity_and_gib_are_derived_where_they_are_drawn(finished):
 def test_the_last_update_is_told_in_words(finished, silent_seconds, words):
     beaten = None if silent_seconds is None else 1000.0 - silent_seconds
     run = dataclasses.replace(finished([1.0]), heartbeat_at=beaten)
-    assert run_data.last_update(run, now=1000.0) == words
+    assert standing.last_update(run, now=1000.0) == words
+
+
+@pytest.mark.parametrize(
+    ("state", "phase", "speed", "left"),
+    [
+        pytest.param(State.RUNNING, Phase.TRAINING, "50", "1 min 30 s", id="training"),
+        pytest.param(State.QUEUED, Phase.WAITING, "–", "–", id="waiting again"),
+        pytest.param(State.RUNNING, Phase.EVALUATING, "–", "–", id="answering"),
+        pytest.param(State.STOPPED, Phase.DONE, "67", None, id="stopped"),
+    ],
+)
+def test_speed_and_time_left_are_told_only_while_they_are_true(finished, state, phase, speed, left):
+    run, store = finished([3.0]), run_data.store()
+    for step, tokens in ((2, 100.0), (3, 50.0)):
+        store.add_metric(run.id, Metric(step=step, loss=1.0, tokens_per_second=tokens, eta_seconds=90.0))
+    now = dataclasses.replace(run, state=state, phase=phase)
+    told = {label: value for label, value, _ in standing.figures(now, run_data.metrics(run))}
+    label = "Mean tokens/s" if now.is_over else "Tokens/s"
+    assert (told[label], told.get("Time left")) == (speed, left)
+
+
+def test_a_run_says_on_what_it_learned(finished):
+    run = finished([1.0])
+    run_data.store().add_details(run.id, learned=1077)
+    assert titles.about_data(run_data.store().run(run.id)) == "Data: data.jsonl, 1,077 rows to learn"
+    assert tables.history([run])["Data"] == ["data.jsonl"]
+
+
+def test_the_phase_after_training_is_called_what_it_is(finished):
+    run = dataclasses.replace(finished([1.0]), state=State.RUNNING, phase=Phase.EVALUATING, total_steps=1)
+    assert standing.activity(run) == "answering the questions, step 1 of 1"
+
+
+def test_a_run_called_like_the_column_of_settings_takes_it_from_nobody_and_no_name_is_a_formula(finished):
+    runs = [finished([1.0], r=4), finished([1.0], r=8)]
+    for run, name in zip(runs, ("Setting", "=1+1"), strict=True):
+        run_data.store().describe(run.id, name=name)
+    runs = [run_data.store().run(run.id) for run in runs]
+    found = tables.differences(runs)
+    assert found == {"Setting": ["`r`"], text.plain(runs[0].id): ["4"], r"=1\+1": ["8"]}
+    assert ",'=1+1," in writing.as_csv(tables.sheet("runs", runs)).decode()

@@ -22,9 +22,9 @@ def test_a_finished_run_shows_numbers_answers_and_its_own_plan(page, finished):
 
 
 def test_an_unknown_run_in_the_address_shows_the_history(page, finished):
-    finished([1.0])
+    run = finished([1.0])
     app = page("runs", run="20200101-000000-0000")
-    assert app.dataframe
+    assert app.button(key=f"open {run.id}").label.startswith("SmolLM2")
 
 
 def test_two_runs_are_compared_by_what_differs(page, finished):
@@ -33,7 +33,7 @@ def test_two_runs_are_compared_by_what_differs(page, finished):
     assert list(app.table[0].value["Setting"]) == ["`r`"]
 
 
-def test_a_waiting_run_can_be_stopped_and_then_resumed(page, runs_folder):
+def test_a_waiting_run_can_be_stopped_and_is_not_resumed_without_its_data(page, runs_folder):
     store = Store(runs_folder)
     plan = FinetunePlan.for_method("qlora", "no/such-model")
     busy, waiting = (store.create(plan, DataSource(path="none.jsonl")) for _ in range(2))
@@ -42,7 +42,12 @@ def test_a_waiting_run_can_be_stopped_and_then_resumed(page, runs_folder):
     app.button(key="stop").click().run()
     assert not app.exception
     assert store.run(waiting.id).state is State.STOPPED
-    assert app.button(key="resume")
+    for button in ("resume", "extend"):
+        app.button(key=button).click().run()
+        assert [error.value.replace("\\", "") for error in app.error] == [
+            "none.jsonl: is not a file. Put it back, or start a new run with other data."
+        ]
+    assert store.run(waiting.id).state is State.STOPPED
     store.enter(busy.id, State.FAILED)
 
 

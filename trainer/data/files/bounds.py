@@ -4,7 +4,7 @@ import re
 from typing import BinaryIO
 
 from specs import MIB
-from trainer.data.messages import UnreadableError
+from trainer.data.row import UnreadableError
 
 LONGEST = 32 * MIB
 """Characters of the longest line, field or paragraph that is read; a longer one is skipped."""

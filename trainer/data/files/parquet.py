@@ -1,6 +1,7 @@
 """Reads the rows of a parquet file, which may decode to far more than it holds on disk: such rows are refused first."""
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -45,6 +46,7 @@ def values(path: Path, *, longest: int) -> Iterator[Row | str]:
     texts = [column.path for column in map(schema.column, range(len(schema))) if column.physical_type == "BYTE_ARRAY"]
     # Words that are stored once and repeated by number stay so, until it is known how long the rows are.
     with pyarrow.parquet.ParquetFile(path, read_dictionary=texts) as table:
+        names = _class_names(table.schema_arrow.metadata or {})
         decoded, most = 0, max(_LARGE_COLUMN_BYTES, _HIGHEST_COMPRESSION * path.stat().st_size)
         for batch in table.iter_batches(batch_size=_batch_rows(meta)):
             for part, num_bytes in _parts(batch, longest):
@@ -52,7 +54,36 @@ def values(path: Path, *, longest: int) -> Iterator[Row | str]:
                 if decoded > most:
                     rule = f"repeats its words to more than {_HIGHEST_COMPRESSION:,} times its size"
                     raise DataError(path.name, rule, None, _WAY_OUT)
-                yield from [f"is longer than {longest // MIB} MiB"] if num_bytes > longest else _rows(part)
+                if num_bytes > longest:
+                    yield f"is longer than {longest // MIB} MiB"
+                    continue
+                yield from (row if isinstance(row, str) else _named(row, names) for row in _rows(part))
+
+
+def _class_names(metadata: Mapping[bytes, bytes]) -> Mapping[str, Sequence[str]]:
+    """Return the names of numbered classes, by column, as the datasets library keeps them in a file.
+
+    Source:
+        datasets 5.2, arrow_writer.py, ``_build_metadata``; features.py, ``ClassLabel``, ``List`` and ``Sequence``.
+    """
+    try:
+        features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"].items()
+        inner = {name: kind.get("feature", kind) for name, kind in features}
+        classes = {name: kind["names"] for name, kind in inner.items() if kind.get("_type") == "ClassLabel"}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
+    return {name: found for name, found in classes.items() if isinstance(found, list)}
+
+
+def _named(row: Row, classes: Mapping[str, Sequence[str]]) -> Row:
+    """Return a row with the names of its classes in place of their numbers."""
+    return {**row, **{name: _name(row[name], names) for name, names in classes.items() if name in row}}
+
+
+def _name(value: Any, names: Sequence[str]) -> Any:
+    if isinstance(value, list):
+        return [_name(entry, names) for entry in value]
+    return str(names[value]) if isinstance(value, int) and 0 <= value < len(names) else value
 
 
 def _refuse_bomb(meta: Any, path: Path, longest: int) -> None:

@@ -6,52 +6,24 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, TypeAlias
+from typing import IO, Any
 
 import ijson
 import pyarrow
 
 from specs import MIB, DataError
 from specs.dataset import DataFile
-from trainer.data.files import parquet
+from trainer.data.files import delimited, parquet
 from trainer.data.files.bounds import LONGEST, Shortened, is_too_much
+from trainer.data.files.encodings import encoding
 from trainer.data.files.parquet import brief
-from trainer.data.messages import UnreadableError
-
-Row: TypeAlias = Mapping[str, Any]
-_Rows: TypeAlias = Iterator[tuple[int, "Row | Finding"]]
+from trainer.data.row import Finding, Row, Rows, UnreadableError
 
 _LARGEST_OBJECT = 64 * MIB
 """Bytes of the largest json file that is read at once. A list of rows and jsonl have no such limit."""
 
-_DELIMITERS = ",;\t|"
-
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[A-Za-z0-9][\w.-]*)?")
-
-_MARKS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
-_PROBED_BYTES = 4 * MIB
-
-csv.field_size_limit(LONGEST)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """A row that cannot be trained on, and why."""
-
-    row: int
-    """Number of the row in the file, from 1."""
-    reason: str
-
-    @property
-    def sentence(self) -> str:
-        """The whole sentence."""
-        return f"Row {self.row:,}: {self.reason}."
 
 
 def is_hub_id(name: str) -> bool:
@@ -59,7 +31,17 @@ def is_hub_id(name: str) -> bool:
     return _HUB_ID.fullmatch(name) is not None
 
 
-def rows(path: Path, split: str = "train") -> _Rows:
+def require_file(path: Path) -> None:
+    """Refuse what is no file.
+
+    Raises:
+        DataError: If there is none of this path.
+    """
+    if not path.is_file():
+        raise DataError(str(path), "is not a file", None, f"Choose a file that ends in {', '.join(READERS)}")
+
+
+def rows(path: Path, split: str = "train") -> Rows:
     """Yield the rows of a file with their numbers, from 1.
 
     Args:
@@ -69,8 +51,7 @@ def rows(path: Path, split: str = "train") -> _Rows:
     Raises:
         DataError: If the file does not exist, has an unknown ending, or is broken as a whole.
     """
-    if not path.is_file():
-        raise DataError(str(path), "is not a file", None, f"Choose a file that ends in {', '.join(READERS)}")
+    require_file(path)
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise DataError(path.name, f"must end in {', '.join(READERS)}", path.suffix or "no ending")
@@ -112,27 +93,10 @@ def form(path: Path) -> DataFile:
     plain = how == "utf-8" and (kind != "json" or head.lstrip().startswith("["))
     return DataFile(
         kind=kind,
-        delimiter=_delimiter(head, path) if kind in {"csv", "tsv"} else ",",
+        delimiter=delimited.delimiter_of(head, path) if kind in {"csv", "tsv"} else ",",
         encoding=how,
         is_plain=plain,
     )
-
-
-def encoding(path: Path) -> str:
-    """Return how a text file is encoded: by its byte order mark, else UTF-8, else Windows' cp1252.
-
-    A csv from a spreadsheet is often cp1252; any other bytes that are no UTF-8 are refused when they are read.
-    """
-    with path.open("rb") as stream:
-        head = stream.read(_PROBED_BYTES)
-    marked = next((name for mark, name in _MARKS if head.startswith(mark)), None)
-    if marked is not None:
-        return marked
-    try:
-        codecs.getincrementaldecoder("utf-8")().decode(head)
-    except UnicodeDecodeError:
-        return "cp1252" if path.suffix.lower() in {".csv", ".tsv"} else "utf-8"
-    return "utf-8"
 
 
 def _lines(stream: IO[str]) -> Iterator[str | None]:
@@ -150,7 +114,7 @@ def _too_long(number: int) -> Finding:
     return Finding(row=number, reason=f"is longer than {LONGEST // MIB} MiB")
 
 
-def _jsonl_rows(path: Path) -> _Rows:
+def _jsonl_rows(path: Path) -> Rows:
     with path.open(encoding=encoding(path)) as stream:
         for number, line in enumerate(_lines(stream), start=1):
             if line is None:
@@ -178,7 +142,7 @@ def _object(value: Any, number: int) -> Row | Finding:
     return Finding(row=number, reason=f"must be a JSON object, got {type(value).__name__}")
 
 
-def _json_rows(path: Path, split: str) -> _Rows:
+def _json_rows(path: Path, split: str) -> Rows:
     """Yield the rows of a json file, read as a whole where it is small and entry by entry where it is a long list."""
     how, size = encoding(path), path.stat().st_size
     text = path.read_text(encoding=how) if size <= _LARGEST_OBJECT else ""
@@ -199,7 +163,7 @@ def _json_rows(path: Path, split: str) -> _Rows:
         yield number, _object(entry, number)
 
 
-def _listed_rows(path: Path, how: str) -> _Rows:
+def _listed_rows(path: Path, how: str) -> Rows:
     with path.open(encoding=how) as text:
         if not text.read(1024).lstrip().startswith("["):
             size = path.stat().st_size
@@ -282,89 +246,12 @@ def _is_column(entries: Sequence[Any] | None) -> bool:
     return entries is not None and not isinstance(entries[0], dict)
 
 
-def _csv_rows(path: Path) -> _Rows:
-    how = encoding(path)
-    with path.open(encoding=how, newline="") as stream:
-        delimiter = _delimiter(stream.readline(LONGEST), path)
-        stream.seek(0)
-        lines = _Lines(stream)
-        table = csv.DictReader(lines, delimiter=delimiter)
-        _require_different_names(table.fieldnames or (), path)
-        for number in itertools.count(1):
-            try:
-                row = next(table, None)
-            except csv.Error as error:
-                if number == 1 and table.fieldnames is None:
-                    raise
-                lines.skip_line()
-                yield number, Finding(row=number, reason=f"cannot be read: {brief(error)}")
-                continue
-            if row is None:
-                return
-            if lines.are_over:
-                _require_closed(lines.read, delimiter, table.line_num, path)
-            lines.read.clear()
-            extra = row.pop(None, None)
-            yield number, Finding(row=number, reason="has more fields than the first line names") if extra else row
-
-
-def _require_different_names(names: Sequence[str], path: Path) -> None:
-    twice = next((name for index, name in enumerate(names) if name and name in names[:index]), None)
-    if twice is not None:
-        raise DataError(path.name, "must give each column a name of its own", twice, "Rename one of them")
-
-
-def _require_closed(lines: Sequence[str], delimiter: str, end: int, path: Path) -> None:
-    """Refuse a file whose last row goes on to the end because a quote never closes: it took in the rows after it."""
-    try:
-        for _ in csv.reader(lines, delimiter=delimiter, strict=True):
-            pass
-    except csv.Error as error:
-        if "unexpected end of data" in str(error) and len(lines) > 1:
-            rule = f"has a quote in line {end - len(lines) + 1:,} that never closes, which takes in all lines after it"
-            raise DataError(path.name, rule, None, "Close it, or write it twice") from error
-
-
-class _Lines:
-    """The lines of a text for the csv reader, a long one in parts, so that none is held as a whole."""
-
-    def __init__(self, stream: IO[str]) -> None:
-        self._stream, self._last = stream, ""
-        self.read: list[str] = []
-        """The lines since somebody cleared them."""
-        self.are_over = False
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        self._last = self._stream.readline(LONGEST)
-        if not self._last:
-            self.are_over = True
-            raise StopIteration
-        self.read.append(self._last)
-        return self._last
-
-    def skip_line(self) -> None:
-        """Pass over the rest of a line that the csv reader gave up."""
-        while self._last and not self._last.endswith("\n"):
-            self._last = self._stream.readline(LONGEST)
-
-
-def _delimiter(header: str, path: Path) -> str:
-    """Return what separates the names in the first line: the mark that splits it into most."""
-    if path.suffix.lower() == ".tsv":
-        return "\t"
-    counts = {mark: len(next(csv.reader([header], delimiter=mark), [])) for mark in _DELIMITERS}
-    return max(_DELIMITERS, key=lambda mark: counts[mark])
-
-
-def _parquet_rows(path: Path) -> _Rows:
+def _parquet_rows(path: Path) -> Rows:
     for number, row in enumerate(parquet.values(path, longest=LONGEST), start=1):
         yield number, Finding(row=number, reason=row) if isinstance(row, str) else row
 
 
-def _txt_rows(path: Path) -> _Rows:
+def _txt_rows(path: Path) -> Rows:
     """Yield paragraphs: what stands between empty lines."""
     number = 0
     with path.open(encoding=encoding(path)) as stream:
@@ -384,11 +271,11 @@ def _paragraph(lines: Iterator[str | None], number: int) -> Row | Finding:
     return {"text": "".join(kept).rstrip("\n")}
 
 
-READERS: Mapping[str, Callable[..., _Rows]] = {
+READERS: Mapping[str, Callable[..., Rows]] = {
     ".jsonl": _jsonl_rows,
     ".json": _json_rows,
-    ".csv": _csv_rows,
-    ".tsv": _csv_rows,
+    ".csv": delimited.rows,
+    ".tsv": delimited.rows,
     ".parquet": _parquet_rows,
     ".txt": _txt_rows,
 }

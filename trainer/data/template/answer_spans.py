@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from trainer.data.messages import Turn, UnreadableError
+from trainer.data.forms.messages import Turn
+from trainer.data.row import UnreadableError
 from trainer.data.template.chat_template import PLACEHOLDER, ChatTemplate
 
 Span: TypeAlias = tuple[int, int]

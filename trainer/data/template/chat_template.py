@@ -19,7 +19,8 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from specs import SpecError
-from trainer.data.messages import RESERVED, UnreadableError
+from trainer.data.forms.messages import RESERVED
+from trainer.data.row import UnreadableError
 
 _BEGIN, _END, PLACEHOLDER = tuple(RESERVED)
 """What stands before and behind a generated part, and for an answer whose place is looked for."""

@@ -5,13 +5,15 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from trainer.data.messages import Turn, UnreadableError
+from trainer.data.forms.messages import Turn
+from trainer.data.row import UnreadableError
 
 THOUGHT = re.compile(r"^\s*<think>(.*?)</think>\s*", re.DOTALL)
 """Reasoning that stands in tags before an answer."""
 
 EARLIER_REASONING = "reasoning before the last answer"
 NAMES = "name of a message"
+CALLING = "choose a model whose template calls tools, such as Qwen/Qwen3-0.6B"
 _LEAVE_OUT = "leave thinking out, or take a model whose template renders it"
 
 
@@ -37,7 +39,8 @@ def left_out(turns: Sequence[Turn], spans: Sequence[tuple[int, int] | None], tex
             if _is_in(words, place):
                 continue
             if not name.startswith("reasoning"):
-                raise UnreadableError(f"{name} of message {number} is left out by the model's chat template")
+                calls = f": {CALLING}" if turn.more.get("tool_calls") or turn.role == "tool" else ""
+                raise UnreadableError(f"{name} of message {number} is left out by the model's chat template{calls}")
             if index == last:
                 raise UnreadableError(
                     f"{name} of message {number} is left out by the model's chat template: {_LEAVE_OUT}"

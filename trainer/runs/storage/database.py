@@ -85,6 +85,15 @@ MIGRATIONS = (
     ALTER TABLE runs ADD COLUMN oom_kills INTEGER;
     UPDATE runs SET beat_at = -1e9 WHERE heartbeat_at IS NOT NULL
     """,
+    # What a person says of a run, whether it is put away, and how the card fared.
+    """
+    ALTER TABLE runs ADD COLUMN name TEXT NOT NULL DEFAULT '';
+    ALTER TABLE runs ADD COLUMN note TEXT NOT NULL DEFAULT '';
+    ALTER TABLE runs ADD COLUMN archived_at REAL;
+    ALTER TABLE runs ADD COLUMN deleted_at REAL;
+    ALTER TABLE metrics ADD COLUMN temperature_celsius REAL;
+    ALTER TABLE metrics ADD COLUMN power_watts REAL
+    """,
 )
 
 

@@ -32,7 +32,8 @@ _REBUILT = "Rebuilt from this run's folder, as the database was damaged or missi
 
 _WATCHED = (
     "token, parent_id, state, phase, device, model_path, plan, data, estimate, measured, details, attempt, "
-    "total_steps, stop_requested, error, error_kind, created_at, queued_at, started_at, finished_at"
+    "total_steps, stop_requested, error, error_kind, created_at, queued_at, started_at, finished_at, "
+    "name, note, archived_at"
 )
 """Columns whose change is written to the folder; a heartbeat every two seconds is not."""
 _JSON = ("plan", "data", "estimate", "measured", "details")
@@ -72,6 +73,8 @@ class Changes:
 
     def _write(self, folder: Path, run_id: str) -> None:
         row = self._db.execute("SELECT * FROM runs WHERE id = ?", (run_id,)).fetchone()
+        if row["deleted_at"] is not None:
+            return  # its folder is on the way to the trash
         if row["state"] in _OVER:
             write_all(self._db, folder, run_id)
             return

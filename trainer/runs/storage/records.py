@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
+import math
 import sqlite3
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trainer.runs.contract import Answer, Event, LossCurve, Metric
+from specs.secrecy import without_secrets
+from trainer.runs.contract import Answer, Event, LossCurve, Metric, State
 from trainer.runs.storage.rows import insert
 
 _METRIC_FIELDS = tuple(entry.name for entry in dataclasses.fields(Metric))
@@ -55,9 +57,32 @@ def events(db: sqlite3.Connection, run_id: str, *, after_id: int = 0) -> tuple[E
     return tuple(Event(**row) for row in db.execute(query, (run_id, after_id)))
 
 
+def worked_seconds(db: sqlite3.Connection, run_id: str, now: float) -> float:
+    """Return for how long workers trained, saved and answered, from the changes of state that were noted.
+
+    When a run was lost is noted only once somebody looks: its last step tells how long its worker had lived.
+    """
+    query = "SELECT at, text FROM events WHERE run_id = ? AND kind = 'state' ORDER BY id"
+    ending = {f"{state.capitalize()}." for state in (State.STOPPED, State.FINISHED, State.FAILED, State.LOST)}
+    total, began = 0.0, None
+    for at, text in db.execute(query, (run_id,)).fetchall():
+        if text == f"{State.RUNNING.capitalize()}." and began is None:
+            began = at
+        elif text in ending and began is not None:
+            ended = _last_step_at(db, run_id, began, at) if text == f"{State.LOST.capitalize()}." else at
+            total, began = total + ended - began, None
+    return total if began is None else total + now - began
+
+
+def _last_step_at(db: sqlite3.Connection, run_id: str, began: float, ended: float) -> float:
+    query = "SELECT max(at) AS at FROM metrics WHERE run_id = ? AND at BETWEEN ? AND ?"
+    found: float | None = db.execute(query, (run_id, began, ended)).fetchone()["at"]
+    return began if found is None else found
+
+
 def note(db: sqlite3.Connection, run_id: str, kind: str, text: str) -> None:
-    """Record an event of a run."""
-    insert(db, "events", {"run_id": run_id, "at": time.time(), "kind": kind, "text": text})
+    """Record an event of a run; it names no secret."""
+    insert(db, "events", {"run_id": run_id, "at": time.time(), "kind": kind, "text": without_secrets(text)})
 
 
 def answers(db: sqlite3.Connection, run_id: str) -> tuple[Answer, ...]:
@@ -74,6 +99,19 @@ def set_answers(db: sqlite3.Connection, run_id: str, given: Sequence[Answer]) ->
 
 
 def merge(db: sqlite3.Connection, run_id: str, column: str, values: Mapping[str, Any]) -> None:
-    """Merge values into a JSON column of a run."""
+    """Merge values into a JSON column of a run; JSON has no word for what is not finite, which is left out."""
     query = f"UPDATE runs SET {column} = json_patch({column}, ?) WHERE id = ?"  # noqa: S608 - own names
-    db.execute(query, (json.dumps(values), run_id))
+    db.execute(query, (json.dumps(_finite(values), allow_nan=False), run_id))
+
+
+def _finite(value: Any) -> Any:
+    """Return plain values without the numbers that are not finite."""
+    if isinstance(value, Mapping):
+        return {name: _finite(one) for name, one in value.items() if not _is_endless(one)}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value if not _is_endless(one)]
+    return value
+
+
+def _is_endless(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)

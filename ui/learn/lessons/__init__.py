@@ -17,8 +17,9 @@ from ui.learn.lessons import (
     shipping,
     targets,
 )
+from ui.learn.start import Start
 
-LESSONS: Mapping[str, Callable[[], None]] = {
+LESSONS: Mapping[str, Callable[[Start], None]] = {
     "What LoRA does": adapter.show,
     "Target modules": targets.show,
     "Number formats": formats.show,

@@ -4,7 +4,8 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from ui.learn.lessons import reference
-from ui.parts import charts, text
+from ui.learn.start import Start, beside
+from ui.parts import exhibits, text
 
 RANKS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 ALPHAS = (1, 8, 16, 32, 64, 128, 256, 512)
@@ -18,45 +19,57 @@ SIZES = {
 """Weight matrices as (outputs, inputs); shapes from the models' config.json."""
 
 
-def show() -> None:
+def show(begun: Start) -> None:
     """Show the two trained matrices beside the frozen one, to scale."""
     st.markdown(
         "Full fine-tuning changes every number in a weight matrix **W**. LoRA freezes W and learns the change as a "
         "product of two thin matrices: **W + (lora_alpha / r) · B · A**. Only A and B are trained."
     )
     left, middle, right = st.columns([2, 1, 1])
-    name = left.selectbox("Weight matrix", list(SIZES), index=2, key="lora_matrix", bind="query-params")
-    rank = middle.select_slider("r", RANKS, 16, key="lora_r", bind="query-params", help="Rank: the width of B and A.")
+    sizes = {**_own(begun), **SIZES}
+    name = left.selectbox("Weight matrix", list(sizes), key="lora_matrix", bind="query-params")
+    ranks, alphas = beside(RANKS, begun.plan.r), beside(ALPHAS, begun.plan.lora_alpha)
+    rank = middle.select_slider("r, the width of B and A", ranks, begun.plan.r, key="lora_r", bind="query-params")
     alpha = right.select_slider(
-        "lora_alpha", ALPHAS, 32, key="lora_a", bind="query-params", help="Scales the update relative to W."
+        "lora_alpha, which scales B · A", alphas, begun.plan.lora_alpha, key="lora_a", bind="query-params"
     )
-    rows, columns = SIZES[name]
+    rows, columns = sizes[name]
     full, trained = rows * columns, lora_params(rows, columns, rank)
-    st.plotly_chart(
+    exhibits.chart(
         picture(rows, columns, rank),
-        key="lora_picture",
-        config=charts.STATIC,
+        {"matrix": ["W", "B", "A"], "rows": [rows, rows, rank], "columns": [columns, rank, columns]},
+        name="lora_picture",
         alt=f"W has {full:,} numbers; B and A together have {trained:,}.",
     )
     cells = st.columns(4)
     cells[0].metric("Numbers in W, frozen", text.count(full), border=True)
     cells[1].metric("Numbers in B and A, trained", text.count(trained), border=True)
     cells[2].metric("Trained share", f"{trained / full:.2%}", border=True)
-    cells[3].metric(
-        "Scale of the update",
-        f"{alpha / rank:.3g}",
-        border=True,
-        help=f"lora_alpha / r. With use_rslora it is lora_alpha / sqrt(r) = {alpha / rank**0.5:.3g}.",
-    )
+    cells[3].metric("Scale of the update", f"{alpha / rank:.3g}", border=True)
+    st.caption(f"The scale is lora_alpha / r; with use_rslora it is lora_alpha / sqrt(r) = {alpha / rank**0.5:.3g}.")
     st.markdown(
         "B starts at zero, so training starts from the unchanged model. Raising r adds numbers to train but lowers the "
         "scale; rsLoRA divides by the square root of r instead, which keeps high ranks learning. Under Adam, "
-        "lora_alpha acts much like the learning rate: set it once, to 2 · r, and tune only the learning rate."
+        "lora_alpha acts much like the learning rate: set it once, to 8 · √r (32 at r 16), and tune only the learning "
+        "rate."
     )
     reference.sources(
         "Hu et al. 2021, LoRA, sections 4.1 and 4.2, https://arxiv.org/abs/2106.09685 · Kalajdzievski 2023, "
         "rsLoRA, https://arxiv.org/abs/2312.03732"
     )
+
+
+def _own(begun: Start) -> dict[str, tuple[int, int]]:
+    """Return the first linear layers of the plan's model by name and shape; none where they are not known."""
+    layers = begun.model.layers.linear if begun.model.layers else ()
+    first = {layer.name: layer for layer in reversed(layers) if not layer.left_out}
+    return {
+        f"{layer.name} of {begun.name} ({layer.out_features:,} x {layer.in_features:,})": (
+            layer.out_features,
+            layer.in_features,
+        )
+        for layer in reversed(first.values())
+    }
 
 
 def lora_params(rows: int, columns: int, rank: int) -> int:

@@ -3,11 +3,13 @@
 import plotly.graph_objects as go
 import streamlit as st
 
+from advisor.rules.batch import CHECKPOINTING_COST
 from ui.learn.lessons import reference
-from ui.parts import charts
+from ui.learn.start import Start
+from ui.parts import exhibits, text
 
 
-def show() -> None:
+def show(begun: Start) -> None:
     """Show what is kept during one training step, with and without checkpointing."""
     st.markdown(
         "The backward pass needs the activations of the forward pass, in reverse order. Kept all at once, they are "
@@ -15,7 +17,8 @@ def show() -> None:
         "the rest of the layer is computed again when the backward pass reaches it."
     )
     left, right = st.columns(2)
-    layers = left.slider("Layers", 2, 80, 32, key="ckpt_layers", bind="query-params")
+    own = begun.model.num_hidden_layers
+    layers = left.slider("Layers", min(2, own), max(80, own), own, key="ckpt_layers", bind="query-params")
     weight = right.slider(
         "Activations of a layer, as a multiple of its input",
         4,
@@ -23,28 +26,30 @@ def show() -> None:
         17,
         key="ckpt_weight",
         bind="query-params",
-        help="About 34 bytes per token and hidden unit in 16 bit, without attention scores; the input takes 2.",
     )
+    right.caption("About 34 bytes per token and hidden unit in 16 bit, without attention scores; the input takes 2.")
     kept, recomputed = profile(layers, weight, recompute=False), profile(layers, weight, recompute=True)
-    st.plotly_chart(
+    exhibits.chart(
         picture(kept, recomputed),
-        key="ckpt_chart",
-        config=charts.STATIC,
+        {"layers_passed": list(range(1, len(kept) + 1)), "kept": kept, "kept_with_checkpointing": recomputed},
+        name="ckpt_chart",
         alt=f"Highest point {max(kept)} without and {max(recomputed)} with checkpointing, in layer inputs",
     )
     cells = st.columns(3)
     cells[0].metric("Peak without", f"{max(kept):,} layer inputs", border=True)
     cells[1].metric("Peak with", f"{max(recomputed):,} layer inputs", border=True)
     cells[2].metric("Saved", f"{1 - max(recomputed) / max(kept):.0%}", border=True)
+    used = "uses it" if begun.plan.gradient_checkpointing else "does not use it"
     st.markdown(
-        "The price is one more forward pass. A backward pass takes twice the arithmetic of a forward pass, so a step "
-        "takes up to a third longer; measurements show 20 to 30 %. The weights, the optimizer states and the logits "
-        "take as much memory as before."
+        f"The price is {CHECKPOINTING_COST}. Where all weights are trained, a backward pass takes twice the arithmetic "
+        "of a forward pass, so a step takes up to a third longer. Where the base model is frozen, it takes about as "
+        "much as a forward pass, so a step takes up to a half longer. The weights, the optimizer states and the logits "
+        f"take as much memory as before. The plan of {text.plain(begun.name)} {used}."
     )
     reference.sources(
         "Chen et al. 2016, Training Deep Nets with Sublinear Memory Cost, https://arxiv.org/abs/1604.06174 · "
-        "Korthikanti et al. 2022, section 4 (34 bytes), https://arxiv.org/abs/2205.05198 · TRL documentation, Reducing "
-        "memory usage, https://huggingface.co/docs/trl/reducing_memory_usage"
+        "Korthikanti et al. 2022, section 4 (34 bytes), https://arxiv.org/abs/2205.05198 · torchtune README, "
+        "ablation on a 3B model (21 %), https://github.com/pytorch/torchtune"
     )
 
 

@@ -1,8 +1,14 @@
 """Common textbook statements about fine-tuning that are wrong, and what is right."""
 
+from dataclasses import replace
+
 import streamlit as st
 
+from advisor.levers import with_rank
+from specs import METHODS
 from ui.learn.lessons import reference
+from ui.learn.start import Start
+from ui.parts import prices, text
 
 ROWS = (
     (
@@ -18,8 +24,8 @@ ROWS = (
     ),
     (
         "Keep r at 4 to 8 in QLoRA to save memory.",
-        "r costs almost no memory: on all linear layers of a 7B model, doubling it from 8 to 16 took 16.47 GB instead "
-        "of 16.42.",
+        "Beside the weights r costs little: on all linear layers of a 7B model, doubling it from 8 to 16 took "
+        "16.47 GB instead of 16.42. With an adapter and Adam in 32 bit it is 16 bytes for each number it adds.",
         "[Raschka 2023](https://lightning.ai/pages/community/lora-insights/)",
     ),
     (
@@ -91,7 +97,25 @@ ROWS = (
 )
 
 
-def show() -> None:
+def show(begun: Start) -> None:
     """Show each statement beside the correction, with the source."""
     st.markdown("Statements from guides and course notes, and what the sources and plain arithmetic say instead.")
+    if said := _rank(begun):
+        st.markdown(said)
     reference.table(("Common claim", "What is true", "Source"), ROWS, "Textbook statements and their corrections")
+
+
+def _rank(begun: Start) -> str:
+    """Return what doubling the rank takes in the plan; empty where that is unknown."""
+    plan, situation = begun.plan, begun.situation
+    if not METHODS[plan.method].has_rank:
+        return ""
+    gpu = replace(situation.gpu, usable_bytes=situation.available_bytes)
+    now, then = (
+        prices.priced(situation.model, situation.as_priced(with_rank(plan, r)), gpu) for r in (plan.r, 2 * plan.r)
+    )
+    more = text.size(then.used_bytes - now.used_bytes)
+    return (
+        f"What r takes depends on the number formats. In the plan of {text.plain(begun.name)}, "
+        f"raising r from {plan.r} to {2 * plan.r} takes {more} more, on top of {text.size(now.used_bytes)}."
+    )

@@ -2,7 +2,9 @@
 
 import streamlit as st
 
-from ui.learn.lessons import reference
+from specs import METHODS
+from ui.learn.lessons import decision, reference
+from ui.learn.start import Start
 
 ROWS = (
     (
@@ -30,14 +32,14 @@ ROWS = (
         "DoRA",
         "LoRA on the direction of each weight; its magnitude is trained separately.",
         "same as LoRA",
-        "A little better at low rank; slower and larger in training.",
+        "As good as LoRA in PEFT's comparison, within its error; slower and larger in training.",
         "[Liu 2024](https://arxiv.org/abs/2402.09353)",
     ),
     (
         "rsLoRA",
         "LoRA scaled by alpha / sqrt(r).",
         "same as LoRA",
-        "High ranks, from about 64.",
+        "Any rank at one learning rate; the plans here let lora_alpha grow with sqrt(r), which is the same.",
         "[Kalajdzievski 2023](https://arxiv.org/abs/2312.03732)",
     ),
     (
@@ -92,11 +94,14 @@ ROWS = (
 )
 
 
-def show() -> None:
+def show(begun: Start) -> None:
     """Show the methods from most to fewest trained parameters."""
     st.markdown(
         "These methods differ in what they train, and therefore in memory, in the size of the result, and in whether "
         "it can be merged back into the model."
     )
-    reference.table(("Method", "What is trained", "Share", "When", "Source"), ROWS, "Ways to fine-tune")
+    label = METHODS[begun.plan.method].label.partition(" (")[0]
+    rows = [(f"**{name}** ({begun.whose})" if name == label else name, *others) for name, *others in ROWS]
+    reference.table(("Method", "What is trained", "Share", "When", "Source"), rows, "Ways to fine-tune")
+    decision.show(begun)
     reference.sources("Shares are from the papers' own experiments; they depend on rank, modules and model.")

@@ -5,7 +5,8 @@ import streamlit as st
 
 from specs import GIB, gib
 from ui.learn.lessons import reference
-from ui.parts import charts, text
+from ui.learn.start import Start
+from ui.parts import exhibits, text
 
 _ADAM = "https://arxiv.org/abs/1711.05101"
 _EIGHT_BITS = "https://arxiv.org/abs/2110.02861"
@@ -34,7 +35,7 @@ STATES: dict[str, tuple[float, str]] = {
 block size 256)."""
 
 
-def show() -> None:
+def show(begun: Start) -> None:
     """Show the optimizer states of full fine-tuning and of an adapter side by side."""
     st.markdown(
         "Adam remembers two numbers for each parameter that it trains. In full fine-tuning that is more than the "
@@ -42,29 +43,37 @@ def show() -> None:
         "hardly matters for an adapter."
     )
     left, right = st.columns(2)
+    own, trained = _own(begun)
     model = left.select_slider(
-        "Model parameters (billions)", (0.135, 1, 3, 8, 14, 32, 70), 8, key="optim_model", bind="query-params"
+        "Model parameters (billions)",
+        sorted({*(0.135, 1, 3, 8, 14, 32, 70), own}),
+        own,
+        key="optim_model",
+        bind="query-params",
     )
     adapter = right.select_slider(
-        "Adapter parameters (millions)", (1, 5, 10, 20, 42, 84, 168, 336), 42, key="optim_adapter", bind="query-params"
+        "Adapter parameters (millions)",
+        sorted({*(1, 5, 10, 20, 42, 84, 168, 336), trained}),
+        trained,
+        key="optim_adapter",
+        bind="query-params",
     )
     sizes = {name: (int(model * 1e9 * each), int(adapter * 1e6 * each)) for name, (each, _) in STATES.items()}
-    st.plotly_chart(
+    exhibits.chart(
         picture({name: full for name, (full, _) in sizes.items()}),
-        key="optim_chart",
-        config=charts.STATIC,
+        {"optim": list(sizes), "bytes_full": [full for full, _ in sizes.values()]},
+        name="optim_chart",
         alt=f"Full fine-tuning with adamw_torch keeps {gib(sizes['adamw_torch'][0])} of states.",
     )
-    st.table(
+    exhibits.table(
         {
-            "optim": [f"[`{name}`]({_PAPERS[name]})" for name in STATES],
+            "optim": [f"[`{name}`]({_PAPERS[name]}){_mark(begun, name)}" for name in STATES],
             "Bytes per weight": [f"{each:.3g}" for each, _ in STATES.values()],
             f"Full, {text.count(model * 1e9)}": [gib(sizes[name][0]) for name in STATES],
             f"Adapter, {text.count(adapter * 1e6)}": [gib(sizes[name][1]) for name in STATES],
             "What is kept": [why for _, why in STATES.values()],
         },
-        border="horizontal",
-        hide_index=True,
+        name="optimizers",
         alt="Optimizer states by optimizer",
     )
     reference.sources(
@@ -73,6 +82,16 @@ def show() -> None:
         "https://arxiv.org/abs/2110.02861 · Chen et al. 2023, Lion, https://arxiv.org/abs/2302.06675 · bitsandbytes "
         "0.50.2, optim.optimizer"
     )
+
+
+def _own(begun: Start) -> tuple[float, float]:
+    """Return the plan's parameters in billions, and those of its adapter in millions, to three digits."""
+    trained = begun.situation.lora_params(begun.plan.r)
+    return float(f"{begun.situation.num_params / 1e9:.3g}"), float(f"{trained / 1e6:.3g}")
+
+
+def _mark(begun: Start, name: str) -> str:
+    return f" ({begun.whose})" if begun.plan.optim.removesuffix("_fused") == name else ""
 
 
 def picture(sizes: dict[str, int]) -> go.Figure:

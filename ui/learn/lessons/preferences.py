@@ -3,6 +3,7 @@
 import streamlit as st
 
 from ui.learn.lessons import reference
+from ui.learn.start import Start
 
 ROWS = (
     (
@@ -43,14 +44,16 @@ ROWS = (
 )
 
 
-def show() -> None:
+def show(begun: Start) -> None:
     """Show what each method needs and when it helps."""
     st.markdown(
         "Supervised fine-tuning imitates answers. The methods below learn from judgements instead: which of two "
         "answers is better, or whether an answer is right."
     )
+    own = "DPO" if begun.situation.task == "preference" else "SFT"
+    rows = [(f"**{name}** ({begun.whose})" if name == own else name, *others) for name, *others in ROWS]
     reference.table(
-        ("Method", "Learns from", "Models in memory", "When", "Source"), ROWS, "Ways to learn from preferences"
+        ("Method", "Learns from", "Models in memory", "When", "Source"), rows, "Ways to learn from preferences"
     )
     st.markdown(
         "With an adapter, the reference of DPO costs no second model: it is the same model with the adapter switched "

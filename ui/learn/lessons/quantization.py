@@ -4,11 +4,13 @@ import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 
-from specs import gib
+from specs import FinetunePlan, gib
+from ui.drawing.palette import CURVES
 from ui.learn.lessons import reference, weights
 from ui.learn.quantize import SCHEMES, Array, Quantized, error
-from ui.parts import charts
-from ui.parts.palette import CURVES
+from ui.learn.start import Start
+from ui.parts import exhibits
+from ui.parts.writing import Columns
 
 BLOCKS = (16, 32, 64, 128, 256, 512, 1024)
 MATRICES = {
@@ -18,8 +20,8 @@ MATRICES = {
 }
 
 
-def show() -> None:
-    """Show what each scheme does to the same weights, and what it costs."""
+def show(begun: Start) -> None:
+    """Show what each scheme does to the same weights, and what it costs the plan."""
     st.markdown(
         "Quantization stores each weight as one of a few values. A **block** of weights shares one constant, its "
         "scale: small blocks follow the weights closely, but their constants take memory too."
@@ -28,40 +30,42 @@ def show() -> None:
     chosen = left.selectbox("Weights", list(MATRICES), key="matrix", bind="query-params")
     block = right.select_slider("Block size", BLOCKS, 64, key="block", bind="query-params")
     matrix = weights.matrix(weights.demo(), MATRICES[chosen])
+    weights_of = begun.situation.num_params
     results = {name: scheme.apply(matrix, block) for name, scheme in SCHEMES.items()}
-    st.table(
+    exhibits.table(
         {
             "Scheme": [f"**{scheme.label}**" for scheme in SCHEMES.values()],
             "Error": [f"{error(matrix, results[name]):.2%}" for name in SCHEMES],
             "Bits per weight": [f"{results[name].bits_per_weight:.3f}" for name in SCHEMES],
-            "7B model": [gib(int(7e9 * results[name].bits_per_weight / 8)) for name in SCHEMES],
+            begun.name: [gib(int(weights_of * results[name].bits_per_weight / 8)) for name in SCHEMES],
             "How": [scheme.summary for scheme in SCHEMES.values()],
         },
-        border="horizontal",
-        hide_index=True,
+        name="quantization",
         alt="Error and size of each quantization scheme",
     )
     picked = st.selectbox(
         "Take a closer look at",
         list(SCHEMES),
-        index=7,
+        index=list(SCHEMES).index(_scheme(begun.plan)),
         format_func=lambda name: SCHEMES[name].label,
         key="scheme",
         bind="query-params",
     )
     first, second = st.columns(2)
-    first.plotly_chart(
-        values_chart(matrix, results[picked]),
-        key="quantized_values",
-        config=charts.STATIC,
-        alt="How often each weight occurs, before and after",
-    )
-    second.plotly_chart(
-        errors_chart(matrix, results[picked]),
-        key="quantized_errors",
-        config=charts.STATIC,
-        alt="How large the errors are",
-    )
+    with first:
+        exhibits.chart(
+            values_chart(matrix, results[picked]),
+            _counts({"before": matrix, "after": results[picked].restored}),
+            name="quantized_values",
+            alt="How often each weight occurs, before and after",
+        )
+    with second:
+        exhibits.chart(
+            errors_chart(matrix, results[picked]),
+            _counts({"after_minus_before": results[picked].restored - matrix}),
+            name="quantized_errors",
+            alt="How large the errors are",
+        )
     st.markdown(
         "Error is the root mean square of the difference over that of the weights. NF4's sixteen values are quantiles "
         "of a normal distribution, which is how trained weights are spread, so it beats even steps at the same size. "
@@ -77,6 +81,25 @@ def show() -> None:
         "2022, 8-bit Optimizers via Block-wise Quantization, https://arxiv.org/abs/2110.02861 · Nagel et al. 2021, A "
         "White Paper on Neural Network Quantization, section 3, https://arxiv.org/abs/2106.08295"
     )
+
+
+def _scheme(plan: FinetunePlan) -> str:
+    """Return the scheme that a plan quantizes with; NF4 where it does not quantize."""
+    if plan.load_in_8bit:
+        return "int8"
+    if plan.load_in_4bit and plan.bnb_4bit_quant_type == "fp4":
+        return "fp4"
+    return "nf4-double" if plan.load_in_4bit and plan.bnb_4bit_use_double_quant else "nf4"
+
+
+def _counts(arrays: dict[str, Array]) -> Columns:
+    """Return how often numbers lie in each of a hundred ranges."""
+    edges = np.histogram_bin_edges(np.concatenate([one.ravel() for one in arrays.values()]), 100)
+    return {
+        "from": edges[:-1].tolist(),
+        "to": edges[1:].tolist(),
+        **{name: np.histogram(one, edges)[0].tolist() for name, one in arrays.items()},
+    }
 
 
 def values_chart(matrix: Array, quantized: Quantized) -> go.Figure:

@@ -4,11 +4,13 @@ from collections.abc import Sequence
 
 import streamlit as st
 
+from ui.parts import exhibits
+
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], alt: str) -> None:
     """Show rows of Markdown under their headings."""
     cells = {column: [row[index] for row in rows] for index, column in enumerate(columns)}
-    st.table(cells, border="horizontal", hide_index=True, alt=alt)
+    exhibits.table(cells, name=alt.lower().replace(" ", "_"), alt=alt)
 
 
 def sources(words: str) -> None:

@@ -2,7 +2,9 @@
 
 import streamlit as st
 
+from specs import METHODS, gib
 from ui.learn.lessons import reference
+from ui.learn.start import Start
 
 QUANTIZATION = (
     (
@@ -51,12 +53,22 @@ MERGING = (
 )
 
 
-def show() -> None:
+def show(begun: Start) -> None:
     """Show two ways to quantize and what merging means."""
     st.header("Quantize")
     reference.table(("Method", "How", "Effort", "Loss of quality", "Source"), QUANTIZATION, "Ways to quantize")
     st.header("Merge")
     reference.table(("What to do", "What you get", "What to know"), MERGING, "Ways to use an adapter")
+    st.markdown(_of(begun))
     reference.sources(
         "PEFT documentation, Model merging, https://huggingface.co/docs/peft/developer_guides/model_merging"
     )
+
+
+def _of(begun: Start) -> str:
+    """Return in a sentence what holds for the plan."""
+    if not METHODS[begun.plan.method].trains_adapter:
+        return f"The plan of {begun.name} trains all weights: there is no adapter to merge."
+    base = gib(2 * begun.situation.num_params)
+    kept = gib(2 * begun.situation.lora_params(begun.plan.r))
+    return f"For {begun.name} in 16 bit, merged is {base} a task; the adapter alone, r {begun.plan.r}, is about {kept}."

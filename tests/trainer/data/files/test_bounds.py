@@ -6,7 +6,8 @@ import pytest
 
 from specs import DataError
 from trainer.data.files import bounds, reading
-from trainer.data.files.reading import Finding, rows
+from trainer.data.files.reading import rows
+from trainer.data.row import Finding
 
 ROW = {"text": "short"}
 

@@ -9,7 +9,8 @@ import pytest
 
 from scripts.fuzz_doors import parquet_bombs
 from specs import MIB, DataError
-from trainer.data.files.reading import Finding, rows
+from trainer.data.files.reading import rows
+from trainer.data.row import Finding
 
 BOMBS = {
     "many-rows.parquet": "would have more values than the file has bytes",

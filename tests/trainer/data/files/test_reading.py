@@ -8,7 +8,8 @@ import pytest
 
 from specs import DataError
 from trainer.data.files import reading
-from trainer.data.files.reading import Finding, rows, splits
+from trainer.data.files.reading import rows, splits
+from trainer.data.row import Finding
 
 PAIR = {"prompt": "Hi", "completion": "Yo"}
 

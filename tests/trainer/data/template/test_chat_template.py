@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from trainer.data.messages import RESERVED, Turn, UnreadableError
+from trainer.data.forms.messages import RESERVED, Turn
+from trainer.data.row import UnreadableError
 from trainer.data.template import answer_spans, chat_template
 from trainer.data.template.chat_template import ChatTemplate
 

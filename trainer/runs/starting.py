@@ -1,0 +1,135 @@
+"""Starts runs: new, again with other settings, further, or longer; what cannot be trained here is refused first."""
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from specs import FinetunePlan, PlanError
+from specs.doors.door import setting
+from trainer.data.examples import first_example, require_trained
+from trainer.data.source import DataSource
+from trainer.runs import launcher, trial
+from trainer.runs.contract import Place, Run, spread
+from trainer.runs.feasibility import Facts, Ground, require_feasible
+from trainer.runs.storage import shelf
+from trainer.runs.store import Store
+
+_COPY = " (copy)"
+
+
+class Starter:
+    """Starts runs of one store on this machine."""
+
+    def __init__(self, store: Store, facts: Facts) -> None:
+        self._store, self._facts = store, facts
+
+    def start(
+        self, plan: FinetunePlan, data: DataSource, place: Place, estimate: Mapping[str, Any] | None = None
+    ) -> Run:
+        """Queue a run, start it if its device is free, and return it; the same token never makes a second run.
+
+        Raises:
+            LorafitError: If it cannot be trained here.
+        """
+        self._require_trainable(plan, data, place)
+        return self._launched(self._store.create(plan, data, estimate, place=place))
+
+    def retry(self, run: Run, plan: FinetunePlan, estimate: Mapping[str, Any] | None = None) -> Run:
+        """Start a run of the same data with another plan, linked to this one.
+
+        Called twice, as by a double click, it returns the same run, until that one is over.
+
+        Raises:
+            LorafitError: If it cannot be trained here.
+        """
+        place = dataclasses.replace(run.place, parent_id=run.id, token=_token(self._store, run, plan))
+        return self.start(plan, run.data, place, estimate)
+
+    def duplicate(self, run: Run) -> Run:
+        """Start the same plan on the same data once more, as a run of its own; the name says that it is a copy.
+
+        Raises:
+            LorafitError: If it cannot be trained here any more.
+        """
+        again = self.retry(run, run.plan, run.estimate)
+        if run.name and not again.name:
+            name = f"{run.name[: shelf.LONGEST_NAME - len(_COPY)]}{_COPY}"
+            return self._store.describe(again.id, name=name, note=run.note)
+        return again
+
+    def resume(self, run_id: str) -> Run:
+        """Queue a run that is over again, and start it if its device is free.
+
+        Raises:
+            LorafitError: If it is not over, has finished, or cannot be trained here any more.
+        """
+        run = self._store.run(run_id)
+        if run.is_resumable:
+            self._require_continuable(run)
+        return self._launched(self._store.request_resume(run_id))
+
+    def extend(self, run_id: str, steps: int) -> Run:
+        """Queue a run that is over for more steps, and start it if its device is free.
+
+        Raises:
+            LorafitError: If it is not over, or cannot be trained here any more.
+        """
+        run = self._store.run(run_id)
+        if run.is_over:
+            self._require_continuable(run)
+        return self._launched(self._store.extend(run_id, steps))
+
+    def _launched(self, run: Run) -> Run:
+        launcher.launch(self._store, run.id)
+        return self._store.run(run.id)
+
+    def _require_continuable(self, run: Run) -> None:
+        """Refuse to go on with a run whose machine, model or data changed."""
+        run.data.require_unchanged(run.details.get("data_sha256"))
+        self._require_trainable(run.plan, run.data, run.place)
+
+    def _require_trainable(self, plan: FinetunePlan, data: DataSource, place: Place) -> None:
+        """Refuse what the worker would refuse minutes later; what may take longest is asked last."""
+        model = place.model_path or plan.model_name_or_path
+        first = first_example(data)
+        require_trained(first.task, data.path)
+        modules = self._facts.linear_modules(model)
+        ground = Ground(
+            device=spread(place.device, plan.num_gpus),
+            compute_capabilities=self._facts.compute_capabilities(),
+            linear_modules=modules,
+            task_types=self._facts.task_types(model),
+            has_pairs=first.task == "preference",
+            kinds=first.kinds,
+        )
+        require_feasible(plan, ground)
+        self._facts.require_obtainable(model)
+        if trial.needs_trial(plan, modules):
+            trial.require_buildable(plan, model)
+
+
+def changed(plan: FinetunePlan, texts: Iterable[str]) -> FinetunePlan:
+    """Return a plan with fields set from texts such as ``learning_rate=1e-4``; a new ``method`` sets its fields first.
+
+    Raises:
+        PlanError: If a text is not such a pair, or the plan refuses the values.
+    """
+    values = dict(setting("--set", text) for text in texts)
+    if not values:
+        raise PlanError("--set", "must change at least one field of the plan", None, "Write it as field=value")
+    method = values.pop("method", plan.method)
+    base = plan if method == plan.method else plan.with_method(str(method))
+    return FinetunePlan.from_dict({**base.to_dict(), **values})
+
+
+def _token(store: Store, run: Run, plan: FinetunePlan) -> str:
+    """Return the token of this retry: that of the same one that still waits or trains, otherwise one that none has.
+
+    It names all other runs that repeat this one, and so the same retry once it is over: how many there are would
+    return with a deletion.
+    """
+    repeats = (other for other in store.runs() if other.place.parent_id == run.id)
+    done = sorted(other.id for other in repeats if other.is_over or other.plan != plan)
+    digest = hashlib.sha256("\n".join([plan.to_json(), *done]).encode()).hexdigest()
+    return f"retry {run.id} {digest}"

@@ -1,0 +1,1 @@
+"""What each task learns: its rows as tokens, and what transformers' trainer needs besides them."""

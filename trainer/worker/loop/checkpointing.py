@@ -1,0 +1,160 @@
+"""A trainer whose checkpoints are whole and hold no pickle, and whose order of rows comes from the seed alone."""
+
+import random
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+from datasets import Dataset
+from torch import Generator, nn
+from torch.utils.data import Sampler, SequentialSampler
+from transformers.trainer import TRAINING_ARGS_NAME
+from transformers.trainer_pt_utils import LengthGroupedSampler
+
+from trainer import files
+from trainer.failure import DiskFullError, NotFiniteError
+from trainer.runs.session import Session
+from trainer.worker import distributed
+from trainer.worker.loop import checkpoints, states
+from trainer.worker.loop.adalora import BudgetedTrainer
+from trainer.worker.loop.callbacks import EarlyStopping
+
+
+class LengthOrder(LengthGroupedSampler):
+    """Rows of similar length together, in an order that depends only on the seed and the epoch.
+
+    A resumed run therefore sees the same rows; transformers' own order depends on the state of the random numbers.
+    """
+
+    def __init__(self, batch_size: int, lengths: list[int], seed: int) -> None:
+        super().__init__(batch_size, lengths=lengths, generator=Generator().manual_seed(seed))
+        self._seed = seed
+
+    def set_epoch(self, epoch: int) -> None:
+        """Start an epoch; accelerate calls this."""
+        self.generator.manual_seed(self._seed + epoch)
+
+
+class CheckpointingTrainer(BudgetedTrainer):
+    """A trainer whose checkpoints are complete or absent, and whose order of rows can be resumed."""
+
+    def __init__(self, *, session: Session, **kwargs: Any) -> None:
+        self._session = session
+        super().__init__(**kwargs)
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        rows = self.train_dataset
+        if self.args.train_sampling_strategy != "group_by_length":
+            return super()._get_train_sampler(train_dataset)
+        batch_size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        return LengthOrder(batch_size, list(rows["length"]), self.args.data_seed)
+
+    def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler | None:
+        """Return none: rows are evaluated in their own order, in which their measures know them."""
+        return SequentialSampler(eval_dataset) if self.args.world_size == 1 else super()._get_eval_sampler(eval_dataset)
+
+    def _run_epoch(self, **kwargs: Any) -> None:
+        """Train an epoch, unless the checkpoint is at the last step: transformers would take one more."""
+        if self.state.global_step >= self.state.max_steps or self.control.should_training_stop:
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(**kwargs)
+
+    def _load_callback_state(self) -> None:
+        """Tell early stopping how long the run had not improved, unless it was made longer since."""
+        planned = self.args.max_steps if self.args.max_steps > 0 else self.state.max_steps
+        if self.state.max_steps == planned:
+            for callback in self.callback_handler.callbacks:
+                if isinstance(callback, EarlyStopping):
+                    callback.restore(self.state.stateful_callbacks)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        session, step = self._session, self.state.global_step
+        session.require_ours()
+        if session.leads:
+            _require_finite(model, step)
+        shortage = distributed.from_leader(_shortage(session.folder, model) if session.leads else None)
+        if shortage:
+            # What was learned so far is still in memory: continue, and try again at the next checkpoint.
+            session.event("warning", shortage)
+            return
+        kept = checkpoints.folder_of(session.folder, self.state.best_global_step or 0)
+        with ExitStack() as writing:
+            made = writing.enter_context(checkpoints.written(session.folder, keep=kept)) if session.leads else None
+            self.args.output_dir = str(distributed.from_leader(made))
+            super()._save_checkpoint(model, trial)
+            distributed.meet()  # everything is written before the folder is moved
+            if self.state.best_global_step == step:
+                self._note_best(made)
+        session.event("checkpoint", f"Saved the checkpoint of step {step}.")
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        if output_dir is not None:
+            # A pickle of the arguments, which follow from the plan: nothing reads it.
+            (Path(output_dir) / TRAINING_ARGS_NAME).unlink(missing_ok=True)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if self.args.should_save:
+            states.save(self.optimizer.state_dict(), Path(output_dir) / checkpoints.OPTIMIZER)
+            states.save(self.lr_scheduler.state_dict(), Path(output_dir) / checkpoints.SCHEDULER)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            self.optimizer.load_state_dict(states.load(checkpoints.to_load(checkpoint, checkpoints.OPTIMIZER)))
+            self.lr_scheduler.load_state_dict(states.load(checkpoints.to_load(checkpoint, checkpoints.SCHEDULER)))
+
+    def _save_scaler(self, output_dir: str) -> None:
+        if self.args.should_save and self.accelerator.scaler is not None:
+            states.save(self.accelerator.scaler.state_dict(), Path(output_dir) / checkpoints.SCALER)
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        if checkpoint is not None and self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(states.load(checkpoints.to_load(checkpoint, checkpoints.SCALER)))
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        known = {"python": random.getstate(), "numpy": numpy.random.get_state(), "cpu": torch.random.get_rng_state()}
+        if self.args.device.type == "cuda":
+            known["cuda"] = torch.cuda.random.get_rng_state(self.args.device)
+        Path(output_dir).mkdir(parents=True, exist_ok=True)  # a process may come here before the leading one made it
+        states.save(known, checkpoints.random_numbers(Path(output_dir), self.args.process_index))
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is None:
+            return
+        known = states.load(checkpoints.random_numbers_to_load(checkpoint, self.args.process_index))
+        random.setstate(known["python"])
+        numpy.random.set_state(known["numpy"])
+        torch.random.set_rng_state(known["cpu"])
+        if "cuda" in known and self.args.device.type == "cuda":
+            torch.cuda.random.set_rng_state(known["cuda"], self.args.device)
+
+    def _note_best(self, made: Path | None) -> None:
+        """Record the best checkpoint under the path that it is moved to."""
+        step = self.state.global_step
+        self.state.best_model_checkpoint = str(checkpoints.folder_of(self._session.folder, step))
+        if made is not None:
+            self.state.save_to_json(str(made / f"checkpoint-{step}" / checkpoints.STATE))
+
+
+def _require_finite(model: nn.Module, step: int) -> None:
+    """Refuse to keep weights that are no numbers: a run would be resumed from them for ever.
+
+    Raises:
+        NotFiniteError: If a trained weight is infinite or not a number.
+    """
+    for name, weight in model.named_parameters():
+        if weight.requires_grad and not bool(weight.isfinite().all()):
+            way_out = "Retry with a lower learning_rate, or compute in bfloat16 or float32"
+            raise NotFiniteError(f"weights after step {step}", "must be finite numbers", name, way_out)
+
+
+def _shortage(folder: Path, model: nn.Module) -> str | None:
+    """Return a sentence if the disk has no space for a checkpoint, or None."""
+    try:
+        files.require_space(folder, checkpoints.trained_bytes(model), "a checkpoint")
+    except DiskFullError as error:
+        return str(error)
+    return None

@@ -1,0 +1,168 @@
+"""The plan as a card: the settings that matter as rows edited in place, and all others in a drawer to search."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import streamlit as st
+
+from advisor import Advice, Recommendation
+from advisor.levers import Lever
+from specs import METHODS
+from ui.parts import text
+from ui.parts.notices import guarded
+from ui.plan import fields, pins, spread, steps
+from ui.plan.planning import Request
+from ui.plan.reason import Reason, named
+from ui.plan.steps import Override, Step
+from ui.plan.upgrades import Upgrade
+
+_NAME, _WIDGET = 170, 250
+"""Widths of a row's first two parts, in pixels."""
+
+
+def show(asked: Request, result: Recommendation) -> None:
+    """Show the rows that matter, then what else is overridden, then the drawer with all other settings."""
+    advice = {entry.field: entry for entry in result.advice}
+    found = steps.overrides(asked, result.plan)
+    listed = {name for names in fields.ROWS.values() for name in names}
+    for label, names in fields.ROWS.items():
+        if present := [name for name in names if name in advice or name in found]:
+            _row(asked, result, label, present, advice, found)
+    others = [name for name in fields.ALL if name not in listed and name in found]
+    for name in others:
+        _row(asked, result, name, [name], advice, found)
+    _drawer(asked, result, [name for name in fields.ALL if name in advice and name not in {*listed, *others}], advice)
+
+
+def chips(result: Recommendation, upgrades: Sequence[Upgrade]) -> None:
+    """Offer single changes: what would make the plan fit, or save memory, and what the free memory buys."""
+    if result.levers:
+        _chips("To save memory:" if result.fits else "To make it fit:", map(_saving, result.levers), "save")
+    if upgrades:
+        _chips("The free memory buys:", map(_gain, upgrades), "buy")
+
+
+def _chips(words: str, entries: Any, key: str) -> None:
+    with st.container(horizontal=True, vertical_alignment="center", key=f"chips_{key}", gap="small"):
+        st.markdown(f":small[:gray[{words}]]", width="content")
+        for field, after, cost, help_ in entries:
+            name = "" if field == "method" else f"{field} "
+            st.button(
+                f":small[{text.plain(name + _shown(field, after))} {cost}]",
+                key=f"{key}_{field}",
+                help=help_,
+                on_click=guarded(pins.put),
+                args=(field, after),
+            )
+
+
+def _saving(lever: Lever) -> tuple[str, Any, str, str]:
+    color = "green" if lever.fits else "gray"
+    return lever.field, lever.after, f":{color}[{_signed(-lever.saved_bytes)}]", text.plain(lever.cost)
+
+
+def _gain(upgrade: Upgrade) -> tuple[str, Any, str, str]:
+    return upgrade.field, upgrade.after, f":gray[{_signed(upgrade.more_bytes)}]", text.plain(upgrade.gain)
+
+
+def _row(
+    asked: Request,
+    result: Recommendation,
+    label: str,
+    names: Sequence[str],
+    advice: Mapping[str, Advice],
+    found: Mapping[str, Override],
+) -> None:
+    """Show one row: its name, its widgets, what the next step costs, the reason, and what an override moved."""
+    with st.container(horizontal=True, vertical_alignment="center", key=f"row_{names[0]}", gap="small"):
+        st.html(named(label, [_reason(result, name, advice.get(name)) for name in names]), width=_NAME)
+        for name in names:
+            wished = found[name].recommended if name in found else getattr(result.plan, name)
+            width = _WIDGET // len(names) - (4 if len(names) > 1 else 0)
+            pins.ask(name, recommended=_shown(name, wished), modules=asked.situation.modules, bare_width=width)
+        for name in names:
+            if step := steps.next_step(asked, result.plan, name):
+                _step(step)
+    for name in names:
+        if name in found:
+            _changed(found[name])
+    if "target_modules" in names and (words := spread.reached(asked.situation.model, result.plan)):
+        st.markdown(f":small[:gray[{text.plain(words)}]]")
+
+
+def _reason(result: Recommendation, name: str, advice: Advice | None) -> Reason:
+    """Return what a setting means and why it has its value."""
+    shown = _shown(name, getattr(result.plan, name))
+    return Reason(field=name, meaning=fields.MEANINGS[name], shown=shown, advice=advice)
+
+
+def _step(step: Step) -> None:
+    """Offer the next value with its cost; a click takes it."""
+    color = "red" if step.verdict == "does not fit" else "gray"
+    if step.more_bytes is None:
+        cost = "to be traced"
+    elif step.more_bytes:
+        cost = _signed(step.more_bytes)
+    elif step.more_time is None:
+        cost = "same memory"
+    else:
+        cost = f"{step.more_time:+.0%} time" if round(step.more_time, 2) else "same memory and time"
+    if step.verdict == "does not fit":
+        cost = f"{cost}, does not fit"
+    st.button(
+        f":small[{text.plain(_shown(step.field, step.after))}: :{color}[{cost}]]",
+        key=f"step_{step.field}",
+        type="tertiary",
+        on_click=guarded(pins.put),
+        args=(step.field, step.after),
+    )
+
+
+def _changed(override: Override) -> None:
+    """Say what is recommended instead, what moved along, and offer to undo."""
+    said = []
+    if override.recommended is not None:
+        said.append(f"recommended {_shown(override.field, override.recommended)}")
+    if override.more_bytes:
+        said.append(f"{_signed(override.more_bytes)} against that")
+    if not override.accepted:
+        said.append("outside what the evidence supports")
+    if override.moved:
+        moves = (f"{name} {text.value(before)} -> {text.value(after)}" for name, before, after in override.moved)
+        said.append(f"moved with it: {', '.join(moves)}")
+    with st.container(horizontal=True, vertical_alignment="center", key=f"changed_{override.field}", gap="small"):
+        st.button(
+            "Undo",
+            key=f"undo_{override.field}",
+            type="tertiary",
+            icon=":material/undo:",
+            on_click=guarded(pins.put),
+            args=(override.field, None),
+        )
+        st.markdown(f":small[:gray[{text.plain('; '.join(said))}]]", width="stretch")
+
+
+def _drawer(asked: Request, result: Recommendation, names: Sequence[str], advice: Mapping[str, Advice]) -> None:
+    """Show all other settings, grouped by what they decide, while the drawer is open."""
+    with st.expander(f"All other settings ({len(names)})", key="drawer", on_change="rerun") as drawer:
+        if not drawer.open:
+            return
+        wanted = st.text_input("Search settings", key="search_settings", placeholder="a name or a word").lower()
+        matching = [name for name in names if wanted in f"{name} {fields.MEANINGS[name]}".lower()]
+        for group, members in fields.GROUPS.items():
+            present = [name for name in members if name in matching]
+            if present:
+                st.markdown(f"**{group}**")
+            for name in present:
+                _row(asked, result, name, [name], advice, {})
+        if not matching:
+            st.caption("No setting has this word in its name or meaning.")
+
+
+def _shown(field: str, value: Any) -> str:
+    """Return a field's value as its widget shows it."""
+    return METHODS[value].label if field == "method" and value in METHODS else text.value(value)
+
+
+def _signed(num_bytes: int) -> str:
+    return f"{'+' if num_bytes > 0 else '-'}{text.size(abs(num_bytes))}"

@@ -1,0 +1,121 @@
+"""What the next step of a setting costs, and what an override moves along. Draws nothing."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from advisor.speed import relative_time
+from estimator.estimate import Verdict
+from specs import METHODS, FinetunePlan, LorafitError
+from ui.plan.planning import Request, recommendation
+from ui.plan.upgrades import BETTER, under
+
+_LARGEST_RANK = 256
+_EIGHT_BIT = "paged_adamw_8bit"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """The same plan with one field changed."""
+
+    field: str
+    after: Any
+    more_bytes: int | None
+    """How much more memory is used; negative if less; None if that takes a trace first."""
+    more_time: float | None
+    """Change of the time for the same data, as a share; None if unknown."""
+    verdict: Verdict | None
+    """Whether the changed plan fits; None if that takes a trace first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Override:
+    """One setting that the person fixed, compared with the recommendation without it."""
+
+    field: str
+    recommended: Any
+    """The value without it; None if the field then does not apply."""
+    accepted: bool
+    """Whether the evidence finds the person's value acceptable."""
+    more_bytes: int | None
+    """How much more memory the plan uses than the same plan with the recommended value; None if there is none."""
+    moved: tuple[tuple[str, Any, Any], ...]
+    """Other fields that follow from it, with their values without it and with it."""
+
+
+def next_step(asked: Request, plan: FinetunePlan, field: str) -> Step | None:
+    """Return the next value that costs or saves memory or time; None where there is none."""
+    after = _NEXT[field](plan) if field in _NEXT else None
+    if after is None or after == getattr(plan, field):
+        return None
+    try:
+        changed = under(asked, plan, after) if field == "method" else dataclasses.replace(plan, **{field: after})
+        estimate = asked.price(changed) if asked.is_warm(changed) else None
+    except LorafitError:
+        return None
+    time = relative_time(asked.situation, changed, plan)
+    if field == "num_train_epochs":
+        time = after / plan.num_train_epochs
+    return Step(
+        field=field,
+        after=after,
+        more_bytes=estimate.used_bytes - asked.price(plan).used_bytes if estimate else None,
+        more_time=None if time is None else time - 1,
+        verdict=estimate.verdict if estimate else None,
+    )
+
+
+def overrides(asked: Request, plan: FinetunePlan) -> Mapping[str, Override]:
+    """Return what each fixed setting of a plan changes, by field."""
+    return {field: _override(asked, plan, field) for field in asked.situation.pins}
+
+
+def _override(asked: Request, plan: FinetunePlan, field: str) -> Override:
+    pins = {name: value for name, value in asked.situation.pins.items() if name != field}
+    free = dataclasses.replace(asked, situation=dataclasses.replace(asked.situation, pins=pins))
+    wished = recommendation(free)
+    advice = next((entry for entry in wished.advice if entry.field == field), None)
+    without, chosen = wished.plan.to_dict(), plan.to_dict()
+    moved = ((name, without[name], value) for name, value in chosen.items() if name not in asked.situation.pins)
+    return Override(
+        field=field,
+        recommended=advice.value if advice else None,
+        accepted=advice is None or advice.accepts(getattr(plan, field)),
+        more_bytes=_difference(asked, plan, field, advice.value) if advice else None,
+        moved=tuple(entry for entry in moved if entry[1] != entry[2]),
+    )
+
+
+def _difference(asked: Request, plan: FinetunePlan, field: str, recommended: Any) -> int | None:
+    try:
+        usual = (
+            under(asked, plan, recommended) if field == "method" else dataclasses.replace(plan, **{field: recommended})
+        )
+        return asked.price(plan).used_bytes - asked.price(usual).used_bytes
+    except LorafitError:
+        return None
+
+
+def _next_rank(plan: FinetunePlan) -> int | None:
+    return 2 * plan.r if METHODS[plan.method].has_rank and plan.r < _LARGEST_RANK else None
+
+
+def _next_targets(plan: FinetunePlan) -> str | None:
+    return None if plan.target_modules == "all-linear" else "all-linear"
+
+
+def _next_optimizer(plan: FinetunePlan) -> str | None:
+    return None if plan.optim == _EIGHT_BIT or plan.sharding not in {"none", "ddp"} else _EIGHT_BIT
+
+
+_NEXT: Mapping[str, Callable[[FinetunePlan], Any]] = {
+    "method": lambda plan: BETTER.get(plan.method),
+    "r": _next_rank,
+    "target_modules": _next_targets,
+    "max_length": lambda plan: 2 * plan.max_length,
+    "per_device_train_batch_size": lambda plan: 2 * plan.per_device_train_batch_size,
+    "num_train_epochs": lambda plan: plan.num_train_epochs + 1 if plan.max_steps < 0 else None,
+    "gradient_checkpointing": lambda plan: not plan.gradient_checkpointing,
+    "optim": _next_optimizer,
+}

@@ -1,0 +1,123 @@
+"""Whether the tuned model got better than its base: starts the evaluation, shows how far it is and what it found."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import streamlit as st
+
+from trainer.results.evaluation import MOST_ANSWERS, MOST_ROWS, Evaluation, Wanted, learned_all
+from trainer.runs.contract import Run
+from ui.parts import exhibits, notices, text
+from ui.parts.writing import sheet_of
+from ui.runs import address
+from ui.runs.facts import run_data
+from ui.runs.facts.evaluated import marked, measures, row_table
+from ui.runs.sides import sides
+
+TICK_SECONDS = 1.0
+SHOWN = 20
+"""Rows whose answers are shown at once."""
+_SAID = {"Base model": "base", "Tuned model": "tuned"}
+
+
+def evaluation(run: Run) -> None:
+    """Offer to evaluate a run's result, and show the newest evaluation."""
+    if not run_data.has_adapter(run):
+        st.caption("Once the run has saved its result, it can be compared with the base model here.")
+        return
+    latest = run_data.evaluation(run)
+    if latest is not None and latest.stage == "running":
+        notices.fragment(_under_way, run_every=TICK_SECONDS)(run.id)
+    elif learned_all(run):
+        st.caption(
+            "This run learned every row of its data, and a model is judged by rows that it did not learn. Choose "
+            f"*Change and run again* and set `eval_split` to 0.1, or: `python -m trainer evaluate {run.id} --data FILE`"
+        )
+    else:
+        _offer(latest)
+    if latest is not None and latest.found:
+        _found(run, latest.found)
+
+
+def _offer(latest: Evaluation | None) -> None:
+    """Offer to start an evaluation, and say why the last one ended early."""
+    st.caption(
+        "The tuned model and its base read the same rows that were not learned. This uses the run's device "
+        "and goes on when you leave the page."
+    )
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        rows = st.number_input("Rows", 1, 1_000_000, MOST_ROWS, key="evaluated rows", width=150)
+        answers = st.number_input(
+            "Answers",
+            0,
+            1_000_000,
+            MOST_ANSWERS,
+            key="evaluated answers",
+            width=150,
+            help="To so many rows both models also write answers, which takes longer than reading them.",
+        )
+        st.button(
+            "Evaluate again" if latest is not None and latest.found else "Evaluate",
+            icon=":material/balance:",
+            key="evaluate",
+            on_click=_start,
+            args=(int(rows), int(answers)),
+        )
+    if latest is not None and latest.stage in {"failed", "stopped"}:
+        st.warning(text.plain(latest.sentence), icon=":material/info:")
+
+
+def _under_way(run_id: str) -> None:
+    latest = run_data.evaluation(run_data.store().run(run_id))
+    if latest is None or latest.stage != "running":
+        st.rerun()
+    count = f", {latest.done:,} of {latest.of:,}" if latest.of else ""
+    st.progress(latest.done / latest.of if latest.of else 0.0, f"Evaluating: {latest.sentence}{count}")
+    st.button("Stop", icon=":material/stop_circle:", key="stop evaluation", on_click=_stop)
+
+
+def _found(run: Run, found: Mapping[str, Any]) -> None:
+    """Show the verdict, what was measured, and the answers of both models beside each other."""
+    verdict = found["verdict"]
+    show = st.success if verdict["better"] else st.error if verdict["worse"] else st.info
+    show(text.plain(verdict["sentence"]), icon=":material/balance:")
+    if found["step"] != run.step:
+        st.caption(f"This is of step {found['step']:,}; the run is now at step {run.step:,}.")
+    exhibits.table(
+        measures(found["compared"]),
+        name="evaluation",
+        alt="What was measured of the base model and of the tuned one, and the difference",
+        about={"Run": run.id, "Rows": f"{found['rows']} of {found['of']} {found['basis']}", "Step": str(found["step"])},
+    )
+    st.caption(
+        "The change is of the tuned model against what it is compared with: 95% of other rows of the same kind would "
+        "give one in this range. p is how likely chance alone gives as large a difference."
+    )
+    _rows(run)
+
+
+def _rows(run: Run) -> None:
+    """Show rows with both answers, those that a search finds; words that the data has not are bold."""
+    rows = [row for row in run_data.evaluated_rows(run) if "base" in row]
+    if not rows:
+        return
+    words = st.text_input("Search the answers", key="evaluation search", icon=":material/search:")
+    kept = [row for row in rows if words.lower() in " ".join(map(str, row.values())).lower()] if words else rows
+    for row in kept[:SHOWN]:
+        said = [(label, marked(row["answer"], row[name]) or "Nothing.") for label, name in _SAID.items()]
+        sides(row["question"], [*said, ("In the data", text.paragraphs(row["answer"]))])
+    exhibits.save(sheet_of("answers", row_table(kept), {"Run": run.id}))
+    if len(kept) != len(rows) or len(kept) > SHOWN:
+        st.caption(f"{min(SHOWN, len(kept)):,} of {len(rows):,} rows are shown; the files have all that were found.")
+
+
+@notices.guarded
+def _start(rows: int, answers: int) -> None:
+    for run_id in address.named():
+        run_data.evaluate(run_data.store().run(run_id), Wanted(rows=rows, answers=answers))
+
+
+@notices.guarded
+def _stop() -> None:
+    for run_id in address.named():
+        run_data.stop_evaluation(run_data.store().run(run_id))

@@ -1,0 +1,51 @@
+"""The conversations of the page: one per device, whoever opened it. Draws nothing."""
+
+import threading
+from collections.abc import Iterator, Sequence
+
+from trainer.data.forms.messages import Turn
+from trainer.results.chat import Conversation, Question
+from trainer.runs.contract import Run
+from ui.runs.facts import run_data
+
+_open: dict[str, Conversation] = {}
+_lock = threading.Lock()
+
+
+def answer(run: Run, turns: Sequence[Turn], *, voice: str, temperature: float) -> Iterator[str]:
+    """Yield the answer of a run's model piece by piece; ends a conversation with another run on the same device.
+
+    Raises:
+        LorafitError: If a run is using the device, or the question cannot be answered.
+    """
+    question = Question(turns=tuple(turns), voice=voice, temperature=temperature)
+    yield from _conversation(run).answer(question)
+
+
+def speed(run: Run) -> float | None:
+    """Return the tokens per second of the last answer."""
+    found = _open.get(run.place.device)
+    return found.speed if found is not None and found.run_id == run.id else None
+
+
+def is_open(run: Run) -> bool:
+    """Return whether a process holds this run's model."""
+    found = _open.get(run.place.device)
+    return found is not None and found.run_id == run.id and found.is_open
+
+
+def close(run: Run) -> None:
+    """End a run's conversation and free its memory."""
+    with _lock:
+        if is_open(run):
+            _open.pop(run.place.device).close()
+
+
+def _conversation(run: Run) -> Conversation:
+    """Return the conversation with a run; starts one if there is none."""
+    with _lock:
+        if not is_open(run):
+            if run.place.device in _open:
+                _open.pop(run.place.device).close()
+            _open[run.place.device] = Conversation(run_data.store(), run)
+        return _open[run.place.device]

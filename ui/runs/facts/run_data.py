@@ -1,0 +1,174 @@
+"""Runs for the page: the store, starting a run, and its results as files. Draws nothing."""
+
+import functools
+import importlib
+import re
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from catalog import here
+from specs import FinetunePlan, paths
+from trainer.data.source import DataSource
+from trainer.results import evaluation as evaluating
+from trainer.results import tasks
+from trainer.results.evaluation import Evaluation, Wanted
+from trainer.runs import export
+from trainer.runs.contract import Metric, Place, Run, State
+from trainer.runs.launcher import start_waiting
+from trainer.runs.starting import Starter
+from trainer.runs.store import LOG, Store
+
+_PROGRESS = re.compile(r"\d+%\|.*\| *\d\S*/\S+ \[|\d+(?:it|ex\w*) \[\d+:\d+")
+"""A line of tqdm, with a known end or without: ``40%|##  | 2/5 [00:01<00:02, 1.9it/s]``, ``12it [00:03, 4.0it/s]``."""
+
+LOG_BYTES = 16_000
+"""How much of the end of a log is shown."""
+
+_UNSETTLED = 20
+"""How many of the last points are read again each time."""
+
+
+def store() -> Store:
+    """Return the store of the runs folder; the first call starts runs that wait for a free device."""
+    return _store(paths.runs())
+
+
+@functools.lru_cache(maxsize=4)
+def _store(folder: Path) -> Store:
+    opened = Store(folder)
+    start_waiting(opened)
+    return opened
+
+
+def starter() -> Starter:
+    """Return what starts runs of the runs folder on this machine."""
+    return Starter(store(), here)
+
+
+def known(run_ids: Iterable[str]) -> list[Run]:
+    """Return the runs with the given ids, each once; unknown ids are left out."""
+    return [run for run_id in dict.fromkeys(run_ids) if (run := store().find(run_id)) is not None]
+
+
+def is_training() -> bool:
+    """Return whether any run uses a device."""
+    return any(run.is_active for run in store().runs())
+
+
+def times(device: str) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """Return the forecast and the measured times of the finished runs on a device, oldest first."""
+    found = [run for run in store().runs() if run.state is State.FINISHED and run.place.device == device]
+    found.sort(key=lambda run: run.created_at)
+    return [((run.estimate or {}).get("time") or {}, run.measured.get("time") or {}) for run in found]
+
+
+def start(plan: FinetunePlan, data: DataSource, place: Place, estimate: Mapping[str, Any]) -> str:
+    """Queue a run, start it if its device is free, and return its id; the same token never starts a second run."""
+    return starter().start(plan, data, place, estimate).id
+
+
+def log_tail(run: Run) -> str:
+    """Return the end of the run's log, without progress bars."""
+    try:
+        with (store().run_folder(run.id) / LOG).open("rb") as log:
+            log.seek(0, 2)
+            log.seek(max(0, log.tell() - LOG_BYTES))
+            tail = log.read().decode("utf-8", errors="replace")
+            return "\n".join(line for line in tail.replace("\r", "\n").split("\n") if not _PROGRESS.search(line))
+    except FileNotFoundError:
+        return ""
+
+
+def resume(run_id: str) -> None:
+    """Queue a run again and start it if its device is free."""
+    starter().resume(run_id)
+
+
+def extend(run_id: str, steps: int) -> None:
+    """Queue a run that is over for more steps and start it if its device is free."""
+    starter().extend(run_id, steps)
+
+
+def metrics_file(run: Run) -> str:
+    """Return a run's metrics as CSV."""
+    return export.metrics_csv(metrics(run))
+
+
+def adapter_file(run: Run) -> bytes:
+    """Return a zip of a run's adapter with plan, metrics and model card."""
+    return _zipped(export.package(store(), run))
+
+
+def combined_file(run_ids: Sequence[str], weights: Sequence[float], combination_type: str) -> bytes:
+    """Return a zip of the weighted sum of runs' adapters."""
+    return _zipped(export.files_of(tasks.combine(store(), run_ids, weights, combination_type)))
+
+
+def merged(run: Run) -> Path:
+    """Write the base model with a run's adapter merged in, and return its folder."""
+    target = store().run_folder(run.id) / f"merged-{run.step}"
+    return target if target.exists() else tasks.merge(store(), run.id, target)
+
+
+def pushed(run: Run, repo_id: str, token: str, *, private: bool) -> str:
+    """Upload a run's result to the Hub and return its address."""
+    # Importing the Hub's library takes half a second, so it waits until somebody uploads.
+    return str(importlib.import_module("trainer.results.hub").push(store(), run, repo_id, token, private=private))
+
+
+def evaluation(run: Run) -> Evaluation | None:
+    """Return the newest evaluation of a run."""
+    return evaluating.latest(store(), run)
+
+
+def evaluated_rows(run: Run) -> Sequence[Mapping[str, Any]]:
+    """Return what the last complete evaluation of a run found row by row."""
+    return evaluating.rows(store(), run)
+
+
+def evaluate(run: Run, wanted: Wanted) -> None:
+    """Start an evaluation of a run."""
+    evaluating.start(store(), run, wanted)
+
+
+def stop_evaluation(run: Run) -> None:
+    """Ask the evaluation of a run to end."""
+    evaluating.stop(store(), run)
+
+
+def _zipped(files: Mapping[str, Path | bytes]) -> bytes:
+    with tempfile.TemporaryFile() as target:
+        export.write_zip(files, target)
+        target.seek(0)
+        return target.read()
+
+
+def has_adapter(run: Run) -> bool:
+    """Return whether a run has saved its result."""
+    return (store().run_folder(run.id) / export.RESULT).is_dir()
+
+
+class _MetricsSoFar:
+    """The metrics of one run read so far; new ones are added, so that each update reads only a few rows."""
+
+    def __init__(self) -> None:
+        self.points: tuple[Metric, ...] = ()
+
+    def read(self, run: Run) -> tuple[Metric, ...]:
+        """Read what is new, and the last steps again: an evaluation adds to a step that is already there."""
+        settled = self.points[:-_UNSETTLED]
+        fresh = store().metrics(run.id, after_step=settled[-1].step if settled else 0)
+        self.points = settled + fresh
+        return self.points
+
+
+@functools.lru_cache(maxsize=256)
+def _metrics_so_far(_folder: Path, _run_id: str, _attempt: int) -> _MetricsSoFar:
+    return _MetricsSoFar()
+
+
+def metrics(run: Run) -> tuple[Metric, ...]:
+    """Return a run's metrics so far."""
+    return _metrics_so_far(paths.runs(), run.id, run.attempt).read(run)
