@@ -122,7 +122,7 @@ READ_AS_IT_IS = {
         *("messages", "messages with a system column", "messages in a list", "messages under another name"),
         *("ShareGPT with system", "alpaca with input", "prompt and completion", "question and answer with context"),
         *("csv with semicolons", "columns of a person", "text", "text in a column of a person", "explicit prompt"),
-        *("explicit prompt of messages", "implicit prompt", "Orca-DPO"),
+        *("explicit prompt of messages", "implicit prompt", "Orca-DPO", "document and summary"),
     },
     "trl": {"text", "text in a column of a person", "explicit prompt of messages", "implicit prompt"},
     "axolotl": {
@@ -133,7 +133,7 @@ READ_AS_IT_IS = {
     "llamafactory": {
         *("messages", "messages with a system column", "messages in a list", "messages under another name"),
         *("ShareGPT with system", "alpaca with history", "prompt and completion"),
-        *("text", "text in a column of a person", "explicit prompt", "Orca-DPO"),
+        *("text", "text in a column of a person", "explicit prompt", "Orca-DPO", "document and summary"),
     },
 }  # fmt: skip
 """The cases that each tool reads as they are, under the tiny template, which TRL does not know."""

@@ -10,4 +10,4 @@ from ui.runs.facts import wording
 def test_a_run_of_classes_speaks_of_no_answers(task_type):
     words = wording.of(FinetunePlan.for_method("lora", "m", task_type=task_type))
     said = " ".join(getattr(words, name) for name in words.__slots__).casefold()
-    assert ("answer" in said or "chat" in said) == (not TASK_TYPES[task_type].has_head)
+    assert ("answer" in said or "chat" in said) == TASK_TYPES[task_type].writes

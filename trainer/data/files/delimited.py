@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
@@ -49,7 +50,7 @@ def rows(path: Path) -> Rows:
 
 
 def _require_different_names(names: Sequence[str], path: Path) -> None:
-    twice = next((name for index, name in enumerate(names) if name and name in names[:index]), None)
+    twice = next((name for name, times in Counter(names).items() if name and times > 1), None)
     if twice is not None:
         raise DataError(path.name, "must give each column a name of its own", twice, "Rename one of them")
 

@@ -1,6 +1,7 @@
 """What a run is called and what it is about, in a line. Pure."""
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -42,8 +43,8 @@ def labels(runs: Sequence[Run], *, beside: str = "") -> list[str]:
         runs: The runs.
         beside: What else is named there, which no run then is called.
     """
-    names = [*(run.name for run in runs), beside]
-    return [run.name if run.name and names.count(run.name) == 1 else run.id for run in runs]
+    times = Counter([*(run.name for run in runs), beside])
+    return [run.name if run.name and times[run.name] == 1 else run.id for run in runs]
 
 
 def about_data(run: Run) -> str:
