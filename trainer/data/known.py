@@ -7,7 +7,7 @@ from specs import dataset
 from specs.dataset import DataFile, TrainingData
 from trainer.data.doctor import Report
 from trainer.data.files import reading
-from trainer.data.forms.layouts import SYSTEM
+from trainer.data.forms.readers import SYSTEM
 from trainer.data.readers import Reader
 from trainer.data.rendering import control_tokens, leading_token
 from trainer.data.source import DataSource

@@ -5,8 +5,9 @@ from typing import Any
 
 from specs import dataset
 from trainer.data.forms import messages
-from trainer.data.forms.layouts import SYSTEM, Layout
+from trainer.data.forms.layouts import Layout
 from trainer.data.forms.messages import Turn
+from trainer.data.forms.readers import SYSTEM
 from trainer.data.row import Row
 from trainer.data.source import WITHOUT_ANSWERS
 from trainer.data.template.completeness import thinks

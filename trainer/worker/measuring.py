@@ -31,7 +31,7 @@ from trainer.runs.session import Session
 from trainer.runs.store import Store
 from trainer.worker import memory
 from trainer.worker.loop.trainers import trainer_of
-from trainer.worker.rows import Rows
+from trainer.worker.splitting import Rows
 
 LIBRARIES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate")
 

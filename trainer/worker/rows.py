@@ -1,13 +1,12 @@
-"""The rows of a run: tokenized into a file, what was skipped or not read noted, and split into learned and held out."""
+"""The rows of a run: tokenized into files, and what was skipped or not read noted."""
 
 import hashlib
 import itertools
 import shutil
-from array import array
 from collections import Counter
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -16,20 +15,18 @@ import pyarrow
 from datasets import Dataset, disable_progress_bars
 from transformers import PreTrainedTokenizerBase
 
-from specs import TASK_TYPES, DataError, FinetunePlan
-from specs.dataset import QUESTIONS, SPARED_SHARE, num_held_out, num_spared
+from specs import TASK_TYPES, DataError
 from trainer import files
 from trainer.data.examples import Example, examples, require_mostly_good, require_trained
-from trainer.data.forms import classes
 from trainer.data.rendering import Renderer
 from trainer.data.row import Finding, UnreadableError
 from trainer.data.source import DataSource
 from trainer.failure import StopRequestedError
-from trainer.results.evaluation import no_rows
-from trainer.runs.feasibility import require_classes, require_task
+from trainer.runs.feasibility import require_task
 from trainer.runs.session import Session
 from trainer.worker import distributed
-from trainer.worker.learning.making import ASIDE, RowMaker, schema_of
+from trainer.worker.learning.making import RowMaker, schema_of
+from trainer.worker.splitting import Rows, classes_of, known_answers, left_out, questions_of, split_rows, without_asides
 
 NO_PROMPTS: Mapping[str, str] = MappingProxyType({})
 """What models put before a text that are not made for embeddings."""
@@ -43,23 +40,6 @@ _BATCH = 512
 """How many rows are held in memory before they are written."""
 _SIZE = 4
 """Bytes on disk per byte of data: two columns of 4 bytes per token of about 4 bytes, and again when packed."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rows:
-    """What a run learns from, what it is evaluated on, and what it is asked before and after."""
-
-    learned: Dataset
-    held_out: Dataset | None = None
-    prompts: tuple[str, ...] = ()
-    classes: tuple[str, ...] = ()
-    """The classes of texts, or the tags of words, in the order of the model's outputs."""
-    texts: int = 1
-    """How many texts a model with a head reads together, 1 or 2."""
-    expected: Mapping[str, str] = field(default_factory=dict)
-    """The data's answers to the prompts that are of it: its questions' answers, its texts' classes."""
-    num_spared: int = 0
-    """Rows that are neither learned nor evaluated on, since their questions are asked."""
 
 
 class _Reading:
@@ -201,26 +181,7 @@ def unlearned_rows(
         _write(reading.rows_to_train(), folder / _LEARNED, session)
         reading.require_rows()
         data = Dataset.from_file(str(folder / _LEARNED))
-        yield data if other else data.select(_left_out(data, plan, asked=source.prompts))
-
-
-def _left_out(data: Dataset, plan: FinetunePlan, *, asked: Sequence[str]) -> list[int]:
-    """Return the rows that a run with this plan did not learn.
-
-    Raises:
-        DataError: If it learned all.
-    """
-    groups, strata = _groups_and_strata(data)
-    held_out = stratified_rows(groups, strata, share=plan.eval_split, seed=plan.seed)
-    left_out = held_out or ([] if asked else _spared_rows(data, groups, seed=plan.seed))
-    if not left_out:
-        raise no_rows()
-    return left_out
-
-
-def _groups_and_strata(data: Dataset) -> tuple[Sequence[Hashable], Sequence[Hashable]]:
-    """Return for each row what it may not be torn apart from, and what it shall be held out in proportion to."""
-    return array("q", data["group"]), data["label"] if "label" in data.column_names else [None] * len(data)
+        yield data if other else data.select(left_out(data, plan, asked=source.prompts))
 
 
 def _rows_of(folder: Path, session: Session) -> Rows:
@@ -229,13 +190,13 @@ def _rows_of(folder: Path, session: Session) -> Rows:
     if not (folder / _HELD_OUT).exists():
         return split_rows(data, session.plan, asked=asked)
     held_out = Dataset.from_file(str(folder / _HELD_OUT))
-    expected = _known(held_out, session.plan, asked) if asked else _questions(held_out, range(len(held_out)))
+    expected = known_answers(held_out, session.plan, asked) if asked else questions_of(held_out, range(len(held_out)))
     return Rows(
-        learned=_without_asides(data),
-        held_out=_without_asides(held_out),
+        learned=without_asides(data),
+        held_out=without_asides(held_out),
         prompts=asked or tuple(expected),
         expected=expected,
-        classes=_classes(data, session.plan, held_out),
+        classes=classes_of(data, session.plan, held_out),
     )
 
 
@@ -275,95 +236,6 @@ def _group(example: Example) -> int:
     return int.from_bytes(hashlib.sha256(asked.encode()).digest()[:8], "big", signed=True)
 
 
-def split_rows(data: Dataset, plan: FinetunePlan, *, asked: tuple[str, ...] = ()) -> Rows:
-    """Return the rows to learn from and those to evaluate on, and the questions to ask before and after.
-
-    The questions are a person's own, or of rows that are not learned: those to evaluate on, else a few that are held
-    out for this, where the data has enough.
-
-    Raises:
-        DataError: If no row is left to train on.
-    """
-    groups, strata = _groups_and_strata(data)
-    held_out = stratified_rows(groups, strata, share=plan.eval_split, seed=plan.seed)
-    spared = [] if asked or held_out else _spared_rows(data, groups, seed=plan.seed)
-    expected = _known(data, plan, asked) if asked else _questions(data, held_out or spared or range(len(data)))
-    prompts = asked or tuple(expected)
-    rows, found = _without_asides(data), _classes(data, plan)
-    apart = {*held_out, *spared}
-    if not apart:
-        return Rows(learned=rows, prompts=prompts, expected=expected, classes=found)
-    learned = [row for row in range(len(data)) if row not in apart]
-    if not learned:
-        raise DataError("eval_split", "leaves no row to train on", plan.eval_split, "Lower eval_split or add rows")
-    evaluated = rows.select(held_out) if held_out else None
-    return Rows(
-        learned=rows.select(learned),
-        held_out=evaluated,
-        prompts=prompts,
-        expected=expected,
-        num_spared=len(spared),
-        classes=found,
-    )
-
-
-def _classes(data: Dataset, plan: FinetunePlan, held_out: Dataset | None = None) -> tuple[str, ...]:
-    """Return the classes of the data in the order of the model's outputs; none of data without.
-
-    Raises:
-        PlanError: If they are not as many as the plan says.
-        DataError: If only the held-out rows have one of them.
-    """
-    found = classes.in_order(_labels(data))
-    if not found:
-        return ()
-    require_classes(plan, len(found))
-    strange = sorted(_labels(held_out) - {*found}) if held_out is not None else []
-    if strange:
-        way_out = "Move rows of it into the split that is learned"
-        raise DataError("evaluation split", "must have only classes that are learned", strange[0], way_out)
-    return found
-
-
-def _labels(data: Dataset) -> set[str]:
-    """Return all classes of texts or tags of words in the data; none of data without."""
-    if "label" in data.column_names:
-        return set(data.unique("label"))
-    if "tags" in data.column_names:
-        return {tag for part in data.data.column("tags").chunks for tag in part.flatten().unique().to_pylist()} - {""}
-    return set()
-
-
-def _known(data: Dataset, plan: FinetunePlan, asked: Sequence[str]) -> Mapping[str, str]:
-    """Return what the data has for each prompt of a person that is one of its texts; nothing where text is written."""
-    if TASK_TYPES[plan.task_type].writes:
-        return {}
-    return {text: answer for text, answer in zip(data["question"], data["answer"], strict=True) if text in {*asked}}
-
-
-def _without_asides(data: Dataset) -> Dataset:
-    return data.remove_columns([name for name in ASIDE if name in data.column_names])
-
-
-def _spared_rows(data: Dataset, groups: Sequence[Hashable], *, seed: int) -> list[int]:
-    """Return rows whose questions are asked and which are not learned, or none where they would be missed."""
-    if "question" not in data.column_names or not any(data["question"]):
-        return []
-    spared = _first_groups(groups, num_spared(len(data)), seed=seed)
-    return spared if len(spared) <= SPARED_SHARE * len(data) else []
-
-
-def _questions(data: Dataset, rows: Sequence[int]) -> dict[str, str]:
-    """Return a few questions of rows, each once, with the answers that the rows have to them."""
-    if "question" not in data.column_names:
-        return {}
-    found: dict[str, str] = {}
-    for row in itertools.islice(rows, 10 * QUESTIONS):
-        entry = data[row]
-        found.setdefault(entry["question"], entry.get("answer") or "")
-    return dict(itertools.islice(((asked, wanted) for asked, wanted in found.items() if asked), QUESTIONS))
-
-
 def _told(rows: Rows, *, writes: bool) -> str:
     """Return where the questions come from."""
     if not writes:
@@ -376,36 +248,3 @@ def _told(rows: Rows, *, writes: bool) -> str:
     if rows.num_spared:
         return f"{rows.num_spared} rows are not learned: their questions are asked before and after."
     return "The questions asked before and after are learned ones: the data has too few rows to spare any."
-
-
-def stratified_rows(groups: Sequence[Hashable], strata: Sequence[Hashable], *, share: float, seed: int) -> list[int]:
-    """Return the rows to evaluate on: about ``share`` of each stratum, such as a class, and whole groups.
-
-    A group belongs to the stratum of its first row; one that is the only one of its stratum is learned.
-    """
-    of_group = dict(zip(reversed(groups), reversed(strata), strict=True))
-    members: dict[Hashable, list[int]] = {}
-    for row, group in enumerate(groups):
-        members.setdefault(of_group[group], []).append(row)
-    chosen: list[int] = []
-    for rows in members.values():
-        inside = [groups[row] for row in rows]
-        if len(members) == 1 or len(set(inside)) > 1:
-            chosen += (rows[place] for place in held_out_rows(inside, share=share, seed=seed))
-    return sorted(chosen)
-
-
-def held_out_rows(groups: Sequence[Hashable], *, share: float, seed: int) -> list[int]:
-    """Return the rows to evaluate on: whole groups in an order given by the seed, about ``share`` of all rows."""
-    return _first_groups(groups, num_held_out(len(groups), share), seed=seed)
-
-
-def _first_groups(groups: Sequence[Hashable], wanted: int, *, seed: int) -> list[int]:
-    """Return the rows of whole groups, in an order given by the seed, until so many are reached."""
-    if not wanted:
-        return []
-    sizes = Counter(groups)
-    order = sorted(sizes, key=lambda group: hashlib.sha256(f"{seed} {group}".encode()).digest())
-    before = [0, *itertools.accumulate(sizes[group] for group in order)]
-    chosen = {group for group, count in zip(order, before, strict=False) if count < wanted}
-    return [row for row, group in enumerate(groups) if group in chosen]

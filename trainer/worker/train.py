@@ -27,7 +27,8 @@ from trainer.worker.ground import ground
 from trainer.worker.loop import checkpoints
 from trainer.worker.loop.callbacks import measures
 from trainer.worker.loop.trainers import trainer_of
-from trainer.worker.rows import Rows, tokenized_rows
+from trainer.worker.rows import tokenized_rows
+from trainer.worker.splitting import Rows
 
 _SPACE_SECONDS = 10.0
 """How often to check a full disk again before saving the result, which until then exists only in memory."""

@@ -20,7 +20,7 @@ from trainer.runs.contract import Place, State
 from trainer.runs.export import RESULT
 from trainer.runs.session import Session
 from trainer.worker.learning.classes import measures
-from trainer.worker.rows import stratified_rows
+from trainer.worker.splitting import stratified_rows
 from trainer.worker.train import train
 
 

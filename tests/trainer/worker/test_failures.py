@@ -21,7 +21,8 @@ from trainer.runs import launcher
 from trainer.runs.contract import Place, State
 from trainer.runs.session import Session
 from trainer.worker.loop import checkpoints, states
-from trainer.worker.rows import held_out_rows, tokenized_rows
+from trainer.worker.rows import tokenized_rows
+from trainer.worker.splitting import held_out_rows
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from trainer.worker.ground import ground
 from trainer.worker.loop.adalora import RankBudget
 from trainer.worker.loop.callbacks import EarlyStopping, Watch
 from trainer.worker.loop.checkpointing import CheckpointingTrainer
-from trainer.worker.rows import Rows
+from trainer.worker.splitting import Rows
 
 TENSORBOARD = "tensorboard"
 """Folder of TensorBoard's event files within the run's folder."""
