@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from specs import ModelSpec
+from specs import TASK_TYPES, ModelSpec
 from specs.paths import assets
 
 SHAPE_FIELDS = (
@@ -76,7 +76,7 @@ def task_types(model_type: str) -> tuple[str, ...]:
 def task_types_of(model_type: str, *, embeds: bool) -> tuple[str, ...]:
     """Return the tasks of a model, its own first: one that was made for embeddings is trained for these."""
     known = task_types(model_type)
-    return tuple(sorted(known, key="FEATURE_EXTRACTION".__ne__)) if embeds else known
+    return tuple(sorted(known, key=lambda name: not TASK_TYPES[name].embeds)) if embeds else known
 
 
 @functools.cache

@@ -14,7 +14,7 @@ from estimator.replay.replay import GRADIENTS, Replay
 from estimator.replay.reservation import Circumstances, unpacked_bytes
 from estimator.tape.chunks import PYTORCH
 from estimator.tape.tape import COMPONENTS, Tape
-from specs import FinetunePlan, GpuSpec, gib
+from specs import TASK_TYPES, FinetunePlan, GpuSpec, gib
 
 Verdict = Literal["fits", "tight", "does not fit"]
 
@@ -208,7 +208,7 @@ def _warnings(tape: Tape, plan: FinetunePlan) -> tuple[str, ...]:
 def _length_assumption(plan: FinetunePlan) -> str:
     if plan.task_type == "SEQ_2_SEQ_LM":
         return "What the encoder reads and what the decoder writes have max_length tokens each."
-    if plan.task_type == "FEATURE_EXTRACTION":
+    if TASK_TYPES[plan.task_type].embeds:
         return f"Each of the {plan.texts_per_row} texts of a row has max_length tokens."
     return "Every sequence has max_length tokens, and every token counts in the loss."
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from specs.methods import METHODS, Quantization
-from specs.tasks import TaskTypeName
+from specs.tasks import TASK_TYPES, TaskTypeName
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 QuantType = Literal["nf4", "fp4"]
@@ -185,12 +185,12 @@ class PlanFields:
     @property
     def least_batch_size(self) -> int:
         """The fewest sequences of a forward pass: two where each row is compared with the others of its batch."""
-        return LEAST_COMPARED if self.task_type == "FEATURE_EXTRACTION" and not self.num_negatives else 1
+        return LEAST_COMPARED if TASK_TYPES[self.task_type].embeds and not self.num_negatives else 1
 
     @property
     def texts_per_row(self) -> int:
         """Texts of a row, each of which the model reads as a sequence of its own."""
-        return 2 + self.num_negatives if self.task_type == "FEATURE_EXTRACTION" else 1
+        return 2 + self.num_negatives if TASK_TYPES[self.task_type].embeds else 1
 
     @property
     def autocast_dtype(self) -> Dtype | None:

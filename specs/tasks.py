@@ -46,6 +46,8 @@ class TaskType:
     """Whether new layers on top of the model are trained whole, besides the adapter."""
     writes: bool = False
     """Whether the model writes text; the others say something of a text that they read."""
+    embeds: bool = False
+    """Whether the model gives vectors, by which texts are compared."""
     multiplies_by_batch: bool = False
     """Whether the rows of a batch are each other's examples, so that a larger batch teaches more."""
     reads_in_parts: bool = False
@@ -185,6 +187,7 @@ _ENTRIES = (
         auto_class="AutoModel",
         data=frozenset({"related", "similarity"}),
         has_head=False,
+        embeds=True,
         multiplies_by_batch=True,
         preset=_FIXED,
         # Batches are drawn so that no text occurs twice in one, in no other order.

@@ -7,7 +7,7 @@ from advisor.advice import Advice, Confidence
 from advisor.rules.rate import SMALL_MODEL
 from advisor.rules.tasks import encoder_targets
 from advisor.situation import Situation
-from specs import FinetunePlan, ModelSpec, gib
+from specs import TASK_TYPES, FinetunePlan, ModelSpec, gib
 
 TASK_RANKS = {
     "classification": (8, 4, 16),
@@ -128,7 +128,7 @@ def target_modules(situation: Situation, plan: FinetunePlan) -> Advice:
     """Adapt every linear layer of the blocks; of a mixture all but routers and experts."""
     few = encoder_targets(situation.modules) if situation.model.is_encoder else None
     if few is not None:
-        embeds = situation.task_type == "FEATURE_EXTRACTION"
+        embeds = TASK_TYPES[situation.task_type].embeds
         why = "with r = 8 there, LoRA's authors reached on GLUE what training all of RoBERTa reaches."
         return Advice(
             field="target_modules",

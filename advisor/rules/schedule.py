@@ -62,7 +62,7 @@ def learning_rate(situation: Situation, plan: FinetunePlan) -> Advice:
     steps = total_steps(situation, plan)
     usual = situation.task not in {"preference", "domain"} and situation.num_params >= TINY_MODEL
     usual = usual and plan.method not in RATES and not situation.model.is_encoder
-    usual = usual and not situation.model.is_encoder_decoder and situation.task_type != "FEATURE_EXTRACTION"
+    usual = usual and not situation.model.is_encoder_decoder and not TASK_TYPES[situation.task_type].embeds
     if usual and steps is not None and steps < FEW_STEPS:
         value, most = 1.5 * value, max(most, 1.5 * value)
         why += f"; {steps} steps in all are few, so the rate is 1.5 times as high"
@@ -80,7 +80,7 @@ def _base_rate(situation: Situation, plan: FinetunePlan) -> tuple[float, tuple[f
     """Return the learning rate of a normal run, its range, why, the source and the confidence."""
     if own := RATES.get(plan.method):
         return own.value, own.range, own.why, own.source, Confidence.MEDIUM
-    if situation.task_type == "FEATURE_EXTRACTION":
+    if TASK_TYPES[situation.task_type].embeds:
         value, ends, why, where = embeddings.RATES["full" if plan.method == "full" else "lora"]
         return value, ends, why, where, Confidence.MEDIUM
     if situation.model.is_encoder or situation.model.is_encoder_decoder:
@@ -158,7 +158,7 @@ def num_train_epochs(situation: Situation, _plan: FinetunePlan) -> Advice:
     rows = situation.dataset_rows
     if TASK_TYPES[situation.task_type].has_head:
         return tasks.num_train_epochs(situation)
-    if situation.task_type == "FEATURE_EXTRACTION":
+    if TASK_TYPES[situation.task_type].embeds:
         return embeddings.num_train_epochs(situation)
     if situation.gpu.is_cpu:
         value, ends, why = 1.0, (1.0, 3.0), f"on {situation.gpu.name} one pass takes long enough"
@@ -226,7 +226,7 @@ def eval_split(situation: Situation, _plan: FinetunePlan) -> Advice:
     """Hold out a tenth of few rows, a twentieth of more, and at most 1,000."""
     if TASK_TYPES[situation.task_type].has_head:
         return tasks.eval_split(situation)
-    if situation.task_type == "FEATURE_EXTRACTION":
+    if TASK_TYPES[situation.task_type].embeds:
         return embeddings.eval_split(situation)
     rows, value, why = situation.dataset_rows, 0.0, "how many to hold out follows from the data"
     if rows is not None:

@@ -225,7 +225,7 @@ def _as_trained(config: Mapping[str, Any], plan: FinetunePlan) -> Mapping[str, A
     if found is None:
         return config
     kept = {name: value for name, value in config.items() if name != KEY}
-    if plan.task_type != "FEATURE_EXTRACTION" or not (found.dense or found.normalizes):
+    if not TASK_TYPES[plan.task_type].embeds or not (found.dense or found.normalizes):
         return kept
     return {**kept, KEY: dataclasses.replace(found, prompts={}, pooling_mode="", unknown=()).to_dict()}
 

@@ -17,7 +17,7 @@ from trl.trainer.utils import add_fused_lm_head
 
 from estimator.tape.conditions import Conditions
 from estimator.tracer.fused_loss import add_fused_loss
-from specs import FinetunePlan, TraceError
+from specs import TASK_TYPES, FinetunePlan, TraceError
 from specs.embeddings import embedding_of
 from trainer.model import build as trainer_model
 from trainer.model.experts import Expansion, expanded_shapes
@@ -92,7 +92,7 @@ def traced_model(
     elif plan.loss == "chunked":
         add_fused_lm_head(base, outputs=("log_probs", "entropy", "is_top1"))
     module, passes = trainer_model.with_adapter(prepared, plan).train(), 1
-    if plan.task_type == "FEATURE_EXTRACTION":
+    if TASK_TYPES[plan.task_type].embeds:
         module, passes = _embedder(plan, module, config), TEXT_PASSES
     _require_trained_throughout(layers, whole, checkpointing=plan.gradient_checkpointing)
     _make_fake(module, mode)

@@ -21,7 +21,7 @@ from transformers.models.auto.modeling_auto import (
 
 from catalog.shapes import SHAPE_FIELDS, SIZE_FIELDS, architectures
 from scripts.facts.architectures import UNBUILDABLE
-from specs import SpecError
+from specs import TASK_TYPES, SpecError
 from specs.paths import assets
 from trainer.model.layers import layers
 from trainer.model.towers import auto_class
@@ -104,8 +104,8 @@ def as_json() -> str:
 def _trained(task: str, encoders: Collection[str]) -> Iterator[str]:
     """Yield the types that a task is trained with, in order; embeddings are those of text alone."""
     decoders = {name for name, known in architectures().items() if "text" not in known}
-    fitting = {*encoders, *decoders} if task == "FEATURE_EXTRACTION" else encoders
-    everything = task not in {*ONLY_BUILT, "FEATURE_EXTRACTION"}
+    fitting = {*encoders, *decoders} if TASK_TYPES[task].embeds else encoders
+    everything = task not in ONLY_BUILT and not TASK_TYPES[task].embeds
     yield from (name for name in sorted(TRAINED[task]) if everything or name in fitting)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from specs.tasks import task_type_of
+from specs.tasks import TASK_TYPES, task_type_of
 from trainer.data.examples import Example, related_of
 from trainer.data.forms import related
 from trainer.data.forms.classes import BETWEEN
@@ -73,7 +73,7 @@ class Renderer:
         turns = (*example.turns, *example.chosen)
         if example.passage and self._task_type(example) == "QUESTION_ANS":
             return _cut_out(example.passage, example.row)
-        if self._task_type(example) == "FEATURE_EXTRACTION":
+        if TASK_TYPES[self._task_type(example)].embeds:
             return _side_by_side(related.texts(related_of(example)), example.row)
         if turns[0].role == "text":
             return self._raw(example, turns)
@@ -100,7 +100,7 @@ class Renderer:
         compared, each is read by itself.
         """
         task_type = self._task_type(example)
-        if task_type == "FEATURE_EXTRACTION":
+        if TASK_TYPES[task_type].embeds:
             return related.texts(related_of(example))
         return self.sides(example) if task_type == "SEQ_2_SEQ_LM" else (text.text,)
 

@@ -54,7 +54,7 @@ def merge(store: Store, run: Run, target: Path) -> None:
     merged.config.dtype = dtype
     target.parent.mkdir(parents=True, exist_ok=True)
     with files.replaced(target) as folder:
-        if run.plan.task_type == "FEATURE_EXTRACTION":
+        if TASK_TYPES[run.plan.task_type].embeds:
             embedding = importlib.import_module("trainer.model.embedding")  # it takes seconds to import
             embedder = embedding.sentence_transformer(run.plan, merged, str(adapter), device="cpu")
             embedder.save_pretrained(str(folder), create_model_card=False)

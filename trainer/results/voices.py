@@ -44,7 +44,7 @@ class Voices:
 
     def _load(self, voice: str) -> Any:
         plan, device = self._session.plan, self._session.device
-        if plan.task_type == "FEATURE_EXTRACTION":
+        if TASK_TYPES[plan.task_type].embeds:
             return self._embedder(voice)
         if voice == TUNED and not METHODS[plan.method].trains_adapter:
             return base_model(plan, str(self._result), device=device)

@@ -165,6 +165,6 @@ def _front_matter(run: Run) -> list[str]:
     base = [f"base_model: {json.dumps(name)}"] if _HUB_ID.fullmatch(name) else []
     library = "peft" if METHODS[run.plan.method].trains_adapter else "transformers"
     task = TASK_TYPES[run.plan.task_type]
-    library = "sentence-transformers" if task.name == "FEATURE_EXTRACTION" else library
+    library = "sentence-transformers" if task.embeds else library
     tag = [f"pipeline_tag: {task.pipeline}"] if task.name != "CAUSAL_LM" else []
     return ["---", *base, f"library_name: {library}", *tag, "---"]

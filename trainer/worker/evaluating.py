@@ -32,7 +32,7 @@ from trainer.runs.export import result_folder
 from trainer.runs.output import guard_output
 from trainer.runs.session import Session
 from trainer.runs.store import Store
-from trainer.worker import judging
+from trainer.worker.judging.choosing import judge_of
 from trainer.worker.rows import NO_PROMPTS, unlearned_rows
 
 _POLL_SECONDS = 0.5
@@ -121,7 +121,7 @@ def evaluate(session: Session, wanted: Wanted, progress: _Progress) -> None:
     )
     with unlearned_rows(session, tokenizer, wanted.data, _prompts(session)) as data:
         of, rows = len(data), _some(data, wanted.rows, seed=plan.seed)
-    judge = judging.judge_of(plan, tokenizer, rows, answers=wanted.answers, general=_passages())
+    judge = judge_of(plan, tokenizer, rows, answers=wanted.answers, general=_passages())
     progress.begin(len(judge.voices) * judge.work)
     voices = Voices(session)
     for voice in judge.voices:
@@ -163,14 +163,14 @@ def _require_judged(plan: FinetunePlan) -> None:
     if plan.task_type == "QUESTION_ANS":
         rule = f"has nothing to hold a model for {label} against: the base model has no head for it"
         raise RunError("evaluation", rule, None, way_out)
-    if plan.embedding_loss == "CoSENTLoss" and plan.task_type == "FEATURE_EXTRACTION":
+    if plan.embedding_loss == "CoSENTLoss" and TASK_TYPES[plan.task_type].embeds:
         rule = f"needs pairs of which one text is right; those with scores have none to find ({label})"
         raise RunError("evaluation", rule, None, way_out)
 
 
 def _prompts(session: Session) -> Mapping[str, str]:
     """Return what the model puts before a text that is to be embedded, by its kind."""
-    if session.plan.task_type != "FEATURE_EXTRACTION":
+    if not TASK_TYPES[session.plan.task_type].embeds:
         return NO_PROMPTS
     # It brings sentence-transformers, which takes seconds to import.
     found = importlib.import_module("trainer.model.embedding").embedding_in(session.run.model)

@@ -123,7 +123,7 @@ def train(session: Session) -> State:
 
 def _as_trained(session: Session, model: Any) -> tuple[Any, Mapping[str, str]]:
     """Return a model as its trainer takes it, and the prompts that it puts before texts: those of embeddings."""
-    if session.plan.task_type != "FEATURE_EXTRACTION":
+    if not TASK_TYPES[session.plan.task_type].embeds:
         return model, {}
     embedding = importlib.import_module("trainer.model.embedding")  # sentence-transformers takes seconds to import
     made = embedding.sentence_transformer(session.plan, model, session.run.model, device=session.device)
@@ -197,7 +197,7 @@ def _save(session: Session, model: Any, tokenizer: PreTrainedTokenizerBase) -> N
             time.sleep(_SPACE_SECONDS)
     session.require_ours()
     with files.replaced(session.folder / RESULT) as target:
-        own_card = {"create_model_card": False} if session.plan.task_type == "FEATURE_EXTRACTION" else {}
+        own_card = {"create_model_card": False} if TASK_TYPES[session.plan.task_type].embeds else {}
         model.save_pretrained(target, **own_card)
         if TASK_TYPES[session.plan.task_type].has_head:
             _save_classes(model.config, target)

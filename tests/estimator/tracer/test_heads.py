@@ -87,7 +87,7 @@ def kept_by_autograd(real, plan):
         return {"input_ids": ids, "attention_mask": mask}
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
-        if plan.task_type == "FEATURE_EXTRACTION":
+        if TASK_TYPES[plan.task_type].embeds:
             texts = [read() for _ in range(plan.texts_per_row)]
             scores = torch.rand(2) if plan.embedding_loss == "CoSENTLoss" else None
             embedding.loss_of(plan, real)(texts, scores)
@@ -115,7 +115,7 @@ CASES = [
 def test_a_step_holds_and_keeps_what_a_real_one_does(name, task_type, method, folder_of):
     plan = planned(task_type, method)
     tape, real = traced(name, plan), build(plan, folder_of(name, task_type), device="cpu")
-    if task_type == "FEATURE_EXTRACTION":
+    if TASK_TYPES[task_type].embeds:
         real = embedding.Embedder(plan, real, None).train()
     parameters = [entry for entry in tape.residents if entry.is_parameter]
     sizes = {entry: entry.elements(plan.r) * entry.itemsize * entry.count for entry in parameters}

@@ -27,7 +27,7 @@ from trainer.runs.contract import Place
 from trainer.runs.export import judged, model_card
 from trainer.runs.session import Session
 from trainer.worker import evaluating
-from trainer.worker.judging import _loss
+from trainer.worker.judging.reading import loss_of
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning"),
@@ -114,7 +114,7 @@ def test_a_loss_is_that_of_transformers(learned, store):
     ids, labels = [5, 6, 7, 8, 9], [-100, -100, 7, 8, 9]
     with Voices(session).model(BASE) as model, torch.no_grad():
         known = model(input_ids=torch.tensor([ids]), labels=torch.tensor([labels])).loss
-        assert _loss(model, ids, labels) == pytest.approx(3 * float(known), rel=1e-5)
+        assert loss_of(model, ids, labels) == pytest.approx(3 * float(known), rel=1e-5)
 
 
 def test_a_prompt_that_was_learned_moves_no_loss(trained_here, plan_of, chat_data, store):
@@ -122,7 +122,7 @@ def test_a_prompt_that_was_learned_moves_no_loss(trained_here, plan_of, chat_dat
     ids, labels = [5, 6, 7, 8, 9], [-100, -100, 7, 8, 9]
     with Voices(Session(run, store, threading.Event())).model(TUNED) as model, torch.no_grad():
         known = model(input_ids=torch.tensor([ids]), labels=torch.tensor([labels])).loss
-        assert _loss(model, ids, labels) == pytest.approx(3 * float(known), rel=1e-5)
+        assert loss_of(model, ids, labels) == pytest.approx(3 * float(known), rel=1e-5)
 
 
 def test_answers_end_where_positions_do(trained_from, plan_of, tmp_path, tiny_tokenizer, evaluated):

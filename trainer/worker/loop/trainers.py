@@ -21,7 +21,7 @@ from transformers import (
 from transformers.integrations import TensorBoardCallback
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
-from specs import FinetunePlan
+from specs import TASK_TYPES, FinetunePlan
 from trainer.model.build import kept_adapter_dtype
 from trainer.runs.feasibility import require_feasible
 from trainer.runs.session import Session
@@ -132,7 +132,7 @@ def trainer_of(session: Session, model: nn.Module, tokenizer: PreTrainedTokenize
 
 
 def _trainer_class(plan: FinetunePlan, *, pairs: bool) -> Any:
-    if plan.task_type == "FEATURE_EXTRACTION":
+    if TASK_TYPES[plan.task_type].embeds:
         return _of_embeddings().EmbeddingTrainer
     return _OF_TASK.get(plan.task_type) or (_PreferenceTrainer if pairs else _PlanTrainer)
 
@@ -183,7 +183,7 @@ def training_arguments(
     kind: Any
     own: dict[str, Any]
     recomputes = plan.gradient_checkpointing
-    if plan.task_type == "FEATURE_EXTRACTION":
+    if TASK_TYPES[plan.task_type].embeds:
         kind, own = _of_embeddings().Arguments, {"remove_unused_columns": False}
         recomputes = False  # the model does so already, and sentence-transformers' around it cannot be told to
     elif plan.task_type in _OF_TASK:

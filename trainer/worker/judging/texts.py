@@ -1,0 +1,141 @@
+"""Rows of text: the loss of what is to be learned, and answers beside those of the data."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from threading import Event
+from typing import Any
+
+from specs.portable.passages import plain_words, word_f1
+from specs.portable.targets import rouge
+from trainer.results import judgement
+from trainer.results.answers import positions_left
+from trainer.results.chat import BASE, TUNED
+from trainer.results.judgement import Compared
+from trainer.worker.judging.judge import Judge, Row
+from trainer.worker.judging.reading import IGNORED, loss_of
+from trainer.worker.judging.writing import Asked, Said, batches, written
+
+
+def _is_same(right: str, said: str) -> float:
+    return float(plain_words(right) == plain_words(said))
+
+
+def _words_in_common(right: str, said: str) -> float:
+    return word_f1(plain_words(right), plain_words(said))
+
+
+def _longest_row(right: str, said: str) -> float:
+    return rouge([right], [said])["rougeL"]
+
+
+_SCORES: Mapping[str, tuple[str, Callable[[str, str], float]]] = {
+    "exact_match": ("Exact match", _is_same),
+    "f1": ("Words in common, F1", _words_in_common),
+    "rougeL": ("ROUGE-L", _longest_row),
+}
+"""How near a written answer is to that of the data: label, and score from 0 to 1."""
+
+
+class Texts(Judge):
+    """Rows of text: the loss of what is to be learned, and answers beside those of the data."""
+
+    def __init__(
+        self, tokenizer: Any, rows: Sequence[Row], *, is_decoder: bool, answers: int, general: Sequence[str]
+    ) -> None:
+        super().__init__(tokenizer, rows)
+        self._is_decoder = is_decoder
+        self.most_tokens = 0
+        """Tokens of the questions that are read together, at most: training had memory for as many."""
+        self._losses: dict[str, list[float]] = {}
+        self._general: dict[str, list[float]] = {}
+        self._said: dict[str, list[Said]] = {}
+        self._passages = [tokenizer(text, add_special_tokens=True)["input_ids"] for text in general]
+        asked = [(number, found) for number, row in enumerate(rows) if (found := self._parts(row))]
+        self._asked = dict(asked[:answers])
+
+    @property
+    def work(self) -> int:
+        """Rows and passages to read, and answers to write."""
+        return len(self.rows) + len(self._passages) + len(self._asked)
+
+    def read(self, voice: str, model: Any, stop: Event) -> Iterator[int]:
+        """Note the losses of all rows and passages, and write the answers."""
+        self._losses[voice], self._general[voice], self._said[voice] = [], [], []
+        for row in self.rows:
+            self._losses[voice].append(loss_of(model, row["input_ids"], row["labels"]))
+            yield 1
+        self._passages = [ids[: positions_left(model, 0)] for ids in self._passages]
+        for ids in self._passages:
+            self._general[voice].append(loss_of(model, ids, ids))
+            yield 1
+        asked = [*self._asked.values()]
+        for some in batches(asked, self.most_tokens):
+            self._said[voice] += written(model, self.tokenizer, some, stop)
+            yield len(some)
+
+    def compared(self) -> list[Compared]:
+        """Return the loss of what is to be learned, how near the answers are, and the loss of general text."""
+        tokens = [self._num_learned(row) for row in self.rows]
+        found = [judgement.losses("loss", "Loss per token", self._both(self._losses, tokens))]
+        if self._asked:
+            found += self._of_answers()
+        if self._passages:
+            lengths = [len(ids) - 1 for ids in self._passages]
+            found.append(
+                judgement.losses("general", "Loss per token of general text", self._both(self._general, lengths))
+            )
+        return found
+
+    def told(self) -> list[dict[str, Any]]:
+        """Return each question with the losses of its answer, in nats over its tokens, and what was written."""
+        said = {
+            number: {"answer": self._decoded(right), "base": base.shown, "tuned": tuned.shown}
+            for (number, (_, right)), base, tuned in zip(
+                self._asked.items(), self._said[BASE], self._said[TUNED], strict=True
+            )
+        }
+        return [
+            {
+                "question": row["question"] or "",
+                "base_loss": self._losses[BASE][number],
+                "tuned_loss": self._losses[TUNED][number],
+                "tokens": self._num_learned(row),
+                **said.get(number, {}),
+            }
+            for number, row in enumerate(self.rows)
+        ]
+
+    def _num_learned(self, row: Row) -> int:
+        """Return of how many tokens the loss is; a decoder does not predict its first one."""
+        return sum(label != IGNORED for label in row["labels"][1 if self._is_decoder else 0 :])
+
+    def _parts(self, row: Row) -> Asked | None:
+        """Return what is read of a row before its first answer, and that answer; None where nothing is asked."""
+        ids, labels = row["input_ids"], row["labels"]
+        if not self._is_decoder:
+            return ids, labels
+        first = next((place for place, label in enumerate(labels) if label != IGNORED), len(labels))
+        if not row["question"] or not 0 < first < len(labels):
+            return None
+        end = next((place for place in range(first, len(labels)) if labels[place] == IGNORED), len(labels))
+        return ids[:first], labels[first:end]
+
+    def _both(self, losses: Mapping[str, Sequence[float]], tokens: Sequence[int]) -> list[tuple[float, float, int]]:
+        return list(zip(losses[BASE], losses[TUNED], tokens, strict=True))
+
+    def _of_answers(self) -> list[Compared]:
+        wanted = [self._decoded(right) for _, right in self._asked.values()]
+        return [
+            judgement.scores(
+                name,
+                label,
+                *(
+                    [score(right, said.words) for right, said in zip(wanted, self._said[voice], strict=True)]
+                    for voice in (BASE, TUNED)
+                ),
+            )
+            for name, (label, score) in _SCORES.items()
+        ]
+
+    def _decoded(self, ids: Sequence[int]) -> str:
+        text: str = self.tokenizer.decode(ids, skip_special_tokens=True)
+        return text.strip()
