@@ -12,6 +12,11 @@ def gib(num_bytes: int) -> str:
     return f"{num_bytes / GIB:,.1f} GiB"
 
 
+def on_disk(num_bytes: int) -> str:
+    """Return bytes of files as a person reads them: as ``gib`` does, but under 1 MiB in whole KiB."""
+    return f"{num_bytes / KIB:,.0f} KiB" if abs(num_bytes) < MIB else gib(num_bytes)
+
+
 def gib_between(less: int, more: int) -> str:
     """Return how much lies between two sizes, such that the three add up as they are shown."""
     if _in_mib(more):

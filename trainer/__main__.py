@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from catalog import here, machine
+from estimator import cached
 from specs import MIB, FinetunePlan, PlanError, RunError, paths
 from specs.doors.door import Parser, door, run_and_exit
 from specs.doors.reading import small_text
 from specs.errors import shortened
-from trainer.commands import evaluating, keeping
+from trainer.commands import evaluating, keeping, space
 from trainer.commands.examining import show_examined
 from trainer.commands.showing import show, watch
 from trainer.data.forms.messages import Turn
@@ -142,6 +143,7 @@ def _commands() -> Iterator[tuple[str, Callable[[argparse.Namespace], int], str,
         },
         "--show": {"type": int, "default": 0, "metavar": "N", "help": "also print N rows as the model reads them"},
     }
+    yield "disk", _disk, "what takes space on the disk, and its removal", space.OPTIONS
     yield "check", _check, "examine a data set before training", {**data, **look}
 
 
@@ -265,6 +267,11 @@ def _push(store: Store, given: argparse.Namespace) -> int:
     hub = importlib.import_module("trainer.results.hub")
     print(hub.push(store, store.run(given.id), given.repo_id, token, private=not given.public))
     return 0
+
+
+@_on_runs
+def _disk(store: Store, given: argparse.Namespace) -> int:
+    return space.show_space(store, given, cached.kept)
 
 
 def _asked_token() -> str:

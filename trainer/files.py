@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import secrets
 import shutil
 import tempfile
 import time
@@ -69,6 +70,13 @@ def move(folder: Path, target: Path) -> None:
     if target.exists():
         shutil.rmtree(target)
     folder.replace(target)
+
+
+def put_out(folder: Path) -> Path:
+    """Rename a folder that is to be removed, and return it: ``tidy`` removes it if this process is killed before."""
+    doomed = folder.with_name(f"{_WRITING}{secrets.token_hex(4)}")
+    folder.rename(doomed)
+    return doomed
 
 
 def tidy(home: Path) -> None:

@@ -200,6 +200,12 @@ def latest(store: Store, run: Run) -> Evaluation | None:
     return Evaluation(stage="failed", found=found, sentence=str(sentence))
 
 
+def asked(store: Store, run: Run) -> Wanted | None:
+    """Return what the newest evaluation of a run was asked for, or None if there never was one."""
+    values = _read(store.run_folder(run.id) / FOLDER / _WANTED)
+    return Wanted.from_json(json.dumps(values)) if values else None
+
+
 def rows(store: Store, run: Run) -> Sequence[Mapping[str, Any]]:
     """Return what the last complete evaluation found row by row."""
     kept: Sequence[Mapping[str, Any]] = _read(store.run_folder(run.id) / FOLDER / ROWS).get("rows", ())

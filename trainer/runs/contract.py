@@ -20,6 +20,9 @@ RENEWAL_SECONDS = 600.0
 """How long a worker waits for a store that cannot be written, such as on a full disk, before it ends: long enough for a
 person to free some space, and what it has learned since its last checkpoint exists in memory only."""
 
+CHECKPOINTS = "checkpoints"
+"""The folder of a run's checkpoints within its own."""
+
 
 class State(StrEnum):
     """The state of a run."""

@@ -18,6 +18,9 @@ from trainer.runs.store import Store
 RESULT = "adapter"
 """Folder of the result within the run's folder; holds the whole model after full fine-tuning."""
 
+MERGED = "merged-{}"
+"""Folder of a merged model within the run's folder, by the step after which it was merged."""
+
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 """The Hub rejects a card whose base model is a folder."""
 

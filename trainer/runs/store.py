@@ -7,12 +7,14 @@ import os
 import secrets
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from specs import FinetunePlan, RunError
+from specs.taken import size_bytes
+from trainer import files
 from trainer.data.source import DataSource
 from trainer.failure import AttemptOverError
 from trainer.runs.contract import (
@@ -159,18 +161,48 @@ class Store:
             shelf.take_back(db, self.folder, run_id)
         return self.run(run_id)
 
-    def sweep(self) -> None:
-        """Remove for good what has been in the trash for ``shelf.TRASH_DAYS``."""
+    def sweep(self, *, days: float | None = None) -> None:
+        """Remove for good what has been in the trash for so many days, by default for ``shelf.TRASH_DAYS``."""
         if not (self.folder / shelf.TRASH).is_dir():
             return
         with self._database.transaction() as db:
-            gone = shelf.expired(db, self.folder)
+            gone = shelf.expired(db, self.folder, days)
         for folder in gone:
             shelf.remove(folder)
 
     def size_bytes(self, run_id: str) -> int:
         """Return what a run's files take on the disk."""
-        return shelf.size_bytes(self.run_folder(run_id))
+        return size_bytes(self.run_folder(run_id))
+
+    def remove_folders(self, run_id: str, folders: Iterable[Path]) -> None:
+        """Remove folders of a run that is over, such as its checkpoints.
+
+        Raises:
+            RunError: If it is not over, or a silent worker may still write.
+        """
+        with self._database.transaction() as db:
+            shelf.require_over(db, run_id, "tidied")
+            # Renamed while nobody can resume the run: what takes long comes after.
+            gone = [files.put_out(folder) for folder in folders if folder.is_dir()]
+        for folder in gone:
+            shelf.remove(folder)
+
+    def named_data(self) -> frozenset[str]:
+        """Return the real paths of the data that runs name, the deleted ones too."""
+        with self._database.connection() as db:
+            return shelf.named(db)
+
+    def remove_data(self, path: Path) -> bool:
+        """Remove a file of data unless a run names it; return whether it is gone.
+
+        Raises:
+            OSError: If it cannot be removed.
+        """
+        with self._database.transaction() as db:
+            if os.path.realpath(path) in shelf.named(db):
+                return False
+            path.unlink(missing_ok=True)
+            return True
 
     def run_folder(self, run_id: str) -> Path:
         """Return the folder of a run's files, created on first use.

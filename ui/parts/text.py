@@ -5,7 +5,7 @@ import re
 
 from advisor import Advice, Source
 from specs import gib
-from specs.units import gib_between, with_digits
+from specs.units import gib_between, on_disk, with_digits
 
 _MINUTE = 60
 _HOUR = 3600
@@ -37,6 +37,11 @@ def _in_two(number: int, size: int, unit: str, rest: str) -> str:
 def size(num_bytes: int) -> str:
     """Return bytes in a readable unit, never broken over two lines."""
     return gib(num_bytes).replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def disk_size(num_bytes: int) -> str:
+    """Return bytes of files in a readable unit, never broken over two lines."""
+    return on_disk(num_bytes).replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def size_between(less: int, more: int) -> str:

@@ -10,7 +10,7 @@ from specs import METHODS
 from trainer.runs.contract import LossCurve, Run, State
 from ui.drawing.sparkline import sparkline
 from ui.parts import exhibits, notices, text
-from ui.runs import address, naming_view
+from ui.runs import address, naming_view, space_view
 from ui.runs.facts import memory, run_data, shelf, standing, tables, titles
 
 ROWS = 20
@@ -56,6 +56,7 @@ def listing(runs: Sequence[Run]) -> None:
             f"Show {min(ROWS, len(chosen) - limit)} more of {len(chosen):,}", key="more rows", on_click=_show_more
         )
     naming_view.trash()
+    space_view.space_taken()
     if any(not run.is_over for run in runs):
         notices.fragment(_watch, run_every=WATCH_SECONDS)({run.id: _activity(run) for run in runs})
 

@@ -3,7 +3,7 @@
 import streamlit as st
 
 from ui.parts import given, notices, text
-from ui.runs import address, comparison_view, list_view, naming_view, run_view
+from ui.runs import address, comparison_view, list_view, naming_view, run_view, space_view
 from ui.runs.facts import run_data
 
 with notices.errors():
@@ -25,3 +25,4 @@ with notices.errors():
         naming_view.trash()
         st.info("No runs yet. Choose a model on the Plan page and start one.", icon=":material/rocket_launch:")
         st.page_link("ui/plan/page.py", label="Plan a run", icon=":material/tune:")
+        space_view.space_taken()

@@ -135,3 +135,26 @@ def test_a_row_says_what_a_run_is_and_how_it_went(finished):
         assert words in row
     assert store.size_bytes(run.id) == shelf.size_bytes(run)
     assert kept.TRASH_DAYS == shelf.TRASH_DAYS
+
+
+def test_disk_space_is_freed_after_a_second_word_and_the_trash_is_gone_from_the_list(page, finished, runs_folder):
+    run = finished([3.0])
+    store = Store(runs_folder)
+    (store.run_folder(run.id) / "weights").write_bytes(b"x" * 3 * 2**20)
+    store.delete(run.id)
+    finished([2.0])
+    app = page("runs")
+    app.session_state["space"] = True
+    app.run()
+    assert "fault" not in " ".join(error.value for error in app.error)
+    app.button(key="remove trash").click().run()
+    app.button(key="keep kind").click().run()
+    assert len(store.deleted()) == 1
+    app.button(key="remove trash").click().run()
+    label = app.button(key="remove for good").label
+    app.button(key="remove for good").click().run()
+    assert not app.exception
+    assert store.deleted() == ()
+    freed = app.success[0].value
+    assert freed == f"Freed {label.partition('(')[2].partition(')')[0]}."
+    assert not any("Trash" in box.label for box in app.expander)

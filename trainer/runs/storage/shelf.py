@@ -64,14 +64,7 @@ def throw(db: sqlite3.Connection, root: Path, run_id: str) -> None:
     Raises:
         RunError: If there is no such run, or it is not over, or a silent worker may still write.
     """
-    state = ownership.state_of(db, run_id)
-    if state in ACTIVE or state is State.QUEUED:
-        raise RunError(f"run {run_id}", "can be deleted only once it is over", str(state), "Stop it first")
-    process = db.execute("SELECT process FROM runs WHERE id = ?", (run_id,)).fetchone()["process"]
-    if state is State.LOST and process is not None and processes.lives(process):
-        number = process.split()[0]
-        way_out = "Resume it, or end that process, and try again"
-        raise RunError(f"run {run_id}", f"may still be written by process {number}", None, way_out)
+    require_over(db, run_id, "deleted")
     # Without its token, the click that once made it can make a new one.
     update(db, run_id, deleted_at=time.time(), token=None)
     trash = root / TRASH
@@ -80,6 +73,28 @@ def throw(db: sqlite3.Connection, root: Path, run_id: str) -> None:
     _move(root / run_id, trash / run_id)
     with suppress(OSError):
         os.utime(trash / run_id)  # says when it was deleted, should the database be lost
+
+
+def require_over(db: sqlite3.Connection, run_id: str, deed: str) -> None:
+    """Refuse to touch the files of a run to which a worker writes, or may still write.
+
+    Raises:
+        RunError: If there is no such run, or it is not over, or a silent worker may still write.
+    """
+    state = ownership.state_of(db, run_id)
+    if state in ACTIVE or state is State.QUEUED:
+        raise RunError(f"run {run_id}", f"can be {deed} only once it is over", str(state), "Stop it first")
+    process = db.execute("SELECT process FROM runs WHERE id = ?", (run_id,)).fetchone()["process"]
+    if state is State.LOST and process is not None and processes.lives(process):
+        number = process.split()[0]
+        way_out = "Resume it, or end that process, and try again"
+        raise RunError(f"run {run_id}", f"may still be written by process {number}", None, way_out)
+
+
+def named(db: sqlite3.Connection) -> frozenset[str]:
+    """Return the files of data that runs name, the deleted ones too, which can come back."""
+    rows = db.execute("SELECT json_extract(data, '$.path') AS path FROM runs")
+    return frozenset(os.path.realpath(row["path"]) for row in rows)
 
 
 def take_back(db: sqlite3.Connection, root: Path, run_id: str) -> None:
@@ -96,13 +111,13 @@ def take_back(db: sqlite3.Connection, root: Path, run_id: str) -> None:
     _move(root / TRASH / run_id, root / run_id)
 
 
-def expired(db: sqlite3.Connection, root: Path) -> list[Path]:
-    """Forget the runs that were deleted long ago, and return their folders, for the caller to remove.
+def expired(db: sqlite3.Connection, root: Path, days: float | None = None) -> list[Path]:
+    """Forget the runs that were deleted so many days ago, and return their folders, for the caller to remove.
 
     Also returns folders of runs that no database knows any more, and puts back those of runs that are not deleted: a
     process was killed between moving them and saying so.
     """
-    before = time.time() - TRASH_DAYS * _DAY_SECONDS
+    before = time.time() - (TRASH_DAYS if days is None else days) * _DAY_SECONDS
     db.execute("DELETE FROM runs WHERE deleted_at < ?", (before,))
     kept = {row["id"]: row["deleted_at"] for row in db.execute("SELECT id, deleted_at FROM runs")}
     gone = []
@@ -118,16 +133,6 @@ def expired(db: sqlite3.Connection, root: Path) -> list[Path]:
 def remove(folder: Path) -> None:
     """Remove a folder with all that is in it, as far as the system allows."""
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def size_bytes(folder: Path) -> int:
-    """Return what the files in a folder take on the disk."""
-    total = 0
-    for path in folder.rglob("*"):
-        with suppress(OSError):  # a checkpoint that is removed at this moment
-            status = path.lstat()
-            total += status.st_blocks * 512 if hasattr(status, "st_blocks") else status.st_size
-    return total
 
 
 def _move(folder: Path, target: Path) -> None:

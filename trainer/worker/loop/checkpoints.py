@@ -14,8 +14,8 @@ from safetensors import SafetensorError, safe_open
 
 from specs import MIB
 from trainer.files import move, scratch_folder
+from trainer.runs.contract import CHECKPOINTS
 
-CHECKPOINTS = "checkpoints"
 KEPT = 2
 """How many checkpoints are kept: the newest, and the one before it in case the newest is damaged."""
 

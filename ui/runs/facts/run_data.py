@@ -108,7 +108,7 @@ def combined_file(run_ids: Sequence[str], weights: Sequence[float], combination_
 
 def merged(run: Run) -> Path:
     """Write the base model with a run's adapter merged in, and return its folder."""
-    target = store().run_folder(run.id) / f"merged-{run.step}"
+    target = store().run_folder(run.id) / export.MERGED.format(run.step)
     return target if target.exists() else tasks.merge(store(), run.id, target)
 
 
