@@ -3,9 +3,11 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from specs import DataError, RunError
 from tests.trainer.classified import model_folder, source_of
+from tests.trainer.conftest import QUESTIONS, tiny_plan
 from tests.trainer.tasks import CASES
 from tests.trainer.waiting import PATIENCE
 from trainer.__main__ import main
@@ -23,11 +26,13 @@ from trainer.results.chat import BASE, TUNED
 from trainer.results.evaluation import Wanted
 from trainer.results.voices import Voices
 from trainer.runs import processes
-from trainer.runs.contract import Place
+from trainer.runs.contract import Place, State
 from trainer.runs.export import judged, model_card
 from trainer.runs.session import Session
+from trainer.runs.store import Store
 from trainer.worker import evaluating
 from trainer.worker.judging.reading import loss_of
+from trainer.worker.train import train
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning"),
@@ -70,11 +75,28 @@ def trained_case(trained_from, plan_of, tmp_path, tiny_config, tiny_tokenizer):
     return trained
 
 
+@pytest.fixture(scope="module")
+def trained_once(tmp_path_factory, tiny_model):
+    """A runs folder with a run that learned how all answers of its data begin; and the run's id."""
+    folder = tmp_path_factory.mktemp("once")
+    rows = [{"prompt": question, "completion": answer} for question, answer in QUESTIONS * 4]
+    store, place = Store(folder / "runs"), Place(model_path=str(tiny_model))
+    plan = tiny_plan(method="lora", max_steps=40, save_steps=20, eval_split=0.34, learning_rate=1e-2, r=8)
+    store.create(plan, source_of(folder / "chat.jsonl", rows), place=place)
+    run = store.claim_next(place.device)
+    assert train(Session(run, store, threading.Event())) is State.FINISHED
+    store.enter(run.id, State.FINISHED)
+    return store.folder, run.id
+
+
 @pytest.fixture
-def learned(trained_here, plan_of, chat_data):
-    """A run that learned how all answers of its data begin."""
-    plan = plan_of(method="lora", max_steps=40, save_steps=40, eval_split=0.34, learning_rate=1e-2, r=8)
-    return trained_here(plan, dataclasses.replace(chat_data, prompts=()))
+def store(tmp_path, trained_once):
+    return Store(Path(shutil.copytree(trained_once[0], tmp_path / "runs")))
+
+
+@pytest.fixture
+def learned(store, trained_once):
+    return store.run(trained_once[1])
 
 
 def test_a_model_that_learned_is_better_with_its_losses_and_answers(learned, evaluated):
@@ -196,10 +218,12 @@ def test_a_run_that_learned_all_rows_needs_others(trained_here, plan_of, chat_da
 
 
 def test_changed_data_is_refused(learned, evaluated):
-    with open(learned.data.path, "a") as data:  # noqa: PTH123
-        data.write("\n")
+    data = Path(learned.data.path)
+    before = data.read_text()
+    data.write_text(before + "\n")
     with pytest.raises(DataError, match="has changed since the run started"):
         evaluated(learned)
+    data.write_text(before)
 
 
 def waited(store, run, *, stage):

@@ -27,5 +27,6 @@ def judge_of(plan: FinetunePlan, tokenizer: Any, rows: Sequence[Row], *, answers
         return Labels(tokenizer, rows)
     is_decoder = plan.task_type == "CAUSAL_LM"
     judge = Texts(tokenizer, rows, is_decoder=is_decoder, answers=answers, general=general if is_decoder else ())
+    judge.chunked = plan.loss == "chunked"
     judge.most_tokens = plan.per_device_train_batch_size * plan.max_length
     return judge

@@ -12,7 +12,7 @@ from trainer.results import judgement
 from trainer.results.chat import BASE, TUNED
 from trainer.results.judgement import Compared
 from trainer.worker.judging.judge import Judge, Row
-from trainer.worker.judging.reading import inputs_of, loss_after, require_finite
+from trainer.worker.judging.reading import after, inputs_of, losses, require_finite
 
 _TOGETHER = 8
 """Rows whose texts are read at the same time."""
@@ -28,8 +28,10 @@ class Pairs(Judge):
     def read(self, voice: str, model: Any, stop: Event) -> Iterator[int]:  # noqa: ARG002 - as the others
         """Note for each pair whether the better answer is the likelier; its loss is summed over its tokens."""
         self._right[voice] = []
-        for row in self.rows:
-            better, worse = (loss_after(model, row["prompt_ids"], row[name]) for name in ("chosen_ids", "rejected_ids"))
+        answers = (after(row["prompt_ids"], row[name]) for row in self.rows for name in ("chosen_ids", "rejected_ids"))
+        # TRL compares pairs by a chunked loss whatever the plan says.
+        each = losses(model, answers, chunked=True)
+        for better, worse in zip(each, each, strict=True):
             self._right[voice].append(float(better < worse))
             yield 1
 

@@ -11,7 +11,7 @@ from trainer.results.answers import positions_left
 from trainer.results.chat import BASE, TUNED
 from trainer.results.judgement import Compared
 from trainer.worker.judging.judge import Judge, Row
-from trainer.worker.judging.reading import IGNORED, loss_of
+from trainer.worker.judging.reading import IGNORED, losses
 from trainer.worker.judging.writing import Asked, Said, batches, written
 
 
@@ -43,8 +43,8 @@ class Texts(Judge):
     ) -> None:
         super().__init__(tokenizer, rows)
         self._is_decoder = is_decoder
-        self.most_tokens = 0
-        """Tokens of the questions that are read together, at most: training had memory for as many."""
+        self.most_tokens, self.chunked = 0, True
+        """Tokens that are read together, at most, and whether their logits are made in chunks: as in training."""
         self._losses: dict[str, list[float]] = {}
         self._general: dict[str, list[float]] = {}
         self._said: dict[str, list[Said]] = {}
@@ -60,17 +60,23 @@ class Texts(Judge):
     def read(self, voice: str, model: Any, stop: Event) -> Iterator[int]:
         """Note the losses of all rows and passages, and write the answers."""
         self._losses[voice], self._general[voice], self._said[voice] = [], [], []
-        for row in self.rows:
-            self._losses[voice].append(loss_of(model, row["input_ids"], row["labels"]))
+        for loss in losses(model, ((row["input_ids"], row["labels"]) for row in self.rows), chunked=self.chunked):
+            self._losses[voice].append(loss)
             yield 1
-        self._passages = [ids[: positions_left(model, 0)] for ids in self._passages]
-        for ids in self._passages:
-            self._general[voice].append(loss_of(model, ids, ids))
+        for loss in losses(model, ((ids, ids) for ids in self._cut(model)), chunked=self.chunked):
+            self._general[voice].append(loss)
             yield 1
         asked = [*self._asked.values()]
         for some in batches(asked, self.most_tokens):
             self._said[voice] += written(model, self.tokenizer, some, stop)
             yield len(some)
+
+    def _cut(self, model: Any) -> list[list[int]]:
+        """Return the passages no longer than the model has positions for, and than training had memory for."""
+        left = positions_left(model, 0)
+        most = self.most_tokens if left is None else min(left, self.most_tokens)
+        self._passages = [ids[:most] for ids in self._passages]
+        return self._passages
 
     def compared(self) -> list[Compared]:
         """Return the loss of what is to be learned, how near the answers are, and the loss of general text."""
