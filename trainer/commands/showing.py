@@ -11,9 +11,10 @@ from specs import TASK_TYPES, gib
 from specs.doors.door import INTERRUPTED
 from specs.units import with_digits
 from trainer.runs import launcher
+from trainer.runs.cards import evaluation, judged
 from trainer.runs.contract import Answer, Metric, Run, State
 from trainer.runs.diagnosis import Diagnosis, diagnoses, perplexity
-from trainer.runs.export import evaluation, judged, run_dict
+from trainer.runs.export import run_dict
 from trainer.runs.store import Store
 
 _POLL_SECONDS = 0.5

@@ -19,8 +19,9 @@ from trainer import files
 from trainer.model.build import model_config
 from trainer.model.packing import META
 from trainer.model.towers import auto_class
+from trainer.runs.cards import combined_card
 from trainer.runs.contract import Run
-from trainer.runs.export import combined_card, result_folder
+from trainer.runs.export import result_folder
 from trainer.runs.store import Store
 
 _SUM = "default"

@@ -18,6 +18,7 @@ from specs import METHODS, TASK_TYPES, PlanError, RunError
 from specs.doors.door import door
 from trainer import files
 from trainer.model.build import class_of, expanded, model_config
+from trainer.runs.cards import model_card
 from trainer.runs.contract import Run
 from trainer.runs.export import result_folder
 from trainer.runs.store import Store
@@ -62,6 +63,8 @@ def merge(store: Store, run: Run, target: Path) -> None:
             merged.save_pretrained(folder)
         AutoTokenizer.from_pretrained(adapter, trust_remote_code=False).save_pretrained(folder)
         _copy_processors(run.model, folder)
+        card = model_card(run, store.metrics(run.id), merged=True)
+        (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 def _copy_processors(model: str, folder: Path) -> None:

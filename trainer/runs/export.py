@@ -1,17 +1,15 @@
-"""Exports of a run: JSON, a CSV of its metrics, a comparison, a zip with adapter and model card."""
+"""Exports of a run: JSON, a CSV of its metrics, a comparison, a zip of its result with plan and model card."""
 
 import csv
 import dataclasses
 import io
-import json
-import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from specs import METHODS, TASK_TYPES, RunError, gib
-from specs.markup import in_markdown
+from specs import RunError
+from trainer.runs import cards
 from trainer.runs.contract import Metric, Run
 from trainer.runs.store import Store
 
@@ -21,8 +19,8 @@ RESULT = "adapter"
 MERGED = "merged-{}"
 """Folder of a merged model within the run's folder, by the step after which it was merged."""
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-"""The Hub rejects a card whose base model is a folder."""
+_ADAPTER_CONFIG = "adapter_config.json"
+"""What PEFT keeps beside an adapter, with the folder of the base model."""
 
 _METRICS = tuple(entry.name for entry in dataclasses.fields(Metric))
 
@@ -81,17 +79,22 @@ def result_folder(store: Store, run: Run) -> Path:
 def package(store: Store, run: Run) -> dict[str, Path | bytes]:
     """Return a run's result with its plan, metrics and model card: content, or the file with it, by name.
 
+    No content names a folder of this machine.
+
     Raises:
         RunError: If the run has saved no result yet.
     """
     result = result_folder(store, run)
     metrics = store.metrics(run.id)
+    files = files_of(result)
+    if (config := result / _ADAPTER_CONFIG).is_file():
+        files[_ADAPTER_CONFIG] = cards.shared_adapter_config(config.read_text(encoding="utf-8"), run).encode()
     # PEFT and TRL write a card that mentions neither data nor metrics: ours replaces it.
     return {
-        **files_of(result),
-        "plan.json": run.plan.to_json().encode(),
+        **files,
+        "plan.json": cards.shared_plan(run).to_json().encode(),
         "metrics.csv": metrics_csv(metrics).encode(),
-        "README.md": model_card(run, metrics).encode(),
+        "README.md": cards.model_card(run, metrics).encode(),
     }
 
 
@@ -108,66 +111,3 @@ def write_zip(files: Mapping[str, Path | bytes], target: IO[bytes]) -> None:
                 archive.write(content, name)
             else:
                 archive.writestr(name, content)
-
-
-def combined_card(runs: Sequence[Run], weights: Sequence[float], combination_type: str) -> str:
-    """Return the card of combined adapters."""
-    lines = [
-        *_front_matter(runs[0]),
-        f"# {len(runs)} adapters of {in_markdown(runs[0].plan.model_name_or_path)}, combined",
-        "",
-        f"Made with LoRAFit by PEFT's `add_weighted_adapter`, `combination_type={combination_type}`:",
-        "",
-        *(f"- {weight:g} x run {run.id}" for run, weight in zip(runs, weights, strict=True)),
-    ]
-    for run in runs:
-        lines += ["", f"## Plan of run {run.id}", "```json", run.plan.to_json(), "```"]
-    return "\n".join([*lines, ""])
-
-
-def evaluation(run: Run) -> str:
-    """Return in a sentence what the last evaluation measured besides the loss; empty if nothing."""
-    found = run.measured.get("evaluation")
-    if not found:
-        return ""
-    known = TASK_TYPES[run.plan.task_type].measures
-    measures = ", ".join(f"{one.label} {one.shown(found[one.name])}" for one in known if one.name in found)
-    return f"On held-out rows after step {found['step']:,}: {measures.replace('%', ' %')}."
-
-
-def judged(run: Run) -> str:
-    """Return the verdict of the last evaluation against the base model; empty without, or if the run went on since."""
-    found = run.measured.get("judged") or {}
-    return str(found["sentence"]) if found.get("step") == run.step else ""
-
-
-def model_card(run: Run, metrics: Sequence[Metric]) -> str:
-    """Return the card of a run's result: model and data, plan and libraries, and how it went."""
-    losses = [metric.loss for metric in metrics if metric.loss is not None]
-    lines = [
-        *_front_matter(run),
-        f"# {METHODS[run.plan.method].label} of {in_markdown(run.plan.model_name_or_path)}",
-        "",
-        f"Trained with LoRAFit, run {run.id}: {run.step:,} steps of {run.plan.effective_batch_size:,} sequences.",
-    ]
-    if losses:
-        lines.append(f"The loss went from {losses[0]:.4f} to {losses[-1]:.4f}.")
-    lines += [told for told in (evaluation(run), judged(run)) if told]
-    if "peak_used_bytes" in run.measured:
-        lines.append(f"Measured memory peak: {gib(run.measured['peak_used_bytes'])}.")
-    rows, fingerprint = run.details.get("rows"), run.details.get("data_sha256")
-    lines.append(f"Data: {rows or 'unknown'} rows, SHA-256 {fingerprint or 'unknown'}.")
-    lines += ["", "## Plan", "```json", run.plan.to_json(), "```", "", "## Libraries"]
-    lines += [f"- {name} {number}" for name, number in run.details.get("libraries", {}).items()]
-    return "\n".join([*lines, ""])
-
-
-def _front_matter(run: Run) -> list[str]:
-    """Return the part of a card that the Hub parses: https://huggingface.co/docs/hub/model-cards."""
-    name = run.plan.model_name_or_path
-    base = [f"base_model: {json.dumps(name)}"] if _HUB_ID.fullmatch(name) else []
-    library = "peft" if METHODS[run.plan.method].trains_adapter else "transformers"
-    task = TASK_TYPES[run.plan.task_type]
-    library = "sentence-transformers" if task.embeds else library
-    tag = [f"pipeline_tag: {task.pipeline}"] if task.name != "CAUSAL_LM" else []
-    return ["---", *base, f"library_name: {library}", *tag, "---"]

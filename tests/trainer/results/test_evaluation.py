@@ -26,8 +26,8 @@ from trainer.results.chat import BASE, TUNED
 from trainer.results.evaluation import Wanted
 from trainer.results.voices import Voices
 from trainer.runs import processes
+from trainer.runs.cards import judged, model_card
 from trainer.runs.contract import Place, State
-from trainer.runs.export import judged, model_card
 from trainer.runs.session import Session
 from trainer.runs.store import Store
 from trainer.worker import evaluating

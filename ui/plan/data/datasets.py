@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from specs import DataError, paths
+from trainer.data import uploaded
 from trainer.data.doctor import Report
 from trainer.data.examples import Example, examples
 from trainer.data.files import reading
@@ -18,7 +19,6 @@ from trainer.data.readers import Reader
 from trainer.data.source import DataSource, Thinking
 from trainer.data.template.completeness import thinks
 from trainer.runs.storage.database import UPLOADS
-from ui.parts import uploaded
 from ui.parts.examining import FIRST_ROWS, Examination, report_of
 from ui.plan.data import uploads
 

@@ -9,8 +9,8 @@ from typing import BinaryIO
 
 from specs import DataError
 from trainer import files
+from trainer.data import uploaded
 from trainer.runs.storage import private
-from ui.parts import uploaded
 
 KINDS = ("jsonl", "json", "csv", "tsv", "parquet", "txt")
 MOST_BYTES = 2**30

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from specs import METHODS
+from trainer.data import uploaded
 from trainer.runs.contract import Run
-from ui.parts import uploaded
 
 
 def title(run: Run) -> str:
