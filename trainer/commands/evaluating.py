@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from specs import RunError
+from specs import DataError, RunError
 from specs.doors.door import INTERRUPTED
 from trainer.commands.showing import diagnosis_line
-from trainer.data.source import DataSource
+from trainer.data.source import DataSource, columns_of
 from trainer.results import evaluation, tasks
 from trainer.results.evaluation import MOST_ANSWERS, MOST_ROWS, Evaluation, Wanted
 from trainer.runs.contract import Run
@@ -40,14 +40,19 @@ def commands() -> Iterator[tuple[str, Command, str, dict[str, dict[str, Any]]]]:
             "metavar": "FILE",
             "help": "other rows than those the run held out; a file or a Hub id",
         },
+        "--columns": {
+            "nargs": "+",
+            "metavar": "ROLE=COLUMN",
+            "help": "which column of FILE has which role; as in the run by default",
+        },
+        "--split": {"metavar": "NAME", "help": "of a file that holds several; train by default"},
     }
     yield "evaluate", _evaluate, "hold the model against its base; ends with 1 if it is not better", options
 
 
 def _evaluate(store: Store, given: argparse.Namespace) -> int:
     run = store.run(given.id)
-    data = dataclasses.replace(run.data, path=tasks.data_file(given.data)) if given.data else None
-    evaluation.start(store, run, Wanted(rows=given.rows, answers=given.answers, data=data and _whole(data)))
+    evaluation.start(store, run, Wanted(rows=given.rows, answers=given.answers, data=_other_rows(run.data, given)))
     try:
         found = _followed(store, run)
     except KeyboardInterrupt:
@@ -63,9 +68,25 @@ def _evaluate(store: Store, given: argparse.Namespace) -> int:
     return 0 if found.is_better else 1
 
 
-def _whole(data: DataSource) -> DataSource:
-    """Return a file of other rows without the run's own split and questions."""
-    return dataclasses.replace(data, split="train", evaluation_split="", prompts=())
+def _other_rows(own: DataSource, given: argparse.Namespace) -> DataSource | None:
+    """Return other rows than those the run left out: of another file, or another split of its own; None without.
+
+    Raises:
+        DataError: If columns are named and no other rows.
+    """
+    if given.data is None and given.split is None:
+        if given.columns is not None:
+            way_out = "Name the columns beside --data FILE"
+            raise DataError("--columns", "is for other rows than those of the run", " ".join(given.columns), way_out)
+        return None
+    return dataclasses.replace(
+        own,
+        path=tasks.data_file(given.data) if given.data else own.path,
+        columns=own.columns if given.columns is None else columns_of(given.columns),
+        split=given.split or "train",
+        evaluation_split="",
+        prompts=(),
+    )
 
 
 def _followed(store: Store, run: Run) -> Evaluation:

@@ -1,7 +1,7 @@
 """Whether a tuned model is better than its base: paired differences with what chance explains, and the verdict."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,6 +14,8 @@ LEVEL = 0.95
 _RESAMPLED = 4000
 _AT_ONCE = 10_000_000
 """Values drawn at once: all draws of 100,000 rows together would take gigabytes."""
+_EQUAL = 1e-12
+"""Differences of scores that are rounding."""
 _ONE_IN_TWENTY = 1 - LEVEL
 _LOSSES = {"loss", "general"}
 
@@ -88,6 +90,48 @@ def scores(name: str, label: str, base: Sequence[float], tuned: Sequence[float],
         p=p,
         of=of,
         counts=binary,
+    )
+
+
+def sums(
+    name: str,
+    label: str,
+    base: Sequence[Sequence[int]],
+    tuned: Sequence[Sequence[int]],
+    score: Callable[[Sequence[int]], float],
+) -> Compared:
+    """Compare a score, from 0 to 1, of counts that are summed over rows.
+
+    Args:
+        name: The quantity.
+        label: What it is called.
+        base: The base model's counts of each row.
+        tuned: Those of the tuned model.
+        score: What gives the score of summed counts.
+
+    Source:
+        Koehn 2004 for drawing rows again, https://aclanthology.org/W04-3250; Riezler and Maxwell 2005 for swapping
+        models, https://aclanthology.org/W05-0908.
+    """
+    left, right, rng = np.array(base), np.array(tuned), np.random.default_rng(0)
+
+    def change(one: Any, other: Any) -> float:
+        return score(other.sum(0).tolist()) - score(one.sum(0).tolist())
+
+    drawn = (rng.integers(len(left), size=len(left)) for _ in range(_RESAMPLED))
+    low, high = np.percentile([change(left[rows], right[rows]) for rows in drawn], [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
+    swaps = (rng.random((len(left), 1)) < 0.5 for _ in range(_RESAMPLED))
+    by_chance = [change(np.where(swap, right, left), np.where(swap, left, right)) for swap in swaps]
+    as_large = int((np.abs(by_chance) >= abs(change(left, right)) - _EQUAL).sum())
+    return Compared(
+        name=name,
+        label=label,
+        base=score(left.sum(0).tolist()),
+        tuned=score(right.sum(0).tolist()),
+        rows=len(left),
+        low=float(low),
+        high=float(high),
+        p=(as_large + 1) / (_RESAMPLED + 1),
     )
 
 

@@ -22,6 +22,7 @@ from transformers import AutoTokenizer
 
 from specs import TASK_TYPES, FinetunePlan, LorafitError, RunError, paths
 from specs.doors import faults
+from trainer.data.examples import first_example
 from trainer.failure import StopRequestedError, kind_and_sentence
 from trainer.results import evaluation, judgement
 from trainer.results.chat import TUNED
@@ -121,7 +122,8 @@ def evaluate(session: Session, wanted: Wanted, progress: _Progress) -> None:
     )
     with unlearned_rows(session, tokenizer, wanted.data, _prompts(session)) as data:
         of, rows = len(data), _some(data, wanted.rows, seed=plan.seed)
-    judge = judge_of(plan, tokenizer, rows, answers=wanted.answers, general=_passages())
+    layout = first_example(wanted.data or run.data).layout
+    judge = judge_of(plan, tokenizer, rows, answers=wanted.answers, general=_passages(), layout=layout)
     progress.begin(len(judge.voices) * judge.work)
     voices = Voices(session)
     for voice in judge.voices:
@@ -148,8 +150,10 @@ def _basis(run: Run, wanted: Wanted) -> str:
     """Return which rows are read, in words; a file that the run learned from says nothing of other rows."""
     if wanted.data is None:
         return "rows that were not learned"
-    name = Path(wanted.data.path).name
-    is_learned = wanted.data.require_unchanged(None) == run.details.get("data_sha256")
+    name, split = Path(wanted.data.path).name, wanted.data.split
+    name = f"split {split} of {name}" if split != "train" else name
+    same_file = wanted.data.require_unchanged(None) == run.details.get("data_sha256")
+    is_learned = same_file and split == run.data.split
     return f"rows of {name}, from which the model learned" if is_learned else f"rows of {name}"
 
 

@@ -19,7 +19,9 @@ from tests.trainer.classified import model_folder, source_of
 from tests.trainer.conftest import QUESTIONS, tiny_plan
 from tests.trainer.tasks import CASES
 from tests.trainer.waiting import PATIENCE
-from trainer.__main__ import main
+from trainer.__main__ import _parser, main
+from trainer.commands.evaluating import _other_rows
+from trainer.data.source import DataSource
 from trainer.failure import NotFiniteError
 from trainer.results import evaluation
 from trainer.results.chat import BASE, TUNED
@@ -215,6 +217,33 @@ def test_a_run_that_learned_all_rows_needs_others(trained_here, plan_of, chat_da
     found, rows = evaluated(run, data=chat_data, rows=7, answers=0)
     assert len(rows) == 7
     assert "7 of 24 rows of chat.jsonl, from which the model learned: " in found.found["verdict"]["sentence"]
+
+
+def test_other_rows_come_from_another_split_or_other_columns(learned, tmp_path):
+    def other(*words):
+        given = _parser().parse_args(["evaluate", learned.id, *words])
+        return _other_rows(learned.data, given)
+
+    assert other() is None
+    assert other("--split", "test") == dataclasses.replace(learned.data, split="test")
+    path = tmp_path / "other.jsonl"
+    path.write_text('{"q": "What comes after one?", "a": "In short: one and more."}\n')
+    found = other("--data", str(path), "--columns", "prompt=q", "completion=a")
+    assert (found.path, found.columns, found.split) == (str(path), {"prompt": "q", "completion": "a"}, "train")
+    with pytest.raises(DataError, match="--columns: is for other rows than those of the run, got 'prompt=q'"):
+        other("--columns", "prompt=q")
+
+
+def test_rows_of_another_split_were_not_learned(trained_here, plan_of, tmp_path, evaluated):
+    path = tmp_path / "splits.json"
+    rows = [{"prompt": question, "completion": answer} for question, answer in QUESTIONS]
+    path.write_text(json.dumps({"train": rows * 4, "test": rows}))
+    source = DataSource(path=str(path), prompts=("What comes after one?",))
+    found, judged = evaluated(
+        trained_here(plan_of(eval_split=0.0), source), data=dataclasses.replace(source, split="test"), answers=0
+    )
+    assert len(judged) == 6
+    assert "on 6 rows of split test of splits.json: " in found.found["verdict"]["sentence"]
 
 
 def test_changed_data_is_refused(learned, evaluated):

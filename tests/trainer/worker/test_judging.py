@@ -1,14 +1,19 @@
-"""What an evaluation holds in memory, and how near answers are: on models made for the purpose."""
+"""What an evaluation holds in memory, how near answers are, and which label is the likeliest: on tiny models."""
 
 import weakref
 
 import pytest
 import torch
+from sacrebleu.metrics.bleu import BLEU
+from sacrebleu.metrics.chrf import CHRF
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import LlamaConfig, LlamaForCausalLM
 from trl.trainer.utils import add_fused_lm_head
 
-from trainer.worker.judging.reading import loss_of
+from trainer.results.chat import BASE, TUNED
+from trainer.worker.judging import scores
+from trainer.worker.judging.choices import Choices
+from trainer.worker.judging.reading import after, loss_of
 
 VOCABULARY, LENGTH = 40_000, 640
 
@@ -68,3 +73,53 @@ def test_a_row_takes_less_memory_than_in_training_and_none_for_what_is_not_learn
     assert reading.most < training.most
     if num_learned < LENGTH:
         assert reading.most < LENGTH * VOCABULARY  # a quarter of the logits of all positions
+
+
+RIGHT = [
+    f"the {colour} cat sat on the mat and looked at me" for colour in ("red", "old", "small", "grey", "wet", "big")
+]
+
+
+def test_translations_have_the_bleu_of_sacrebleu_over_all_rows_with_its_range():
+    base, tuned = [text.replace("sat on", "lay near") for text in RIGHT], [text.replace("wet", "dry") for text in RIGHT]
+    found = {one.name: one for one in scores.compared(RIGHT, base, tuned, translates=True)}
+    bleu, chrf = found["bleu"], found["chrf"]
+    assert bleu.base == pytest.approx(BLEU().corpus_score(base, [RIGHT]).score / 100)
+    assert bleu.tuned == pytest.approx(BLEU().corpus_score(tuned, [RIGHT]).score / 100)
+    assert 0 < bleu.low <= bleu.tuned - bleu.base <= bleu.high
+    assert bleu.p == pytest.approx(2 / 2**6, rel=0.3)  # all six rows one way, or all the other
+    assert bleu.is_certain
+    mean = sum(CHRF().sentence_score(said, [right]).score for said, right in zip(base, RIGHT, strict=True)) / 6
+    assert (chrf.base, chrf.rows) == (pytest.approx(mean / 100), 6)
+    assert "bleu" not in {one.name for one in scores.compared(RIGHT, base, tuned, translates=False)}
+
+
+def test_nobody_is_better_at_the_same_translations():
+    (bleu,) = (one for one in scores.compared(RIGHT, RIGHT, RIGHT, translates=True) if one.name == "bleu")
+    assert (bleu.base, bleu.tuned, bleu.low, bleu.high, bleu.p) == (pytest.approx(1), pytest.approx(1), 0, 0, 1)
+
+
+def test_the_likeliest_label_is_that_of_the_greatest_probability_in_all(wide):
+    labels = [(5, 6, 2), (7, 2), (8, 9, 10, 2)]
+    asked = [([20 + number, 21], [*labels[number % 3]]) for number in range(12)]
+    choices = Choices(asked, asked[:5])
+    for voice in (BASE, TUNED):
+        assert sum(choices.read(voice, wide, chunked=True)) == choices.work == 5 * 3
+    likeliest = [min(labels, key=lambda label: loss_of(wide, *after(ids, label))) for ids, _ in asked[:5]]
+    right = [tuple(answer) == found for (_, answer), found in zip(asked, likeliest, strict=False)]
+    (found,) = choices.compared()
+    assert (found.rows, found.base, found.tuned, found.p) == (5, sum(right) / 5, sum(right) / 5, 1)
+    assert found.label == "Right label the likeliest of 3"
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        pytest.param([[5, 2]] * 12, id="one label tells nothing"),
+        pytest.param([[number, 2] for number in range(12)], id="each answer differs"),
+        pytest.param([[5] * 11, [6] * 11] * 6, id="long answers"),
+    ],
+)
+def test_other_answers_are_no_labels(answers):
+    asked = [([1], answer) for answer in answers]
+    assert Choices(asked, asked).work == 0

@@ -1,38 +1,18 @@
 """Rows of text: the loss of what is to be learned, and answers beside those of the data."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from threading import Event
 from typing import Any
 
-from specs.portable.passages import plain_words, word_f1
-from specs.portable.targets import rouge
 from trainer.results import judgement
 from trainer.results.answers import positions_left
 from trainer.results.chat import BASE, TUNED
 from trainer.results.judgement import Compared
+from trainer.worker.judging import scores
+from trainer.worker.judging.choices import Choices
 from trainer.worker.judging.judge import Judge, Row
 from trainer.worker.judging.reading import IGNORED, losses
 from trainer.worker.judging.writing import Asked, Said, batches, written
-
-
-def _is_same(right: str, said: str) -> float:
-    return float(plain_words(right) == plain_words(said))
-
-
-def _words_in_common(right: str, said: str) -> float:
-    return word_f1(plain_words(right), plain_words(said))
-
-
-def _longest_row(right: str, said: str) -> float:
-    return rouge([right], [said])["rougeL"]
-
-
-_SCORES: Mapping[str, tuple[str, Callable[[str, str], float]]] = {
-    "exact_match": ("Exact match", _is_same),
-    "f1": ("Words in common, F1", _words_in_common),
-    "rougeL": ("ROUGE-L", _longest_row),
-}
-"""How near a written answer is to that of the data: label, and score from 0 to 1."""
 
 
 class Texts(Judge):
@@ -43,6 +23,8 @@ class Texts(Judge):
     ) -> None:
         super().__init__(tokenizer, rows)
         self._is_decoder = is_decoder
+        self.translates = False
+        """Whether the answers are translations."""
         self.most_tokens, self.chunked = 0, True
         """Tokens that are read together, at most, and whether their logits are made in chunks: as in training."""
         self._losses: dict[str, list[float]] = {}
@@ -51,11 +33,12 @@ class Texts(Judge):
         self._passages = [tokenizer(text, add_special_tokens=True)["input_ids"] for text in general]
         asked = [(number, found) for number, row in enumerate(rows) if (found := self._parts(row))]
         self._asked = dict(asked[:answers])
+        self._choices = Choices([parts for _, parts in asked], [*self._asked.values()])
 
     @property
     def work(self) -> int:
         """Rows and passages to read, and answers to write."""
-        return len(self.rows) + len(self._passages) + len(self._asked)
+        return len(self.rows) + len(self._passages) + self._choices.work + len(self._asked)
 
     def read(self, voice: str, model: Any, stop: Event) -> Iterator[int]:
         """Note the losses of all rows and passages, and write the answers."""
@@ -66,6 +49,7 @@ class Texts(Judge):
         for loss in losses(model, ((ids, ids) for ids in self._cut(model)), chunked=self.chunked):
             self._general[voice].append(loss)
             yield 1
+        yield from self._choices.read(voice, model, chunked=self.chunked)
         asked = [*self._asked.values()]
         for some in batches(asked, self.most_tokens):
             self._said[voice] += written(model, self.tokenizer, some, stop)
@@ -83,7 +67,10 @@ class Texts(Judge):
         tokens = [self._num_learned(row) for row in self.rows]
         found = [judgement.losses("loss", "Loss per token", self._both(self._losses, tokens))]
         if self._asked:
-            found += self._of_answers()
+            right = [self._decoded(answer) for _, answer in self._asked.values()]
+            base, tuned = ([said.words for said in self._said[voice]] for voice in (BASE, TUNED))
+            found += scores.compared(right, base, tuned, translates=self.translates)
+        found += self._choices.compared()
         if self._passages:
             lengths = [len(ids) - 1 for ids in self._passages]
             found.append(
@@ -127,20 +114,6 @@ class Texts(Judge):
 
     def _both(self, losses: Mapping[str, Sequence[float]], tokens: Sequence[int]) -> list[tuple[float, float, int]]:
         return list(zip(losses[BASE], losses[TUNED], tokens, strict=True))
-
-    def _of_answers(self) -> list[Compared]:
-        wanted = [self._decoded(right) for _, right in self._asked.values()]
-        return [
-            judgement.scores(
-                name,
-                label,
-                *(
-                    [score(right, said.words) for right, said in zip(wanted, self._said[voice], strict=True)]
-                    for voice in (BASE, TUNED)
-                ),
-            )
-            for name, (label, score) in _SCORES.items()
-        ]
 
     def _decoded(self, ids: Sequence[int]) -> str:
         text: str = self.tokenizer.decode(ids, skip_special_tokens=True)
