@@ -88,6 +88,13 @@ def wrapping_lines(job: Job, *, before: Sequence[str] = ()) -> list[str]:
         before: Lines that change ``peft_config`` before the model is wrapped.
     """
     plan, lines = job.plan, list[str]()
+    if plan.load_in_4bit:
+        lines += [
+            "for module in model.modules():",
+            '    if hasattr(module, "support_avx512bf16_for_cpu"):',
+            "        # Else bitsandbytes repacks 4-bit weights on a CPU in an evaluation, and no gradient passes them after.",
+            "        module.support_avx512bf16_for_cpu = False",
+        ]
     if plan.prepare_kbit:
         lines.append("model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)")
     elif job.has_adapter:
