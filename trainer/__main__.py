@@ -122,7 +122,7 @@ def _commands() -> Iterator[tuple[str, Callable[[argparse.Namespace], int], str,
             "help": "how PEFT combines them",
         },
     }
-    yield "combine", _combine, "combine adapters of the same base model", {**ids, **sums}
+    yield "combine", _combine, "combine adapters of the same base model into a run of its own", {**ids, **sums}
     base = {"--base": {"action": "store_true", "help": "chat with the base model instead of the tuned one"}}
     yield "chat", _chat, "chat with a run's model, one question per line", {**run_id, **base}
     repository: dict[str, dict[str, Any]] = {
@@ -240,7 +240,7 @@ def _merge(store: Store, given: argparse.Namespace) -> int:
 @_on_runs
 def _combine(store: Store, given: argparse.Namespace) -> int:
     weights = given.weights or [1 / len(given.ids)] * len(given.ids)
-    print(tasks.combine(store, given.ids, weights, given.combination_type))
+    show(tasks.combine(store, given.ids, weights, given.combination_type), store, as_json=given.json)
     return 0
 
 

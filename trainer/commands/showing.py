@@ -12,6 +12,7 @@ from specs.doors.door import INTERRUPTED
 from specs.units import with_digits
 from trainer.runs import launcher
 from trainer.runs.cards import evaluation, judged
+from trainer.runs.combinations import combined_in_words
 from trainer.runs.contract import Answer, Metric, Run, State
 from trainer.runs.diagnosis import Diagnosis, diagnoses, perplexity
 from trainer.runs.export import run_dict
@@ -126,7 +127,10 @@ def _repeated(run: Run, parent_id: str, store: Store) -> str:
 
 def _heading(run: Run) -> Iterator[str]:
     """Yield the state of a run, and what its person says of it."""
-    yield f"{run.id}: {run.state}, step {run.step}/{run.total_steps or '?'}"
+    if run.parts:
+        yield f"{run.id}: combines {combined_in_words(run)}"
+    else:
+        yield f"{run.id}: {run.state}, step {run.step}/{run.total_steps or '?'}"
     yield from (f"  {words}" for words in (run.name, run.note, "archived" if run.archived_at else "") if words)
 
 

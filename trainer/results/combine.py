@@ -19,7 +19,6 @@ from trainer import files
 from trainer.model.build import model_config
 from trainer.model.packing import META
 from trainer.model.towers import auto_class
-from trainer.runs.cards import combined_card
 from trainer.runs.contract import Run
 from trainer.runs.export import result_folder
 from trainer.runs.store import Store
@@ -71,8 +70,6 @@ def combine(store: Store, weights: Mapping[str, float], combination_type: str, t
     with files.replaced(target) as folder:
         model.save_pretrained(folder, selected_adapters=[_SUM])
         AutoTokenizer.from_pretrained(folders[0], trust_remote_code=False).save_pretrained(folder)
-        card = combined_card(runs, list(weights.values()), combination_type)
-        (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 def _with_adapters(run: Run, folders: Sequence[Path]) -> Any:

@@ -8,8 +8,11 @@ from pathlib import Path
 
 from specs import RunError, paths
 from specs.paths import REPO
+from trainer import files
 from trainer.data.files.reading import is_hub_id
 from trainer.failure import PassedOnError
+from trainer.runs import combinations
+from trainer.runs.contract import RESULT, Run
 from trainer.runs.store import Store
 
 COMBINATION_TYPES = {
@@ -30,8 +33,8 @@ def merge(store: Store, run_id: str, target: Path) -> Path:
     return target
 
 
-def combine(store: Store, run_ids: Sequence[str], weights: Sequence[float], combination_type: str) -> Path:
-    """Write the weighted sum of adapters into the runs folder, and return its folder.
+def combine(store: Store, run_ids: Sequence[str], weights: Sequence[float], combination_type: str) -> Run:
+    """Add the weighted sum of adapters as a run of its own, and return it.
 
     Raises:
         RunError: If there are too few runs, or not one weight per run.
@@ -43,12 +46,13 @@ def combine(store: Store, run_ids: Sequence[str], weights: Sequence[float], comb
         raise RunError("weights", f"must be one per run, {len(run_ids)} in total", list(weights))
     if combination_type not in COMBINATION_TYPES:
         raise RunError("combination_type", f"must be one of {', '.join(COMBINATION_TYPES)}", combination_type)
-    # Only ids from the store may become part of a path.
-    ids = [store.run(run_id).id for run_id in run_ids]
-    target = store.folder / "combined" / f"{'+'.join(ids)}-{combination_type}"
-    pairs = [f"{run_id}={weight!r}" for run_id, weight in zip(ids, weights, strict=True)]
-    _carry_out("trainer.results.combine", str(store.folder), str(target), combination_type, *pairs)
-    return target
+    # Only ids from the store may become part of a command.
+    runs = [store.run(run_id) for run_id in run_ids]
+    pairs = [f"{run.id}={weight!r}" for run, weight in zip(runs, weights, strict=True)]
+    with files.scratch_folder(store.folder) as scratch:
+        target = scratch / RESULT
+        _carry_out("trainer.results.combine", str(store.folder), str(target), combination_type, *pairs)
+        return combinations.added(store, runs, weights, combination_type, target)
 
 
 def fetch_dataset(name: str, folder: Path) -> Path:

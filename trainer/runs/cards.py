@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from specs import METHODS, TASK_TYPES, FinetunePlan, gib
 from specs.markup import in_markdown
@@ -37,15 +38,16 @@ def model_card(run: Run, metrics: Sequence[Metric], *, merged: bool = False) -> 
     """
     lines = [
         *_front_matter(run, merged=merged),
-        f"# {METHODS[run.plan.method].label} of {_base_in_words(run)}",
+        f"# {_heading(run)}",
         "",
-        f"Trained with LoRAFit, run {run.id}: {run.step:,} steps of {run.plan.effective_batch_size:,} sequences.",
+        *(_combination(run) if run.parts else _training(run)),
         *(["The adapter is merged into the base model."] if merged else []),
         *_numbers(run, metrics),
         "",
         *_data_and_licence(run),
         "",
-        *_settings(run, "Settings"),
+        *_settings("Settings", run.plan, run),
+        *(line for part in run.parts for line in _settings_of(part, run)),
         "",
         "## Libraries",
         *(f"- {name} {number}" for name, number in run.details.get("libraries", {}).items()),
@@ -53,19 +55,24 @@ def model_card(run: Run, metrics: Sequence[Metric], *, merged: bool = False) -> 
     return "\n".join([*lines, ""])
 
 
-def combined_card(runs: Sequence[Run], weights: Sequence[float], combination_type: str) -> str:
-    """Return the card of combined adapters."""
-    lines = [
-        *_front_matter(runs[0]),
-        f"# {len(runs)} adapters of {_base_in_words(runs[0])}, combined",
-        "",
-        f"Made with LoRAFit by PEFT's `add_weighted_adapter`, `combination_type={combination_type}`:",
-        "",
-        *(f"- {weight:g} x run {run.id}" for run, weight in zip(runs, weights, strict=True)),
-    ]
-    for run in runs:
-        lines += ["", f"## Run {run.id}", *_data_and_licence(run), "", *_settings(run, f"Settings of run {run.id}")]
-    return "\n".join([*lines, ""])
+def _heading(run: Run) -> str:
+    made = f"{len(run.parts)} adapters" if run.parts else METHODS[run.plan.method].label
+    return f"{made} of {_base_in_words(run)}{', combined' if run.parts else ''}"
+
+
+def _training(run: Run) -> Iterator[str]:
+    yield f"Trained with LoRAFit, run {run.id}: {run.step:,} steps of {run.plan.effective_batch_size:,} sequences."
+
+
+def _combination(run: Run) -> Iterator[str]:
+    """Yield the runs whose adapters a combination is made of, each with its data and settings."""
+    kind = run.details["combined"]["type"]
+    yield f"Adapters combined with LoRAFit by PEFT's `add_weighted_adapter`, `combination_type={kind}`:"
+    yield ""
+    for part in run.parts:
+        data = in_markdown(name_of(Path(part["data"])))
+        rows, fingerprint = part.get("rows", "unknown"), part.get("data_sha256", "unknown")
+        yield f"- {part['weight']:g} x run {part['id']}, data {data}, {rows} rows, SHA-256 {fingerprint}"
 
 
 def evaluation(run: Run) -> str:
@@ -190,5 +197,11 @@ def _data_and_licence(run: Run) -> list[str]:
     ]
 
 
-def _settings(run: Run, heading: str) -> list[str]:
-    return [f"## {heading}", "```json", shared_plan(run).to_json(), "```"]
+def _settings(heading: str, plan: FinetunePlan, run: Run) -> list[str]:
+    shared = dataclasses.replace(plan, model_name_or_path=base_name(run))
+    return [f"## {heading}", "```json", shared.to_json(), "```"]
+
+
+def _settings_of(part: Mapping[str, Any], run: Run) -> list[str]:
+    """Return the settings of one of the runs of a combination, whose base model is the same."""
+    return ["", *_settings(f"Settings of run {part['id']}", FinetunePlan.from_dict(part["plan"]), run)]

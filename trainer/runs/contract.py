@@ -22,6 +22,8 @@ person to free some space, and what it has learned since its last checkpoint exi
 
 CHECKPOINTS = "checkpoints"
 """The folder of a run's checkpoints within its own."""
+RESULT = "adapter"
+"""Folder of the result within the run's folder; holds the whole model after full fine-tuning."""
 
 
 class State(StrEnum):
@@ -174,6 +176,12 @@ class Run:
     def model(self) -> str:
         """Where the base model is loaded from."""
         return self.place.model_path or self.plan.model_name_or_path
+
+    @property
+    def parts(self) -> Sequence[Mapping[str, Any]]:
+        """The runs whose adapters it combines, each with ``id``, ``name`` and ``weight``; none for one that trained."""
+        found: Sequence[Mapping[str, Any]] = self.details.get("combined", {}).get("parts", ())
+        return found
 
     @property
     def has_perplexity(self) -> bool:

@@ -10,11 +10,9 @@ from typing import IO, Any
 
 from specs import RunError
 from trainer.runs import cards
+from trainer.runs.contract import RESULT as RESULT
 from trainer.runs.contract import Metric, Run
 from trainer.runs.store import Store
-
-RESULT = "adapter"
-"""Folder of the result within the run's folder; holds the whole model after full fine-tuning."""
 
 MERGED = "merged-{}"
 """Folder of a merged model within the run's folder, by the step after which it was merged."""

@@ -10,6 +10,7 @@ from specs.doors.door import setting
 from trainer.data.examples import first_example, require_trained
 from trainer.data.source import DataSource
 from trainer.runs import launcher, trial
+from trainer.runs.combinations import refuse_combination
 from trainer.runs.contract import Place, Run, spread
 from trainer.runs.feasibility import Facts, Ground, require_feasible
 from trainer.runs.storage import shelf
@@ -41,8 +42,9 @@ class Starter:
         Called twice, as by a double click, it returns the same run, until that one is over.
 
         Raises:
-            LorafitError: If it cannot be trained here.
+            LorafitError: If it cannot be trained here, or is a combination of adapters.
         """
+        refuse_combination(run)
         place = dataclasses.replace(run.place, parent_id=run.id, token=_token(self._store, run, plan))
         return self.start(plan, run.data, place, estimate)
 
@@ -73,9 +75,10 @@ class Starter:
         """Queue a run that is over for more steps, and start it if its device is free.
 
         Raises:
-            LorafitError: If it is not over, or cannot be trained here any more.
+            LorafitError: If it is not over, cannot be trained here any more, or is a combination of adapters.
         """
         run = self._store.run(run_id)
+        refuse_combination(run)
         if run.is_over:
             self._require_continuable(run)
         return self._launched(self._store.extend(run_id, steps))

@@ -20,6 +20,7 @@ from trainer.failure import AttemptOverError
 from trainer.runs.contract import (
     ACTIVE,
     LOST_SECONDS,
+    RESULT,
     RESUMABLE,
     Answer,
     Event,
@@ -67,30 +68,35 @@ class Store:
         place: Place | None = None,
     ) -> Run:
         """Queue a run of a plan on data, or return the run already created with the same token."""
-        where = place or Place()
-        now = time.time()
-        run_id = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now))}-{secrets.token_hex(2)}"
-        values = {
-            "id": run_id,
-            "token": where.token,
-            "parent_id": where.parent_id,
-            "state": State.QUEUED,
-            "phase": Phase.WAITING,
-            "device": spread(where.device, plan.num_gpus),
-            "model_path": where.model_path,
-            "plan": json.dumps(plan.to_dict()),
-            "data": json.dumps(dataclasses.asdict(data)),
-            "estimate": None if estimate is None else json.dumps(dict(estimate)),
-            "created_at": now,
-            "queued_at": now,
-        }
+        return self._created(_values(plan, data, estimate, place or Place()), "Queued.")
+
+    def create_finished(
+        self, plan: FinetunePlan, data: DataSource, *, place: Place, name: str, details: Mapping[str, Any], result: Path
+    ) -> Run:
+        """Add a run that no worker trains, such as a combination of adapters, or return the one with the same token.
+
+        Args:
+            plan: What describes the result.
+            data: What it is evaluated on.
+            place: Where its model is loaded.
+            name: What it is called.
+            details: As a worker records them.
+            result: The folder of its result, in the runs folder; it is moved if the run is new.
+        """
+        over = {"state": State.FINISHED, "phase": Phase.DONE, "finished_at": time.time()}
+        values = {**_values(plan, data, None, place), **over, "name": name, "details": json.dumps(dict(details))}
+        return self._created(values, "Combined.", result)
+
+    def _created(self, values: Mapping[str, Any], event: str, result: Path | None = None) -> Run:
+        """Insert a run, with its result if it has one, unless there is one with its token; return the run."""
+        run_id, token = values["id"], values["token"]
         with self._database.transaction() as db:
-            made = None
-            if where.token is not None:
-                made = db.execute("SELECT id FROM runs WHERE token = ?", (where.token,)).fetchone()
+            made = db.execute("SELECT id FROM runs WHERE token = ?", (token,)).fetchone()
             if made is None:
                 insert(db, "runs", values)
-                records.note(db, run_id, "state", "Queued.")
+                records.note(db, run_id, "state", event)
+                if result is not None:
+                    result.rename(self.run_folder(run_id) / RESULT)
         return self.run(run_id if made is None else made["id"])
 
     def run(self, run_id: str) -> Run:
@@ -431,6 +437,25 @@ class Store:
             if attempt is not None and not ownership.owns(db, run_id, attempt):
                 raise AttemptOverError(run_id)
             yield db
+
+
+def _values(plan: FinetunePlan, data: DataSource, estimate: Mapping[str, Any] | None, where: Place) -> dict[str, Any]:
+    """Return a new run as it is inserted, with an id of its own."""
+    now = time.time()
+    return {
+        "id": f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now))}-{secrets.token_hex(2)}",
+        "token": where.token,
+        "parent_id": where.parent_id,
+        "state": State.QUEUED,
+        "phase": Phase.WAITING,
+        "device": spread(where.device, plan.num_gpus),
+        "model_path": where.model_path,
+        "plan": json.dumps(plan.to_dict()),
+        "data": json.dumps(dataclasses.asdict(data)),
+        "estimate": None if estimate is None else json.dumps(dict(estimate)),
+        "created_at": now,
+        "queued_at": now,
+    }
 
 
 @functools.lru_cache(maxsize=4096)

@@ -14,21 +14,26 @@ from ui.runs.facts import remedies, run_data, tables
 def next_steps(run: Run) -> None:
     """Offer the files of a run, more steps, and fixes."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        if run_data.has_adapter(run):
-            st.download_button(
-                "Adapter (zip)",
-                lambda: run_data.adapter_file(run),
-                f"{run.id}.zip",
-                "application/zip",
-                icon=":material/download:",
-                on_click="ignore",
-                help="Adapter, plan, metrics and model card.",
-            )
+        adapter_button(run)
         file = run_data.metrics_file(run)
         st.download_button("Metrics (CSV)", file, f"{run.id}.csv", icon=":material/download:", on_click="ignore")
         steps = st.number_input("More steps", 1, 1_000_000, 50, key="more", width=150)
         st.button("Train longer", icon=":material/forward:", key="extend", on_click=_extend, args=(run.id, steps))
     offer_fixes(run, run_data.metrics(run))
+
+
+def adapter_button(run: Run) -> None:
+    """Offer the result of a run as a file, once there is one."""
+    if run_data.has_adapter(run):
+        st.download_button(
+            "Adapter (zip)",
+            lambda: run_data.adapter_file(run),
+            f"{run.id}.zip",
+            "application/zip",
+            icon=":material/download:",
+            on_click="ignore",
+            help="Adapter, plan, metrics and model card.",
+        )
 
 
 def offer_fixes(run: Run, points: Sequence[Metric]) -> None:

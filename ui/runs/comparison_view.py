@@ -4,10 +4,9 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from trainer.results.tasks import COMBINATION_TYPES
 from trainer.runs.contract import Run
 from ui.parts import exhibits
-from ui.runs import address, curve_view
+from ui.runs import address, combination_view, curve_view
 from ui.runs.facts import quantities, run_data, tables, titles
 
 COLUMNS = {
@@ -37,30 +36,4 @@ def comparison(runs: Sequence[Run]) -> None:
     exhibits.save(tables.sheet("results", runs))
     if all(run_data.has_adapter(run) for run in runs):
         with st.expander("Combine these adapters", icon=":material/join_inner:"):
-            combination(runs)
-
-
-def combination(runs: Sequence[Run]) -> None:
-    """Offer the weighted sum of the runs' adapters as a new adapter."""
-    with st.form("combination", border=False):
-        cells = st.columns(len(runs) + 1, vertical_alignment="bottom")
-        share = 1 / len(runs)
-        weights = [
-            cell.number_input(f"Weight of {run.id}", -10.0, 10.0, share, 0.05, key=f"weight_{run.id}")
-            for cell, run in zip(cells, runs, strict=False)
-        ]
-        kind = cells[-1].selectbox(
-            "combination_type", list(COMBINATION_TYPES), format_func=lambda name: f"{name}: {COMBINATION_TYPES[name]}"
-        )
-        asked = st.form_submit_button("Combine", icon=":material/join_inner:")
-    if asked:
-        with st.spinner("Combining the adapters ..."):
-            file = run_data.combined_file([run.id for run in runs], weights, kind)
-        st.download_button(
-            "Combined adapter (zip)",
-            file,
-            "combined.zip",
-            "application/zip",
-            icon=":material/download:",
-            on_click="ignore",
-        )
+            combination_view.offer(runs)

@@ -28,6 +28,11 @@ def evaluation(run: Run) -> None:
     latest = run_data.evaluation(run)
     if latest is not None and latest.stage == "running":
         notices.fragment(_under_way, run_every=TICK_SECONDS)(run.id)
+    elif learned_all(run) and run.parts:
+        st.caption(
+            "Its runs share their data, and one may have learned what another held out. Evaluate it on other rows: "
+            f"`python -m trainer evaluate {run.id} --data FILE`"
+        )
     elif learned_all(run):
         st.caption(
             "This run learned every row of its data, and a model is judged by rows that it did not learn. Choose "

@@ -141,8 +141,9 @@ def facts(run: Run, curve: LossCurve | None) -> str:
         (7.5, f"<b style='color:{color}'>{escape(str(run.state))}</b>", standing.activity(run)),
         (13, escape(kind), beside),
         (8.5, line, ""),
-        (5, f"{curve.last:.3f}" if curve else "–", "last loss"),
-        (9, *memory.peak_against_predicted(run)),
+        # A combination has trained nothing.
+        (5, "", "") if run.parts else (5, f"{curve.last:.3f}" if curve else "–", "last loss"),
+        (9, "", "") if run.parts else (9, *memory.peak_against_predicted(run)),
     )
     shown = "".join(
         f"<div style='flex:1 1 {width}rem;min-width:0;overflow-wrap:anywhere'>{top}"

@@ -30,7 +30,7 @@ def menu(run: Run, *, again: bool = False) -> None:
         _BACK: "Take out of the archive",
         _DELETE: f"Delete ({text.size(shelf.size_bytes(run))})",
     }
-    offered = [_NAME, _COPY, _BACK if run.archived_at is not None else _ARCHIVE, _DELETE]
+    offered = [_NAME, *([] if run.parts else [_COPY]), _BACK if run.archived_at is not None else _ARCHIVE, _DELETE]
     key = f"menu {run.id}"
     st.menu_button(
         "More",

@@ -12,7 +12,7 @@ from ui.drawing.curves import View
 from ui.drawing.small_chart import small_charts
 from ui.parts import exhibits, notices, text
 from ui.parts.links import AGAIN
-from ui.runs import address, after_view, chat_view, curve_view, evaluation_view, naming_view
+from ui.runs import address, after_view, chat_view, combination_view, curve_view, evaluation_view, naming_view
 from ui.runs.facts import memory, phases, quantities, run_data, standing, tables, titles, wording
 from ui.runs.sides import sides
 
@@ -27,12 +27,20 @@ def one(run: Run) -> None:
     address.back()
     header(run)
     after_view.parent(run)
+    if run.parts:
+        combination_view.about(run)
+    else:
+        training(run)
+    details(run)
+
+
+def training(run: Run) -> None:
+    """Show how the training of a run goes or went, and what can be done after it."""
     numbers(run)
     view = curve_view.view_controls(live=not run.is_over)
     charts(run, view)
     if run.is_over:
         after_view.next_steps(run)
-    details(run)
 
 
 def header(run: Run) -> None:
@@ -42,8 +50,9 @@ def header(run: Run) -> None:
         return
     with st.container(horizontal=True, vertical_alignment="bottom", key="run header"):
         st.title(text.plain(titles.title(run)), width="stretch")
-        action(run)
-        naming_view.menu(run, again=True)
+        if not run.parts:
+            action(run)
+        naming_view.menu(run, again=not run.parts)
     st.caption(text.plain(titles.about(run)))
     if run.note:
         st.markdown(text.paragraphs(run.note))
@@ -91,25 +100,32 @@ def charts(run: Run, view: View) -> None:
 def details(run: Run) -> None:
     """Show answers, plan, events and log of a run, and what can be done with its result."""
     words = wording.of(run.plan)
-    names = [words.answers, "Evaluation", words.talk, "Plan", "Memory", "Share", "Log"]
-    answers, evaluation, talk, plan, memory, share, log = st.tabs(names)
-    with answers:
-        before_and_after(run)
-    with evaluation:
-        evaluation_view.evaluation(run)
-    with talk:
-        chat_view.chat(run)
-    with plan:
-        exhibits.table(tables.plan_table(run.plan), name="plan", alt="The plan of this run", about=tables.about(run))
-        st.download_button("Download plan.json", run.plan.to_json(), "plan.json", on_click="ignore")
-    with memory:
-        predicted_and_measured(run)
-    with share:
-        after_view.share(run)
-    with log:
-        exhibits.table(tables.event_table(run), name="events", alt="The events of this run", about=tables.about(run))
-        tail = run_data.log_tail(run)
-        st.code(tail or "Nothing yet.", language=None, height=320, wrap_lines=True)
+    shown = {
+        words.answers: before_and_after,
+        "Evaluation": evaluation_view.evaluation,
+        words.talk: chat_view.chat,
+        "Plan": plan,
+        "Memory": predicted_and_measured,
+        "Share": after_view.share,
+        "Log": log,
+    }
+    names = [name for name in shown if not (run.parts and name in {words.answers, "Memory"})]
+    for name, tab in zip(names, st.tabs(names), strict=True):
+        with tab:
+            shown[name](run)
+
+
+def plan(run: Run) -> None:
+    """Show the plan of a run, and offer it as a file."""
+    exhibits.table(tables.plan_table(run.plan), name="plan", alt="The plan of this run", about=tables.about(run))
+    st.download_button("Download plan.json", run.plan.to_json(), "plan.json", on_click="ignore")
+
+
+def log(run: Run) -> None:
+    """Show what happened to a run, and the end of its log."""
+    exhibits.table(tables.event_table(run), name="events", alt="The events of this run", about=tables.about(run))
+    tail = run_data.log_tail(run)
+    st.code(tail or "Nothing yet.", language=None, height=320, wrap_lines=True)
 
 
 def before_and_after(run: Run) -> None:

@@ -11,8 +11,8 @@ from trainer.runs.export import RESULT
 def adapter_run(store, plan_of, chat_data, tiny_model, tiny_tokenizer):
     """Makes a run whose result is an adapter with random values."""
 
-    def made(config=None, **settings):
-        run = store.create(plan_of(), chat_data, place=Place(model_path=str(tiny_model)))
+    def made(config=None, method="qlora", **settings):
+        run = store.create(plan_of(method=method), chat_data, place=Place(model_path=str(tiny_model)))
         values = {"r": 4, "lora_alpha": 16, "target_modules": "all-linear", "init_lora_weights": False, **settings}
         with torch.random.fork_rng():
             torch.manual_seed(len(store.runs()))

@@ -96,5 +96,4 @@ def test_nothing_that_is_shared_names_a_folder_of_this_machine(store, made, tmp_
     assert "base_model" not in ModelCard(cards.model_card(run, ())).data.to_dict(), (
         "the Hub refuses one that is a folder"
     )
-    assert str(tmp_path) not in cards.combined_card([run, other], [0.5, 0.5], "cat")
     assert run.plan.model_name_or_path.startswith(str(tmp_path)), "the run itself keeps it"

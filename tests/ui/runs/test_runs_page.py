@@ -2,6 +2,7 @@
 
 from specs import FinetunePlan
 from trainer.data.source import DataSource
+from trainer.runs import combinations
 from trainer.runs.contract import State
 from trainer.runs.export import RESULT
 from trainer.runs.store import Store
@@ -96,3 +97,23 @@ def test_a_chat_that_a_run_forbids_says_so(page, finished, runs_folder):
     app.chat_input(key="asked").set_value("Why?").run()
     assert not app.exception
     assert f"which run {busy.id} is using" in app.error[0].value.replace("\\", "")
+
+
+def test_a_combination_says_what_it_is_made_of_and_offers_no_training(page, finished, runs_folder):
+    runs, store = [finished([2.0]), finished([1.0])], Store(runs_folder)
+    store.describe(runs[0].id, name="*Letters*")
+    result = runs_folder / "sum"
+    result.mkdir()
+    (result / "adapter_config.json").write_text('{"r": 8, "lora_alpha": 8, "target_modules": ["q_proj"]}')
+    made = combinations.added(store, [store.run(run.id) for run in runs], [0.5, 0.25], "cat", result)
+    store.delete(runs[1].id)
+    app = page("runs", run=made.id)
+    words = f"0.5 x [\\*Letters\\*](/runs?run={runs[0].id}) + 0.25 x {runs[1].id} (deleted)"
+    assert words in [one.value.replace("\\-", "-") for one in app.markdown]
+    assert [tab.label for tab in app.tabs] == ["Evaluation", "Chat", "Plan", "Share", "Log"]
+    keys = {button.key for button in app.button}
+    assert not keys & {"extend", "resume", "again", "stop"}
+    assert "merge" in keys
+    assert "Duplicate: run it once more" not in app.menu_button(key=f"menu {made.id}").options
+    (row,) = [html.proto.body for html in page("runs").get("html") if "combines 2 adapters" in html.proto.body]
+    assert "last loss" not in row

@@ -101,9 +101,9 @@ def adapter_file(run: Run) -> bytes:
     return _zipped(export.package(store(), run))
 
 
-def combined_file(run_ids: Sequence[str], weights: Sequence[float], combination_type: str) -> bytes:
-    """Return a zip of the weighted sum of runs' adapters."""
-    return _zipped(export.files_of(tasks.combine(store(), run_ids, weights, combination_type)))
+def combined(run_ids: Sequence[str], weights: Sequence[float], combination_type: str) -> Run:
+    """Add the weighted sum of runs' adapters as a run of its own, and return it."""
+    return tasks.combine(store(), run_ids, weights, combination_type)
 
 
 def merged(run: Run) -> Path:

@@ -43,6 +43,8 @@ def progress(run: Run) -> float:
 
 def activity(run: Run) -> str:
     """Return what the run is doing now, as a phrase."""
+    if run.parts:
+        return f"combines {len(run.parts)} adapters"
     if run.state is State.QUEUED:
         return "waiting for the device"
     steps = f"step {run.step:,} of {run.total_steps:,}" if run.total_steps else "before the first step"
