@@ -12,7 +12,7 @@ KILLS ?= 100
 # How many hostile inputs the command lines then get; their seed is printed too.
 INPUTS ?= 20000
 
-.PHONY: run demo setup setup-test check test soak mutants accuracy architectures bench screenshots readme clean help
+.PHONY: run demo setup gguf setup-test check test soak mutants accuracy architectures bench screenshots readme clean help
 
 run: setup  ## set up and open the app at http://localhost:8501
 	@$(BIN)/python -m scripts.serve
@@ -22,6 +22,9 @@ demo: setup  ## plan, memory and 30 training steps on the demo model, in the ter
 
 setup:  ## packages and demo model only
 	@$(PYTHON) scripts/setup.py
+
+gguf: setup  ## what writes a run's model as GGUF for Ollama and llama.cpp (110 MB)
+	@$(PYTHON) scripts/setup.py --gguf
 
 setup-test:  ## the same, with test tools and Chromium
 	@$(PYTHON) scripts/setup.py --test

@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import venv
 from pathlib import Path
 
@@ -23,6 +24,10 @@ WHEELS = CACHE / "wheels"
 MODEL = CACHE / "models" / "SmolLM2-135M-Instruct"
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 PYTHON = BIN / ("python.exe" if os.name == "nt" else "python")
+CONVERTER = VENV / "share" / "lorafit" / "llama.cpp"
+"""Where ``specs.paths.llama_cpp`` looks for llama.cpp's converter."""
+CONVERTER_LISTS = ("gguf-tools.txt", "llama-cpp.txt")
+CONVERTER_PARTS = ("LICENSE", "convert_hf_to_gguf.py", "conversion", "gguf-py")
 APP_LISTS = ("base.txt", "torch.txt")
 OLDEST, NEWEST = (3, 11), (3, 14)
 
@@ -31,14 +36,21 @@ class SetupError(Exception):
     """A set-up step that failed, described in one sentence."""
 
 
-def quiet(command: list[str | Path]) -> subprocess.CompletedProcess[str]:
-    """Run a command and return its output and exit status."""
-    return subprocess.run([str(part) for part in command], cwd=REPO, capture_output=True, text=True, check=False)
+def quiet(command: list[str | Path], **more: str) -> subprocess.CompletedProcess[str]:
+    """Run a command, with more in its environment, and return its output and exit status."""
+    return subprocess.run(
+        [str(part) for part in command],
+        cwd=REPO,
+        env={**os.environ, **more},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
-def pip(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def pip(*arguments: str | Path, **more: str) -> subprocess.CompletedProcess[str]:
     """Run the virtual environment's pip."""
-    return quiet([PYTHON, "-m", "pip", "--disable-pip-version-check", *arguments])
+    return quiet([PYTHON, "-m", "pip", "--disable-pip-version-check", *arguments], **more)
 
 
 def last_error(result: subprocess.CompletedProcess[str]) -> str:
@@ -156,6 +168,48 @@ def fetch_demo_model() -> None:
         raise SetupError(f"Converting the demo model failed: {last_error(result)}. Run the command again.")
 
 
+def fetch_converter() -> None:
+    """Put llama.cpp's converter of GGUF files, and what it imports, into a folder of its own, once per version."""
+    stamp, wanted = CONVERTER / ".lorafit", fingerprint(CONVERTER_LISTS)
+    if stamp.exists() and stamp.read_text() == wanted:
+        return
+    say("Fetching llama.cpp's converter of GGUF files (110 MB, once)")
+    shutil.rmtree(CONVERTER, ignore_errors=True)
+    libraries = CONVERTER / "python"
+    tools, sources = CONVERTER_LISTS
+    download((tools,))
+    installed = pip("install", "--quiet", "--no-index", "--target", libraries, *requirement_lists((tools,)))
+    if installed.returncode:
+        raise SetupError(f"Installing the converter failed: {last_error(installed)}. Run the command again.")
+    unpack_converter(download_sources(sources, libraries))
+    stamp.write_text(wanted)
+
+
+def download_sources(name: str, libraries: Path) -> Path:
+    """Download the sources that a list names into the wheel folder, unless they are there, and return their file.
+
+    pip asks the package's build tool for its name; without isolation that is the one of the hashed list.
+    """
+    found = ("--no-deps", "--require-hashes", "--no-build-isolation", "--no-binary", ":all:", "-r", LISTS / name)
+    wanted = ("download", "--quiet", "--dest", WHEELS, "--find-links", WHEELS, *found)
+    known = {"PYTHONPATH": str(libraries)}
+    if pip(*wanted, "--no-index", **known).returncode:
+        result = pip(*wanted, "--retries", "5", **known)
+        if result.returncode:
+            raise SetupError(f"Downloading the converter failed: {last_error(result)}. Run the command again.")
+    return max(WHEELS.glob("llama_cpp_python-*.tar.gz"), key=lambda path: path.stat().st_mtime)
+
+
+def unpack_converter(sources: Path) -> None:
+    """Take the converter out of the sources of llama-cpp-python; nothing of them is built."""
+    with tarfile.open(sources) as archive:
+        for member in archive:
+            inner = member.name.partition("/vendor/llama.cpp/")[2]
+            if inner.split("/")[0] in CONVERTER_PARTS and inner:
+                member.name = inner
+                archive.extract(member, CONVERTER, filter="data")
+
+
 def install_chromium() -> None:
     """Install Chromium from Debian's packages if possible; otherwise say what will be skipped."""
     if shutil.which("chromium"):
@@ -191,6 +245,7 @@ def main() -> int:
     """Run the set-up steps; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--test", action="store_true", help="also install what the checks and tests need")
+    parser.add_argument("--gguf", action="store_true", help="also fetch what writes GGUF files")
     arguments = parser.parse_args()
     try:
         check_python()
@@ -201,6 +256,8 @@ def main() -> int:
         if arguments.test:
             install_once("test", ("test.txt", "export-tools.txt", "mutation-tools.txt"))
             install_chromium()
+        if arguments.test or arguments.gguf:
+            fetch_converter()
     except SetupError as error:
         print(error, file=sys.stderr)
         return 2

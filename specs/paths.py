@@ -1,6 +1,7 @@
 """The folders of LoRAFit: the only place that knows environment variables and default paths."""
 
 import os
+import sys
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parent.parent
@@ -25,6 +26,11 @@ def cache() -> Path:
 def measures_itself() -> bool:
     """Return whether this machine's own speed counts: not if ``$LORAFIT_CALIBRATE`` is ``off``."""
     return os.environ.get("LORAFIT_CALIBRATE", "").strip().lower() != "off"
+
+
+def llama_cpp() -> Path:
+    """Return the folder of llama.cpp's converter: ``$LORAFIT_LLAMA_CPP``, or where ``make gguf`` puts it."""
+    return _folder("LORAFIT_LLAMA_CPP", Path(sys.prefix) / "share" / "lorafit" / "llama.cpp")
 
 
 def demo_model() -> Path:

@@ -18,7 +18,7 @@ from specs import MIB, FinetunePlan, PlanError, RunError, paths
 from specs.doors.door import Parser, door, run_and_exit
 from specs.doors.reading import small_text
 from specs.errors import shortened
-from trainer.commands import evaluating, keeping, space
+from trainer.commands import evaluating, exporting, keeping, space
 from trainer.commands.examining import show_examined
 from trainer.commands.showing import show, watch
 from trainer.data.forms.messages import Turn
@@ -96,7 +96,7 @@ def _commands() -> Iterator[tuple[str, Callable[[argparse.Namespace], int], str,
         **detached,
     }
     yield "run", _run, "train a plan and watch it", run_options
-    for name, command, text, options in (*keeping.commands(), *evaluating.commands()):
+    for name, command, text, options in (*keeping.commands(), *evaluating.commands(), *exporting.commands()):
         yield name, _on_runs(command), text, options
     yield "show", _show, "show one run: state, figures, answers", run_id
     yield "stop", _stop, "save a run and end it", run_id
@@ -108,10 +108,6 @@ def _commands() -> Iterator[tuple[str, Callable[[argparse.Namespace], int], str,
     yield "duplicate", _duplicate, "run the same plan on the same data once more", {**run_id, **detached}
     ids = {"ids": {"nargs": "+", "metavar": "ID"}}
     yield "compare", _compare, "compare runs: where their plans differ, and their results", ids
-    zipped = {
-        "--zip": {"type": Path, "metavar": "FILE", "help": "write a zip of the adapter, plan and metrics instead"}
-    }
-    yield "export", _export, "print the metrics of a run as CSV", {**run_id, **zipped}
     target = {"target": {"type": Path, "metavar": "FOLDER"}}
     yield "merge", _merge, "merge the adapter into the base model, in 16 bit", {**run_id, **target}
     sums: dict[str, dict[str, Any]] = {
@@ -211,21 +207,6 @@ def _compare(store: Store, given: argparse.Namespace) -> int:
     width = max(len(name) for name in rows)
     for name, values in rows.items():
         print(f"{name:<{width}}  " + "  ".join(f"{value!s:<20}" for value in values))
-    return 0
-
-
-@_on_runs
-def _export(store: Store, given: argparse.Namespace) -> int:
-    run = store.run(given.id)
-    if given.zip:
-        package = export.package(store, run)
-        with given.zip.open("wb") as stream:
-            export.write_zip(package, stream)
-        print(given.zip)
-    elif given.json:
-        show(run, store, as_json=True)
-    else:
-        print(export.metrics_csv(store.metrics(run.id)), end="")
     return 0
 
 

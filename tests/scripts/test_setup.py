@@ -14,7 +14,7 @@ def requirements(name: str) -> list[str]:
     return [line for line in re.split(r"\n(?=[a-z])", re.sub(r"^#.*\n", "", text)) if line.strip()]
 
 
-@pytest.mark.parametrize("name", [*setup.APP_LISTS, "cuda.txt", "test.txt", "demo-model.txt"])
+@pytest.mark.parametrize("name", [*setup.APP_LISTS, *setup.CONVERTER_LISTS, "cuda.txt", "test.txt", "demo-model.txt"])
 def test_every_package_is_pinned_exactly_and_by_hash(name: str) -> None:
     entries = requirements(name)
     assert entries

@@ -51,6 +51,11 @@ class FolderTokenizer:
         number: int | None = self._tokenizer.token_to_id(self.bos_token) if self.bos_token else None
         return number
 
+    def token(self, number: int) -> str | None:
+        """Return the token with a number, or None if there is none."""
+        found: str | None = self._tokenizer.id_to_token(number)
+        return found
+
     @property
     def added_tokens_decoder(self) -> Mapping[int, AddedToken]:
         """The tokens besides the vocabulary, special ones among them, by number."""

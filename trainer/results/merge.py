@@ -23,8 +23,8 @@ from trainer.runs.contract import Run
 from trainer.runs.export import result_folder
 from trainer.runs.store import Store
 
-_PROCESSORS = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
-"""What transformers reads beside a model with towers for images or sound."""
+_BESIDE = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json", "tokenizer.model")
+"""What is read beside a model: by transformers with towers, and by llama.cpp's converter."""
 
 
 def merge(store: Store, run: Run, target: Path) -> None:
@@ -62,14 +62,14 @@ def merge(store: Store, run: Run, target: Path) -> None:
         else:
             merged.save_pretrained(folder)
         AutoTokenizer.from_pretrained(adapter, trust_remote_code=False).save_pretrained(folder)
-        _copy_processors(run.model, folder)
+        _copy_beside(run.model, folder)
         card = model_card(run, store.metrics(run.id), merged=True)
         (folder / "README.md").write_text(card, encoding="utf-8")
 
 
-def _copy_processors(model: str, folder: Path) -> None:
-    """Copy what turns images and sound into the model's input, so that a model with such towers can be served."""
-    for name in _PROCESSORS:
+def _copy_beside(model: str, folder: Path) -> None:
+    """Copy what a model needs besides to be served: what turns images and sound into its input, and its vocabulary."""
+    for name in _BESIDE:
         found = cached_file(model, name, _raise_exceptions_for_missing_entries=False)
         if found is not None:
             shutil.copyfile(found, folder / name)

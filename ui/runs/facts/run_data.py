@@ -14,6 +14,8 @@ from trainer.data.source import DataSource
 from trainer.results import evaluation as evaluating
 from trainer.results import tasks
 from trainer.results.evaluation import Evaluation, Wanted
+from trainer.results.serving import exporting
+from trainer.results.serving.exporting import Served
 from trainer.runs import export
 from trainer.runs.contract import Metric, Place, Run, State
 from trainer.runs.launcher import start_waiting
@@ -110,6 +112,11 @@ def merged(run: Run) -> Path:
     """Write the base model with a run's adapter merged in, and return its folder."""
     target = store().run_folder(run.id) / export.MERGED.format(run.step)
     return target if target.exists() else tasks.merge(store(), run.id, target)
+
+
+def served(run: Run, to: str, file_type: str) -> Served:
+    """Write a run's model for another program into the run's folder."""
+    return exporting.served_beside(store(), run, to, file_type)
 
 
 def pushed(run: Run, repo_id: str, token: str, *, private: bool) -> str:
