@@ -15,7 +15,7 @@ from trainer.results.serving import tools
 from trainer.results.serving.spoken import Spoken
 from trainer.runs.contract import Answer
 
-MOST_QUESTIONS = 4
+MOST_QUESTIONS = 3
 _MOST_TOKENS = 64
 """As many as a run's own answers have: ``trainer.results.answers.MAX_NEW_TOKENS``."""
 _CUT = " ..."
@@ -60,9 +60,10 @@ def checked(file: Path, spoken: Spoken, answers: Sequence[Answer], *, scratch: P
     said = _answered(file, questions, scratch)
     counts = [len(spoken.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
     read = [one["prompt_tokens"] for one in said]
-    if read != counts:
-        way_out = "Serve the merged folder with vLLM or transformers"
-        raise RunError("GGUF", f"must read the first question as {counts[0]} tokens, as the run does", read[0], way_out)
+    for ours, theirs in zip(counts, read, strict=True):
+        if ours != theirs:
+            rule, way_out = "must read a question as the run does", "Serve the merged folder with vLLM or transformers"
+            raise RunError("GGUF", f"{rule}, as {ours} tokens", theirs, way_out)
     differs = [one["templated_tokens"] for one in said] != counts
     notes = ("llama.cpp reads the template in the file otherwise than the run; the answers are of the run's own text.",)
     both = tuple((one.prompt, one.tuned, found["answer"].strip()) for one, found in zip(asked, said, strict=True))
@@ -72,8 +73,16 @@ def checked(file: Path, spoken: Spoken, answers: Sequence[Answer], *, scratch: P
 def _sentence(answers: Sequence[Answer], both: Sequence[tuple[str, str, str]]) -> str:
     if not answers:
         return "Loaded by llama.cpp, which reads a question as the run does; the run has no answers to compare."
-    same = sum(_is_same(run, found) for _, run, found in both)
-    return f"Loaded by llama.cpp: {same} of {len(both)} first answers are the run's, word for word."
+    others = [(run, found) for _, run, found in both if not _is_same(run, found)]
+    told = f"Loaded by llama.cpp: {len(both) - len(others)} of {len(both)} first answers are the run's, word for word"
+    alike = " and ".join(str(_alike(run, found)) for run, found in others)
+    return f"{told}; the others begin alike for {alike} words." if others else f"{told}."
+
+
+def _alike(run: str, found: str) -> int:
+    """Return with how many words in common two answers begin."""
+    pairs = enumerate(zip(run.split(), found.split(), strict=False))
+    return next((number for number, (one, other) in pairs if one != other), min(len(run.split()), len(found.split())))
 
 
 def _is_same(run: str, found: str) -> bool:

@@ -54,8 +54,9 @@ class Parts:
 
     def said(self, turns: Sequence[Turn]) -> str:
         """Return a conversation that ends with a question, as the Go template says it."""
-        system, *spoken = turns if turns[0].role == "system" else (None, *turns)
-        text = self.before_system + system.content + self.behind_system if system else self.alone
+        spoken, text = turns, self.alone
+        if turns[0].role == "system":
+            spoken, text = turns[1:], self.before_system + turns[0].content + self.behind_system
         for turn in spoken[:-1]:
             text += turn.content + (self.answering if turn.role == "user" else self.asking)
         return text + spoken[-1].content + self.last

@@ -52,6 +52,7 @@ def quantizer() -> list[str]:
 
 def environment() -> dict[str, str]:
     """Return the environment of a program of llama.cpp: nothing is fetched, and no GPU is used."""
-    libraries = os.pathsep.join((str(REPO), str(paths.llama_cpp() / _LIBRARIES)))
+    given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    libraries = os.pathsep.join(filter(None, (str(REPO), str(paths.llama_cpp() / _LIBRARIES), *given)))
     quiet = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_WAIT_POLICY": "PASSIVE"}
     return {**os.environ, **quiet, "PYTHONPATH": libraries, "CUDA_VISIBLE_DEVICES": ""}

@@ -160,7 +160,7 @@ def _quantizer():
 def test_four_bits_take_less_room(written, tmp_path):
     file, small = written.folder / "model-F16.gguf", tmp_path / "small.gguf"
     model_file.run_program([*tools.quantizer(), str(file), str(small), "Q4_K_M"])
-    assert small.stat().st_size < 0.6 * file.stat().st_size
+    assert small.stat().st_size < 0.7 * file.stat().st_size
     assert "F16" not in {tensor.tensor_type.name for tensor in gguf.GGUFReader(small).tensors}
 
 
