@@ -12,6 +12,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from specs import FinetunePlan, PlanError, RunError, paths
+from trainer.__main__ import main
 from trainer.data.forms.messages import Turn
 from trainer.data.source import DataSource
 from trainer.results import merge
@@ -201,6 +202,18 @@ def test_vllm_gets_the_adapter_with_its_template_and_card(adapted, tmp_path):
     card = (served.folder / "README.md").read_text()
     assert served.commands[0].replace(run.model, "BASE_MODEL") in card
     assert run.model not in card
+
+
+def test_the_command_line_writes_it_and_needs_a_folder(adapted, tmp_path, monkeypatch, capsys):
+    store, run, _ = adapted
+    monkeypatch.setenv("LORAFIT_RUNS", str(store.folder))
+    assert main(["export", run.id, "--to", "vllm"]) == 2
+    assert "--folder: says where --to writes" in capsys.readouterr().err
+    assert main(["export", run.id, "--to", "vllm", "--folder", str(tmp_path / "a")]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[-2] == f"cd {tmp_path / 'a'}"
+    assert told[-1].startswith("vllm serve ")
+    assert (tmp_path / "a" / "adapter_config.json").is_file()
 
 
 @pytest.mark.parametrize(
