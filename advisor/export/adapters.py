@@ -92,7 +92,7 @@ def wrapping_lines(job: Job, *, before: Sequence[str] = ()) -> list[str]:
         lines += [
             "for module in model.modules():",
             '    if hasattr(module, "support_avx512bf16_for_cpu"):',
-            "        # Else bitsandbytes repacks 4-bit weights on a CPU in an evaluation, and no gradient passes them after.",
+            "        # Else bitsandbytes repacks 4-bit weights on a CPU in an evaluation, and no gradient passes then.",
             "        module.support_avx512bf16_for_cpu = False",
         ]
     if plan.prepare_kbit:
