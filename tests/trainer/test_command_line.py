@@ -142,6 +142,7 @@ def test_an_unknown_run_is_refused(tmp_path: Path) -> None:
     [
         pytest.param(["chat"], "has saved no adapter yet", id="chat"),
         pytest.param(["evaluate"], "has saved no adapter yet", id="evaluate"),
+        pytest.param(["keep", "20"], "has saved no adapter yet", id="keep"),
         pytest.param(["retry", "--set", "rank=8"], "is not a field of a plan", id="retry"),
         pytest.param(["push", "me/x"], "has saved no adapter yet", id="push"),
         pytest.param(["combine", "--weights", "1"], "at least two different runs", id="combine"),

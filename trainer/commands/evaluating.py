@@ -13,7 +13,7 @@ from specs import DataError, RunError
 from specs.doors.door import INTERRUPTED
 from trainer.commands.showing import diagnosis_line
 from trainer.data.source import DataSource, columns_of
-from trainer.results import evaluation, tasks
+from trainer.results import best, checkpoints, evaluation, tasks
 from trainer.results.evaluation import MOST_ANSWERS, MOST_ROWS, Evaluation, Wanted
 from trainer.runs.contract import Run
 from trainer.runs.diagnosis import diagnoses
@@ -47,6 +47,8 @@ def commands() -> Iterator[tuple[str, Command, str, dict[str, dict[str, Any]]]]:
         },
         "--split": {"metavar": "NAME", "help": "of a file that holds several; train by default"},
     }
+    step: dict[str, dict[str, Any]] = {"id": {"metavar": "ID"}, "step": {"type": int, "metavar": "STEP"}}
+    yield "keep", _keep, "make the weights of a checkpoint the result, which is asked, merged and exported", step
     yield "evaluate", _evaluate, "hold the model against its base; ends with 1 if it is not better", options
 
 
@@ -63,9 +65,23 @@ def _evaluate(store: Store, given: argparse.Namespace) -> int:
     if given.json:
         print(json.dumps({**found.found, "by_row": evaluation.rows(store, run)}, indent=2))
     else:
-        for line in (*lines(found.found), *([] if found.is_better else _causes(store, run))):
+        kept = (f"  {words}" for words in best.told(store, run, store.metrics(run.id)))
+        for line in (*lines(found.found), *kept, *([] if found.is_better else _causes(store, run))):
             print(line)
     return 0 if found.is_better else 1
+
+
+def _keep(store: Store, given: argparse.Namespace) -> int:
+    run = store.run(given.id)
+    before = run.result_step
+    best.keep(store, run, given.step)
+    if given.json:
+        print(json.dumps({"id": run.id, "result_step": given.step, "before": before}))
+        return 0
+    back = before in checkpoints.saved_steps(store.run_folder(run.id)) and before != given.step
+    undo = f" To take it back: python -m trainer keep {run.id} {before}." if back else ""
+    print(f"The result of run {run.id} is now the weights of step {given.step:,}.{undo}")
+    return 0
 
 
 def _other_rows(own: DataSource, given: argparse.Namespace) -> DataSource | None:

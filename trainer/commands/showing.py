@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from specs import TASK_TYPES, gib
 from specs.doors.door import INTERRUPTED
 from specs.units import with_digits
+from trainer.results import best
 from trainer.runs import launcher
 from trainer.runs.cards import evaluation, judged
 from trainer.runs.combinations import combined_in_words
@@ -100,7 +101,7 @@ def show(run: Run, store: Store, *, as_json: bool = False) -> None:
     losses = [metric.loss for metric in metrics if metric.loss is not None]
     print("\n".join(_heading(run)))
     held_out = [metric.eval_loss for metric in metrics if metric.eval_loss is not None]
-    for line in _learned(run, losses, held_out):
+    for line in (*_learned(run, losses, held_out), *(f"  {words}" for words in best.told(store, run, metrics))):
         print(line)
     if "peak_used_bytes" in run.measured:
         predicted = (run.estimate or {}).get("used_bytes")

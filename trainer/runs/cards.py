@@ -62,6 +62,8 @@ def _heading(run: Run) -> str:
 
 def _training(run: Run) -> Iterator[str]:
     yield f"Trained with LoRAFit, run {run.id}: {run.step:,} steps of {run.plan.effective_batch_size:,} sequences."
+    if run.result_step != run.step:
+        yield f"The weights are those of step {run.result_step:,}."
 
 
 def _combination(run: Run) -> Iterator[str]:
@@ -88,7 +90,7 @@ def evaluation(run: Run) -> str:
 def judged(run: Run) -> str:
     """Return the verdict of the last evaluation against the base model; empty without, or if the run went on since."""
     found = run.measured.get("judged") or {}
-    return str(found["sentence"]) if found.get("step") == run.step else ""
+    return str(found["sentence"]) if found.get("step") == run.result_step else ""
 
 
 def shared_plan(run: Run) -> FinetunePlan:

@@ -184,6 +184,12 @@ class Run:
         return found
 
     @property
+    def result_step(self) -> int:
+        """The step whose weights are its result: the last, unless somebody kept an earlier checkpoint."""
+        kept: int | None = self.details.get("result_step")
+        return self.step if kept is None else kept
+
+    @property
     def has_perplexity(self) -> bool:
         """Whether its loss is a mean over tokens: that of pairs of answers and of classes is none."""
         return bool(self.details.get("loss_of_tokens"))

@@ -139,11 +139,11 @@ def evaluate(session: Session, wanted: Wanted, progress: _Progress) -> None:
         "rows": len(rows),
         "of": of,
         "basis": basis,
-        "step": run.step,
+        "step": run.result_step,
         "seconds": round(time.monotonic() - began, 1),
     }
     progress.keep(found, judge.told())
-    session.store.add_measured(run.id, judged={"step": run.step, **verdict})
+    session.store.add_measured(run.id, judged={"step": run.result_step, **verdict})
 
 
 def _basis(run: Run, wanted: Wanted) -> str:

@@ -16,6 +16,7 @@ from specs import TASK_TYPES, SpecError
 from trainer import files
 from trainer.failure import DiskFullError, StopRequestedError
 from trainer.model.build import build
+from trainer.results import checkpoints
 from trainer.results.answers import answered
 from trainer.results.found import adapter_off, found_in_each
 from trainer.runs.contract import Answer, Phase, State
@@ -24,7 +25,6 @@ from trainer.runs.feasibility import require_feasible
 from trainer.runs.session import Session
 from trainer.worker import distributed, memory
 from trainer.worker.ground import ground
-from trainer.worker.loop import checkpoints
 from trainer.worker.loop.callbacks import measures
 from trainer.worker.loop.trainers import trainer_of
 from trainer.worker.rows import tokenized_rows
@@ -196,6 +196,7 @@ def _save(session: Session, model: Any, tokenizer: PreTrainedTokenizerBase) -> N
             session.event("warning", str(error))
             time.sleep(_SPACE_SECONDS)
     session.require_ours()
+    session.details(result_step=None)
     with files.replaced(session.folder / RESULT) as target:
         own_card = {"create_model_card": False} if TASK_TYPES[session.plan.task_type].embeds else {}
         model.save_pretrained(target, **own_card)

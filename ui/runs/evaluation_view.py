@@ -25,6 +25,7 @@ def evaluation(run: Run) -> None:
     if not run_data.has_adapter(run):
         st.caption("Once the run has saved its result, it can be compared with the base model here.")
         return
+    _checkpoint(run)
     latest = run_data.evaluation(run)
     if latest is not None and latest.stage == "running":
         notices.fragment(_under_way, run_every=TICK_SECONDS)(run.id)
@@ -42,6 +43,19 @@ def evaluation(run: Run) -> None:
         _offer(latest)
     if latest is not None and latest.found:
         _found(run, latest.found)
+
+
+def _checkpoint(run: Run) -> None:
+    """Say which checkpoint is the best on held-out rows, and offer to make it the result."""
+    best = run_data.best(run)
+    if best is None:
+        return
+    words, button = st.columns([4, 1], vertical_alignment="center")
+    words.caption(text.plain(best.sentence(run.id)))
+    if best.is_better and best.is_saved:
+        about = "Ask, merge, evaluate, download and upload then take these weights. The last ones stay in a checkpoint."
+        label = f"Keep step {best.step:,}"
+        button.button(label, key="keep checkpoint", on_click=_keep, args=(best.step,), help=about, width="stretch")
 
 
 def _offer(latest: Evaluation | None) -> None:
@@ -86,8 +100,8 @@ def _found(run: Run, found: Mapping[str, Any]) -> None:
     verdict = found["verdict"]
     show = st.success if verdict["better"] else st.error if verdict["worse"] else st.info
     show(text.plain(verdict["sentence"]), icon=":material/balance:")
-    if found["step"] != run.step:
-        st.caption(f"This is of step {found['step']:,}; the run is now at step {run.step:,}.")
+    if found["step"] != run.result_step:
+        st.caption(f"This is of the weights of step {found['step']:,}; the result is now that of {run.result_step:,}.")
     exhibits.table(
         measures(found["compared"]),
         name="evaluation",
@@ -120,6 +134,12 @@ def _rows(run: Run) -> None:
 def _start(rows: int, answers: int) -> None:
     for run_id in address.named():
         run_data.evaluate(run_data.store().run(run_id), Wanted(rows=rows, answers=answers))
+
+
+@notices.guarded
+def _keep(step: int) -> None:
+    for run_id in address.named():
+        run_data.keep(run_data.store().run(run_id), step)
 
 
 @notices.guarded

@@ -14,10 +14,10 @@ from specs import PlanError
 from trainer.data.source import DataSource
 from trainer.model.adapters import adapter_config, orthogonality
 from trainer.model.build import base_model, build
+from trainer.results import checkpoints
 from trainer.runs.contract import State
 from trainer.runs.export import RESULT
 from trainer.runs.session import Session
-from trainer.worker.loop import checkpoints
 from trainer.worker.loop.trainers import trainer_of
 from trainer.worker.rows import tokenized_rows
 from trainer.worker.train import _tokenizer as tokenizer_of

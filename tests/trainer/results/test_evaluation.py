@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import shutil
 import signal
 import threading
 import time
@@ -16,7 +15,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from specs import DataError, RunError
 from tests.trainer.classified import model_folder, source_of
-from tests.trainer.conftest import QUESTIONS, tiny_plan
+from tests.trainer.conftest import QUESTIONS
 from tests.trainer.tasks import CASES
 from tests.trainer.waiting import PATIENCE
 from trainer.__main__ import _parser, main
@@ -29,12 +28,10 @@ from trainer.results.evaluation import Wanted
 from trainer.results.voices import Voices
 from trainer.runs import processes
 from trainer.runs.cards import judged, model_card
-from trainer.runs.contract import Place, State
+from trainer.runs.contract import Place
 from trainer.runs.session import Session
-from trainer.runs.store import Store
 from trainer.worker import evaluating
 from trainer.worker.judging.reading import loss_of
-from trainer.worker.train import train
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning"),
@@ -75,30 +72,6 @@ def trained_case(trained_from, plan_of, tmp_path, tiny_config, tiny_tokenizer):
         return trained_from(plan, source_of(tmp_path / "rows.jsonl", case.rows), Place(model_path=str(folder)))
 
     return trained
-
-
-@pytest.fixture(scope="module")
-def trained_once(tmp_path_factory, tiny_model):
-    """A runs folder with a run that learned how all answers of its data begin; and the run's id."""
-    folder = tmp_path_factory.mktemp("once")
-    rows = [{"prompt": question, "completion": answer} for question, answer in QUESTIONS * 4]
-    store, place = Store(folder / "runs"), Place(model_path=str(tiny_model))
-    plan = tiny_plan(method="lora", max_steps=40, save_steps=20, eval_split=0.34, learning_rate=1e-2, r=8)
-    store.create(plan, source_of(folder / "chat.jsonl", rows), place=place)
-    run = store.claim_next(place.device)
-    assert train(Session(run, store, threading.Event())) is State.FINISHED
-    store.enter(run.id, State.FINISHED)
-    return store.folder, run.id
-
-
-@pytest.fixture
-def store(tmp_path, trained_once):
-    return Store(Path(shutil.copytree(trained_once[0], tmp_path / "runs")))
-
-
-@pytest.fixture
-def learned(store, trained_once):
-    return store.run(trained_once[1])
 
 
 def test_a_model_that_learned_is_better_with_its_losses_and_answers(learned, evaluated):

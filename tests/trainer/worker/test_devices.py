@@ -12,11 +12,11 @@ from specs.paths import REPO
 from tests.trainer.waiting import PATIENCE, losses_of, over, waited, worker_of
 from trainer.commands.showing import show
 from trainer.failure import kind_and_sentence
+from trainer.results import checkpoints
 from trainer.runs import crash_notes, launcher
 from trainer.runs.contract import LOST_SECONDS, Place, State, cards, spread
 from trainer.runs.export import RESULT
 from trainer.runs.store import Store
-from trainer.worker.loop import checkpoints
 
 
 @pytest.mark.parametrize(

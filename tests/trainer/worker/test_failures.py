@@ -17,10 +17,11 @@ from tests.trainer.waiting import over, waited
 from trainer import files
 from trainer.data.source import DataSource
 from trainer.failure import DiskFullError, NotFiniteError, kind_and_sentence
+from trainer.results import checkpoints
 from trainer.runs import launcher
 from trainer.runs.contract import Place, State
 from trainer.runs.session import Session
-from trainer.worker.loop import checkpoints, states
+from trainer.worker.loop import states
 from trainer.worker.rows import tokenized_rows
 from trainer.worker.splitting import held_out_rows
 

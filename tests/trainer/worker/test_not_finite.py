@@ -10,9 +10,9 @@ from transformers import LlamaForCausalLM
 
 from trainer.data.source import DataSource
 from trainer.failure import NotFiniteError
+from trainer.results import checkpoints
 from trainer.runs.contract import Place, State
 from trainer.runs.session import Session
-from trainer.worker.loop import checkpoints
 from trainer.worker.train import train
 
 ROWS, RARE = 12, "~"

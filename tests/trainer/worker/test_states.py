@@ -15,9 +15,10 @@ from safetensors.torch import save_file
 
 from specs import RunError
 from tests.trainer.waiting import losses_of
+from trainer.results import checkpoints
 from trainer.runs.contract import State
 from trainer.runs.session import Session
-from trainer.worker.loop import checkpoints, states
+from trainer.worker.loop import states
 from trainer.worker.train import train
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")

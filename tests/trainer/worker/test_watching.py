@@ -9,10 +9,10 @@ from safetensors.torch import load_file
 
 from specs import PlanError
 from trainer.data.source import DataSource
+from trainer.results import checkpoints
 from trainer.runs.contract import State
 from trainer.runs.export import RESULT
 from trainer.runs.session import Session
-from trainer.worker.loop import checkpoints
 from trainer.worker.loop.checkpointing import LengthOrder
 from trainer.worker.train import train
 

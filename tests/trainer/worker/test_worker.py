@@ -10,11 +10,11 @@ from safetensors import safe_open
 
 from tests.trainer.waiting import losses_of, over, waited, worker_of
 from trainer.__main__ import main
+from trainer.results import checkpoints
 from trainer.runs import launcher
 from trainer.runs.contract import LOST_SECONDS, Phase, State
 from trainer.runs.export import RESULT
 from trainer.worker import train
-from trainer.worker.loop import checkpoints
 from trainer.worker.rows import ROWS
 
 pytestmark = pytest.mark.slow

@@ -3,11 +3,13 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from specs import DataError
-from trainer.results import evaluation, judgement
-from trainer.runs.contract import Phase, State
+from trainer.results import checkpoints, evaluation, judgement
+from trainer.runs.contract import Metric, Phase, State
 from trainer.runs.export import RESULT
 from ui.parts import text
 from ui.runs.facts import run_data
@@ -95,6 +97,30 @@ def test_a_search_leaves_the_rows_that_have_the_word(page, evaluated):
     box.set_value("What is 3").run()
     asked = [words.value for words in app.markdown if words.value.startswith("**What is")]
     assert asked == [f"**{text.plain('What is 3?')}**"]
+
+
+def test_the_best_checkpoint_is_made_the_result_by_a_click(page, evaluated):
+    store = run_data.store()
+    folder = checkpoints.folder_of(store.run_folder(evaluated.id), 1)
+    folder.mkdir(parents=True)
+    (folder / checkpoints.STATE).write_text("{}")
+    for name in (
+        "adapter_model.safetensors",
+        "optimizer.safetensors",
+        "scheduler.safetensors",
+        "rng_state_0.safetensors",
+    ):
+        save_file({"weight": np.ones(1)}, folder / name)
+    for step, loss in ((1, 1.0), (2, 1.5)):
+        store.add_metric(evaluated.id, Metric(step=step, eval_loss=loss))
+    app = page("runs", run=evaluated.id)
+    told = text.plain("its held-out loss is 1.0000, that of the result 1.5000")
+    assert any(told in one.value for one in app.caption)
+    app.button(key="keep checkpoint").click().run()
+    assert store.run(evaluated.id).result_step == 1
+    assert [path.name for path in (store.run_folder(evaluated.id) / RESULT).iterdir()] == ["adapter_model.safetensors"]
+    assert not [button for button in app.button if button.key == "keep checkpoint"]
+    assert any("This is of the weights of step 2; the result is now that of 1." in one.value for one in app.caption)
 
 
 def test_words_that_the_data_has_not_are_marked_and_nothing_is_markup():

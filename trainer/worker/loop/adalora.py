@@ -14,7 +14,7 @@ from transformers import Trainer, TrainerCallback
 
 from specs import FinetunePlan, PlanError
 from trainer.model.adapters import is_adalora, orthogonality
-from trainer.worker.loop import checkpoints
+from trainer.results import checkpoints
 
 FILE = "rank_budget.safetensors"
 """The file in a checkpoint that holds the importance of each rank, and which ranks are left."""

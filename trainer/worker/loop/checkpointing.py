@@ -15,9 +15,10 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from trainer import files
 from trainer.failure import DiskFullError, NotFiniteError
+from trainer.results import checkpoints
 from trainer.runs.session import Session
 from trainer.worker import distributed
-from trainer.worker.loop import checkpoints, states
+from trainer.worker.loop import states
 from trainer.worker.loop.adalora import BudgetedTrainer
 from trainer.worker.loop.callbacks import EarlyStopping
 

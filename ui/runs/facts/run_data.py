@@ -11,8 +11,10 @@ from typing import Any
 from catalog import here
 from specs import FinetunePlan, paths
 from trainer.data.source import DataSource
+from trainer.results import best as results
 from trainer.results import evaluation as evaluating
 from trainer.results import tasks
+from trainer.results.best import Best
 from trainer.results.evaluation import Evaluation, Wanted
 from trainer.results.serving import exporting
 from trainer.results.serving.exporting import Served
@@ -110,7 +112,7 @@ def combined(run_ids: Sequence[str], weights: Sequence[float], combination_type:
 
 def merged(run: Run) -> Path:
     """Write the base model with a run's adapter merged in, and return its folder."""
-    target = store().run_folder(run.id) / export.MERGED.format(run.step)
+    target = store().run_folder(run.id) / export.MERGED.format(run.result_step)
     return target if target.exists() else tasks.merge(store(), run.id, target)
 
 
@@ -150,6 +152,16 @@ def _zipped(files: Mapping[str, Path | bytes]) -> bytes:
         export.write_zip(files, target)
         target.seek(0)
         return target.read()
+
+
+def best(run: Run) -> Best | None:
+    """Return which step of a run was best on held-out rows."""
+    return results.best(store(), run, metrics(run))
+
+
+def keep(run: Run, step: int) -> None:
+    """Make the weights of a checkpoint the result of a run."""
+    results.keep(store(), run, step)
 
 
 def has_adapter(run: Run) -> bool:

@@ -34,6 +34,11 @@ def newest(run_folder: Path) -> Path | None:
     return next(iter(_checkpoints(run_folder)), None)
 
 
+def saved_steps(run_folder: Path) -> list[int]:
+    """Return the steps of a run's complete checkpoints, newest first."""
+    return [int(folder.name.rpartition("-")[2]) for folder in _checkpoints(run_folder)]
+
+
 def folder_of(run_folder: Path, step: int) -> Path:
     """Return the path of a step's checkpoint, whether or not it was kept."""
     return run_folder / CHECKPOINTS / f"checkpoint-{step}"
