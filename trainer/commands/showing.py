@@ -17,6 +17,7 @@ from trainer.runs.combinations import combined_in_words
 from trainer.runs.contract import Answer, Metric, Run, State
 from trainer.runs.diagnosis import Diagnosis, diagnoses, perplexity
 from trainer.runs.export import run_dict
+from trainer.runs.storage import order
 from trainer.runs.store import Store
 
 _POLL_SECONDS = 0.5
@@ -94,7 +95,11 @@ def show(run: Run, store: Store, *, as_json: bool = False) -> None:
     if as_json:
         described = run_dict(run)
         described["metrics"] = [dataclasses.asdict(metric) for metric in metrics]
-        described["diagnoses"] = [dataclasses.asdict(found) for found in diagnoses(metrics)]
+        folder = store.run_folder(run.id)
+        described["diagnoses"] = [
+            {**dataclasses.asdict(found), "rows": order.rows_of(folder, found.step) if found.step else []}
+            for found in diagnoses(metrics)
+        ]
         described["answers"] = [dataclasses.asdict(answer) for answer in store.answers(run.id)]
         print(json.dumps(described, indent=2))
         return
@@ -112,10 +117,18 @@ def show(run: Run, store: Store, *, as_json: bool = False) -> None:
     if run.place.parent_id:
         print(f"  {_repeated(run, run.place.parent_id, store)}")
     for found in diagnoses(metrics):
-        print(f"  {diagnosis_line(found, run)}")
+        print(f"  {diagnosis_line(found, run)}", *_rows_behind(found, run, store), sep="\n")
     for answer in store.answers(run.id):
         print(f"  {answer.prompt}\n" + "\n".join(_sides(run, answer)))
     print(*_processes_and_files(run, store), sep="\n")
+
+
+def _rows_behind(found: Diagnosis, run: Run, store: Store) -> Iterator[str]:
+    """Yield the rows of the step that a diagnosis names, with their beginnings."""
+    if found.step is None:
+        return
+    rows = order.told(run, store.run_folder(run.id), found.step)
+    yield from (f"    row {number:,} of step {found.step:,}: {text}".rstrip(": ") for number, text in rows.items())
 
 
 def _repeated(run: Run, parent_id: str, store: Store) -> str:

@@ -50,6 +50,8 @@ class Diagnosis:
     """What to change."""
     factors: Mapping[str, float] = field(default_factory=dict)
     """Factors for fields of the plan, if multiplying them is the remedy."""
+    step: int | None = None
+    """The step whose rows may be the cause."""
 
     def changed(self, plan: FinetunePlan) -> FinetunePlan:
         """Return the plan with the remedy, to two digits; the same plan if the remedy is not a number."""
@@ -99,14 +101,17 @@ def exploding_gradients(metrics: Sequence[Metric]) -> Diagnosis | None:
     if len(norms) < WINDOW or too_high(metrics) is not None:
         return None
     usual, highest = statistics.median(norms), max(norms[-WINDOW:])
+    spike = next(metric.step for metric in reversed(metrics) if metric.grad_norm == highest)
     if usual <= 0 or highest < _SPIKE * usual:
         return None
     return Diagnosis(
         name="exploding gradients",
-        sentence=f"The gradient norm reached {with_digits(highest, 3)}; usually it is {with_digits(usual, 3)}.",
+        sentence=f"The gradient norm reached {with_digits(highest, 3)} at step {spike:,}; usually it is "
+        f"{with_digits(usual, 3)}.",
         rule=f"The highest of the last {WINDOW} steps is more than {_SPIKE:g} times the median of all steps.",
         advice="Lower max_grad_norm or learning_rate, and look for rows that differ from the rest.",
         factors={"max_grad_norm": 0.3},
+        step=spike,
     )
 
 

@@ -26,7 +26,16 @@ from trainer.runs.feasibility import require_task
 from trainer.runs.session import Session
 from trainer.worker import distributed
 from trainer.worker.learning.making import RowMaker, schema_of
-from trainer.worker.splitting import Rows, classes_of, known_answers, left_out, questions_of, split_rows, without_asides
+from trainer.worker.splitting import (
+    Rows,
+    classes_of,
+    known_answers,
+    left_out,
+    numbers_of,
+    questions_of,
+    split_rows,
+    without_asides,
+)
 
 NO_PROMPTS: Mapping[str, str] = MappingProxyType({})
 """What models put before a text that are not made for embeddings."""
@@ -81,7 +90,7 @@ class _Reading:
             self.rows += 1
             self.texts = made.texts
             self._unused.update((*entry.unused, *made.left_out))
-            asides = {"group": _group(entry), "question": made.question, "answer": made.answer}
+            asides = {"group": _group(entry), "question": made.question, "answer": made.answer, "row": entry.row}
             yield from ({**row, **asides} for row in made.rows)
 
     def note(self) -> None:
@@ -193,6 +202,7 @@ def _rows_of(folder: Path, session: Session) -> Rows:
     expected = known_answers(held_out, session.plan, asked) if asked else questions_of(held_out, range(len(held_out)))
     return Rows(
         learned=without_asides(data),
+        numbers=numbers_of(data),
         held_out=without_asides(held_out),
         prompts=asked or tuple(expected),
         expected=expected,

@@ -22,6 +22,8 @@ class Rows:
     """What a run learns from, what it is evaluated on, and what it is asked before and after."""
 
     learned: Dataset
+    numbers: Sequence[int] = ()
+    """The number of each learned row in the file, from 1."""
     held_out: Dataset | None = None
     prompts: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
@@ -51,13 +53,14 @@ def split_rows(data: Dataset, plan: FinetunePlan, *, asked: tuple[str, ...] = ()
     rows, found = without_asides(data), classes_of(data, plan)
     apart = {*held_out, *spared}
     if not apart:
-        return Rows(learned=rows, prompts=prompts, expected=expected, classes=found)
+        return Rows(learned=rows, numbers=numbers_of(data), prompts=prompts, expected=expected, classes=found)
     learned = [row for row in range(len(data)) if row not in apart]
     if not learned:
         raise DataError("eval_split", "leaves no row to train on", plan.eval_split, "Lower eval_split or add rows")
     evaluated = rows.select(held_out) if held_out else None
     return Rows(
         learned=rows.select(learned),
+        numbers=numbers_of(data.select(learned)),
         held_out=evaluated,
         prompts=prompts,
         expected=expected,
@@ -117,6 +120,11 @@ def known_answers(data: Dataset, plan: FinetunePlan, asked: Sequence[str]) -> Ma
     if TASK_TYPES[plan.task_type].writes:
         return {}
     return {text: answer for text, answer in zip(data["question"], data["answer"], strict=True) if text in {*asked}}
+
+
+def numbers_of(data: Dataset) -> Sequence[int]:
+    """Return the number of each row in the file."""
+    return array("q", data["row"]) if "row" in data.column_names else ()
 
 
 def without_asides(data: Dataset) -> Dataset:

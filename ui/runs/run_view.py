@@ -196,9 +196,16 @@ def _diagnosed(run: Run, points: Sequence[Metric]) -> None:
         change = f"{found.advice} Try {remedy}." if remedy else found.advice
         st.warning(
             f"**{found.name.capitalize()}.** {text.plain(found.sentence)} {text.plain(change)}  \n"
-            f"Rule: {text.plain(found.rule)}",
+            f"Rule: {text.plain(found.rule)}{_rows_behind(run, found.step)}",
             icon=":material/troubleshoot:",
         )
+
+
+def _rows_behind(run: Run, step: int | None) -> str:
+    """Return the rows of a step that a diagnosis names, one in a line."""
+    rows = run_data.rows_behind(run, step) if step is not None else {}
+    told = (text.plain(f"Row {number:,}: {beginning}".rstrip(": ")) for number, beginning in rows.items())
+    return "".join(f"  \n{line}" for line in told)
 
 
 def _small(run_id: str, view: View) -> None:

@@ -7,7 +7,9 @@ import pytest
 
 from specs import FinetunePlan
 from trainer.runs.contract import Metric, Phase, State
+from trainer.runs.storage import order
 from trainer.runs.store import LOG, Store
+from ui.parts import text
 from ui.runs.facts import memory, phases, plan_fields, quantities, run_data, standing, tables
 
 ACTIONS = {"stop", "resume", "again"}
@@ -126,3 +128,12 @@ def test_the_plan_of_a_run_shows_what_has_an_effect(values, shown, hidden):
     names = set(plan_fields.used(FinetunePlan.for_method(values.pop("method"), "m", **values)))
     assert shown <= names
     assert not hidden & names
+
+
+def test_the_rows_behind_a_spike_are_named_with_their_beginnings(page, finished):
+    run, store = finished([2.0] * 24), run_data.store()
+    for step in range(1, 25):
+        store.add_metric(run.id, Metric(step=step, grad_norm=90.0 if step == 20 else 1.0))
+    order.note(store.run_folder(run.id), 1, [[1]] * 24, kept_steps=0)
+    (told,) = [box.value for box in page("runs", run=run.id).warning if "Exploding gradients" in box.value]
+    assert text.plain("Row 1: Hi? Hello.") in told

@@ -16,8 +16,9 @@ from trainer.data.forms.passages import require_answer
 from trainer.data.rendering import Renderer, compared, labelled
 from trainer.data.row import UnreadableError
 
-ASIDE = {"group": pyarrow.int64(), "question": pyarrow.string(), "answer": pyarrow.string()}
-"""Columns that are not read by the trainers: what may not be torn apart, and what may be asked before and after."""
+ASIDE = {"group": pyarrow.int64(), "question": pyarrow.string(), "answer": pyarrow.string(), "row": pyarrow.int64()}
+"""Columns that are not read by the trainers: what may not be torn apart, what may be asked before and after, and the
+number in the file."""
 
 _NUMBERS = pyarrow.list_(pyarrow.int32())
 _LENGTH = {"length": pyarrow.int32(), **ASIDE}

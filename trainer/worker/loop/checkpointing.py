@@ -1,7 +1,8 @@
 """A trainer whose checkpoints are whole and hold no pickle, and whose order of rows comes from the seed alone."""
 
 import random
-from contextlib import ExitStack
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from trainer import files
 from trainer.failure import DiskFullError, NotFiniteError
 from trainer.results import checkpoints
+from trainer.runs.diagnosis import WINDOW
 from trainer.runs.session import Session
+from trainer.runs.storage import order
 from trainer.worker import distributed
 from trainer.worker.loop import states
 from trainer.worker.loop.adalora import BudgetedTrainer
@@ -41,8 +44,9 @@ class LengthOrder(LengthGroupedSampler):
 class CheckpointingTrainer(BudgetedTrainer):
     """A trainer whose checkpoints are complete or absent, and whose order of rows can be resumed."""
 
-    def __init__(self, *, session: Session, **kwargs: Any) -> None:
-        self._session = session
+    def __init__(self, *, session: Session, numbers: Sequence[int] = (), **kwargs: Any) -> None:
+        """Take the numbers in the file of the rows that are learned; none if several may become one row."""
+        self._session, self._numbers = session, numbers
         super().__init__(**kwargs)
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
@@ -61,7 +65,26 @@ class CheckpointingTrainer(BudgetedTrainer):
         if self.state.global_step >= self.state.max_steps or self.control.should_training_stop:
             self.control.should_training_stop = True
             return
+        if self._numbers and self._session.leads:
+            with suppress(OSError):  # a full disk ends no run for this
+                self._note_order(kwargs["train_dataloader"], kwargs["epoch"], kwargs["num_update_steps_per_epoch"])
         super()._run_epoch(**kwargs)
+
+    def _note_order(self, loader: Any, epoch: int, num_steps: int) -> None:
+        """Write which rows each step of an epoch is made of: as the loader's own sampler gives them."""
+        # One of several processes reads a part of each step: what it divides has all.
+        sampler = getattr(loader.batch_sampler, "batch_sampler", loader.batch_sampler)
+        for one in (loader, sampler):
+            if hasattr(one, "set_epoch"):
+                one.set_epoch(epoch)  # transformers does so again, which begins the order anew
+        batches = list(sampler)
+        together = self.args.gradient_accumulation_steps * self.args.world_size
+        steps = [
+            [self._numbers[place] for batch in batches[first : first + together] for place in batch]
+            for first in range(0, len(batches), together)
+        ]
+        kept = WINDOW * self.args.logging_steps
+        order.note(self._session.folder, epoch * num_steps + 1, steps, kept_steps=int(kept))
 
     def _load_callback_state(self) -> None:
         """Tell early stopping how long the run had not improved, unless it was made longer since."""

@@ -22,6 +22,7 @@ from trainer.runs import export
 from trainer.runs.contract import Metric, Place, Run, State
 from trainer.runs.launcher import start_waiting
 from trainer.runs.starting import Starter
+from trainer.runs.storage import order
 from trainer.runs.store import LOG, Store
 
 _PROGRESS = re.compile(r"\d+%\|.*\| *\d\S*/\S+ \[|\d+(?:it|ex\w*) \[\d+:\d+")
@@ -162,6 +163,17 @@ def best(run: Run) -> Best | None:
 def keep(run: Run, step: int) -> None:
     """Make the weights of a checkpoint the result of a run."""
     results.keep(store(), run, step)
+
+
+@functools.lru_cache(maxsize=32)
+def _rows_behind(folder: Path, run_id: str, _attempt: int, step: int) -> Mapping[int, str]:
+    known = _store(folder)
+    return order.told(known.run(run_id), known.run_folder(run_id), step)
+
+
+def rows_behind(run: Run, step: int) -> Mapping[int, str]:
+    """Return the rows that a step read, by their numbers in the file, with their beginnings."""
+    return _rows_behind(paths.runs(), run.id, run.attempt, step)
 
 
 def has_adapter(run: Run) -> bool:
