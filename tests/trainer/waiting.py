@@ -2,12 +2,15 @@
 
 import os
 import signal
+import threading
 import time
 
 import psutil
 
 from trainer.runs import launcher
 from trainer.runs.contract import State
+from trainer.runs.session import Session
+from trainer.worker.train import train
 
 PATIENCE = 240
 """Seconds; importing the training stack alone takes up to half a minute on a busy machine of two cores."""
@@ -41,14 +44,19 @@ def worker_of(run_id) -> psutil.Process:
 
 
 def killed_and_resumed(store, plan, data, place, *, at):
-    """The run of a plan whose worker is killed once it has done some steps, and which then goes on to its end."""
+    """The run of a plan whose worker is killed once it has done some steps, and which then goes on to its end.
+
+    The worker that is killed is a process of its own; what resumes it is this one, which has imported all it needs.
+    """
     run = store.create(plan, data, place=place)
     launcher.launch(store, run.id)
     waited(store, run.id, lambda run: run.step >= at)
     os.kill(worker_of(run.id).pid, signal.SIGKILL)
     assert waited(store, run.id, over).state is State.LOST
     store.request_resume(run.id)
-    launcher.launch(store, run.id)
-    done = waited(store, run.id, over)
-    assert (done.state, done.error) == (State.FINISHED, None)
-    return done
+    resumed = store.claim_next(run.place.device)
+    assert (resumed.id, resumed.attempt) == (run.id, 2)
+    state = train(Session(resumed, store, threading.Event()))
+    store.enter(run.id, state, attempt=resumed.attempt)
+    assert state is State.FINISHED
+    return store.run(run.id)
