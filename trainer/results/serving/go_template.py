@@ -29,6 +29,7 @@ _SAID = (
 )
 _SYNTAX = frozenset('{}"\\')
 """Signs that mean something in a Go template or a Modelfile: a text that has one is quoted."""
+_EACH = "{{ range $index, $_ := .Messages }}{{ $last := eq (len (slice $.Messages $index)) 1 }}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,19 +64,14 @@ class Parts:
 
     def in_go(self) -> str:
         """Return the template in Go's syntax; an answer at the very end is one to go on with."""
-        alone = _literal(self.alone)
-        system = f"{_literal(self.before_system)}{{{{ .System }}}}{_literal(self.behind_system)}"
-        begin = f"{{{{ if .System }}}}{system}{{{{ else }}}}{alone}{{{{ end }}}}" if self.takes_system else alone
-        behind = _literal(self.last)
-        if self.answering != self.last:
-            behind = f"{{{{ if $last }}}}{behind}{{{{ else }}}}{_literal(self.answering)}{{{{ end }}}}"
-        question = f"{{{{ .Content }}}}{behind}"
-        answer = f"{{{{ .Content }}}}{{{{ if not $last }}}}{_literal(self.asking)}"
-        return (
-            f"{begin}{{{{ range $index, $_ := .Messages }}}}{{{{ $last := eq (len (slice $.Messages $index)) 1 }}}}"
-            f'{{{{ if eq .Role "user" }}}}{question}'
-            f'{{{{ else if eq .Role "assistant" }}}}{answer}{{{{ end }}}}{{{{ end }}}}{{{{ end }}}}'
-        )
+        begin, last = _literal(self.alone), _literal(self.last)
+        if self.takes_system:
+            system = _literal(self.before_system) + "{{ .System }}" + _literal(self.behind_system)
+            begin = _either(".System", system, begin)
+        behind = last if self.answering == self.last else _either("$last", last, _literal(self.answering))
+        question, answer = "{{ .Content }}" + behind, "{{ .Content }}" + _either("$last", "", _literal(self.asking))
+        said = '{{ if eq .Role "user" }}' + question + '{{ else if eq .Role "assistant" }}' + answer + "{{ end }}"
+        return begin + _EACH + said + "{{ end }}"
 
 
 def parts(asked: Asked) -> Parts | None:
@@ -137,6 +133,10 @@ def _is_said(found: Parts, asked: Asked, turns: Sequence[Turn]) -> bool:
         return asked(turns) == found.said(turns)
     except UnreadableError:
         return False
+
+
+def _either(condition: str, then: str, otherwise: str) -> str:
+    return "{{ if " + condition + " }}" + then + "{{ else }}" + otherwise + "{{ end }}"
 
 
 def _literal(text: str) -> str:

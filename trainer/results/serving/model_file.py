@@ -92,7 +92,7 @@ def made(source: Path, spoken: Spoken, target: Path, file_type: str, *, scratch:
     first = target if file_type in DIRECT else scratch / "f16.gguf"
     outtype = DIRECT.get(file_type, DIRECT["F16"])
     run_program([sys.executable, str(tools.converter()), str(staged), "--outfile", str(first), "--outtype", outtype])
-    found = _read_back(first, spoken)
+    found = read_back(first, spoken)
     if first == target:
         return found
     run_program([*tools.quantizer(), str(first), str(target), file_type])
@@ -111,6 +111,9 @@ def _stage(source: Path, spoken: Spoken, staged: Path) -> None:
         # The converter lets a tokenizer bring code of its own; a configuration that names none has none.
         for unread in ("auto_map", "chat_template"):
             values.pop(unread, None)
+        if name == "tokenizer_config.json":
+            # Where nothing is said, the file would not say it either, and llama.cpp decides by the kind of vocabulary.
+            values.setdefault("add_bos_token", spoken.puts_bos)
         (staged / name).write_text(json.dumps(values), encoding="utf-8")
     (staged / "chat_template.jinja").write_text(spoken.jinja, encoding="utf-8")
 
@@ -159,8 +162,8 @@ def _refusal(said: str) -> RunError:
     return RunError("GGUF", f"llama.cpp's converter refuses this model: {last}", None, _WAY_OUT)
 
 
-def _read_back(path: Path, spoken: Spoken) -> ModelFile:
-    """Read the head of a file, and note in it whether a text begins with BOS as the run's do.
+def read_back(path: Path, spoken: Spoken) -> ModelFile:
+    """Return the head of a file, and note in it whether a text begins with BOS as the run's do.
 
     Raises:
         RunError: If the file has another template, or no order in which to join letters to words.

@@ -46,6 +46,11 @@ class Spoken:
         return first if first and self.asked((Turn(role="user", content="a"),)).startswith(first) else ""
 
     @property
+    def puts_bos(self) -> bool:
+        """Whether the tokenizer puts such a token before a text by itself, whatever the template writes."""
+        return bool(self._renderer.begins_with)
+
+    @property
     def jinja(self) -> str:
         """The template in Jinja without marks of what is learned, which only transformers knows."""
         source = chat_template.chosen(self.tokenizer.chat_template)

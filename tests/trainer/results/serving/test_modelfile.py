@@ -2,13 +2,16 @@
 
 import json
 
+import gguf
 import gotpl
 import pytest
 
+from specs import RunError
 from trainer.data.forms.messages import Turn
 from trainer.data.source import DataSource
 from trainer.data.template import chat_template
 from trainer.data.template.chat_template import ChatTemplate
+from trainer.results.serving import model_file
 from trainer.results.serving.modelfile import modelfile
 from trainer.results.serving.spoken import Spoken, system_message
 
@@ -110,6 +113,33 @@ def test_a_system_message_that_would_end_the_modelfile_is_named_and_left_out(fol
     found = modelfile("m.gguf", spoken, architecture="llama", system='Say """ twice.')
     assert "SYSTEM" not in found.text
     assert any("system message of the data" in note for note in found.notes)
+
+
+def head(path, template, *, scores):
+    """Write the head of a GGUF file with a vocabulary of SentencePiece."""
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list(["a", "b", "ab"])
+    writer.add_token_scores(scores)
+    writer.add_add_bos_token(value=True)
+    writer.add_chat_template(template)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+
+
+def test_the_file_is_told_whether_a_text_begins_with_bos(folder, tmp_path):
+    template, file = chat_template.of_family("qwen3").source, tmp_path / "model.gguf"
+    head(file, template, scores=[0.0, -1.0, -2.0])
+    assert model_file.read_back(file, Spoken(folder(template))).architecture == "llama"
+    assert not gguf.GGUFReader(file).get_field("tokenizer.ggml.add_bos_token").contents()
+
+
+def test_a_vocabulary_without_an_order_of_joining_is_refused(folder, tmp_path):
+    template, file = chat_template.of_family("qwen3").source, tmp_path / "model.gguf"
+    head(file, template, scores=[-1000.0] * 3)
+    with pytest.raises(RunError, match=r"tokenizer\.model"):
+        model_file.read_back(file, Spoken(folder(template)))
 
 
 @pytest.mark.parametrize(
