@@ -21,7 +21,7 @@ from specs import TASK_TYPES, LorafitError, RunError
 from trainer.data.forms.messages import Turn
 from trainer.failure import kind_and_sentence
 from trainer.results.answers import end_tokens, generated, is_whole, prompt_tokens
-from trainer.results.chat import TUNED, Line, refuse_while_in_use
+from trainer.results.chat import BASE, TUNED, Line, refuse_while_in_use
 from trainer.results.found import found
 from trainer.results.voices import Voices
 from trainer.runs.contract import Run
@@ -86,10 +86,8 @@ class _Pipe:
 
 def converse(session: Session, pipe: _Pipe, idle_seconds: float) -> None:
     """Answer requests until none comes for too long."""
-    tokenizer = AutoTokenizer.from_pretrained(
-        result_folder(session.store, session.run), trust_remote_code=False, local_files_only=True
-    )
     voices = Voices(session)
+    tokenizers: dict[str, Any] = {}
     answer = _answer if TASK_TYPES[session.plan.task_type].writes else _find
     asked_for = {"task_type": session.plan.task_type, "texts": session.run.details.get("texts", 1)}
     while True:
@@ -100,9 +98,18 @@ def converse(session: Session, pipe: _Pipe, idle_seconds: float) -> None:
         pipe.enough.clear()
         try:
             with voices.model(request["voice"]) as model:
-                answer(model, tokenizer, {**request, **asked_for}, pipe)
+                answer(model, _tokenizer(session, request["voice"], tokenizers), {**request, **asked_for}, pipe)
         except (LorafitError, RuntimeError, ValueError, TypeError, MemoryError, OSError) as error:
             pipe.send("refusal", kind_and_sentence(error)[1])
+
+
+def _tokenizer(session: Session, voice: str, known: dict[str, Any]) -> Any:
+    """Return the tokenizer of whoever answers, whose chat template may be its own."""
+    run = session.run if voice in {BASE, TUNED} else session.store.run(voice)
+    if run.id not in known:
+        folder = result_folder(session.store, run)
+        known[run.id] = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    return known[run.id]
 
 
 def _find(model: Any, tokenizer: Any, request: dict[str, Any], pipe: _Pipe) -> None:

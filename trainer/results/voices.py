@@ -1,4 +1,4 @@
-"""The two models of a run: the tuned one and its base."""
+"""The models of a run: the tuned one, its base, and those of other runs whose adapters fit the same base."""
 
 import importlib
 from collections.abc import Iterator
@@ -11,14 +11,19 @@ from peft import PeftModel
 from specs import METHODS, TASK_TYPES
 from trainer.model.build import base_model, with_classes
 from trainer.model.expert_adapters import reaching_experts
-from trainer.results.chat import TUNED
+from trainer.results.chat import BASE, TUNED
+from trainer.results.companions import require_companion
 from trainer.results.found import adapter_off
+from trainer.runs.contract import Run
 from trainer.runs.export import result_folder
 from trainer.runs.session import Session
 
+_OWN = "default"
+"""PEFT's name for the adapter that a model was made with."""
+
 
 class Voices:
-    """The tuned model and the base model, of which only one needs to be in memory at a time."""
+    """The tuned model and the base model, of which only one needs to be in memory, with the adapters of other runs."""
 
     def __init__(self, session: Session) -> None:
         """Load nothing yet.
@@ -32,15 +37,47 @@ class Voices:
 
     @contextmanager
     def model(self, voice: str) -> Iterator[Any]:
-        """Yield the model that answers with a voice, ``trainer.results.chat.BASE`` or ``TUNED``, not for training."""
+        """Yield the model that answers with a voice, not for training.
+
+        Args:
+            voice: ``trainer.results.chat.BASE``, ``TUNED``, or the id of another run of the same base model. The
+                adapter of that run is loaded beside this one's, and stays: to switch takes no time.
+
+        Raises:
+            RunError: If the adapter of another run cannot be loaded beside this one's.
+        """
+        other = None if voice in {BASE, TUNED} else self._companion(voice)
         switched = TUNED if self._session.plan.keeps_base else voice
         if self._loaded is None or self._loaded[0] != switched:
             self._loaded = None  # frees the other one's memory first
             self._loaded = (switched, self._load(switched).eval())
         model = self._loaded[1]
-        muted: AbstractContextManager[Any] = nullcontext() if voice == switched else adapter_off(model)
+        if isinstance(model, PeftModel):
+            adapter = self._beside(model, other) if other else _OWN
+            if model.active_adapter != adapter:
+                model.set_adapter(adapter)
+        is_muted = voice == BASE and switched == TUNED
+        muted: AbstractContextManager[Any] = adapter_off(model) if is_muted else nullcontext()
         with muted:
             yield model
+
+    def _companion(self, run_id: str) -> Run:
+        """Return another run whose adapter answers in place of this one's.
+
+        Raises:
+            RunError: If there is no such run, or it cannot.
+        """
+        other = self._session.store.run(run_id)
+        require_companion(self._session.store, self._session.run, other)
+        return other
+
+    def _beside(self, model: PeftModel, other: Run) -> str:
+        """Return the name of another run's adapter within the model; one that is not there as it is now is loaded."""
+        name = f"{other.id}-{other.attempt}"
+        if name not in model.peft_config:
+            model.load_adapter(result_folder(self._session.store, other), adapter_name=name, use_safetensors=True)
+            model.eval()
+        return name
 
     def _load(self, voice: str) -> Any:
         plan, device = self._session.plan, self._session.device

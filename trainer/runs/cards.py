@@ -75,6 +75,7 @@ def _combination(run: Run) -> Iterator[str]:
         data = in_markdown(name_of(Path(part["data"])))
         rows, fingerprint = part.get("rows", "unknown"), part.get("data_sha256", "unknown")
         yield f"- {part['weight']:g} x run {part['id']}, data {data}, {rows} rows, SHA-256 {fingerprint}"
+    yield ""
 
 
 def evaluation(run: Run) -> str:

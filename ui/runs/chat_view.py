@@ -1,6 +1,6 @@
 """Chat with the model of a run."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import chain
 
 import streamlit as st
@@ -46,10 +46,9 @@ def _try(run: Run) -> None:
 
 def _chat(run: Run) -> None:
     said: list[tuple[Turn, str]] = st.session_state.setdefault(f"chat_{run.id}", [])
+    voices = {**VOICES, **conversations.others(run)}
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        voice = st.segmented_control(
-            "Who answers", list(VOICES), default=TUNED, required=True, format_func=VOICES.__getitem__, key="voice"
-        )
+        voice = _voice(run, voices)
         temperature = st.slider(
             "temperature",
             0.0,
@@ -80,10 +79,35 @@ def _chat(run: Run) -> None:
                     st.caption(note)
     if words := st.chat_input("Ask the model", key="asked", max_chars=20_000):
         with window:
-            _ask(run, said, words, voice, temperature)
+            _ask(run, said, words, (voice, voices[voice]), temperature)
 
 
-def _ask(run: Run, said: list[tuple[Turn, str]], words: str, voice: str, temperature: float) -> None:
+def _voice(run: Run, voices: Mapping[str, str]) -> str:
+    """Ask who answers: the tuned model, its base, or another adapter of the same base; the conversation goes on."""
+    if len(voices) == len(VOICES):
+        return st.segmented_control(
+            "Who answers", list(voices), default=TUNED, required=True, format_func=voices.__getitem__, key="voice"
+        )
+    return st.selectbox(
+        "Who answers",
+        list(voices),
+        format_func=lambda voice: text.option(voices[voice]),
+        key=f"voice {run.id}",
+        width=340,
+        help="Other adapters of the same base model are loaded beside this one: to switch takes no time.",
+    )
+
+
+def _ask(run: Run, said: list[tuple[Turn, str]], words: str, voice: tuple[str, str], temperature: float) -> None:
+    """Show a question and its answer.
+
+    Args:
+        run: Whose conversation it is.
+        said: The conversation so far, which both are added to.
+        words: The question.
+        voice: Who answers, and what that is called.
+        temperature: Of the answer.
+    """
     question = Turn(role="user", content=words)
     with st.chat_message("user"):
         st.markdown(text.paragraphs(words))
@@ -91,7 +115,7 @@ def _ask(run: Run, said: list[tuple[Turn, str]], words: str, voice: str, tempera
     with st.chat_message("assistant"):
         try:
             pieces = conversations.answer(
-                run, [*(turn for turn, _ in said), question], voice=voice, temperature=temperature
+                run, [*(turn for turn, _ in said), question], voice=voice[0], temperature=temperature
             )
             with st.spinner("Thinking ..." if conversations.is_open(run) else "Loading the model ..."):
                 first = next(pieces, "")
@@ -100,7 +124,7 @@ def _ask(run: Run, said: list[tuple[Turn, str]], words: str, voice: str, tempera
             st.error(text.plain(str(error)), icon=":material/error:")
             return
         speed = conversations.speed(run)
-        note = f"{VOICES[voice]}, {speed:.1f} tokens/s" if speed else VOICES[voice]
+        note = text.plain(voice[1]) + (f", {speed:.1f} tokens/s" if speed else "")
         st.caption(note)
     said += [(question, ""), (Turn(role="assistant", content="".join(heard)), note)]
 

@@ -64,6 +64,8 @@ def test_a_conversation_answers_in_pieces_with_both_voices_until_a_run_takes_the
         assert tuned.startswith(next(stream))
         stream.close()
         assert "".join(conversation.answer(asked(BASE))) == base
+        with pytest.raises(PassedOnError, match="must be the id of a stored run"):
+            list(conversation.answer(asked("20200101-000000-0000")))
         with pytest.raises(PassedOnError, match="must be shorter than 256 tokens"):
             list(conversation.answer(asked(words="one " * 300)))
         other = store.create(plan_of(), run.data)

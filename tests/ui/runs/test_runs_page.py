@@ -117,3 +117,13 @@ def test_a_combination_says_what_it_is_made_of_and_offers_no_training(page, fini
     assert "Duplicate: run it once more" not in app.menu_button(key=f"menu {made.id}").options
     (row,) = [html.proto.body for html in page("runs").get("html") if "combines 2 adapters" in html.proto.body]
     assert "last loss" not in row
+
+
+def test_other_adapters_of_the_same_base_answer_in_a_conversation(page, finished, runs_folder):
+    one, other, whole = finished([2.0]), finished([1.0]), finished([1.0], bnb_4bit_quant_type="fp4")
+    for run in (one, other, whole):
+        (runs_folder / run.id / RESULT).mkdir()
+    Store(runs_folder).describe(other.id, name="[Letters]")
+    app = page("runs", run=one.id)
+    assert app.selectbox(key=f"voice {one.id}").options == ["Tuned model", "Base model", "\\[Letters\\]"]
+    assert not [box for box in page("runs", run=whole.id).selectbox if "voice" in (box.key or "")]

@@ -5,8 +5,9 @@ from collections.abc import Iterator, Sequence
 
 from trainer.data.forms.messages import Turn
 from trainer.results.chat import Conversation, Question
+from trainer.results.companions import companions
 from trainer.runs.contract import Run
-from ui.runs.facts import run_data
+from ui.runs.facts import run_data, titles
 
 _open: dict[str, Conversation] = {}
 _lock = threading.Lock()
@@ -20,6 +21,12 @@ def answer(run: Run, turns: Sequence[Turn], *, voice: str, temperature: float) -
     """
     question = Question(turns=tuple(turns), voice=voice, temperature=temperature)
     yield from _conversation(run).answer(question)
+
+
+def others(run: Run) -> dict[str, str]:
+    """Return what the runs are called, by id, whose adapters can answer in a run's conversation."""
+    found = companions(run_data.store(), run)
+    return {one.id: name for one, name in zip(found, titles.labels(found), strict=True)}
 
 
 def speed(run: Run) -> float | None:

@@ -1,0 +1,47 @@
+"""Which adapters can be loaded beside that of a run, onto one base model, and answer in its conversation."""
+
+from specs import METHODS, TASK_TYPES, RunError
+from trainer.runs.contract import RESULT, Run
+from trainer.runs.store import Store
+
+
+def companions(store: Store, run: Run) -> list[Run]:
+    """Return the other runs whose adapters can answer in a run's conversation, the newest first."""
+    return [other for other in store.runs() if other.id != run.id and not _obstacle(store, run, other)]
+
+
+def require_companion(store: Store, run: Run, other: Run) -> None:
+    """Refuse a run whose adapter cannot be loaded beside that of another run.
+
+    Raises:
+        RunError: If it cannot.
+    """
+    if obstacle := _obstacle(store, run, other):
+        raise RunError(f"run {other.id}", f"cannot answer beside run {run.id}: {obstacle}")
+
+
+def _obstacle(store: Store, run: Run, other: Run) -> str:
+    """Return why two adapters cannot be loaded together; empty if they can.
+
+    PEFT loads LoRA adapters, DoRA among them, side by side; what changes weights of the base would change them for all.
+
+    Source:
+        PEFT 0.21, ``PeftModel.load_adapter`` and ``LoraModel.inject_adapter``.
+    """
+    if not TASK_TYPES[run.plan.task_type].writes or other.plan.task_type != run.plan.task_type:
+        return "only models that write answers to the same task are switched"
+    if other.model != run.model:
+        return f"it has another base model, {other.plan.model_name_or_path}"
+    if _base(other) != _base(run):
+        return "its base model is loaded in other numbers"
+    for one in (run, other):
+        if METHODS[one.plan.method].peft_type != "LORA" or not one.plan.keeps_base or one.plan.target_parameters:
+            return f"the adapter of run {one.id} is no LoRA that leaves the base model as it is"
+    return "" if (store.folder / other.id / RESULT).is_dir() else "it has saved no adapter yet"
+
+
+def _base(run: Run) -> tuple[object, ...]:
+    """Return what decides the numbers in which the base model of a run is loaded."""
+    plan = run.plan
+    in_4bit = (plan.bnb_4bit_quant_type, plan.bnb_4bit_use_double_quant) if plan.load_in_4bit else ()
+    return plan.dtype, plan.quantization, *in_4bit
