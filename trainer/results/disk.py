@@ -98,11 +98,16 @@ def _of_runs(store: Store, runs: Sequence[Run], busy: Sequence[Run]) -> Iterator
     spare = [run for run in runs if _is_saved(store, run) and run not in busy]
     others = [run for run in runs if run not in spare]
     idle = [run for run in runs if run not in busy]
-    label, cost = "Checkpoints of finished and stopped runs", "The adapters stay. Resume and Train longer begin anew."
+    label, cost = (
+        "Checkpoints of finished and stopped runs",
+        "The adapters stay. Resume and Train longer begin anew, and no earlier step can be made the result.",
+    )
     yield _plain(store, "checkpoints", label, _of(points, spare), cost)
     yield _fixed("used-checkpoints", "Checkpoints of other runs", _of(points, others), _UNSAVED)
-    yield _plain(store, "merged", "Merged models", _of(merged, idle), "Merge again on the page of the run.")
-    yield _fixed("used-merged", "Merged models of busy runs", _of(merged, busy), _BUSY)
+    yield _plain(
+        store, "merged", "Merged models and exports", _of(merged, idle), "Write them again on the page of the run."
+    )
+    yield _fixed("used-merged", "Merged models and exports of busy runs", _of(merged, busy), _BUSY)
     cost = "Combine those runs again; their ids are in the names of the folders."
     yield _plain(store, "combined", "Combined adapters of earlier versions", _children(store.folder / COMBINED), cost)
     cost = "These runs can no longer be taken back."
