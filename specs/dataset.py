@@ -106,6 +106,17 @@ SPARED_SHARE = 0.05
 """Rows are held out for the questions alone only if they are at most this share of all."""
 
 
+FEW_ROWS = 1_000
+"""Rows below which a twentieth would be too few to judge by."""
+MOST_HELD_OUT = 1_000
+"""Held-out rows above which more say no more."""
+
+
+def share_to_hold_out(rows: int) -> float:
+    """Return the share of rows to evaluate on: a tenth of few, a twentieth of more, and at most 1,000 of them."""
+    return 0.1 if rows < FEW_ROWS else min(0.05, MOST_HELD_OUT / rows)
+
+
 def num_spared(rows: int) -> int:
     """Return how many rows are not learned because their questions are asked; none where they would be missed."""
     return QUESTIONS if SPARED_SHARE * rows >= QUESTIONS else 0

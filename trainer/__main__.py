@@ -18,7 +18,7 @@ from specs import MIB, FinetunePlan, PlanError, RunError, paths
 from specs.doors.door import Parser, door, run_and_exit
 from specs.doors.reading import small_text
 from specs.errors import shortened
-from trainer.commands import evaluating, exporting, keeping, space
+from trainer.commands import evaluating, exporting, keeping, racing, space
 from trainer.commands.examining import show_examined
 from trainer.commands.showing import show, watch
 from trainer.data.forms.messages import Turn
@@ -96,11 +96,14 @@ def _commands() -> Iterator[tuple[str, Callable[[argparse.Namespace], int], str,
         **detached,
     }
     yield "run", _run, "train a plan and watch it", run_options
+    yield "race", _race, racing.HELP, {**run_options, **racing.OPTIONS}
     for name, command, text, options in (*keeping.commands(), *evaluating.commands(), *exporting.commands()):
         yield name, _on_runs(command), text, options
-    yield "show", _show, "show one run: state, figures, answers", run_id
-    yield "stop", _stop, "save a run and end it", run_id
-    yield "resume", _resume, "continue from the last checkpoint", run_id
+    yield from (
+        ("show", _show, "show one run: state, figures, answers", run_id),
+        ("stop", _stop, "save a run and end it", run_id),
+        ("resume", _resume, "continue from the last checkpoint", run_id),
+    )
     steps = {"steps": {"type": int, "metavar": "STEPS"}}
     yield "extend", _extend, "train a run for more steps, once it is over", {**run_id, **steps}
     pairs = {"nargs": "+", "required": True, "metavar": "FIELD=VALUE", "help": "fields of the plan to change"}
@@ -145,13 +148,24 @@ def _commands() -> Iterator[tuple[str, Callable[[argparse.Namespace], int], str,
 
 @_on_runs
 def _run(store: Store, given: argparse.Namespace) -> int:
+    run = Starter(store, here).start(*_wanted(given))
+    return _watched_unless_detached(store, run, given)
+
+
+@_on_runs
+def _race(store: Store, given: argparse.Namespace) -> int:
+    plan, data, place = _wanted(given)
+    run = Starter(store, here).race(plan, given.vary, data, place)
+    return _watched_unless_detached(store, run, given)
+
+
+def _wanted(given: argparse.Namespace) -> tuple[FinetunePlan, DataSource, Place]:
+    """Return what the arguments ask to train, on which data and where."""
     plan = _read_plan(given.plan)
     if given.max_steps is not None:
         plan = dataclasses.replace(plan, max_steps=given.max_steps)
-    data = _data(given)
     place = Place(device=given.device or _device(), model_path=here.model_folder(plan.model_name_or_path))
-    run = Starter(store, here).start(plan, data, place)
-    return _watched_unless_detached(store, run, given)
+    return plan, _data(given), place
 
 
 def _watched_unless_detached(store: Store, run: Run, given: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ from advisor.rules.method import RATES
 from advisor.rules.rate import TINY_MODEL, lora_rate
 from advisor.situation import Situation
 from specs import TASK_TYPES, FinetunePlan
-from specs.dataset import num_learned
+from specs.dataset import num_learned, share_to_hold_out
 
 LARGE_MODEL = 16_000_000_000
 """Full fine-tuning of models above the 14B class takes half the rate."""
@@ -18,9 +18,8 @@ BITSANDBYTES_OPTIMIZERS = frozenset({"adamw_8bit", "paged_adamw_8bit", "paged_ad
 """bitsandbytes optimizers, which cannot update weights that FSDP shards; source at ``optim``."""
 UNSHARDED = frozenset({"none", "ddp"})
 """Values of ``sharding`` that leave the weights whole on each device."""
-SMALL_DATA_ROWS = 1_000
-LEAST_HELD_OUT, MOST_HELD_OUT = 10, 1_000
-"""Held-out rows below which a loss says little, and above which more say no more."""
+LEAST_HELD_OUT = 10
+"""Held-out rows below which a loss says little."""
 
 
 def total_steps(situation: Situation, plan: FinetunePlan) -> int | None:
@@ -230,7 +229,7 @@ def eval_split(situation: Situation, _plan: FinetunePlan) -> Advice:
         return embeddings.eval_split(situation)
     rows, value, why = situation.dataset_rows, 0.0, "how many to hold out follows from the data"
     if rows is not None:
-        share = 0.1 if rows < SMALL_DATA_ROWS else min(0.05, MOST_HELD_OUT / rows)
+        share = share_to_hold_out(rows)
         held_out = f"{round(share * rows):,} rows"
         if situation.gpu.is_cpu:
             why = f"none are held out, since evaluating takes time on a CPU; {held_out} would show overfitting"

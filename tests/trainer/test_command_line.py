@@ -105,6 +105,24 @@ def test_a_run_whose_machine_changed_is_refused_when_it_is_asked_to_go_on(store,
     assert [found.state for found in store.runs()] == [State.STOPPED]
 
 
+def test_a_race_says_beforehand_what_it_takes(store, plan_of, chat_data, tiny_model, tmp_path):
+    store.create(plan_of(), chat_data)
+    store.claim_next("cpu")  # holds the device, so that no worker starts
+    (tmp_path / "plan.json").write_text(dataclasses.replace(plan_of(), model_name_or_path=str(tiny_model)).to_json())
+    asked = ("race", "--plan", str(tmp_path / "plan.json"), "--data", chat_data.path, "--device", "cpu", "--detach")
+    result = call(store.folder, *asked, "--vary", "learning_rate=1e-4,1e-3,1e-2,1e-1")
+    assert result.returncode == 0, result.stderr
+    assert "race of 4 plans, 2.6 runs' time" in result.stdout
+    run = store.runs()[0]
+    assert (run.plan.eval_split, run.race.own) == (0.1, 1)
+    told = [event.text for event in store.events(run.id) if event.kind == "race"]
+    assert told[0].startswith("4 plans take 2.6 times as long as one run")
+    assert told[1].startswith("The plan holds out no rows to compare on: the race and its winner hold out 10 %")
+    refused = call(store.folder, *asked, "--vary", "max_length=16,32")
+    assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1)
+    assert "max_length: cannot differ within a race" in refused.stderr
+
+
 def test_columns_are_named_on_the_command_line(tmp_path: Path) -> None:
     data = tmp_path / "data.csv"
     data.write_text("frage,antwort\nHi?,Hello.\n")

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from specs import TASK_TYPES, gib
 from specs.doors.door import INTERRUPTED
 from specs.units import with_digits
+from trainer.commands import racing
 from trainer.results import best
 from trainer.runs import launcher
 from trainer.runs.cards import evaluation, judged
@@ -37,7 +38,7 @@ def _watched(store: Store, run_id: str, *, as_json: bool) -> int:
     while True:
         run = store.run(run_id)
         if not as_json:
-            for line in reporter.news(run, store.metrics(run_id, after_step=reporter.step)):
+            for line in reporter.news(run, store):
                 print(line, flush=True)
         if run.is_over:
             show(run, store, as_json=as_json)
@@ -51,17 +52,19 @@ class _Reporter:
     def __init__(self) -> None:
         self._points: tuple[Metric, ...] = ()
         self._seen: set[object] = set()
+        self._racing = racing.Progress()
 
-    @property
-    def step(self) -> int:
-        return self._points[-1].step if self._points else 0
-
-    def news(self, run: Run, points: tuple[Metric, ...]) -> Iterator[str]:
+    def news(self, run: Run, store: Store) -> Iterator[str]:
+        points = store.metrics(run.id, after_step=self._points[-1].step if self._points else 0)
         self._points += points
-        yield from (_line(metric, run) for metric in points)
+        yield from (f"{label}  {_line(metric, run)}" for label, metric in self._racing.news(run, store))
+        yield from (_line(metric, run) for metric in points if self._racing.is_new(run, metric))
         facts: dict[object, str] = {(run.state, run.phase): f"{run.id}: {run.state}, {run.phase.words}"}
         if points:
             facts |= {found.name: f"{run.id}: {diagnosis_line(found, run)}" for found in diagnoses(self._points)}
+        if run.race is not None:
+            told = (event.text for event in store.events(run.id) if event.kind == "race")
+            facts |= {text: f"{run.id}: {text}" for text in told}
         yield from (line for fact, line in facts.items() if fact not in self._seen)
         self._seen |= facts.keys()
 
@@ -100,6 +103,7 @@ def show(run: Run, store: Store, *, as_json: bool = False) -> None:
             {**dataclasses.asdict(found), "rows": order.rows_of(folder, found.step) if found.step else []}
             for found in diagnoses(metrics)
         ]
+        described["race"] = racing.described(run)
         described["answers"] = [dataclasses.asdict(answer) for answer in store.answers(run.id)]
         print(json.dumps(described, indent=2))
         return
@@ -136,6 +140,8 @@ def _repeated(run: Run, parent_id: str, store: Store) -> str:
     parent = store.find(parent_id)
     if parent is None:
         return f"repeats {parent_id}, which was deleted"
+    if run.left_race:
+        return f"was dropped in the race of {parent_id}"
     return f"repeats {parent_id} with {'the same' if parent.plan == run.plan else 'other'} settings"
 
 
@@ -146,6 +152,8 @@ def _heading(run: Run) -> Iterator[str]:
     else:
         yield f"{run.id}: {run.state}, step {run.step}/{run.total_steps or '?'}"
     yield from (f"  {words}" for words in (run.name, run.note, "archived" if run.archived_at else "") if words)
+    if run.race is not None:
+        yield from racing.lines(run, run.race)
 
 
 def _learned(run: Run, losses: Sequence[float], held_out: Sequence[float]) -> Iterator[str]:

@@ -45,9 +45,12 @@ def build(plan: FinetunePlan, source: Source, *, device: str) -> nn.Module:
         SpecError: If the model is of an unknown kind or cannot be read.
         PlanError: If the plan names modules that the model lacks, or needs a package that is not installed.
     """
-    base = base_model(plan, source, device=device)
-    prepared = with_checkpointing(prepared_base(base, plan), plan)
-    return with_adapter(prepared, plan).train()
+    return with_adapter(adaptable(plan, source, device=device), plan).train()
+
+
+def adaptable(plan: FinetunePlan, source: Source, *, device: str) -> PreTrainedModel:
+    """Return all of a plan's model but its adapter."""
+    return with_checkpointing(prepared_base(base_model(plan, source, device=device), plan), plan)
 
 
 def base_model(plan: FinetunePlan, source: Source, *, device: str) -> PreTrainedModel:

@@ -8,6 +8,7 @@ from typing import Any
 
 from specs import FinetunePlan
 from trainer.data.source import DataSource
+from trainer.runs.race import Race
 
 HEARTBEAT_SECONDS = 2.0
 """How often a worker sends a heartbeat."""
@@ -45,6 +46,7 @@ class Phase(StrEnum):
     WAITING = "waiting"
     LOADING = "loading"
     TOKENIZING = "tokenizing"
+    RACING = "racing"
     TRAINING = "training"
     SAVING = "saving"
     EVALUATING = "evaluating"
@@ -58,6 +60,9 @@ class Phase(StrEnum):
 
 UNKNOWN = "memory_unknown"
 """The key in ``Run.estimate`` of the sentence that says why there is no estimate."""
+
+DROPPED = "race "
+"""How the token of a run begins that another one dropped in its race."""
 
 ACTIVE = frozenset({State.PREPARING, State.RUNNING, State.STOPPING})
 """States in which a worker is using the device."""
@@ -156,6 +161,8 @@ class Run:
     archived_at: float | None = None
     deleted_at: float | None = None
     """When it was put into the trash."""
+    race: Race | None = None
+    """The race that the run begins with; once it is decided, the run is its winner's."""
 
     @property
     def is_active(self) -> bool:
@@ -171,6 +178,16 @@ class Run:
     def is_over(self) -> bool:
         """Whether no worker is or will be busy with it unless somebody requests it."""
         return not self.is_active and self.state is not State.QUEUED
+
+    @property
+    def races(self) -> bool:
+        """Whether it is still to be found out which plan it trains to the end."""
+        return self.race is not None and self.race.winner is None
+
+    @property
+    def left_race(self) -> bool:
+        """Whether it is a plan that another run dropped in its race."""
+        return (self.place.token or "").startswith(DROPPED)
 
     @property
     def model(self) -> str:

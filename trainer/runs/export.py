@@ -27,6 +27,7 @@ def run_dict(run: Run) -> dict[str, Any]:
     """Return a run as plain JSON values."""
     values = {entry.name: getattr(run, entry.name) for entry in dataclasses.fields(run)}
     values["plan"] = run.plan.to_dict()
+    values["race"] = run.race and run.race.to_dict()
     values["data"], values["place"] = dataclasses.asdict(run.data), dataclasses.asdict(run.place)
     return values
 

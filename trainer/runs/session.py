@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from specs import FinetunePlan
 from specs.errors import ended
 from trainer.runs.contract import RENEWAL_SECONDS, Answer, Metric, Phase, Run, State
+from trainer.runs.race import Race
 from trainer.runs.store import Store
 
 _T = TypeVar("_T")
@@ -103,6 +104,20 @@ class Session:
     def total_steps(self, total_steps: int) -> None:
         """Record how many steps the run has."""
         self._write(self.store.set_total_steps, total_steps)
+
+    def race(self, race: Race) -> None:
+        """Record what the run's race has found so far."""
+        self._write(self.store.set_race, race)
+
+    def decide_race(self, trial: int) -> Run:
+        """Make the run that of the trial that won its race, and return it."""
+        self._write(self.store.decide_race, trial)
+        return _patiently(lambda: self.store.run(self.run.id))
+
+    def keep_trial(self, trial: int) -> Path:
+        """Make a trial that did not win a run of its own, and return that one's folder."""
+        kept = _patiently(lambda: self.store.keep_trial(self.run.id, trial, attempt=self.run.attempt))
+        return self.store.run_folder(kept)
 
     def answers(self, answers: Sequence[Answer]) -> None:
         """Record the answers to the prompts."""

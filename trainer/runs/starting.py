@@ -2,17 +2,19 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from specs import FinetunePlan, PlanError
+from specs.dataset import share_to_hold_out
 from specs.doors.door import setting
-from trainer.data.examples import first_example, require_trained
+from trainer.data.examples import Example, examples, first_example, require_trained
 from trainer.data.source import DataSource
 from trainer.runs import launcher, trial
 from trainer.runs.combinations import refuse_combination
 from trainer.runs.contract import Place, Run, spread
 from trainer.runs.feasibility import Facts, Ground, require_feasible
+from trainer.runs.race import Race, percent, race_of, with_values
 from trainer.runs.storage import shelf
 from trainer.runs.store import Store
 
@@ -35,6 +37,35 @@ class Starter:
         """
         self._require_trainable(plan, data, place)
         return self._launched(self._store.create(plan, data, estimate, place=place))
+
+    def race(
+        self,
+        plan: FinetunePlan,
+        texts: Sequence[str],
+        data: DataSource,
+        place: Place,
+        estimate: Mapping[str, Any] | None = None,
+    ) -> Run:
+        """Queue a run that begins with a race, start it if its device is free, and return it.
+
+        Args:
+            plan: What the trials have in common. If it holds out no rows, the race sets ``eval_split``.
+            texts: What they differ in, such as ``learning_rate=1e-4,2e-4``.
+            data: What they are trained on.
+            place: Where.
+            estimate: What is predicted of the plan.
+
+        Raises:
+            LorafitError: If there is nothing to compare, or a trial cannot be trained here.
+        """
+        shared = judged(plan, data)
+        race = race_of(shared, texts)
+        for number in range(len(race.changes)):
+            self._require_trainable(race.plan_of(number, shared), data, place)
+        run = self._store.create(shared, data, estimate, place=place, race=race)
+        for told in preview(plan, shared, race):
+            self._store.add_event(run.id, "race", told)
+        return self._launched(run)
 
     def retry(self, run: Run, plan: FinetunePlan, estimate: Mapping[str, Any] | None = None) -> Run:
         """Start a run of the same data with another plan, linked to this one.
@@ -112,6 +143,37 @@ class Starter:
             trial.require_buildable(plan, model)
 
 
+def judged(plan: FinetunePlan, data: DataSource, *, rows: int | None = None) -> FinetunePlan:
+    """Return a plan that holds out rows: as it is, or with as many of the data as tell losses apart.
+
+    Args:
+        plan: What is to be raced.
+        data: What it is trained on.
+        rows: How many rows the data has that can be trained on; counted if it is not known.
+    """
+    if plan.eval_split or data.evaluation_split:
+        return plan
+    if rows is None:
+        rows = sum(isinstance(entry, Example) for entry in examples(data))
+    return dataclasses.replace(plan, eval_split=float(f"{share_to_hold_out(rows):.2g}"))
+
+
+def preview(plan: FinetunePlan, shared: FinetunePlan, race: Race) -> Iterator[str]:
+    """Yield what a person should know of a race before it begins, in sentences.
+
+    Args:
+        plan: What was asked for.
+        shared: What the trials have in common, as ``judged`` returns it.
+        race: The race of that.
+    """
+    yield race.foretold
+    if plan.eval_split != shared.eval_split:
+        share = percent(shared.eval_split)
+        yield f"The plan holds out no rows to compare on: the race and its winner hold out {share} (eval_split)."
+    if race.own is None:
+        yield "The plan itself does not take part: add its own value to be sure that the winner is no worse."
+
+
 def changed(plan: FinetunePlan, texts: Iterable[str]) -> FinetunePlan:
     """Return a plan with fields set from texts such as ``learning_rate=1e-4``; a new ``method`` sets its fields first.
 
@@ -121,9 +183,7 @@ def changed(plan: FinetunePlan, texts: Iterable[str]) -> FinetunePlan:
     values = dict(setting("--set", text) for text in texts)
     if not values:
         raise PlanError("--set", "must change at least one field of the plan", None, "Write it as field=value")
-    method = values.pop("method", plan.method)
-    base = plan if method == plan.method else plan.with_method(str(method))
-    return FinetunePlan.from_dict({**base.to_dict(), **values})
+    return with_values(plan, values)
 
 
 def _token(store: Store, run: Run, plan: FinetunePlan) -> str:

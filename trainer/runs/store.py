@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import json
 import os
-import secrets
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -33,7 +32,8 @@ from trainer.runs.contract import (
     cards,
     spread,
 )
-from trainer.runs.storage import mirror, ownership, private, records, shelf
+from trainer.runs.race import Race
+from trainer.runs.storage import mirror, ownership, private, records, shelf, trials
 from trainer.runs.storage.database import Database
 from trainer.runs.storage.rows import insert, update
 
@@ -66,9 +66,13 @@ class Store:
         estimate: Mapping[str, Any] | None = None,
         *,
         place: Place | None = None,
+        race: Race | None = None,
     ) -> Run:
         """Queue a run of a plan on data, or return the run already created with the same token."""
-        return self._created(_values(plan, data, estimate, place or Place()), "Queued.")
+        values = _values(plan, data, estimate, place or Place())
+        if race is not None:
+            values["race"] = json.dumps(race.to_dict())
+        return self._created(values, "Queued.")
 
     def create_finished(
         self, plan: FinetunePlan, data: DataSource, *, place: Place, name: str, details: Mapping[str, Any], result: Path
@@ -304,6 +308,8 @@ class Store:
         if steps < 1:
             raise RunError("steps", "must be at least 1", steps)
         run = self.run(run_id)
+        if run.races:
+            raise RunError(f"run {run_id}", "has not decided its race yet", str(run.state), "Resume it first")
         return self.request_resume(run_id, plan=dataclasses.replace(run.plan, max_steps=run.step + steps))
 
     def waiting_devices(self) -> tuple[str, ...]:
@@ -373,8 +379,9 @@ class Store:
     def start_training(self, run_id: str, *, attempt: int | None = None) -> bool:
         """Move a prepared run to running; if it was asked to stop in the meantime, leave it and return False."""
         with self._writing(run_id, attempt) as db:
-            if ownership.state_of(db, run_id) is State.STOPPING:
-                return False
+            state = ownership.state_of(db, run_id)
+            if state in {State.STOPPING, State.RUNNING}:
+                return state is State.RUNNING  # a race began before the training of its winner
             ownership.move(db, run_id, State.RUNNING)
             db.execute("UPDATE runs SET started_at = coalesce(started_at, ?) WHERE id = ?", (time.time(), run_id))
             return True
@@ -399,6 +406,27 @@ class Store:
         """Merge what the worker recorded into ``Run.details``."""
         with self._writing(run_id, attempt) as db:
             records.merge(db, run_id, "details", values)
+
+    def set_race(self, run_id: str, race: Race, *, attempt: int | None = None) -> None:
+        """Record what a race has found so far."""
+        with self._writing(run_id, attempt) as db:
+            trials.record(db, run_id, race)
+
+    def decide_race(self, run_id: str, trial: int, *, attempt: int | None = None) -> None:
+        """Make a run that of the trial that won its race: its plan, and the curve that it has so far."""
+        points = trials.metrics(self.run_folder(run_id), trial)
+        with self._writing(run_id, attempt) as db:
+            trials.decide(db, run_id, trial, points)
+
+    def keep_trial(self, run_id: str, trial: int, *, attempt: int | None = None) -> str:
+        """Make a trial that did not win an archived run of its own, and return its id."""
+        points = trials.metrics(self.run_folder(run_id), trial)
+        with self._writing(run_id, attempt) as db:
+            return trials.keep(db, run_id, trial, points)
+
+    def trial_metrics(self, run_id: str, trial: int) -> tuple[Metric, ...]:
+        """Return what a trial of an undecided race has measured so far, by step."""
+        return trials.metrics(self.run_folder(run_id), trial)
 
     def stop_requested(self, run_id: str) -> bool:
         """Return whether somebody asked the run to save and stop."""
@@ -443,7 +471,7 @@ def _values(plan: FinetunePlan, data: DataSource, estimate: Mapping[str, Any] | 
     """Return a new run as it is inserted, with an id of its own."""
     now = time.time()
     return {
-        "id": f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now))}-{secrets.token_hex(2)}",
+        "id": mirror.new_id(now),
         "token": where.token,
         "parent_id": where.parent_id,
         "state": State.QUEUED,
@@ -479,5 +507,6 @@ def _run(row: sqlite3.Row) -> Run:
         measured=json.loads(row["measured"]),
         details=json.loads(row["details"]),
         stop_requested=bool(row["stop_requested"]),
+        race=None if row["race"] is None else Race.from_dict(json.loads(row["race"])),
         **{name: row[name] for name in (*plain, *times, *told)},
     )

@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, set_seed
 from specs import TASK_TYPES, SpecError
 from trainer import files
 from trainer.failure import DiskFullError, StopRequestedError
-from trainer.model.build import build
+from trainer.model.loaded import LoadedModel
 from trainer.results import checkpoints
 from trainer.results.answers import answered
 from trainer.results.found import adapter_off, found_in_each
@@ -27,6 +27,7 @@ from trainer.worker import distributed, memory
 from trainer.worker.ground import ground
 from trainer.worker.loop.callbacks import measures
 from trainer.worker.loop.trainers import trainer_of
+from trainer.worker.racing import raced
 from trainer.worker.rows import tokenized_rows
 from trainer.worker.splitting import Rows
 
@@ -86,22 +87,17 @@ def _found(session: Session, model: Any, tokenizer: Any, rows: Rows) -> Iterator
 def train(session: Session) -> State:
     """Execute a run; return whether it finished or was stopped."""
     run, plan = session.run, session.plan
-    require_feasible(plan, ground(session.device))
-    if plan.num_gpus > 1:
-        distributed.join(session.device)
-    if session.leads:
-        files.tidy(session.folder)
-    session.details(libraries={name: version(name) for name in _LIBRARIES}, python=platform.python_version())
-    session.measured(baseline_bytes=memory.used_bytes(session.device))
-    set_seed(plan.seed)
+    _set_out(session)
     _enter(session, Phase.LOADING)
     tokenizer = _tokenizer(run.model)
-    model = build(plan, run.model, device=session.device)
+    loaded = LoadedModel(plan, run.model, device=session.device)
     _enter(session, Phase.TOKENIZING)
-    model, prompts = _as_trained(session, model)
+    model, prompts = _as_trained(session, loaded.adapted(plan))
     with tokenized_rows(session, tokenizer, prompts) as rows:
-        needed = (checkpoints.KEPT + 2) * checkpoints.trained_bytes(model)
-        files.require_space(session.folder, needed, "storing the run")
+        _require_space(session, model)
+        if run.race is not None:
+            session = raced(session, loaded, tokenizer, rows)
+            model = loaded.adapted(session.plan)
         trainer = trainer_of(session, model, tokenizer, rows)
         has_head = TASK_TYPES[plan.task_type].has_head
         answers_first = not (plan.keeps_base or has_head)
@@ -119,6 +115,31 @@ def train(session: Session) -> State:
         )
         _answer(session, answers, stopped=state is State.STOPPED)
     return state
+
+
+def _set_out(session: Session) -> None:
+    """Check that the run can be trained here, and record what with."""
+    plan = session.plan
+    require_feasible(plan, ground(session.device))
+    if plan.num_gpus > 1:
+        distributed.join(session.device)
+    if session.leads:
+        files.tidy(session.folder)
+    session.details(libraries={name: version(name) for name in _LIBRARIES}, python=platform.python_version())
+    session.measured(baseline_bytes=memory.used_bytes(session.device))
+    set_seed(plan.seed)
+
+
+def _require_space(session: Session, model: Any) -> None:
+    """Refuse to begin where the disk has no room for the checkpoints, of each trial if there is a race to be held.
+
+    Raises:
+        DiskFullError: If too little is free.
+    """
+    race = session.run.race
+    trials = len(race.changes) if race is not None and session.run.races else 1
+    needed = trials * (checkpoints.KEPT + 2) * checkpoints.trained_bytes(model)
+    files.require_space(session.folder, needed, "storing the run")
 
 
 def _as_trained(session: Session, model: Any) -> tuple[Any, Mapping[str, str]]:

@@ -12,7 +12,7 @@ from specs import METHODS, FinetunePlan
 from trainer.runs.contract import UNKNOWN
 from ui.drawing.bars import Bar, memory_bars
 from ui.parts import given, text
-from ui.plan import plan_view, planning
+from ui.plan import plan_view, planning, race_form
 from ui.plan.planning import Request
 from ui.runs.facts import run_data
 
@@ -94,8 +94,11 @@ def _action(asked: Request, plan: FinetunePlan, estimate: Mapping[str, Any], *, 
         return
     token = st.session_state.setdefault("ticket", secrets.token_hex(8))
     label = "Start" if disabled else text.on_accent("Start")
+    run_id = None
     if st.button(label, key="start", type="primary", width="stretch", disabled=disabled):
         run_id = run_data.start(plan, asked.data.source, asked.place(token), estimate)
+    run_id = run_id or race_form.offer(asked, plan, estimate, token=token, disabled=disabled)
+    if run_id is not None:
         del st.session_state["ticket"]
         st.switch_page("ui/runs/page.py", query_params={"run": run_id})
 

@@ -64,7 +64,8 @@ def parent(run: Run) -> None:
     if found:
         words = text.plain(", ".join(tables.changes(found[0], run)) or "with the same plan")
         compare = address.link("compare both", [found[0].id, run.id])
-        st.caption(f"Repeats {address.link(text.plain(found[0].id), [found[0].id])}: {words} ({compare})")
+        how = "Was dropped in the race of" if run.left_race else "Repeats"
+        st.caption(f"{how} {address.link(text.plain(found[0].id), [found[0].id])}: {words} ({compare})")
 
 
 def share(run: Run) -> None:

@@ -12,7 +12,16 @@ from ui.drawing.curves import View
 from ui.drawing.small_chart import small_charts
 from ui.parts import exhibits, notices, text
 from ui.parts.links import AGAIN
-from ui.runs import address, after_view, chat_view, combination_view, curve_view, evaluation_view, naming_view
+from ui.runs import (
+    address,
+    after_view,
+    chat_view,
+    combination_view,
+    curve_view,
+    evaluation_view,
+    naming_view,
+    race_view,
+)
 from ui.runs.facts import memory, phases, quantities, run_data, standing, tables, titles, wording
 from ui.runs.sides import sides
 
@@ -37,6 +46,7 @@ def one(run: Run) -> None:
 def training(run: Run) -> None:
     """Show how the training of a run goes or went, and what can be done after it."""
     numbers(run)
+    race_view.race(run)
     view = curve_view.view_controls(live=not run.is_over)
     charts(run, view)
     if run.is_over:
@@ -163,7 +173,8 @@ def predicted_and_measured(run: Run) -> None:
 
 def _drawn(run: Run) -> tuple[object, ...]:
     """Return what decides which button a run has; once it differs, the whole page is drawn again."""
-    return run.is_over, run.is_resumable, run.stop_requested, run.state is State.QUEUED, run.phase is Phase.EVALUATING
+    answers = run.phase is Phase.EVALUATING
+    return run.is_over, run.is_resumable, run.stop_requested, run.state is State.QUEUED, answers, run.races
 
 
 def _numbers(run_id: str, *, drawn: tuple[object, ...]) -> None:

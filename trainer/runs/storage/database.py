@@ -94,6 +94,8 @@ MIGRATIONS = (
     ALTER TABLE metrics ADD COLUMN temperature_celsius REAL;
     ALTER TABLE metrics ADD COLUMN power_watts REAL
     """,
+    # The plans that a run tries before it trains one of them to the end.
+    "ALTER TABLE runs ADD COLUMN race TEXT",
 )
 
 

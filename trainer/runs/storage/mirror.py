@@ -7,6 +7,7 @@ line by line, each after a line break, so that a line torn by a crash or a full 
 import json
 import os
 import re
+import secrets
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -33,10 +34,10 @@ _REBUILT = "Rebuilt from this run's folder, as the database was damaged or missi
 _WATCHED = (
     "token, parent_id, state, phase, device, model_path, plan, data, estimate, measured, details, attempt, "
     "total_steps, stop_requested, error, error_kind, created_at, queued_at, started_at, finished_at, "
-    "name, note, archived_at"
+    "name, note, archived_at, race"
 )
 """Columns whose change is written to the folder; a heartbeat every two seconds is not."""
-_JSON = ("plan", "data", "estimate", "measured", "details")
+_JSON = ("plan", "data", "estimate", "measured", "details", "race")
 _OVER = frozenset(State) - ACTIVE - {State.QUEUED}
 
 _TRIGGERS = (
@@ -47,6 +48,11 @@ _TRIGGERS = (
     "AFTER UPDATE ON main.metrics BEGIN SELECT mirrored('metrics', NEW.run_id, NEW.step); END",
     "AFTER INSERT ON main.events BEGIN SELECT mirrored('events', NEW.run_id, NEW.id); END",
 )
+
+
+def new_id(now: float) -> str:
+    """Return the id of a run that is made now, in seconds since 1970."""
+    return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now))}-{secrets.token_hex(2)}"
 
 
 class Changes:
@@ -184,7 +190,7 @@ def _restore(db: sqlite3.Connection, folder: Path, record: Mapping[str, Any], *,
     insert(db, "runs", {name: value for name, value in values.items() if name in _columns(db, "runs")})
     for table, (file, order) in _LINES.items():
         known = _columns(db, table)
-        last = {line[order]: line for line in _readable(folder / file)}
+        last = {line[order]: line for line in readable_lines(folder / file)}
         for line in last.values():
             kept = {name: value for name, value in line.items() if name in known}
             insert(db, table, {**kept, "run_id": folder.name})
@@ -226,7 +232,7 @@ def _lines(db: sqlite3.Connection, table: str, run_id: str, keys: Iterable[int] 
         yield "\n" + json.dumps(values)
 
 
-def _readable(path: Path) -> Iterator[dict[str, Any]]:
+def readable_lines(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the lines of a file that are whole."""
     if not path.is_file():
         return

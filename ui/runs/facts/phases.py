@@ -5,16 +5,26 @@ from html import escape
 from trainer.runs.contract import Phase, Run, State
 from ui.runs.facts import wording
 
-_ORDER = (Phase.WAITING, Phase.LOADING, Phase.TOKENIZING, Phase.TRAINING, Phase.SAVING, Phase.EVALUATING, Phase.DONE)
+_ORDER = (
+    Phase.WAITING,
+    Phase.LOADING,
+    Phase.TOKENIZING,
+    Phase.RACING,
+    Phase.TRAINING,
+    Phase.SAVING,
+    Phase.EVALUATING,
+    Phase.DONE,
+)
 _GREEN, _RED = "light-dark(#14602A, #7BD693)", "light-dark(#A3202B, #FF9A9F)"
 _ENDS = {State.FINISHED: ("done", _GREEN), State.FAILED: ("failed", _RED), State.LOST: ("lost", _RED)}
 
 
 def strip(run: Run) -> str:
     """Return the phases of a run as markup: those behind it, the one that it is in, and those before it."""
-    at = len(_ORDER) - 1 if run.is_over else _ORDER.index(_now(run))
-    cells = "".join(_cell(run, phase, number - at) for number, phase in enumerate(_ORDER))
-    alt = escape(f"{run.state}, {_words(run, _ORDER[at])}")
+    order = [phase for phase in _ORDER if phase is not Phase.RACING or run.race is not None]
+    at = len(order) - 1 if run.is_over else order.index(_now(run))
+    cells = "".join(_cell(run, phase, number - at) for number, phase in enumerate(order))
+    alt = escape(f"{run.state}, {_words(run, order[at])}")
     return (
         f"<div role='img' aria-label='{alt}' style='display:flex;flex-wrap:wrap;gap:0.3rem 0.5rem;font-size:0.9rem'>"
         f"{cells}</div>"
@@ -42,6 +52,8 @@ def _was_in(run: Run, phase: Phase) -> bool:
         return True
     if phase in {Phase.LOADING, Phase.TOKENIZING}:
         return run.started_at is not None
+    if phase is Phase.RACING:
+        return not run.races
     return phase is Phase.TRAINING and run.step > 0
 
 

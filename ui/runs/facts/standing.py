@@ -8,6 +8,7 @@ from specs import TASK_TYPES
 from specs.units import with_digits
 from trainer.runs.contract import HEARTBEAT_SECONDS, Metric, Phase, Run, State
 from trainer.runs.diagnosis import perplexity
+from trainer.runs.race import percent
 from ui.parts import text
 from ui.runs.facts import quantities, run_data, wording
 
@@ -37,7 +38,9 @@ def last_update(run: Run, now: float | None = None) -> str:
 
 
 def progress(run: Run) -> float:
-    """Return the share of steps done."""
+    """Return the share of steps done; during a race, of the race's."""
+    if run.race is not None and run.races:
+        return run.race.done
     return min(1.0, run.step / run.total_steps) if run.total_steps else 0.0
 
 
@@ -47,6 +50,8 @@ def activity(run: Run) -> str:
         return f"combines {len(run.parts)} adapters"
     if run.state is State.QUEUED:
         return "waiting for the device"
+    if run.race is not None and run.races and run.is_active:
+        return f"{run.phase.words}, {percent(round(run.race.done, 2))} of the race"
     steps = f"step {run.step:,} of {run.total_steps:,}" if run.total_steps else "before the first step"
     return f"{run.phase.words}, {steps}" if run.is_active else steps
 
