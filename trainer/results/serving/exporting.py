@@ -117,6 +117,7 @@ def _as_gguf(store: Store, run: Run, to: str, folder: Path, source: _Source) -> 
             f"{name}: {made.architecture}, {made.tensors} tensors, {gib(made.num_bytes)}.",
             found.sentence,
             *found.notes,
+            *model_file.left_out(source.folder),
         ]
         commands = [f"llama-server --model {name} --jinja"]
         if to == "ollama":

@@ -72,6 +72,12 @@ def require_known(folder: Path) -> None:
             raise RunError("GGUF", "needs an architecture that llama.cpp's converter knows", architectures[0], _WAY_OUT)
 
 
+def left_out(folder: Path) -> tuple[str, ...]:
+    """Return what of a model is not in its file: towers for pictures and sound, which llama.cpp keeps apart."""
+    towers = [name for name in ("vision_config", "audio_config") if _json(folder / "config.json").get(name)]
+    return ("The file holds the model of text alone, and nothing that sees or hears.",) if towers else ()
+
+
 def made(source: Path, spoken: Spoken, target: Path, file_type: str, *, scratch: Path) -> ModelFile:
     """Write the GGUF file of a model's folder, and read its head back.
 

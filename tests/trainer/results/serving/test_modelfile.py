@@ -142,6 +142,13 @@ def test_a_vocabulary_without_an_order_of_joining_is_refused(folder, tmp_path):
         model_file.read_back(file, Spoken(folder(template)))
 
 
+def test_what_sees_and_hears_is_named_as_left_out(tmp_path):
+    for config, said in (({"vision_config": {"depth": 2}}, "sees or hears"), ({"vision_config": None}, "")):
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        assert said in "".join(model_file.left_out(tmp_path))
+        assert bool(model_file.left_out(tmp_path)) == bool(said)
+
+
 @pytest.mark.parametrize(
     ("systems", "shared"), [(["Be kind.", "Be kind."], "Be kind."), (["Be kind.", "Be brief."], ""), (["x", None], "")]
 )
