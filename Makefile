@@ -12,7 +12,7 @@ KILLS ?= 100
 # How many hostile inputs the command lines then get; their seed is printed too.
 INPUTS ?= 20000
 
-.PHONY: run demo setup gguf setup-test check test soak mutants accuracy architectures bench screenshots readme clean help
+.PHONY: run demo setup gguf mcp setup-test check test soak mutants accuracy architectures bench screenshots readme clean help
 
 run: setup  ## set up and open the app at http://localhost:8501
 	@$(BIN)/python -m scripts.serve
@@ -25,6 +25,9 @@ setup:  ## packages and demo model only
 
 gguf: setup  ## what writes a run's model as GGUF for Ollama and llama.cpp (110 MB)
 	@$(PYTHON) scripts/setup.py --gguf
+
+mcp: setup  ## what the MCP server for agents needs
+	@$(PYTHON) scripts/setup.py --mcp
 
 setup-test:  ## the same, with test tools and Chromium
 	@$(PYTHON) scripts/setup.py --test

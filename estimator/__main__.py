@@ -163,26 +163,11 @@ def _targets(text: str) -> str | tuple[str, ...]:
 def _plan(args: argparse.Namespace, model: ModelSpec) -> FinetunePlan:
     names = [*NAMES, *(name for name, _ in _typed_fields())]
     values = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    values.setdefault("task_type", _task_type(model))
-    if values.get("num_gpus", 1) > 1:
-        values.setdefault("sharding", "ddp")
-    elif args.gpus_needed and values.get("sharding", "none") != "none":
+    if args.gpus_needed and values.get("num_gpus", 1) == 1 and values.get("sharding", "none") != "none":
         values["num_gpus"] = 2  # a strategy needs several; the number is what we compute
     if args.autocast:
         values["fp16" if values.get("dtype") == "float16" else "bf16"] = True
-    limit = model.max_position_embeddings
-    if limit is not None and values.get("max_length", 0) > limit:
-        way_out = "Shorten max_length or choose a model made for longer sequences"
-        raise CatalogError(
-            "max_length", f"{model.name} was made for at most {limit:,} tokens", values["max_length"], way_out
-        )
-    plan = FinetunePlan.for_method(args.method, args.model, **values)
-    return plan if limit is None else dataclasses.replace(plan, max_length=min(plan.max_length, limit))
-
-
-def _task_type(model: ModelSpec) -> str:
-    """Return what a model is priced for where nobody says: text generation, or else the first task that it can do."""
-    return "CAUSAL_LM" if not model.task_types else model.task_types[0]
+    return pricing.plan_for(model, args.model, args.method, values)
 
 
 def _page(model: ModelSpec, plan: FinetunePlan, gpu: GpuSpec, found: MemoryEstimate) -> str:

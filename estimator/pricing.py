@@ -3,7 +3,9 @@
 The tape comes from ``estimator.tape.library``, which may have to trace it first.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from estimator.estimate import MemoryEstimate, estimate, peak_allocated_bytes, verdict
 from estimator.replay.overhead import context_bytes, worker_bytes
@@ -13,7 +15,7 @@ from estimator.tape.kernels import fallback_warning, kernel_choice
 from estimator.tape.library import tape_for
 from estimator.tape.recipe import is_masked
 from estimator.tape.tracer_process import Progress
-from specs import FinetunePlan, GpuSpec, ModelSpec
+from specs import CatalogError, FinetunePlan, GpuSpec, ModelSpec
 from specs.fields import Sharding
 from specs.stored import EXPANDED, stored_in
 
@@ -46,6 +48,36 @@ def price(
     added = (fallback_warning(choice, model, plan), _length_warning(model, plan))
     found = replace(found, warnings=(*found.warnings, *(text for text in added if text is not None), *model.notes))
     return _with_loading(found, model, gpu)
+
+
+def plan_for(model: ModelSpec, name: str, method: str, values: Mapping[str, Any]) -> FinetunePlan:
+    """Return the plan that some of its fields make for a model; the others are as PEFT and TRL have them.
+
+    Where nobody says, it is for text generation if the model can do that, several cards hold the model each (DDP), and
+    the length is no more than the model was made for.
+
+    Args:
+        model: The base model.
+        name: How the plan names it.
+        method: The method.
+        values: Fields of the plan.
+
+    Raises:
+        PlanError: If the method or a field is unknown, or they contradict each other.
+        CatalogError: If the length is more than the model was made for.
+    """
+    usual = "CAUSAL_LM" if not model.task_types else model.task_types[0]
+    kept, number = {"task_type": usual, **values}, values.get("num_gpus")
+    if isinstance(number, int) and number > 1:
+        kept.setdefault("sharding", "ddp")
+    limit, length = model.max_position_embeddings, values.get("max_length")
+    if limit is not None and isinstance(length, int) and length > limit:
+        way_out = "Shorten max_length or choose a model made for longer sequences"
+        raise CatalogError("max_length", f"{model.name} was made for at most {limit:,} tokens", length, way_out)
+    task = {"task_type": kept["task_type"]} if isinstance(kept["task_type"], str) else {}
+    bare = FinetunePlan.for_method(method, name, **task)
+    plan = FinetunePlan.from_dict({**bare.to_dict(), **kept})
+    return plan if limit is None else replace(plan, max_length=min(plan.max_length, limit))
 
 
 def _with_loading(found: MemoryEstimate, model: ModelSpec, gpu: GpuSpec) -> MemoryEstimate:

@@ -1,7 +1,7 @@
-"""Write the hashed lists in requirements/ from requirements.txt and requirements-test.txt; needs `pip install uv`.
+"""Write the hashed lists in requirements/ from requirements*.txt; needs `pip install uv`.
 
-The packages are split into four lists, because one version of torch comes in builds with different requirements: base
-(every machine), torch (the wheel of any build), cuda (only if that wheel requires it) and test.
+The packages are split into lists, because one version of torch comes in builds with different requirements: base (every
+machine), torch (the wheel of any build), cuda (only if that wheel requires it), mcp (the MCP server) and test.
 """
 
 import re
@@ -31,19 +31,22 @@ def write(name: str, title: str, blocks: list[str]) -> None:
 
 
 def main() -> str | None:
-    """Resolve both requirement files and write the lists; return an error message, or None."""
+    """Resolve all requirement files and write the lists; return an error message, or None."""
     app = entries("requirements.txt")
-    tests = entries("requirements.txt", "requirements-test.txt")
+    with_mcp = entries("requirements.txt", "requirements-mcp.txt")
+    tests = entries("requirements.txt", "requirements-mcp.txt", "requirements-test.txt")
     torch = app.pop("torch") + f" \\\n    --hash=sha256:{TORCH_CPU_SHA256}"
     cuda = {name: block for name, block in app.items() if CUDA_ONLY.match(name)}
     base = {name: block for name, block in app.items() if name not in cuda}
-    extra = {name: block for name, block in tests.items() if name not in app and name != "torch"}
-    moved = [name for name, block in app.items() if tests.get(name) != block]
+    mcp = {name: block for name, block in with_mcp.items() if name not in app and name != "torch"}
+    extra = {name: block for name, block in tests.items() if name not in with_mcp}
+    moved = [name for name, block in {**app, **mcp}.items() if tests.get(name) != block or with_mcp[name] != block]
     if moved:
-        return f"The tests need different versions of {', '.join(moved)} from the app: change a pin."
+        return f"The tests or the MCP server need different versions of {', '.join(moved)}: change a pin."
     write("base.txt", "What LoRAFit needs on every machine", list(base.values()))
     write("torch.txt", "PyTorch, any build of the one version", [torch])
     write("cuda.txt", "What PyTorch's CUDA build needs on Linux", list(cuda.values()))
+    write("mcp.txt", "What the MCP server needs besides", list(mcp.values()))
     write("test.txt", "What the checks and tests need besides", list(extra.values()))
     return None
 

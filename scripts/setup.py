@@ -244,6 +244,7 @@ def install_chromium() -> None:
 def main() -> int:
     """Run the set-up steps; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--mcp", action="store_true", help="also install what the MCP server needs")
     parser.add_argument("--test", action="store_true", help="also install what the checks and tests need")
     parser.add_argument("--gguf", action="store_true", help="also fetch what writes GGUF files")
     arguments = parser.parse_args()
@@ -253,6 +254,8 @@ def main() -> int:
         install_once("app", APP_LISTS)
         fetch_demo_model()
         compile_allocator()
+        if arguments.mcp or arguments.test:
+            install_once("mcp", ("mcp.txt",))
         if arguments.test:
             install_once("test", ("test.txt", "export-tools.txt", "mutation-tools.txt"))
             install_chromium()

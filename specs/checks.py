@@ -77,9 +77,9 @@ def check(plan: PlanFields, annotations: Mapping[str, Any]) -> None:
     _check_contradictions(plan)
 
 
-def known_method(name: str) -> Method:
+def known_method(name: object) -> Method:
     """Return a method by name, or refuse and list the names that exist."""
-    if name not in METHODS:
+    if not isinstance(name, str) or name not in METHODS:
         raise PlanError("method", f"must be one of {', '.join(METHODS)}", name)
     return METHODS[name]
 

@@ -14,7 +14,7 @@ from specs.paths import REPO
 
 PAGES = sorted([*REPO.glob("*.md"), *(REPO / "docs").rglob("*.md")])
 DOORS = ("advisor", "catalog", "estimator", "trainer")
-OURS = (*DOORS, "specs", "ui", "scripts", "assets", "tests", "docs", "requirements")
+OURS = (*DOORS, "specs", "lorafit", "ui", "scripts", "assets", "tests", "docs", "requirements")
 pages = pytest.mark.parametrize("page", [pytest.param(page, id=str(page.relative_to(REPO))) for page in PAGES])
 
 

@@ -77,6 +77,20 @@ def test_the_example_in_python_prints_what_it_shows(capsys: pytest.CaptureFixtur
     assert capsys.readouterr().out.splitlines() == re.findall(r"print\(.*\)  # (.*)", source)
 
 
+def test_the_example_of_the_functions_prints_what_it_shows(capsys: pytest.CaptureFixture[str]) -> None:
+    (source,) = blocks((readme.REPO / "docs" / "api.md").read_text(encoding="utf-8"), "python")
+    exec(compile(source, "api.md", "exec"), {})  # noqa: S102 - our own example
+    shown = re.findall(r"print\(.*\)  # (.*)", source)
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[: len(shown)] == shown
+    assert printed[len(shown) :] == [
+        "lora 12 GB does not fit",
+        "lora 24 GB fits",
+        "qlora 12 GB tight",
+        "qlora 24 GB fits",
+    ]
+
+
 def test_the_diagram_of_states_has_every_change_of_state_and_no_other() -> None:
     (diagram,) = (block for block in blocks(ARCHITECTURE, "mermaid") if block.startswith("stateDiagram"))
     over = set(State) - ACTIVE - {State.QUEUED}

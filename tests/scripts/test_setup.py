@@ -14,7 +14,9 @@ def requirements(name: str) -> list[str]:
     return [line for line in re.split(r"\n(?=[a-z])", re.sub(r"^#.*\n", "", text)) if line.strip()]
 
 
-@pytest.mark.parametrize("name", [*setup.APP_LISTS, *setup.CONVERTER_LISTS, "cuda.txt", "test.txt", "demo-model.txt"])
+@pytest.mark.parametrize(
+    "name", [*setup.APP_LISTS, *setup.CONVERTER_LISTS, "cuda.txt", "mcp.txt", "test.txt", "demo-model.txt"]
+)
 def test_every_package_is_pinned_exactly_and_by_hash(name: str) -> None:
     entries = requirements(name)
     assert entries
@@ -24,10 +26,10 @@ def test_every_package_is_pinned_exactly_and_by_hash(name: str) -> None:
 def test_the_hashed_lists_hold_the_pins_that_people_read() -> None:
     hashed = {
         entry.split("==")[0].lower().replace("_", "-"): entry.split("==")[1].split()[0]
-        for name in (*setup.APP_LISTS, "test.txt")
+        for name in (*setup.APP_LISTS, "mcp.txt", "test.txt")
         for entry in requirements(name)
     }
-    for name in ("requirements.txt", "requirements-test.txt"):
+    for name in ("requirements.txt", "requirements-mcp.txt", "requirements-test.txt"):
         pins = [line.split("==") for line in (setup.REPO / name).read_text().splitlines() if "==" in line]
         assert pins
         assert {package: hashed[package.replace("_", "-")] for package, _ in pins} == dict(pins)

@@ -1,15 +1,13 @@
 """Holds a run's model against its base, and says whether it got better."""
 
 import argparse
-import dataclasses
 import json
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from specs import DataError, RunError
+from specs import DataError
 from specs.doors.door import INTERRUPTED
 from trainer.commands.showing import diagnosis_line
 from trainer.data.source import DataSource, columns_of
@@ -20,8 +18,6 @@ from trainer.runs.diagnosis import diagnoses
 from trainer.runs.store import Store
 
 Command = Callable[[Store, argparse.Namespace], int]
-
-_POLL_SECONDS = 0.5
 
 
 def commands() -> Iterator[tuple[str, Command, str, dict[str, dict[str, Any]]]]:
@@ -56,12 +52,10 @@ def _evaluate(store: Store, given: argparse.Namespace) -> int:
     run = store.run(given.id)
     evaluation.start(store, run, Wanted(rows=given.rows, answers=given.answers, data=_other_rows(run.data, given)))
     try:
-        found = _followed(store, run)
+        found = evaluation.waited_for(store, run, _tell)
     except KeyboardInterrupt:
         evaluation.stop(store, run)
         return INTERRUPTED
-    if found.stage != "done":
-        raise RunError("evaluation", "ended before it found anything", None, found.sentence)
     if given.json:
         print(json.dumps({**found.found, "by_row": evaluation.rows(store, run)}, indent=2))
     else:
@@ -95,28 +89,18 @@ def _other_rows(own: DataSource, given: argparse.Namespace) -> DataSource | None
             way_out = "Name the columns beside --data FILE"
             raise DataError("--columns", "is for other rows than those of the run", " ".join(given.columns), way_out)
         return None
-    return dataclasses.replace(
+    return evaluation.other_rows(
         own,
         path=tasks.data_file(given.data) if given.data else own.path,
         columns=own.columns if given.columns is None else columns_of(given.columns),
         split=given.split or "train",
-        evaluation_split="",
-        prompts=(),
     )
 
 
-def _followed(store: Store, run: Run) -> Evaluation:
-    """Wait for the end of an evaluation, and say on standard error what it does."""
-    told = ""
-    while True:
-        found = evaluation.latest(store, run)
-        if found is None or found.stage != "running":
-            return found or Evaluation(stage="failed", sentence="It left nothing behind")
-        now = f"... {found.sentence}" + (f", {found.done:,} of {found.of:,}" if found.of else "")
-        if now != told and sys.stderr.isatty():
-            print(now, file=sys.stderr)
-        told = now
-        time.sleep(_POLL_SECONDS)
+def _tell(found: Evaluation) -> None:
+    """Say on standard error what an evaluation does, if somebody looks on."""
+    if sys.stderr.isatty():
+        print(f"... {found.sentence}" + (f", {found.done:,} of {found.of:,}" if found.of else ""), file=sys.stderr)
 
 
 def _causes(store: Store, run: Run) -> Iterator[str]:

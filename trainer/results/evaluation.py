@@ -10,7 +10,8 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -38,6 +39,8 @@ _PROCESS, _WANTED, _LOCK = "process", "wanted.json", "lock"
 
 MOST_ROWS, MOST_ANSWERS = 100, 20
 """Rows and answers, unless somebody wants others: with SmolLM2-135M on two cores they take less than three minutes."""
+
+_POLL_SECONDS = 0.5
 
 Stage = Literal["running", "done", "stopped", "failed"]
 
@@ -206,6 +209,29 @@ def asked(store: Store, run: Run) -> Wanted | None:
     """Return what the newest evaluation of a run was asked for, or None if there never was one."""
     values = _read(store.run_folder(run.id) / FOLDER / _WANTED)
     return Wanted.from_json(json.dumps(values)) if values else None
+
+
+def waited_for(store: Store, run: Run, tell: Callable[[Evaluation], object] = lambda _: None) -> Evaluation:
+    """Return what an evaluation found, once it is over; ``tell`` is called each time that it got further.
+
+    Raises:
+        RunError: If it ended before it found anything.
+    """
+    told = None
+    while (now := latest(store, run)) is not None and now.stage == "running":
+        if now != told:
+            tell(now)
+        told = now
+        time.sleep(_POLL_SECONDS)
+    if now is None or now.stage != "done":
+        why = "It left nothing behind" if now is None else now.sentence
+        raise RunError("evaluation", "ended before it found anything", None, why)
+    return now
+
+
+def other_rows(own: DataSource, *, path: str, columns: Mapping[str, str], split: str = "train") -> DataSource:
+    """Return rows of another file or split, read as a run reads its own, without its held-out split and questions."""
+    return dataclasses.replace(own, path=path, columns=columns, split=split, evaluation_split="", prompts=())
 
 
 def rows(store: Store, run: Run) -> Sequence[Mapping[str, Any]]:

@@ -5,13 +5,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from advisor import Situation
-from advisor.rules import RULE_SETS
-from advisor.search import drafted
 from advisor.tree import Cell as MapCell
 from advisor.tree import method_map
 from catalog import gpus, models
-from estimator.estimate import MemoryEstimate
-from specs import METHODS, FinetunePlan, GpuSpec, LorafitError, ModelSpec
+from lorafit import comparing
+from lorafit.comparing import Cell, Point
+from specs import METHODS, FinetunePlan
 from ui.parts import prices, text
 from ui.plan import planning
 
@@ -72,17 +71,6 @@ _FOR_LARGE = ("GeForce RTX 4090", "GeForce RTX 5090", "L40S", "A100 SXM4 80 GB",
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Point:
-    """What an estimate is made for: a model, a plan, a device."""
-
-    model: ModelSpec
-    plan: FinetunePlan
-    gpu: GpuSpec
-    as_priced: Callable[[FinetunePlan], FinetunePlan]
-    """The plan whose memory a plan has on the data."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Axis:
     """One setting to vary."""
 
@@ -96,36 +84,24 @@ class Axis:
     """Returns a point with another value of the setting."""
 
 
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """One combination: its estimate, or a sentence that says why there is none."""
-
-    estimate: MemoryEstimate | None
-    refusal: str = ""
-
-
 def axes(asked: planning.Request, plan: FinetunePlan) -> Mapping[str, Axis]:
     """Return every axis by the name of its setting; the plan's own value is among the values of each."""
     model, card = asked.situation.model, asked.situation.gpu.name
     others = [name for name in _MODELS if name != model.name]
     return {
         NONE: Axis(values=("",), usual=("",), own=None, moved=lambda point, _: point),
-        "method": _axis(tuple(METHODS), planning.SIDE_BY_SIDE, plan.method, _with_method),
-        "device": _axis((*_SIZES, *_CARDS), _SIZES, card, lambda point, name: _on_device(point, name, asked.gpu)),
-        "model": _axis(_MODELS, others[:2], model.name, lambda point, name: replace(point, model=_model(name, model))),
+        "method": _axis(tuple(METHODS), planning.SIDE_BY_SIDE, plan.method, comparing.with_method),
+        "device": _axis(
+            (*_SIZES, *_CARDS), _SIZES, card, lambda point, name: comparing.on_device(point, name, asked.gpu)
+        ),
+        "model": _axis(_MODELS, others[:2], model.name, comparing.with_model),
         **{name: _field(name, values, getattr(plan, name)) for name, values in _FIELDS.items()},
     }
 
 
 def start(asked: planning.Request, plan: FinetunePlan, axes: Sequence[str]) -> Point:
-    """Return the plan of a request as the point to move from along some axes.
-
-    Where the length is varied, sequences of that length are priced, whatever the data's longest row.
-    """
-    situation = asked.situation
-    if "max_length" in axes:
-        situation = replace(situation, dataset_tokens=None)
-    return Point(model=situation.model, plan=plan, gpu=asked.gpu, as_priced=situation.as_priced)
+    """Return the plan of a request as the point to move from along some axes."""
+    return comparing.begun(asked.situation, plan, asked.gpu, axes)
 
 
 def table(
@@ -220,18 +196,6 @@ def label(axis: str, value: Any) -> str:
     return text.value(value)
 
 
-def under(plan: FinetunePlan, method: str) -> FinetunePlan:
-    """Return a plan with another method, without the options that the method does not have."""
-    if method == plan.method:
-        return plan
-    plain = replace(plan, prepare_kbit=False).with_method("lora")
-    if not METHODS[method].has_rank:
-        plain = replace(plain, use_dora=False, use_rslora=False, loraplus_lr_ratio=None)
-    if not METHODS[method].trains_adapter:
-        plain = replace(plain, dtype="float32" if plan.fp16 else plan.dtype)
-    return plain.with_method(method)
-
-
 def _axis(values: Sequence[Any], usual: Sequence[Any], own: Any, moved: Callable[[Point, Any], Point]) -> Axis:
     """Return an axis that has the plan's own value too, numbers in their order."""
     every, compared = ((own, *(value for value in some if value != own)) for some in (values, usual))
@@ -243,42 +207,18 @@ def _axis(values: Sequence[Any], usual: Sequence[Any], own: Any, moved: Callable
 
 
 def _field(name: str, values: tuple[Any, ...], own: Any) -> Axis:
-    return _axis(values, values, own, lambda point, value: replace(point, plan=replace(point.plan, **{name: value})))
-
-
-def _model(name: str, own: ModelSpec) -> ModelSpec:
-    return own if name == own.name else models.find(name)
-
-
-def _with_method(point: Point, method: str) -> Point:
-    return replace(point, plan=under(point.plan, method))
-
-
-def _on_device(point: Point, name: str, own: GpuSpec) -> Point:
-    """Return a point on another device, with the number formats that this device supports."""
-    if name == own.name:
-        return replace(point, gpu=own)
-    gpu = gpus.find(name)
-    wish = drafted(Situation(model=point.model, gpu=gpu), point.plan.method, RULE_SETS["evidence"])
-    formats = {field: getattr(wish, field) for field in ("dtype", "bf16", "fp16", "adapter_dtype")}
-    return replace(point, gpu=gpu, plan=replace(point.plan, **formats))
+    return _axis(values, values, own, lambda point, value: comparing.with_field(point, name, value))
 
 
 def _cell(point: Point, *moves: tuple[Axis, Any]) -> Cell:
-    moved = moved_to(point, *moves)
-    if isinstance(moved, Cell):
-        return moved
-    try:
-        return Cell(prices.priced(moved.model, moved.as_priced(moved.plan), moved.gpu))
-    except LorafitError as error:
-        return Cell(None, str(error))
+    return comparing.priced(point, map(_move, moves), prices.priced)
 
 
 def moved_to(point: Point, *moves: tuple[Axis, Any]) -> Point | Cell:
     """Return the point with other values, or why there is none."""
-    try:
-        for axis, value in moves:
-            point = axis.moved(point, value)
-    except LorafitError as error:
-        return Cell(None, str(error))
-    return point
+    return comparing.moved(point, map(_move, moves))
+
+
+def _move(move: tuple[Axis, Any]) -> comparing.Move:
+    axis, value = move
+    return lambda point: axis.moved(point, value)

@@ -7,9 +7,9 @@ import streamlit as st
 
 from advisor import speed
 from advisor.speed import Speed
+from lorafit.comparing import Cell, Point
 from specs import FinetunePlan
 from ui.compare import comparison
-from ui.compare.comparison import Cell, Point
 from ui.drawing import palette
 from ui.parts import exhibits, given, notices, text
 from ui.plan.forms import URL

@@ -6,9 +6,10 @@ from typing import Any
 
 import streamlit as st
 
+from lorafit.comparing import Cell
 from specs import FinetunePlan
 from ui.compare import comparison
-from ui.compare.comparison import NONE, Axis, Cell
+from ui.compare.comparison import NONE, Axis
 from ui.drawing import palette
 from ui.parts import exhibits, given, links, notices, text
 from ui.parts.writing import Columns

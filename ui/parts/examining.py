@@ -5,12 +5,9 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from advisor.situation import TASKS_OF_DATA
 from catalog import models, tokenizers
 from specs import LorafitError, paths
-from specs.tasks import kind_for, task_type_of
 from trainer.data import readers
 from trainer.data.doctor import Report, examined
 from trainer.data.readers import Reader
@@ -118,27 +115,6 @@ def reader_for(model: str) -> Reader:
         counted_by=counted_by,
         task_types=spec.task_types,
     )
-
-
-def facts(report: Report, task_types: tuple[str, ...]) -> dict[str, Any]:
-    """Return the fields of a situation that a data set decides: its rows, their lengths, and the task.
-
-    Args:
-        report: What it holds.
-        task_types: The tasks that the model can be trained for.
-    """
-    task_type = task_type_of(report.kinds, task_types).name
-    lengths = (report.quantile(0.5), report.quantile(0.95), report.longest) if report.lengths else None
-    return {
-        "dataset_rows": report.rows if report.whole else None,
-        "dataset_tokens": lengths,
-        "row_lengths": report.lengths,
-        "task": TASKS_OF_DATA[kind_for(report.kinds, task_type)][0],
-        "data_task_type": task_type,
-        "num_labels": report.num_labels,
-        "num_negatives": report.num_negatives,
-        "has_scores": report.task == "similarity",
-    }
 
 
 class _Key:

@@ -18,6 +18,7 @@ from estimator.replay.live_tensors import Tensors, alive_at_peak
 from estimator.replay.replay import Replay
 from estimator.tape import library
 from estimator.tape.layers import with_layers
+from lorafit.asked import facts
 from specs import MIB, TASK_TYPES, FinetunePlan, GpuSpec, LorafitError, ModelSpec, PlanError, TraceError
 from specs.errors import clipped
 from specs.fields import NAMES, PATTERNS
@@ -26,7 +27,7 @@ from trainer.data.examples import require_trained
 from trainer.runs.contract import Place, cards, joined
 from trainer.runs.feasibility import Ground, require_feasible
 from ui.parts import notices, prices
-from ui.parts.examining import facts, reader_for
+from ui.parts.examining import reader_for
 from ui.plan import fields
 from ui.plan.data.datasets import DEMOS, Data, find
 from ui.plan.forms import Inputs

@@ -2,8 +2,8 @@
 
 import pytest
 
+from lorafit.comparing import under
 from specs import METHODS, FinetunePlan
-from ui.compare.comparison import under
 
 pytestmark = pytest.mark.slow
 

@@ -11,6 +11,7 @@ from advisor.search import Search
 from catalog import machine, models
 from estimator.estimate import MemoryEstimate
 from estimator.tape.layers import with_layers
+from lorafit.asked import facts
 from specs import FinetunePlan, LorafitError, TraceError, gib
 from trainer.runs.contract import UNKNOWN, Metric, Run
 from trainer.runs.diagnosis import Diagnosis, diagnoses
@@ -127,7 +128,7 @@ def _data_facts(run: Run, task_types: tuple[str, ...]) -> dict[str, Any]:
         )
     except LorafitError:
         return {}
-    return examining.facts(report, task_types)
+    return facts(report, task_types)
 
 
 def _device(run: Run) -> machine.Device:
