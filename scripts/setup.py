@@ -185,6 +185,14 @@ def fetch_converter() -> None:
     stamp.write_text(wanted)
 
 
+def fetch_converter_or_say() -> None:
+    """Fetch the converter, or say which tests go without it: nothing else needs it."""
+    try:
+        fetch_converter()
+    except SetupError as error:
+        say(f"{error} Without it the tests of GGUF files will be SKIPPED.")
+
+
 def download_sources(name: str, libraries: Path) -> Path:
     """Download the sources that a list names into the wheel folder, unless they are there, and return their file.
 
@@ -259,8 +267,10 @@ def main() -> int:
         if arguments.test:
             install_once("test", ("test.txt", "export-tools.txt", "mutation-tools.txt"))
             install_chromium()
-        if arguments.test or arguments.gguf:
+        if arguments.gguf:
             fetch_converter()
+        elif arguments.test:
+            fetch_converter_or_say()
     except SetupError as error:
         print(error, file=sys.stderr)
         return 2
