@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from advisor.situation import Situation
 from specs import FinetunePlan
+from specs.units import in_powers
 
 
 class Confidence(StrEnum):
@@ -156,7 +157,7 @@ def spelled(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return named[value]
     if isinstance(value, float):
-        return f"{value:g}"
+        return in_powers(value) if 0 < abs(value) < 0.001 else f"{value:g}"
     if isinstance(value, tuple):
         return ", ".join(entry if isinstance(entry, str) else f"{entry[0]}: {entry[1]}" for entry in value) or "none"
     return str(value)

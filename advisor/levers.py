@@ -17,8 +17,8 @@ from specs import METHODS, TASK_TYPES, FinetunePlan, TraceError, gib
 MORE_DEVICES = (2, 4, 8)
 """Multiples of the number of devices to try for a plan that does not fit."""
 
-OFFLOAD_COST = "keeps what is sharded in RAM: about 60 % fewer tokens per second"
-"""FSDP with CPU offload in torchtune: 63 % less memory, 60 % fewer tokens per second, github pytorch/ao issue 1213."""
+OFFLOAD_COST = "keeps what is sharded in RAM: about 60% fewer tokens per second"
+"""FSDP with CPU offload in torchtune: 63% less memory, 60% fewer tokens per second, github pytorch/ao issue 1213."""
 
 RANK_COST = "a smaller adapter learns less"
 

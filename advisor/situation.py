@@ -199,8 +199,8 @@ class Situation:
         if self.row_lengths:
             return self._counted(max_length)
         if p95 <= max_length:
-            return f"up to 5 % of the rows are {done}"
-        return f"5 to 50 % of the rows are {done}" if median <= max_length else f"more than half of the rows are {done}"
+            return f"up to 5% of the rows are {done}"
+        return f"5 to 50% of the rows are {done}" if median <= max_length else f"more than half of the rows are {done}"
 
     def _counted(self, max_length: int) -> str:
         counted = len(self.row_lengths)
@@ -225,7 +225,7 @@ class Situation:
             "rows": "an unknown number of rows" if self.dataset_rows is None else f"{self.dataset_rows:,} rows",
             "tokens": "rows of unknown length"
             if self.dataset_tokens is None
-            else f"95 % of rows within {self.dataset_tokens[1]:,} tokens",
+            else f"95% of rows within {self.dataset_tokens[1]:,} tokens",
             "task": TASKS[self.task],
             "goal": GOALS[self.goal],
             "num_gpus": "1 device" if self.num_gpus == 1 else f"{self.num_gpus:,} devices",

@@ -9,7 +9,7 @@ from advisor.advise import Recommendation
 from advisor.rules import RULE_SETS
 from advisor.search import HEADROOM, Search
 from advisor.situation import Situation
-from specs import METHODS, FinetunePlan, GpuSpec, ModelSpec, gib
+from specs import METHODS, TASK_TYPES, FinetunePlan, GpuSpec, ModelSpec, gib
 
 PriceOfModel = Callable[[ModelSpec, FinetunePlan], Estimate]
 
@@ -47,7 +47,8 @@ class Cell:
 def questions(situation: Situation, recommendation: Recommendation) -> tuple[Question, ...]:
     """Return the questions that lead from a situation to its method, with this situation's numbers."""
     by_method = {entry.plan.method: entry for entry in reversed(recommendation.alternatives)}
-    asked = [_prompting(situation), _full(situation, recommendation)]
+    asked = [_prompting(situation)] if TASK_TYPES[situation.task_type].writes else []
+    asked.append(_full(situation, recommendation))
     for method in ("lora", "qlora"):
         entry = by_method.get(method)
         if entry is None:

@@ -8,7 +8,7 @@ from advisor.rules.batch import WITHOUT_SDPA
 from advisor.rules.method import RATES
 from advisor.rules.schedule import BITSANDBYTES_OPTIMIZERS, FEW_STEPS, UNSHARDED, total_steps
 from advisor.situation import Situation
-from specs import METHODS, FinetunePlan, gib
+from specs import METHODS, TASK_TYPES, FinetunePlan, gib
 
 Check = Callable[[Situation, FinetunePlan, Estimate | None], Iterator[Caution]]
 
@@ -143,7 +143,7 @@ def _few_steps(situation: Situation, plan: FinetunePlan, _estimate: Estimate | N
 
 def _tiny_data(situation: Situation, _plan: FinetunePlan, _estimate: Estimate | None) -> Iterator[Caution]:
     rows = situation.dataset_rows
-    if rows is not None and rows < 500:
+    if rows is not None and rows < 500 and TASK_TYPES[situation.task_type].writes:
         yield Caution(
             "dataset_rows",
             f"{rows:,} rows: try prompting with examples first; fine-tuning starts to pay off at 500 to 1,000 rows.",

@@ -78,7 +78,7 @@ def of_memory(gib: float) -> GpuSpec:
         throughput_spread=math.sqrt(max(rates) / min(rates)),
         memory_bandwidth_gb_s=_middle([spec.memory_bandwidth_gb_s for spec in like if spec.memory_bandwidth_gb_s]),
         form="other",
-        source="memory as given, 3.5 % kept by the driver; assumed to be an NVIDIA card of Ampere or later; "
+        source="memory as given, 3.5% kept by the driver; assumed to be an NVIDIA card of Ampere or later; "
         f"speed midway between the slowest and fastest of {', '.join(spec.name for spec in like)}",
     )
 

@@ -99,7 +99,7 @@ def detected(name: str, total_bytes: int, compute_capability: tuple[int, int]) -
         compute_capability=compute_capability,
         bf16=compute_capability >= (8, 0),
         form="other",
-        source="NVML on this machine; 2 % of the total kept by the driver",
+        source="NVML on this machine; 2% of the total kept by the driver",
     )
 
 

@@ -169,7 +169,7 @@ def exported(
     """
     form = FORMATS[name]
     if plan.task_type != "CAUSAL_LM" and not form.any_task:
-        rule = f"{form.label} is told of text generation only"
+        rule = f"must be CAUSAL_LM (text generation) in an export to {form.label}"
         raise PlanError("task_type", rule, plan.task_type, "Export the Python script")
     known = {} if model is None else _known_of(model)
     job = Job(plan=plan, data=data or TrainingData(), **known)

@@ -207,11 +207,12 @@ def _if_trained(situation: Situation, plan: FinetunePlan) -> str:
         return ""
     with_experts = FinetunePlan.for_method("lora", "counted", r=plan.r, target_parameters=layers.parameters)
     count = layers.lora_params(with_experts)
-    held = gib(count * (_ADAPTER_BYTES[plan.adapter_dtype] + 12))
+    held = gib(count * (ADAPTER_BYTES[plan.adapter_dtype] + 12))
     return f": at r = {plan.r} they would make it {count:,} trained weights, {held} with gradients and AdamW's states"
 
 
-_ADAPTER_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+ADAPTER_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+"""Bytes of each number of an adapter, by ``adapter_dtype``."""
 
 
 def bias(situation: Situation, _plan: FinetunePlan) -> Advice:
@@ -232,8 +233,8 @@ def use_dora(situation: Situation, plan: FinetunePlan) -> Advice:
         field="use_dora",
         value=plan.method == "dora",
         range=(plan.method == "dora",),
-        reason=f"{plan.method}, goal {situation.phrase('goal')}: in PEFT's comparison DoRA (46.9 %) and LoRA (47.8 %) "
-        "do not differ, since the standard error is 1.4 points; DoRA took 26 % longer (1191 s against 942 s).",
+        reason=f"{plan.method}, goal {situation.phrase('goal')}: in PEFT's comparison DoRA (46.9%) and LoRA (47.8%) "
+        "do not differ, since the standard error is 1.4 points; DoRA took 26% longer (1191 s against 942 s).",
         source=sources.PEFT_BENCHMARK.at("lora/llama-3.2-3B-rank32 and rank32-dora"),
     )
 
@@ -245,7 +246,7 @@ def init_lora_weights(_situation: Situation, plan: FinetunePlan) -> Advice:
         value="default",
         range=("default", "pissa"),
         reason=f"B starts at zero, so the {plan.method} model starts out identical to the base model; "
-        "variants differ by 1 to 2 % once the learning rate is tuned.",
+        "variants differ by 1 to 2% once the learning rate is tuned.",
         source=sources.VANILLA.at("abstract"),
     )
 

@@ -79,7 +79,7 @@ def gradient_accumulation_steps(situation: Situation, plan: FinetunePlan) -> Adv
 
 
 def max_length(situation: Situation, _plan: FinetunePlan) -> Advice:
-    """Cover 95 % of the rows, up to the length that the model was made for."""
+    """Cover 95% of the rows, up to the length that the model was made for."""
     limit = situation.model.max_position_embeddings or 2**24
     default = CPU_LENGTH if situation.gpu.is_cpu else DEFAULT_LENGTH
     value, most = default, 2 * default
@@ -171,7 +171,7 @@ def gradient_checkpointing(situation: Situation, plan: FinetunePlan) -> Advice:
         range=(True, False),
         reason=f"{plan.method} on {situation.gpu.name}, goal {situation.phrase('goal')}: recomputing costs "
         f"{CHECKPOINTING_COST} and keeps one input per layer instead of all activations.",
-        source=sources.TORCHTUNE.at("README, ablation on a 3B model: 42 % less memory, 21 % slower"),
+        source=sources.TORCHTUNE.at("README, ablation on a 3B model: 42% less memory, 21% slower"),
         confidence=Confidence.HIGH,
     )
 

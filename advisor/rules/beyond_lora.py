@@ -41,7 +41,7 @@ def target_r(situation: Situation, plan: FinetunePlan) -> Advice:
         range=(1, plan.init_r - 1),
         reason=f"For {situation.phrase('task')} LoRA would take r = {wanted}; AdaLoRA keeps {value} per module on "
         f"average, out of init_r {plan.init_r}.",
-        source=sources.ADALORA.at("section 4; PEFT's comparison: 37.3 % at PEFT's defaults, LoRA 47.8 %"),
+        source=sources.ADALORA.at("section 4; PEFT's comparison: 37.3% at PEFT's defaults, LoRA 47.8%"),
         confidence=Confidence.LOW,
     )
 
@@ -76,7 +76,7 @@ def num_virtual_tokens(_situation: Situation, plan: FinetunePlan) -> Advice:
     """Use 20 embeddings, or a prefix of 50 keys and values."""
     prefix = plan.method == "prefix-tuning"
     why = (
-        "a prefix of 50 reached 41.6 % in PEFT's comparison, one of 200 started from zeros 35.8 %"
+        "a prefix of 50 reached 41.6% in PEFT's comparison, one of 200 started from zeros 35.8%"
         if prefix
         else "beyond 20 virtual tokens the paper gains little, and each lengthens every sequence"
     )
@@ -96,8 +96,8 @@ def prompt_tuning_init(_situation: Situation, plan: FinetunePlan) -> Advice:
         field="prompt_tuning_init",
         value="SAMPLE_VOCAB",
         range=("SAMPLE_VOCAB",),
-        reason=f"Under {plan.method}, starting from words of the vocabulary reached 34.3 % and from random numbers "
-        "23.4 % in PEFT's comparison.",
+        reason=f"Under {plan.method}, starting from words of the vocabulary reached 34.3% and from random numbers "
+        "23.4% in PEFT's comparison.",
         source=sources.PEFT_BENCHMARK.at("prompt_tuning/llama-3.2-3B-sample_vocab-lr_0.001 and -lr_0.001"),
         confidence=Confidence.HIGH,
     )

@@ -24,20 +24,20 @@ RATES: Mapping[str, Rate] = {
     "ia3": Rate(
         value=5e-3,
         range=(1e-3, 1e-2),
-        why="IA3's few vectors need large steps: 45.5 % at 5e-3 and 31.1 % at 1e-4 in PEFT's comparison",
+        why="IA3's few vectors need large steps: 45.5% at 5e-3 and 31.1% at 1e-4 in PEFT's comparison",
         source=sources.PEFT_BENCHMARK.at("ia3/llama-3.2-3B-all-attn-5k-lr0.005 and ia3/llama-3.2-3B-default"),
     ),
     "prompt-tuning": Rate(
         value=1e-2,
         range=(1e-3, 3e-2),
-        why="embeddings of virtual tokens need large steps: 23.4 % at 1e-3 and 5.7 % at 1e-4 in PEFT's comparison, and "
+        why="embeddings of virtual tokens need large steps: 23.4% at 1e-3 and 5.7% at 1e-4 in PEFT's comparison, and "
         "TRL starts at 1e-2",
         source=sources.PEFT_BENCHMARK.at("prompt_tuning; TRL, PEFT integration: 1e-2 to 3e-2"),
     ),
     "prefix-tuning": Rate(
         value=5e-3,
         range=(1e-3, 1e-2),
-        why="virtual keys and values need large steps: 35.8 % at 5e-3 and 18.6 % at 1e-3 in PEFT's comparison",
+        why="virtual keys and values need large steps: 35.8% at 5e-3 and 18.6% at 1e-3 in PEFT's comparison",
         source=sources.PEFT_BENCHMARK.at("prefixtuning/llama-3.2-3B-lr_0.005_zero_init and -lr_0.001"),
     ),
 }

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from advisor import sources
-from advisor.advice import Confidence, Source
+from advisor.advice import Confidence, Source, spelled
 from advisor.situation import Situation
 
 SWEEP_BATCH = 128
@@ -77,10 +77,12 @@ def lora_rate(situation: Situation, batch: int) -> tuple[float, tuple[float, flo
     best = optimum(situation)
     value = min(_HIGHEST, best.rate * math.sqrt(batch / SWEEP_BATCH))
     why = (
-        f"{best.rate:.2g} was best for {best.measured} at batch {SWEEP_BATCH}; "
-        f"with the root of the batch that is {value:.2g} at batch {batch}"
+        f"{spelled(best.rate)} was best for {best.measured} at batch {SWEEP_BATCH}; "
+        f"scaled with the square root of the batch, that is {spelled(float(f'{value:.2g}'))} at batch {batch}"
     )
     own = bool(best.families)
-    where = sources.TINKER.at("recipes/chat_sl/results/sft_sweep.md; docs: the rate grows with the root of the batch")
+    where = sources.TINKER.at(
+        "recipes/chat_sl/results/sft_sweep.md; docs: the rate grows with the square root of the batch"
+    )
     ends = (float(f"{value / _SPREAD:.1g}"), float(f"{value * _SPREAD:.1g}"))
     return value, ends, why, where, Confidence.MEDIUM if own else Confidence.LOW

@@ -37,14 +37,16 @@ def optim(situation: Situation, plan: FinetunePlan) -> Advice:
     sharded = plan.sharding not in UNSHARDED
     value = "adamw_torch_fused"
     acceptable: tuple[str, ...] = (value, "adamw_torch")
-    why, source = "exact and fast; an 8-bit optimizer saves little", sources.TRANSFORMERS.at("optim")
+    small = plan.method != "full"
+    why = "an adapter's states are small beside the model" if small else "an 8-bit one is taken where memory is short"
+    why, source = f"exact and fast; {why}", sources.TRANSFORMERS.at("optim")
     if sharded:
         why, source = f"those of bitsandbytes cannot update weights that {plan.sharding} shards", sources.BNB_FSDP
     elif not situation.gpu.is_cpu:
         acceptable = (*acceptable, "paged_adamw_8bit", "paged_adamw_32bit", "adamw_8bit")
     if situation.goal == "memory" and len(acceptable) > 2:
         value, why = "paged_adamw_8bit", "8-bit, and paged out at a peak"
-    elif plan.method != "full" and not sharded:
+    elif small and not sharded:
         source = sources.RASCHKA.at("AdamW 14.18 GB, SGD 14.15 GB at small rank")
     return Advice(
         field="optim",
@@ -111,10 +113,10 @@ def lr_scheduler_type(situation: Situation, _plan: FinetunePlan) -> Advice:
 
 
 def warmup_steps(situation: Situation, plan: FinetunePlan) -> Advice:
-    """Warm up for 3 % of the run, at least 5 and at most 100 steps."""
+    """Warm up for 3% of the run, at least 5 and at most 100 steps."""
     steps = total_steps(situation, plan)
     if steps is None:
-        value, reason = 0.03, f"{situation.phrase('rows').capitalize()}: 3 % of all steps"
+        value, reason = 0.03, f"{situation.phrase('rows').capitalize()}: 3% of all steps"
     else:
         wanted = min(100, max(5, round(0.03 * steps)))
         value = float(max(1, min(wanted, steps // 4)))

@@ -43,7 +43,7 @@ def test_the_cheat_sheet_names_verdict_settings_memory_and_sources():
     assert "**LoRA fits:" in page
     for heading in ("## Settings", "## Memory by part", "## Other methods", "## If it goes wrong", "## Sources"):
         assert heading in page
-    assert "| `learning_rate` | 0.00013 |" in page
+    assert "| `learning_rate` | 1.3e-4 |" in page
     assert re.search(r"\| QLoRA \(4-bit\) \| \d+ x \d+ \| [\d.]+ GiB \|", page)  # each with the batch it is priced for
     assert "https://github.com/thinking-machines-lab/tinker-cookbook" in page
     assert "tokens/s" in page

@@ -12,6 +12,10 @@ from trainer.data.row import Finding
     ("num_bytes", "shown"),
     [
         (0, "0 MiB"),
+        (100, "under 1 KiB"),
+        (-300_000, "-293 KiB"),
+        (1_048_000, "1,023 KiB"),
+        (1_048_575, "1 MiB"),
         (314_572_800, "300 MiB"),
         (1_073_217_535, "1,023 MiB"),
         (1_073_217_537, "1.0 GiB"),

@@ -113,4 +113,4 @@ def lines(found: Mapping[str, Any]) -> Iterator[str]:
     yield str(found["verdict"]["sentence"])
     for one in found["compared"]:
         change = f"{one['low']:+.4f} to {one['high']:+.4f}"
-        yield f"  {one['label']}: {one['base']:.4f} -> {one['tuned']:.4f} on {one['rows']} rows, change {change} (95 %)"
+        yield f"  {one['label']}: {one['base']:.4f} -> {one['tuned']:.4f} on {one['rows']} rows, change {change} (95%)"

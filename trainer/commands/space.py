@@ -5,9 +5,8 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from specs import RunError
+from specs import RunError, gib
 from specs.taken import Taken
-from specs.units import on_disk
 from trainer.results import disk
 from trainer.runs.store import Store
 
@@ -62,9 +61,9 @@ def _print_all(found: Sequence[Taken], free: int, *, as_json: bool) -> None:
         return
     width = max(len(one.kind) for one in found)
     for one in found:
-        print(f"{one.kind:<{width}}  {on_disk(one.num_bytes):>10}  {one.label} ({one.number:,})")
+        print(f"{one.kind:<{width}}  {gib(one.num_bytes):>10}  {one.label} ({one.number:,})")
         print(f"{'':<{width}}  {'':>10}  {one.cost}")
-    print(f"In all {on_disk(total)}; {on_disk(free)} are free. Remove one kind with --remove KIND.")
+    print(f"In all {gib(total)}; {gib(free)} are free. Remove one kind with --remove KIND.")
 
 
 def _print_freed(freed: Sequence[disk.Freed], wanted: Sequence[Taken], *, would: bool) -> None:
@@ -73,6 +72,6 @@ def _print_freed(freed: Sequence[disk.Freed], wanted: Sequence[Taken], *, would:
         if one.kind not in costs:
             print(f"{one.kind}: there is nothing to remove.")
             continue
-        print(f"{one.kind}: {'would free' if would else 'freed'} {on_disk(one.num_bytes)}. {costs[one.kind]}")
+        print(f"{one.kind}: {'would free' if would else 'freed'} {gib(one.num_bytes)}. {costs[one.kind]}")
         for sentence in one.left:
             print(f"  {sentence}")

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from specs import GIB, gib
+from specs import GIB, MIB, gib
 from ui.drawing.palette import CAPACITY_LINE, NEUTRAL, PARTS, part
 
 _MARGIN = 1.03
@@ -135,7 +135,7 @@ def parts_legend(bars: Sequence[Bar]) -> str:
         f"border-radius:2px;margin-right:0.4em;background:{part(name).color}'></span>{escape(part(name).label)}"
         f"{' ' + gib(bars[0].parts[name]) if len(bars) == 1 else ''}</span>"
         for name in shown_parts([bar.parts for bar in bars])
-        if len(bars) > 1 or not gib(bars[0].parts[name]).startswith("0 ")
+        if len(bars) > 1 or bars[0].parts[name] >= MIB // 2
     ]
     style = "display:flex;flex-wrap:wrap;gap:0.15rem 1rem;margin-top:0.5rem;font-size:0.85rem;line-height:1.35"
     return f"<div style='{style}'>{''.join(entries)}</div>"

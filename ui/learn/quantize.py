@@ -87,7 +87,7 @@ def percentile(weights: Array, block: int, *, bits: int, keep: float = 99.9) -> 
 
 
 def least_error(weights: Array, block: int, *, bits: int) -> Quantized:
-    """Try clipping at 100 % down to 50 % of the largest magnitude and keep the least squared error of each block."""
+    """Try clipping at 100% down to 50% of the largest magnitude and keep the least squared error of each block."""
     blocks = _blocks(weights, block)
     best, best_error = blocks, np.full((len(blocks), 1), np.inf, dtype=np.float32)
     for share in np.linspace(1.0, 0.5, 11):
@@ -144,7 +144,7 @@ SCHEMES: Mapping[str, Scheme] = {
     ),
     "int4-percentile": Scheme(
         "INT4, 99.9th percentile",
-        "The largest 0.1 % are clipped, so the rest get finer steps.",
+        "The largest 0.1% are clipped, so the rest get finer steps.",
         lambda weights, block: percentile(weights, block, bits=4),
     ),
     "int4-mse": Scheme(

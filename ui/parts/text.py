@@ -5,7 +5,7 @@ import re
 
 from advisor import Advice, Source
 from specs import gib
-from specs.units import gib_between, on_disk, with_digits
+from specs.units import gib_between, in_powers, with_digits
 
 _MINUTE = 60
 _HOUR = 3600
@@ -39,11 +39,6 @@ def size(num_bytes: int) -> str:
     return gib(num_bytes).replace(" ", "\N{NO-BREAK SPACE}")
 
 
-def disk_size(num_bytes: int) -> str:
-    """Return bytes of files in a readable unit, never broken over two lines."""
-    return on_disk(num_bytes).replace(" ", "\N{NO-BREAK SPACE}")
-
-
 def size_between(less: int, more: int) -> str:
     """Return how much lies between two sizes, such that the three add up as they are shown."""
     return gib_between(less, more).replace(" ", "\N{NO-BREAK SPACE}")
@@ -71,19 +66,13 @@ def value(setting: object) -> str:
     if setting is None:
         return "none"
     if isinstance(setting, float):
-        return _in_powers(setting) if 0 < abs(setting) < 0.001 else f"{setting:g}"
+        return in_powers(setting) if 0 < abs(setting) < 0.001 else f"{setting:g}"
     if isinstance(setting, tuple | list):
         return (
             ", ".join(f"{entry[0]}: {entry[1]}" if isinstance(entry, tuple) else str(entry) for entry in setting)
             or "none"
         )
     return str(setting)
-
-
-def _in_powers(number: float) -> str:
-    """Return a small number with all its digits, such as ``1.2e-4``."""
-    digits, power = f"{number:e}".split("e")
-    return f"{float(digits):g}e{int(power)}"
 
 
 def acceptable(advice: Advice) -> str:

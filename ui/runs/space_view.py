@@ -23,14 +23,14 @@ def _table() -> None:
     if said := st.session_state.pop(_FREED, None):
         st.success(said, icon=":material/check:")
     taken = sum(one.num_bytes for one in kinds)
-    st.markdown(f"**{text.disk_size(taken)}** in all; {text.disk_size(space.free_bytes())} are free.")
+    st.markdown(f"**{text.size(taken)}** in all; {text.size(space.free_bytes())} are free.")
     for one in kinds:
         if one.is_removable:
             _row(one)
     exhibits.table(
         {
             "What stays": [f"{text.plain(one.label)} ({one.number:,})" for one in kinds if not one.is_removable],
-            "Size": [text.disk_size(one.num_bytes) for one in kinds if not one.is_removable],
+            "Size": [text.size(one.num_bytes) for one in kinds if not one.is_removable],
             "Why": [text.plain(one.cost) for one in kinds if not one.is_removable],
         },
         name="disk space",
@@ -43,13 +43,12 @@ def _row(one: Taken) -> None:
     """Show one kind with its button; once that was pressed, another one below confirms it."""
     words, button = st.columns([6, 1], vertical_alignment="center")
     words.markdown(
-        f"{text.plain(one.label)} ({one.number:,}): **{text.disk_size(one.num_bytes)}**  \n"
-        f":gray[{text.plain(one.cost)}]"
+        f"{text.plain(one.label)} ({one.number:,}): **{text.size(one.num_bytes)}**  \n:gray[{text.plain(one.cost)}]"
     )
     button.button("Remove", key=f"remove {one.kind}", width="stretch", on_click=_ask, args=(one.kind,))
     if st.session_state.get(_ASKED) == one.kind:
         with st.container(horizontal=True):
-            label = text.on_accent(f"Remove for good ({text.disk_size(one.num_bytes)})")
+            label = text.on_accent(f"Remove for good ({text.size(one.num_bytes)})")
             st.button(label, key="remove for good", type="primary", on_click=_remove, args=(one.kind,))
             st.button("Keep", key="keep kind", on_click=_ask, args=("",))
 
@@ -64,4 +63,4 @@ def _remove(kind: str) -> None:
     freed = space.remove(kind)
     st.session_state[_AGAIN] = True
     left = "".join(f"  \n{text.plain(sentence)}" for sentence in freed.left)
-    st.session_state[_FREED] = f"Freed {text.disk_size(freed.num_bytes)}.{left}"
+    st.session_state[_FREED] = f"Freed {text.size(freed.num_bytes)}.{left}"

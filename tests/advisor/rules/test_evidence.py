@@ -169,7 +169,7 @@ def test_a_length_at_the_models_limit_says_so():
 
 def test_a_length_cut_for_a_processor_says_so():
     advice = decided("max_length", on_a_processor(dataset_tokens=(300, 513, 600)))
-    assert "here at 512 since a CPU is slow; 5 to 50 % of the rows are truncated" in advice.reason
+    assert "here at 512 since a CPU is slow; 5 to 50% of the rows are truncated" in advice.reason
 
 
 FLASH = {"attn_implementation": "flash_attention_2"}
@@ -264,7 +264,7 @@ def test_the_rate_follows_family_size_batch_task_and_steps(asked, method, expect
         pytest.param(3, (1.0, (0.0, 100.0)), 1, 10, id="at least one step warms up"),
         pytest.param(16, (4.0, (0.0, 100.0)), 1, 10, id="a quarter at most"),
         pytest.param(100, (5.0, (0.0, 100.0)), 1, 10, id="at least five"),
-        pytest.param(1_000, (30.0, (0.0, 100.0)), 1, 100, id="3 %"),
+        pytest.param(1_000, (30.0, (0.0, 100.0)), 1, 100, id="3%"),
         pytest.param(2_000, (60.0, (0.0, 100.0)), 1, 200, id="the last run logged step by step"),
         pytest.param(2_001, (60.0, (0.0, 100.0)), 10, 200, id="every tenth step"),
         pytest.param(9_000, (100.0, (0.0, 100.0)), 10, 500, id="at most 100 warm up, 500 between checkpoints"),
@@ -313,7 +313,7 @@ def test_passes_and_evaluation_follow_the_rows(values, epochs, held_out):
         pytest.param({}, "target_r", (16, (1, 23)), id="LoRA's rank remains"),
         pytest.param({"pins": {"init_r": 10}}, "target_r", (9, (1, 9)), id="fewer than at the start"),
         pytest.param({}, "tinit", (0, (0, 1)), id="unknown data"),
-        # 95 % of 10,000 rows in batches of 16 are 594 steps; two passes 1,188, of which a tenth and a half.
+        # 95% of 10,000 rows in batches of 16 are 594 steps; two passes 1,188, of which a tenth and a half.
         pytest.param({"dataset_rows": 10_000}, "tinit", (118, (0, 118)), id="a tenth of the run"),
         pytest.param({"dataset_rows": 10_000}, "tfinal", (594, (0, 594)), id="half of the run"),
         pytest.param({}, "deltaT", (1, (1, 100)), id="ranks move every step"),

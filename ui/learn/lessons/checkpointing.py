@@ -49,7 +49,7 @@ def show(begun: Start) -> None:
     reference.sources(
         "Chen et al. 2016, Training Deep Nets with Sublinear Memory Cost, https://arxiv.org/abs/1604.06174 · "
         "Korthikanti et al. 2022, section 4 (34 bytes), https://arxiv.org/abs/2205.05198 · torchtune README, "
-        "ablation on a 3B model (21 %), https://github.com/pytorch/torchtune"
+        "ablation on a 3B model (21%), https://github.com/pytorch/torchtune"
     )
 
 

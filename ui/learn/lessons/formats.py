@@ -29,7 +29,7 @@ def show(begun: Start) -> None:
                 f":gray[{sign}] :blue[{exponent}] :orange[{mantissa}]" for sign, exponent, mantissa in bits.values()
             ],
             "Stored as": [f"{value:.9g}" for value in stored.values()],
-            "Error": [f"{abs(value - number) / abs(number):.2%}" if number else "0 %" for value in stored.values()],
+            "Error": [f"{abs(value - number) / abs(number):.2%}" if number else "0%" for value in stored.values()],
             "Largest": [f"{kind.largest:.3g}" for kind in FORMATS.values()],
             "Step at 1": [f"{kind.step_at_one:.3g}" for kind in FORMATS.values()],
         },
