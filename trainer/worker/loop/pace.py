@@ -7,6 +7,8 @@ from typing import Any
 
 _RECENT = 20
 """Steps from which the speed of the coming ones is told."""
+_ENOUGH = 3
+"""Steps after the first one, which warms up, before anything is told of the coming ones."""
 
 
 @dataclass(slots=True)
@@ -49,8 +51,8 @@ class Pace:
         return median(known) if known else None
 
     def left(self, step: int, last: int) -> float | None:
-        """Return the seconds until the run is over, its answers included; None before the first step."""
-        if self.steady is None:
+        """Return the seconds until the run is over, its answers included; None while too few steps are measured."""
+        if self.steady is None or (step < last and len(self.steps) <= _ENOUGH):
             return None
         each = self.steady + (fmean(self.gaps[-_RECENT:]) if self.gaps else 0.0)
         pauses = (last - 1) // self.save_steps - step // self.save_steps if self.save_steps else 0

@@ -92,9 +92,9 @@ def figures(run: Run, points: Sequence[Metric]) -> list[tuple[str, str, str]]:
     else:
         is_last = run.total_steps is not None and run.step >= run.total_steps
         eta = quantities.newest(points, "eta_seconds") if trains and not is_last else None
-        cells.append(
-            ("Time left", text.duration(eta) if eta is not None else "–", "Estimated from the speed of recent steps.")
-        )
+        waits = "measuring" if trains and not is_last else "–"
+        meaning = "Estimated from the speed of recent steps, once there are a few; the first one takes longer."
+        cells.append(("Time left", text.duration(eta) if eta is not None else waits, meaning))
     return cells
 
 
