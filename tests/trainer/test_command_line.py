@@ -131,8 +131,8 @@ def test_columns_are_named_on_the_command_line(tmp_path: Path) -> None:
     assert "such as prompt=frage, completion=antwort." in refused.stderr
     checked = call(tmp_path, "check", "--data", str(data), "--columns", "prompt=frage", "completion=antwort")
     assert (
-        "1 rows, 0 skipped\n  read as answers (with another model as related), layout prompt and completion"
-        in checked.stdout
+        "1 rows, 0 skipped\n  read as answers to learn (another model may read texts that belong together), "
+        "layout prompt and completion" in checked.stdout
     )
     wrong = call(tmp_path, "check", "--data", str(data), "--columns", "prompt")
     assert (

@@ -8,7 +8,7 @@ from typing import Any
 
 from specs.tasks import kind_for, require_trained_for, task_type_of
 from trainer.data.doctor import Report, examined
-from trainer.data.source import DataSource
+from trainer.data.source import HELD, DataSource
 from trainer.data.tokenizer import FamilyTokenizer, FolderTokenizer
 
 _FAMILY = "qwen3"
@@ -48,8 +48,9 @@ def show_examined(
         print(json.dumps({**_checked(report), "task": kind, "template": template}, indent=2))
         return
     print(f"{Path(data.path).name}: {report.rows:,} rows, {report.skipped:,} skipped")
-    others = ", ".join(one for one in report.kinds if one != kind)
-    print(f"  read as {kind}{f' (with another model as {others})' if others else ''}, layout {report.layout}")
+    others = " or ".join(HELD[one] for one in report.kinds if one != kind)
+    otherwise = f" (another model may read {others})" if others else ""
+    print(f"  read as {HELD[kind]}{otherwise}, layout {report.layout}")
     print(f"  {report.duplicates:,} rows repeat an earlier one")
     for line in _of_classes(report):
         print(line)

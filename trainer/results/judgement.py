@@ -225,8 +225,13 @@ def _told(one: Compared) -> str:
         return f"perplexity {before:.4g} → {after:.4g} ({_by_chance(one)})"
     if one.counts:
         right = [f"{value * one.rows:,.0f}" for value in (one.base, one.tuned)]
-        return f"{one.label.lower()} {' → '.join(right)} of {one.rows:,} ({_by_chance(one)})"
-    return f"{one.label} {one.base:.1%} → {one.tuned:.1%} on {one.rows:,} rows ({_by_chance(one)})"
+        return f"{_within(one.label)} {' → '.join(right)} of {one.rows:,} ({_by_chance(one)})"
+    return f"{_within(one.label)} {one.base:.1%} → {one.tuned:.1%} on {one.rows:,} rows ({_by_chance(one)})"
+
+
+def _within(label: str) -> str:
+    """Return a label as it stands within a sentence; an abbreviation stays as it is."""
+    return label if label[:2].isupper() else label[0].lower() + label[1:]
 
 
 def _by_chance(one: Compared) -> str:

@@ -249,8 +249,8 @@ def _group(example: Example) -> int:
 def _told(rows: Rows, *, writes: bool) -> str:
     """Return where the questions come from."""
     if not writes:
-        learned = "learned ones, since no row is held out" if rows.held_out is None else "of held-out rows"
-        return f"{len(rows.prompts)} texts are given to the model at the end: they are {learned}."
+        learned = "from learned rows, since none are held out" if rows.held_out is None else "from held-out rows"
+        return f"At the end, the model is given {len(rows.prompts)} texts {learned}."
     if not rows.prompts:
         return "No questions are asked before and after: the data has none. Give your own."
     if rows.held_out is not None:

@@ -129,12 +129,18 @@ def test_data_is_checked_as_the_model_reads_it(bert, tmp_path, capsys):
     data.write_text(json.dumps(next(asked_rows())))
     assert main(["check", "--data", str(data), "--show", "1", "--model", str(bert)]) == 0
     printed = capsys.readouterr().out
-    assert "read as extraction (with another model as answers, related), layout question and answers" in printed
+    assert (
+        "read as answers that stand in a text (another model may read answers to learn or texts that belong together), "
+        in printed
+    )
     assert "row 1 without a template, what is learned in [[ ]]:\n    a good thing\n\nthe [[good thing]] and" in printed
     assert main(["check", "--data", str(data), "--json", "--model", str(bert)]) == 0
     assert json.loads(capsys.readouterr().out)["task"] == "extraction"
     assert main(["check", "--data", str(data)]) == 0
-    assert "read as answers (with another model as extraction, related)" in capsys.readouterr().out
+    assert (
+        "read as answers to learn (another model may read answers that stand in a text or texts that belong together)"
+        in capsys.readouterr().out
+    )
     turns = [{"role": role, "content": "hello"} for role in ("user", "assistant") * 2]
     data.write_text(json.dumps({"messages": turns}))
     assert main(["check", "--data", str(data), "--model", str(bert)]) == 2

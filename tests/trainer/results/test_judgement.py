@@ -93,7 +93,7 @@ def test_many_rows_are_drawn_in_parts(monkeypatch):
 
 def test_shares_of_words_are_not_told_as_rows():
     halves = scores("f1", "Words in common, F1", [0.0] * 8, [0.5] * 8)
-    assert "Words in common, F1 0.0% → 50.0% on 8 rows" in judged(halves)["sentence"]
+    assert "words in common, F1 0.0% → 50.0% on 8 rows" in judged(halves)["sentence"]
 
 
 def test_equal_models_differ_by_nothing():
