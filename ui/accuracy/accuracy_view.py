@@ -65,7 +65,9 @@ def published(comparisons: Sequence[Comparison]) -> None:
                 border=True,
             )
     dots = predictions.dots(comparisons)
-    st.markdown("**Error of the allocated memory**, by set; runs that differ only in their attention share a line")
+    st.markdown(
+        "**Error of the allocated memory**, by card and source; runs that differ only in their conditions share a line"
+    )
     exhibits.chart(
         charts.errors(dots),
         _columns(dots),
@@ -75,8 +77,8 @@ def published(comparisons: Sequence[Comparison]) -> None:
     exhibits.table(
         {
             "Run": [text.plain(predictions.description(found.row)) for found in comparisons],
-            "Attention": [found.row.conditions.attention_kernel for found in comparisons],
-            "Device": [text.plain(found.row.gpu) for found in comparisons],
+            "Conditions": [text.plain(predictions.conditions(found.row)) for found in comparisons],
+            "Device": [text.plain(predictions.device(found.row)) for found in comparisons],
             "Measured": [_bytes(found.row.measured.get("allocated")) for found in comparisons],
             "Predicted": [_bytes(found.predicted.get("allocated")) for found in comparisons],
             "Error": [_error(found) for found in comparisons],
@@ -84,6 +86,11 @@ def published(comparisons: Sequence[Comparison]) -> None:
         },
         name="published",
         alt="Every published run with its prediction",
+    )
+    st.caption(
+        "Measured and predicted are the allocated memory, of each device where there are several. Conditions: the "
+        "attention kernel, how several devices share the model, and prepare_kbit where PEFT cast what is not quantized "
+        "to 32 bits."
     )
 
 

@@ -36,11 +36,11 @@ def dots(comparisons: Sequence[Comparison]) -> list[Dot]:
     """Return what the chart of published runs draws: allocated bytes by card and source."""
     return [
         Dot(
-            group=f"{found.row.gpu}, {found.row.source.partition('/')[0]}",
+            group=f"{device(found.row)}, {found.row.source.partition('/')[0]}",
             line=description(found.row),
             measured=found.row.measured["allocated"],
             predicted=found.predicted["allocated"],
-            note=f"{found.row.conditions.attention_kernel} attention",
+            note=conditions(found.row),
         )
         for found in comparisons
         if "allocated" in found.predicted and "allocated" in found.row.measured
@@ -51,6 +51,19 @@ def description(row: MeasuredRow) -> str:
     """Return a row in one line."""
     plan = row.plan
     return f"{Path(row.model).stem}, {plan.method}, {plan.per_device_train_batch_size} x {plan.max_length:,} tokens"
+
+
+def device(row: MeasuredRow) -> str:
+    """Return the card of a row, with how many of them it ran on."""
+    return f"{row.plan.num_gpus} x {row.gpu}" if row.plan.num_gpus > 1 else row.gpu
+
+
+def conditions(row: MeasuredRow) -> str:
+    """Return what decides a row's memory besides model, method and batch: attention, sharding, casts to 32 bits."""
+    told = [f"{row.conditions.attention_kernel} attention"]
+    told += [row.plan.sharding.upper()] if row.plan.sharding != "none" else []
+    told += ["prepare_kbit"] if row.plan.prepare_kbit else []
+    return ", ".join(told)
 
 
 def own(runs: Sequence[Run]) -> list[Dot]:
@@ -64,10 +77,10 @@ def own(runs: Sequence[Run]) -> list[Dot]:
 
 def linked(words: str) -> str:
     """Return where a row was published, linked if it starts with a GitHub repository."""
-    repository = words.removeprefix("github ").split(" ", 1)[0]
-    return (
-        f"[{text.plain(words)}](https://github.com/{repository})" if repository.count("/") == 1 else text.plain(words)
-    )
+    place = words.removeprefix("github ")
+    repository = place.split(" ", 1)[0]
+    shown = text.plain(place)
+    return f"[{shown}](https://github.com/{repository})" if repository.count("/") == 1 else text.plain(words)
 
 
 def _files() -> list[Path]:
