@@ -9,13 +9,25 @@ from specs.paths import REPO, assets
 from ui.parts import given, notices
 from ui.server.door import Door
 
-# Streamlit draws no ring around a focused link of its navigation, and on a phone hides it behind a bare arrow.
+# Streamlit draws no ring around a focused link of its navigation, and on a phone hides it behind a bare arrow. The
+# name of an open menu it darkens, so that nobody can read it on a dark page.
 _REACHED = """<style>
 [data-testid="stTopNavLink"]:focus-visible, [data-testid="stSidebarNavLink"]:focus-visible {
     outline: 3px solid light-dark(#3D4FB5, #97A3F5); outline-offset: 1px; }
 [data-testid="stExpandSidebarButton"] button, button[data-testid="stExpandSidebarButton"] { width: auto; }
+button[kind="tertiary"][aria-expanded="true"] { color: light-dark(#3D4FB5, #97A3F5) !important; }
 [data-testid="stExpandSidebarButton"]::after { content: "Menu"; font-size: 0.95rem; padding: 0 0.3rem; }
 </style>"""
+# Escape closes an open list; in a closed one it would also take away what was chosen, without a word.
+_KEPT = """<script>
+if (!window.keepsChoices) {
+    window.keepsChoices = true;
+    document.addEventListener("keydown", (pressed) => {
+        const list = pressed.key === "Escape" && pressed.target.closest('[role="combobox"][aria-expanded="false"]');
+        if (list && !list.closest('[role="dialog"]')) pressed.stopPropagation();
+    }, true);
+}
+</script>"""
 
 
 def pages() -> None:
@@ -39,6 +51,7 @@ def pages() -> None:
         page.run()
     with unused:
         given.tell()
+    st.html(_KEPT, unsafe_allow_javascript=True)
 
 
 if __name__ == "__main__":

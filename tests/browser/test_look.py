@@ -104,6 +104,8 @@ def test_a_value_is_edited_where_it_stands(tab):
     expect(verdict).not_to_have_text(before)
     expect(page.get_by_text("moved with it")).to_be_visible()
     expect(page).to_have_url(re.compile("[?&]r=48"))
+    rank.press("Escape")  # of a closed list
+    expect(rank).to_have_value("48")
     page.get_by_role("button", name="Undo").click()
     expect(verdict).to_have_text(before)
     expect(page).not_to_have_url(re.compile("[?&]r="))

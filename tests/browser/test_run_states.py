@@ -13,7 +13,7 @@ from trainer.data.source import DataSource
 from trainer.runs.contract import Answer, Phase, State
 from trainer.runs.export import RESULT
 from trainer.runs.storage import database
-from trainer.runs.store import Store
+from trainer.runs.store import LOG, Store
 
 pytestmark = pytest.mark.browser
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -35,6 +35,7 @@ def runs(server):
         db.close()
         store.set_answers(run.id, [Answer(prompt="Why?", base="<b>Because</b>", tuned="So.")])
         (store.run_folder(run.id) / RESULT).mkdir()
+        (store.run_folder(run.id) / LOG).write_text("a line\n" * 100)
         kind = "out_of_memory" if state is State.FAILED else None
         error = "memory: the run needs more than the device has." if kind else None
         store.enter(run.id, state, finished_at=61.0, phase=Phase.DONE, error=error, error_kind=kind)
@@ -65,10 +66,15 @@ def test_every_state_is_readable_and_scrolls_down_only(tab, violations, runs, sh
 
 def test_every_tab_of_a_run_is_readable(tab, violations, runs):
     page = tab(f"runs?run={runs['good']}")
-    for name in ("Chat", "Plan", "Memory", "Share", "Log"):
+    for name in ("Evaluation", "Chat", "Plan", "Memory", "Share", "Log"):
         page.get_by_role("tab", name=name, exact=True).click()
         expect(page.get_by_role("tabpanel", name=name, exact=True)).to_be_visible()
         assert violations(page) == [], name
+    page.emulate_media(color_scheme="dark")
+    page.get_by_role("button", name="Save", exact=True).first.click()
+    expect(page.get_by_role("button", name="Markdown")).to_be_visible()
+    settle(page)
+    assert violations(page) == [], "an open popover"
 
 
 def test_what_was_chosen_is_in_the_address_and_comes_back(tab, runs):

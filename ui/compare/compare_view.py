@@ -42,8 +42,8 @@ def heat_map(asked: Request, plan: FinetunePlan, about: Mapping[str, str]) -> No
         about={name: value for name, value in about.items() if name != "verdict"},
     )
     st.caption(
-        f"GiB used by sequences of each length; all other settings stay as planned. The frame is the plan; left of and "
-        f"below the line, plans fit. {limits(grid, at)}"
+        f"GiB used where every sequence has that length; all other settings stay as planned. The frame is the plan; "
+        f"left of and below the line, plans fit. {limits(grid, at)}"
     )
 
 
@@ -208,5 +208,5 @@ def method_map() -> None:
     )
     st.caption(
         "The most precise method whose smallest plan leaves a tenth of the memory free; "
-        "full means full fine-tuning; none means that no method does."
+        f"full means full fine-tuning; none means that no method does. {comparison.SIZES}"
     )

@@ -15,6 +15,11 @@ from ui.parts import prices, text
 from ui.plan import planning
 
 _SIZES = ("8 GiB", "12 GiB", "16 GiB", "24 GiB", "48 GiB", "80 GiB")
+SIZES = (
+    "GB in the name of a card is its maker's word for GiB. A size alone, such as 12 GiB, stands for any card with so "
+    "much memory, of which the driver keeps a little."
+)
+"""What the names of cards and sizes alone stand for."""
 _CARDS = (
     "Tesla T4",
     "GeForce RTX 3060 12 GB",

@@ -64,6 +64,7 @@ def show(asked: Request, plan: FinetunePlan) -> None:
         "The whole run, with evaluations and the questions at its end; all other settings stay as planned, only the "
         "number formats follow the device. A time is missing where no throughput in that number format is published."
     )
+    st.caption(palette.SIGNS)
 
 
 def _prices(names: Sequence[str], own: str, price_per_hour: float | None) -> dict[str, float]:

@@ -53,6 +53,9 @@ def show(asked: Request, plan: FinetunePlan) -> None:
         "Memory used; all other settings stay as planned, only the number formats follow the device. **Bold**: the "
         "least of a column within a group that fits. A name opens its plan."
     )
+    st.caption(palette.SIGNS)
+    if "device" in {one.name for one in chosen}:
+        st.caption(comparison.SIZES)
 
 
 def _asked(axes: Mapping[str, Axis]) -> tuple[Chosen, Chosen, Chosen]:

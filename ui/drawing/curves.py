@@ -67,9 +67,9 @@ def figure(curves: Sequence[Curve], *, view: View, quantity: str, height: int = 
         )
     drawn.update_layout(
         height=height,
-        margin={"l": 0, "r": 0, "t": 8, "b": 0},
+        margin={"l": 0, "r": 0, "t": 28, "b": 0},
         showlegend=len(curves) > 1,
-        legend={"orientation": "h", "y": 1.12, "x": 0},
+        legend={"orientation": "h", "y": -0.25, "yanchor": "top", "x": 0},  # above it lies the toolbar, on a phone too
         xaxis={"title": "step", "rangemode": "tozero" if view.last_steps is None else "normal"},
         yaxis={"title": quantity, "exponentformat": "e", **_scale(curves, log_scale=view.log_scale)},
         hovermode="x unified" if len(curves) > 1 else "closest",

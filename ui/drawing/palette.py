@@ -42,6 +42,12 @@ VERDICT_ICONS: Mapping[str, str] = {
     "does not fit": ":material/cancel:",
 }
 
+SIGNS = (
+    f":green[{VERDICT_ICONS['fits']}] fits. :orange[{VERDICT_ICONS['tight']}] tight: fits, but not if the run takes as "
+    f"much as the likely range allows. :red[{VERDICT_ICONS['does not fit']}] does not fit."
+)
+"""What each verdict's sign and colour stand for."""
+
 ACCENT = "#4477AA"
 CAPACITY_LINE = "#EE6677"
 NEUTRAL = "#8A8D93"

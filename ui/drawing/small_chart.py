@@ -4,7 +4,7 @@ A live run draws them again every two seconds: markup is replaced at once, each 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -22,6 +22,11 @@ _FLAT = 1e-9
 """Values that differ by a smaller share are the same but for rounding, as a constant rate is once it is smoothed."""
 
 
+def short(value: float) -> str:
+    """Return a value with three digits, or as a whole number where it has more."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Small:
     """One small chart."""
@@ -32,6 +37,8 @@ class Small:
     """The newest value in words."""
     line: tuple[float, str] | None = None
     """A value to compare with, drawn as a dashed line, and its name."""
+    form: Callable[[float], str] = short
+    """Writes the lowest and the highest value."""
 
 
 def small_charts(charts: Sequence[Small], *, view: View) -> str:
@@ -68,7 +75,7 @@ def _cell(chart: Small, view: View) -> str:
         f"<span>{escape(chart.title)}</span><b>{escape(chart.last)}</b></div>"
         f"{picture(paths, size=(_WIDTH, _HEIGHT), alt=alt, style=f'width:100%;height:{_HEIGHT}px;display:block')}"
         "<div style='display:flex;justify-content:space-between;flex-wrap:wrap;gap:0 0.6rem;font-size:0.75rem;"
-        f"opacity:0.8'><span>{_short(low)} to {_short(high)}</span>{names}</div></div>"
+        f"opacity:0.8'><span>{escape(chart.form(low))} to {escape(chart.form(high))}</span>{names}</div></div>"
     )
 
 
@@ -116,7 +123,3 @@ def _path(curve: Curve, frame: _Frame, color: str) -> str:
         f"<polyline points='{' '.join(points)}' fill='none' stroke='{color}' stroke-width='{width}' "
         "stroke-linejoin='round' stroke-linecap='round' vector-effect='non-scaling-stroke'/>"
     )
-
-
-def _short(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -99,13 +99,13 @@ ROWS: Mapping[str, tuple[str, ...]] = {
 """The rows that matter most, with the fields that each edits."""
 
 MEANINGS: Mapping[str, str] = {
-    "task_type": "What the model gives out: text, or of a text its class, the tags of its words, an answer in it, or a "
-    "vector to find it by.",
-    "num_labels": "Classes that a text, or tags that a word may have.",
-    "embedding_loss": "How vectors are compared: with those of all other rows of the batch, or by the order of scores.",
-    "num_negatives": "Wrong texts that each row brings along beside the right one.",
+    "task_type": "What the model produces: text, or for a given text its class, tags for its words, an answer found in "
+    "it, or a vector to find it by.",
+    "num_labels": "How many classes a text, or how many tags a word, can have.",
+    "embedding_loss": "How vectors are compared: with those of all other rows of a batch, or by the order of scores.",
+    "num_negatives": "Wrong texts that each row has beside the right one.",
     "pooling_mode": "How the vectors of a text's tokens become one.",
-    "scale": "By what cosines are multiplied in the loss: one over its temperature.",
+    "scale": "What cosines are multiplied by in the loss: one over its temperature.",
     "method": "How the model is fine-tuned: all weights, or a small adapter on a frozen base model.",
     "r": "Rank of the adapter: the width of the two matrices that are trained for each target module.",
     "lora_alpha": "The update is multiplied by lora_alpha / r.",
@@ -133,7 +133,7 @@ MEANINGS: Mapping[str, str] = {
     "packing": "Join short examples into sequences of max_length.",
     "completion_only_loss": "Learn from the answers only, not from the prompts.",
     "optim": "The rule that turns gradients into updates of the weights.",
-    "learning_rate": "Size of those updates.",
+    "learning_rate": "How large each update of the weights is.",
     "lr_scheduler_type": "How the learning rate changes over the run.",
     "warmup_steps": "Steps over which the learning rate rises from zero; a value under 1 is a share of all steps.",
     "weight_decay": "How strongly weights are pulled towards zero.",
@@ -148,7 +148,7 @@ MEANINGS: Mapping[str, str] = {
     "save_steps": "Steps between two checkpoints.",
     "logging_steps": "Steps between two points on the chart.",
     "seed": "Seed of the random numbers; the same seed repeats a run.",
-    "gradient_checkpointing": f"Compute activations twice, not keep them: less memory for {CHECKPOINTING_COST}.",
+    "gradient_checkpointing": f"Recompute activations instead of keeping them: less memory for {CHECKPOINTING_COST}.",
     "use_reentrant": "Which of PyTorch's two checkpointing implementations is used.",
     "loss": "Whether the logits are kept for all positions at once or computed in chunks.",
     "attn_implementation": "Which attention kernel to use.",

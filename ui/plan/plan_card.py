@@ -7,7 +7,7 @@ import streamlit as st
 
 from advisor import Advice, Recommendation
 from advisor.levers import Lever
-from specs import METHODS
+from specs import METHODS, MIB
 from ui.parts import text
 from ui.parts.notices import guarded
 from ui.plan import fields, pins, spread, steps
@@ -20,8 +20,22 @@ _NAME, _WIDGET = 170, 250
 """Widths of a row's first two parts, in pixels."""
 
 
+# On a phone each row has its name above, then its widgets and the next step beside them, whose words may break.
+_STYLE = """<style>
+@media (max-width: 640px) {
+  [class*="st-key-row_"] > * { flex: 0 0 62%; width: auto !important; min-width: 0; }
+  [class*="st-key-row_"] > :first-child { flex-basis: 100%; }
+  [class*="st-key-row_"]:has(> :nth-child(4)) > :nth-child(2),
+  [class*="st-key-row_"]:has(> :nth-child(4)) > :nth-child(3) { flex-basis: calc(31% - 0.25rem); }
+  [class*="st-key-row_"] > [class*="st-key-step_"] { flex: 1 1 0; }
+  [class*="st-key-step_"] button * { white-space: normal; overflow-wrap: anywhere; text-align: left; }
+}
+</style>"""
+
+
 def show(asked: Request, result: Recommendation) -> None:
     """Show the rows that matter, then what else is overridden, then the drawer with all other settings."""
+    st.html(_STYLE)
     advice = {entry.field: entry for entry in result.advice}
     found = steps.overrides(asked, result.plan)
     listed = {name for names in fields.ROWS.values() for name in names}
@@ -36,8 +50,9 @@ def show(asked: Request, result: Recommendation) -> None:
 
 def chips(result: Recommendation, upgrades: Sequence[Upgrade]) -> None:
     """Offer single changes: what would make the plan fit, or save memory, and what the free memory buys."""
-    if result.levers:
-        _chips("To save memory:" if result.fits else "To make it fit:", map(_saving, result.levers), "save")
+    levers = [lever for lever in result.levers if lever.saved_bytes >= MIB or not result.fits]
+    if levers:
+        _chips("To save memory:" if result.fits else "To make it fit:", map(_saving, levers), "save")
     if upgrades:
         _chips("The free memory buys:", map(_gain, upgrades), "buy")
 

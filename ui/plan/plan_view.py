@@ -29,7 +29,7 @@ def verdict(asked: Request, result: Recommendation, estimate: MemoryEstimate) ->
     fits = f":{color}[{icon} {estimate.verdict.capitalize()}] with {METHODS[result.plan.method].label}"
     time = _time(result.speed, asked.price_per_hour) if estimate.spare_bytes >= 0 else ""
     shared = f" ({spread.named(result.plan)})" if result.plan.num_gpus > 1 else ""
-    st.markdown(f"### {fits}: {_used(estimate)}{_on_each(result.plan)}{shared}{time}")
+    st.subheader(f"{fits}: {_used(estimate)}{_on_each(result.plan)}{shared}{time}", anchor=False)
 
 
 def devices_needed(asked: Request, result: Recommendation, number: int | None) -> None:
@@ -69,9 +69,14 @@ def about(asked: Request, plan: FinetunePlan, estimate: MemoryEstimate) -> dict[
 
 def reasons(questions: Sequence[Question]) -> None:
     """Say which questions lead to the method, with the numbers of this case."""
-    asked = (f"{entry.text} {'Yes' if entry.answer else 'No'} ({entry.detail})." for entry in questions)
-    outcome = next((entry.outcome for entry in questions if entry.outcome), "")
-    st.markdown(f"**{text.plain(outcome[:1].upper() + outcome[1:])}.** {text.plain(' '.join(asked))}")
+    *before, last = questions
+    asked = [f"{_answered(entry)}{f': {entry.outcome}' if entry.outcome else ''}." for entry in before]
+    outcome = text.plain(f"{last.outcome[:1].upper()}{last.outcome[1:]}.") if last.outcome else ""
+    st.markdown(f"**{outcome}** {text.plain(' '.join([*asked, f'{_answered(last)}.']))}")
+
+
+def _answered(question: Question) -> str:
+    return f"{question.text} {'Yes' if question.answer else 'No'} ({question.detail})"
 
 
 def cautions(asked: Request, result: Recommendation, estimate: MemoryEstimate) -> None:

@@ -61,7 +61,7 @@ def unpriced(asked: Request, result: ByRule) -> None:
         left, right = st.columns([5, 1], vertical_alignment="center")
         with left:
             label = text.plain(METHODS[result.plan.method].label)
-            st.markdown(f"### :orange[:material/help: Memory unknown] with {label}")
+            st.subheader(f":orange[:material/help: Memory unknown] with {label}", anchor=False)
             accepted = st.checkbox("Start although it may run out of memory", key="accept_unknown")
             st.caption(_ACCEPTED)
         with right:

@@ -42,6 +42,8 @@ def _try(run: Run) -> None:
         st.error(text.plain(str(error)), icon=":material/error:")
         return
     st.markdown(text.plain(found))
+    if said.told:
+        st.caption(said.told)
 
 
 def _chat(run: Run) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import streamlit as st
 
+from specs import TASK_TYPES
 from trainer.results.evaluation import MOST_ANSWERS, MOST_ROWS, Evaluation, Wanted, learned_all
 from trainer.runs.contract import Run
 from ui.parts import exhibits, notices, text
@@ -36,11 +37,11 @@ def evaluation(run: Run) -> None:
         )
     elif learned_all(run):
         st.caption(
-            "This run learned every row of its data, and a model is judged by rows that it did not learn. Choose "
-            f"*Change and run again* and set `eval_split` to 0.1, or: `python -m trainer evaluate {run.id} --data FILE`"
+            "This run learned every row of its data, and a model must be judged by other rows. Choose *Change "
+            f"and run again* and set `eval_split` to 0.1, or run `python -m trainer evaluate {run.id} --data FILE`"
         )
     else:
-        _offer(latest)
+        _offer(latest, writes=TASK_TYPES[run.plan.task_type].writes)
     if latest is not None and latest.found:
         _found(run, latest.found)
 
@@ -58,23 +59,28 @@ def _checkpoint(run: Run) -> None:
         button.button(label, key="keep checkpoint", on_click=_keep, args=(best.step,), help=about, width="stretch")
 
 
-def _offer(latest: Evaluation | None) -> None:
+def _offer(latest: Evaluation | None, *, writes: bool) -> None:
     """Offer to start an evaluation, and say why the last one ended early."""
     st.caption(
-        "The tuned model and its base read the same rows that were not learned. This uses the run's device "
+        "The tuned model and its base read the same rows, none of which were learned. This uses the run's device "
         "and goes on when you leave the page."
     )
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        rows = st.number_input("Rows", 1, 1_000_000, MOST_ROWS, key="evaluated rows", width=150)
-        answers = st.number_input(
-            "Answers",
-            0,
-            1_000_000,
-            MOST_ANSWERS,
-            key="evaluated answers",
-            width=150,
-            help="To so many rows both models also write answers, which takes longer than reading them.",
+        rows = st.number_input(
+            "Rows", 1, 1_000_000, MOST_ROWS, key="evaluated rows", width=150, persist_state="session"
         )
+        answers = MOST_ANSWERS
+        if writes:
+            answers = st.number_input(
+                "Answers",
+                0,
+                1_000_000,
+                MOST_ANSWERS,
+                key="evaluated answers",
+                width=150,
+                persist_state="session",
+                help="For this many of the rows, both models also write an answer, which takes longer than reading.",
+            )
         st.button(
             "Evaluate again" if latest is not None and latest.found else "Evaluate",
             icon=":material/balance:",
@@ -101,7 +107,9 @@ def _found(run: Run, found: Mapping[str, Any]) -> None:
     show = st.success if verdict["better"] else st.error if verdict["worse"] else st.info
     show(text.plain(verdict["sentence"]), icon=":material/balance:")
     if found["step"] != run.result_step:
-        st.caption(f"This is of the weights of step {found['step']:,}; the result is now that of {run.result_step:,}.")
+        st.caption(
+            f"Measured with the weights of step {found['step']:,}; the result is now those of step {run.result_step:,}."
+        )
     exhibits.table(
         measures(found["compared"]),
         name="evaluation",
@@ -109,14 +117,14 @@ def _found(run: Run, found: Mapping[str, Any]) -> None:
         about={"Run": run.id, "Rows": f"{found['rows']} of {found['of']} {found['basis']}", "Step": str(found["step"])},
     )
     st.caption(
-        "The change is of the tuned model against what it is compared with: 95% of other rows of the same kind would "
-        "give one in this range. p is how likely chance alone gives as large a difference."
+        "Change: the tuned model less the one beside it, as a range that holds the true change with 95% confidence. p: "
+        "how likely a difference as large as this one would be by chance alone."
     )
     _rows(run)
 
 
 def _rows(run: Run) -> None:
-    """Show rows with both answers, those that a search finds; words that the data has not are bold."""
+    """Show rows with both answers, those that a search finds; words that are not in the data's answer are bold."""
     rows = [row for row in run_data.evaluated_rows(run) if "base" in row]
     if not rows:
         return

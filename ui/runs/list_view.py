@@ -70,7 +70,7 @@ def _wanted(runs: Sequence[Run]) -> shelf.Wanted:
         order = st.selectbox("Order", shelf.ORDERS, key="order", persist_state="page", width=150)
         number = sum(run.archived_at is not None for run in runs)
         archived = st.toggle(f"Archive ({number:,})", key="archived", persist_state="page")
-    with st.container(horizontal=True, gap="large"):
+    with st.container(horizontal=True, gap="medium"):
         states = _some_of("State", "states", [state for state in State if any(run.state is state for run in runs)])
         kept = _some_of("Model", "models", sorted({titles.short_model(run) for run in runs}))
     return shelf.Wanted(words=words, states=states, models=kept, archived=archived, order=order)
@@ -138,20 +138,21 @@ def facts(run: Run, curve: LossCurve | None) -> str:
     losses = curve.losses if curve else ()
     line = sparkline(losses, alt=f"loss from {losses[0]:.3g} to {losses[-1]:.3g}") if losses else ""
     cells = (
-        (7.5, f"<b style='color:{color}'>{escape(str(run.state))}</b>", standing.activity(run)),
-        (13, escape(kind), beside),
-        (8.5, line, ""),
+        (f"<b style='color:{color}'>{escape(str(run.state))}</b>", standing.activity(run)),
+        (escape(kind), beside),
+        (line, ""),
         # A combination has trained nothing.
-        (5, "", "") if run.parts else (5, f"{curve.last:.3f}" if curve else "–", "last loss"),
-        (9, "", "") if run.parts else (9, *memory.peak_against_predicted(run)),
+        ("", "") if run.parts else (f"{curve.last:.3f}" if curve else "–", "last loss"),
+        ("", "") if run.parts else memory.peak_against_predicted(run),
     )
     shown = "".join(
-        f"<div style='flex:1 1 {width}rem;min-width:0;overflow-wrap:anywhere'>{top}"
+        f"<div style='min-width:0;overflow-wrap:anywhere'>{top}"
         f"<div style='opacity:0.75;font-size:0.8rem'>{escape(below)}</div></div>"
-        for width, top, below in cells
+        for top, below in cells
     )
     note = f"<div style='opacity:0.85;font-size:0.85rem;white-space:pre-line'>{escape(run.note)}</div>"
-    row = f"<div style='display:flex;flex-wrap:wrap;gap:0.2rem 1rem;align-items:center;line-height:1.3'>{shown}</div>"
+    grid = "display:grid;grid-template-columns:repeat(auto-fit,minmax(8rem,1fr));gap:0.4rem 1rem;align-items:center"
+    row = f"<div style='{grid};line-height:1.3'>{shown}</div>"
     return f"{row}{note if run.note else ''}"
 
 

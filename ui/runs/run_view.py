@@ -135,7 +135,9 @@ def log(run: Run) -> None:
     """Show what happened to a run, and the end of its log."""
     exhibits.table(tables.event_table(run), name="events", alt="The events of this run", about=tables.about(run))
     tail = run_data.log_tail(run)
-    st.code(tail or "Nothing yet.", language=None, height=320, wrap_lines=True)
+    # The keyboard scrolls a container, but no code of a fixed height.
+    with st.container(height=320, border=False, key="log lines"):
+        st.code(tail or "Nothing yet.", language=None, wrap_lines=True)
 
 
 def before_and_after(run: Run) -> None:
@@ -144,6 +146,8 @@ def before_and_after(run: Run) -> None:
     if not answers:
         stops = run.stop_requested or run.state is State.STOPPING
         st.caption(words.none_answered if run.is_over else words.answered_soon if stops else words.answered_later)
+    elif words.told:
+        st.caption(words.told)
     for answer in answers:
         said = [(words.left, answer.base), (words.right, answer.tuned)]
         if wanted := run.expected(answer.prompt):

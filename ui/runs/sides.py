@@ -14,7 +14,7 @@ def sides(question: str, answers: Sequence[tuple[str, str]]) -> None:
         question: As it was asked.
         answers: Who says it, and what, in Markdown.
     """
-    st.markdown(f"**{text.plain(question)}**")
+    st.markdown("  \n".join(f"**{text.plain(line.strip())}**" for line in question.splitlines() if line.strip()))
     for column, (label, said) in zip(st.columns(len(answers)), answers, strict=True):
         with column.container(border=True, height="stretch"):
             st.caption(label)

@@ -55,12 +55,12 @@ def test_a_row_shows_the_recommendation_and_an_override_says_what_it_moved_and_c
 
 def test_the_next_step_of_a_row_says_its_cost_and_is_taken_in_place(page):
     app = page(model="meta-llama/Llama-3.1-8B", gpu="GeForce RTX 3090", r="16", per_device_train_batch_size="1")
-    asked = next(text.value for text in app.markdown if text.value.startswith("### "))
+    asked = app.subheader[0].value
     step = app.button(key="step_r")
     assert step.label.replace("\\", "").startswith(":small[32: :gray[+")
     step.click().run()
     assert app.selectbox(key="r").value == "32"
-    assert next(text.value for text in app.markdown if text.value.startswith("### ")) != asked
+    assert app.subheader[0].value != asked
 
 
 def test_a_typed_value_that_is_no_number_gets_one_sentence_and_can_be_changed(page):

@@ -78,7 +78,7 @@ def test_a_card_beyond_the_last_one_is_refused_before_the_run_is_made():
 
 def test_the_memory_of_several_cards_is_said_to_be_that_of_each(page):
     app = page(gpu="GeForce RTX 4090", num_gpus="2", model="meta-llama/Llama-3.1-8B")
-    (verdict,) = (entry.value for entry in app.markdown if entry.value.startswith("### "))
+    (verdict,) = (entry.value for entry in app.subheader)
     assert " free on each of 2 devices (DDP)" in verdict
     assert any(entry.value.startswith("DDP: each device holds the whole model") for entry in app.caption)
     assert any("in total on each of 2 devices." in entry.value for entry in app.caption)

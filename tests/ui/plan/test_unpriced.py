@@ -52,7 +52,7 @@ def test_a_model_that_cannot_be_estimated_is_trained_once_that_is_accepted(page,
     chosen = {"model": untraceable, "data": data, "gradient_checkpointing": "no", "max_steps": "3"}
     app = page(**chosen)
     assert not app.error
-    assert any("Memory unknown" in text.value for text in app.markdown)
+    assert any("Memory unknown" in text.value for text in app.subheader)
     assert any("cannot be traced" in caption.value for caption in app.caption)
     assert app.button(key="start").disabled
     app.checkbox(key="accept_unknown").check().run()

@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from advisor.rules.adapter import ADAPTER_BYTES
 from specs import METHODS, gib
 from ui.learn.lessons import reference
 from ui.learn.start import Start
@@ -70,5 +71,9 @@ def _of(begun: Start) -> str:
     if not METHODS[begun.plan.method].trains_adapter:
         return f"The plan of {begun.name} trains all weights: there is no adapter to merge."
     base = gib(2 * begun.situation.num_params)
-    kept = gib(2 * begun.situation.lora_params(begun.plan.r))
-    return f"For {begun.name} in 16 bit, merged is {base} a task; the adapter alone, r {begun.plan.r}, is about {kept}."
+    merged = f"For {begun.name} the merged model is {base} in 16 bit for each task"
+    plan, layers = begun.plan, begun.model.layers
+    if layers is None or not METHODS[plan.method].has_rank:
+        return f"{merged}."
+    kept = gib(ADAPTER_BYTES[plan.adapter_dtype] * layers.lora_params(plan))
+    return f"{merged}; the adapter alone, r {plan.r} in {plan.adapter_dtype}, is {kept}."

@@ -48,6 +48,7 @@ def examination(data: Data, plan: FinetunePlan, model: str, vocab_size: int) -> 
     if report.imbalance:
         st.caption(f":material/balance: {text.plain(report.imbalance)}")
     in_parts = TASK_TYPES[plan.task_type].reads_in_parts
+    apart = plan.task_type == "FEATURE_EXTRACTION"  # each text of a row is truncated by itself
     if report.lengths:
         bins = report.histogram()
         exhibits.chart(
@@ -62,7 +63,12 @@ def examination(data: Data, plan: FinetunePlan, model: str, vocab_size: int) -> 
     if writes:
         st.html(preview.legend())
     for shown in report.previews[:_SHOWN_ROWS]:
-        row(shown, data.reader, max_length=None if in_parts else plan.max_length, whole=not plan.completion_only_loss)
+        row(
+            shown,
+            data.reader,
+            max_length=None if in_parts or apart else plan.max_length,
+            whole=not plan.completion_only_loss,
+        )
 
 
 def row(shown: Preview, reader: Reader, *, max_length: int | None, whole: bool) -> None:
@@ -96,7 +102,7 @@ def truncated(report: Report, max_length: int, *, in_parts: bool = False) -> str
         return f"No row is longer than max_length ({max_length:,} tokens); the longest has {report.longest:,}."
     most = report.longest - max_length
     if not longer:
-        return f"Only odd rows are longer than max_length ({max_length:,} tokens), by {most:,} tokens at most."
+        return f"Only a few rows are longer than max_length ({max_length:,} tokens), by {most:,} tokens at most."
     if in_parts:
         return f"{len(longer) / len(report.lengths):.1%} of the rows are read in overlapping parts of max_length."
     share, median = len(longer) / len(report.lengths), longer[len(longer) // 2] - max_length
@@ -146,11 +152,16 @@ def _figures(report: Report, max_length: int) -> None:
     cells.metric("Examples", f"{report.rows:,}", border=True)
     cells.metric("Skipped", f"{report.skipped:,}", border=True)
     cells.metric("Duplicates", f"{report.duplicates:,}", border=True)
-    cells.metric("Truncated", f"{report.share_truncated(max_length):.0%}", border=True)
+    cells.metric("Truncated", _share(report.share_truncated(max_length)), border=True)
     st.caption(
         "Skipped: rows that the run cannot train on. Duplicates: rows that repeat an earlier one word for word. "
         f"Truncated: the share of rows longer than max_length ({max_length:,} tokens)."
     )
+
+
+def _share(part: float) -> str:
+    """Return a share in percent, as the sentence below the chart says it; none at all as 0%."""
+    return f"{part:.1%}" if part else "0%"
 
 
 def _counts(title: str, counts: Mapping[str, int], what: str, more: str, *, of: str = "Rows") -> None:
@@ -191,7 +202,9 @@ def _read_by(reader: Reader, model: str, vocab_size: int, *, plain: bool) -> Non
     size = max(1, round(tokenizers.BYTES_PER_WORD * vocab_size / MIB))
     with st.container(horizontal=True, vertical_alignment="center"):
         st.button(f"Fetch its tokenizer (about {size} MB)", icon=":material/download:", on_click=_fetch, args=(model,))
-        st.caption("From the Hub. Until then, template and counts are only like those of the model.")
+        st.caption(
+            "From the Hub. Until then, the chat template and the counts are close to the model's own, but not the same."
+        )
 
 
 @notices.guarded

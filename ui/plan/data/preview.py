@@ -46,9 +46,10 @@ class Side:
         """Its numbers in words."""
         if not self.tokens:
             return ""
-        share = f"{self.tokens:,} tokens"
-        share += f", {self.learned / self.tokens:.0%} learned" if self.writes else ""
-        return f"{share}, {self.beyond:,} truncated" if self.beyond else share
+        cut = f"{self.beyond:,} truncated" if self.beyond else ""
+        if not self.writes:
+            return cut  # its tokens are counted with those that the tokenizer puts around a text
+        return ", ".join(filter(None, (f"{self.tokens:,} tokens, {self.learned / self.tokens:.0%} learned", cut)))
 
 
 def sides(preview: Preview, reader: Reader, *, max_length: int | None, whole: bool) -> tuple[Side, ...]:
@@ -98,7 +99,7 @@ def mark(preview: Preview) -> str:
 
 def html(side: Side) -> str:
     """Return a text as HTML: each kind of piece with a colour, a second sign, and its word for those who do not see."""
-    drawn = "".join(_piece(words, kind) for words, kind in _shortened(side.pieces))
+    drawn = "".join(_piece(words, kind, told=side.writes) for words, kind in _shortened(side.pieces))
     more = sum(len(words) for words, _ in side.pieces) - MOST_CHARACTERS
     rest = f"<div>… {more:,} more characters</div>" if more > 0 else ""
     return (
@@ -155,6 +156,6 @@ def _shortened(pieces: Sequence[tuple[str, Kind]]) -> Iterator[tuple[str, Kind]]
         left -= len(words)
 
 
-def _piece(words: str, kind: Kind) -> str:
-    told = f"<span style='{_HIDDEN}'>[{WORDS[kind]}] </span>"
-    return f"{told}<span style='{_STYLES[kind]}'>{escape(words)}</span>"
+def _piece(words: str, kind: Kind, *, told: bool) -> str:
+    word = f"<span style='{_HIDDEN}'>[{WORDS[kind]}] </span>" if told or kind == "beyond" else ""
+    return f"{word}<span style='{_STYLES[kind]}'>{escape(words)}</span>"

@@ -53,6 +53,8 @@ def _value(one: Mapping[str, Any], value: float) -> str:
 
 def _change(one: Mapping[str, Any]) -> str:
     """Return the range in which the change lies; a share of 1 changes by points."""
+    if one["low"] == one["high"] == 0:
+        return "none"
     if one["name"] in _RATES:
         return f"{one['low']:+z.4f} to {one['high']:+z.4f}"
     return f"{100 * one['low']:+z.1f} to {100 * one['high']:+z.1f} points"

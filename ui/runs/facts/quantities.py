@@ -6,7 +6,8 @@ from specs import GIB, gib
 from trainer.runs.contract import Metric, Run
 from trainer.runs.diagnosis import perplexity
 from ui.drawing.curves import Curve
-from ui.drawing.small_chart import Small
+from ui.drawing.small_chart import Small, short
+from ui.parts import text
 from ui.runs.facts import memory, run_data
 
 SERIES: Mapping[str, str] = {
@@ -69,16 +70,20 @@ def drawable_of_all(runs: Sequence[Run]) -> list[str]:
     return [name for name in SERIES if name in known]
 
 
-_SMALL: Mapping[str, tuple[str, str]] = {
-    "loss": ("Loss", ".3f"),
-    "learning_rate": ("Learning rate", ".2e"),
-    "grad_norm": ("Gradient norm", ".3g"),
-    "tokens_per_second": ("Tokens/s", ",.0f"),
-    "memory_bytes": ("Memory", ".2f"),
-    "temperature_celsius": ("Card, °C", ".0f"),
-    "power_watts": ("Card, W", ".0f"),
+def _rate(value: float) -> str:
+    return text.value(float(f"{value:.3g}"))
+
+
+_SMALL: Mapping[str, tuple[str, Callable[[float], str]]] = {
+    "loss": ("Loss", "{:.3f}".format),
+    "learning_rate": ("Learning rate", _rate),
+    "grad_norm": ("Gradient norm", "{:.3g}".format),
+    "tokens_per_second": ("Tokens/s", "{:,.0f}".format),
+    "memory_bytes": ("Memory", lambda value: gib(round(value * GIB))),
+    "temperature_celsius": ("Card, °C", "{:.0f}".format),
+    "power_watts": ("Card, W", "{:.0f}".format),
 }
-"""What is drawn small: title, and form of the newest value."""
+"""What is drawn small: title, and how its values are written."""
 
 
 def small(run: Run, points: Sequence[Metric]) -> list[Small]:
@@ -88,7 +93,8 @@ def small(run: Run, points: Sequence[Metric]) -> list[Small]:
         Small(
             title=title,
             curves=found,
-            last=_memory_in_words(run, points) if name == "memory_bytes" else format(found[0].values[-1], form),
+            last=_memory_in_words(run, points) if name == "memory_bytes" else form(found[0].values[-1]),
+            form=form if name in {"learning_rate", "memory_bytes"} else short,
             line=(predicted / GIB, f"predicted {gib(predicted)}") if name == "memory_bytes" and predicted else None,
         )
         for name, (title, form) in _SMALL.items()

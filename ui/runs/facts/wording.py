@@ -14,6 +14,8 @@ class Words:
     """The tab with what the model says of the run's own prompts."""
     talk: str
     """The tab in which a person tries the model."""
+    told: str = ""
+    """What the outputs say, where they do not speak for themselves."""
     left: str
     right: str
     nothing: str
@@ -51,16 +53,17 @@ _WRITES = Words(
 _BY_TASK: Mapping[str, Words] = {
     "FEATURE_EXTRACTION": Words(
         answers="Before and after",
-        talk="Compare",
+        talk="Compare texts",
         left="Base model",
         right="Tuned model",
         nothing="Not known.",
         none_answered="No texts were compared in this run.",
-        answered_later="When the run ends, both models say of a few pairs of texts how alike they are, from -1 to 1.",
+        answered_later="When the run ends, both models say how alike the two texts of a few held-out rows are.",
+        told="How alike a model finds the two texts: the cosine of their vectors, 1 at most.",
         answered_soon="Once it has saved, the run compares as many texts as it can within 20 seconds, then stops.",
         phase="comparing",
         stopping="Finishes the current step, saves, compares a few texts, then stops.",
-        loss="How often texts that do not belong together are taken for it; lower is better.",
+        loss="How hard the model finds it to tell which texts belong together; lower is better.",
         asked="Two texts, with an empty line between them",
         asked_of_two="Two texts, with an empty line between them",
         working="Comparing ...",
@@ -92,7 +95,7 @@ _BY_TASK: Mapping[str, Words] = {
         answered_soon="Once it has saved, the run asks about as many texts as it can within 20 seconds, then stops.",
         phase="asking",
         stopping="Finishes the current step, saves, asks about a few texts, then stops.",
-        loss="How surprised the model is by the places it shall find; lower is better.",
+        loss="How surprised the model is by the places that it is to find; lower is better.",
         asked_of_two="A question, an empty line, and the text to find it in",
         working="Reading ...",
     ),
