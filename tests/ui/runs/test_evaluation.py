@@ -120,7 +120,9 @@ def test_the_best_checkpoint_is_made_the_result_by_a_click(page, evaluated):
     assert store.run(evaluated.id).result_step == 1
     assert [path.name for path in (store.run_folder(evaluated.id) / RESULT).iterdir()] == ["adapter_model.safetensors"]
     assert not [button for button in app.button if button.key == "keep checkpoint"]
-    assert any("This is of the weights of step 2; the result is now that of 1." in one.value for one in app.caption)
+    assert any(
+        "Measured with the weights of step 2; the result is now those of step 1." in one.value for one in app.caption
+    )
 
 
 def test_words_that_the_data_has_not_are_marked_and_nothing_is_markup():
