@@ -19,3 +19,8 @@ def __getattr__(name: str) -> Any:
     if name in __all__:
         return getattr(importlib.import_module("lorafit.api"), name)
     raise AttributeError(f"module 'lorafit' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Return the names that a notebook completes."""
+    return [*__all__]

@@ -204,7 +204,8 @@ def remarks(
     if report.unused:
         yield f"Not read: {', '.join(f'{name} ({count:,} rows)' for name, count in report.unused.items())}."
     if report.skipped:
-        yield f"{report.skipped:,} rows are skipped, most of them since: {ended(next(iter(report.reasons)))}"
+        most = "row is skipped" if report.skipped == 1 else "rows are skipped, most of them"
+        yield f"{report.skipped:,} {most} since: {ended(next(iter(report.reasons)))}"
 
 
 def recognised(report: Report | None) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def test_what_of_the_data_is_not_read_is_told_as_a_warning(tmp_path):
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         found = lorafit.advise(DEMO, gpu="8 GB", data=data)
-    sentences = ["Not read: colour (29 rows).", "1 rows are skipped, most of them since: completion is empty."]
+    sentences = ["Not read: colour (29 rows).", "1 row is skipped since: completion is empty."]
     assert [str(warning.message) for warning in told] == sentences
     assert {warning.filename for warning in told} == {__file__}
     assert found.plan.to_dict() == printed(advisor, "--model", DEMO, "--gpu", "8 GB", "--data", data)["plan"]
@@ -146,5 +146,6 @@ def test_every_function_is_documented_and_typed():
         assert "Raises:" in function.__doc__
         assert function.__annotations__["return"] is not None
         assert f"lorafit.{name}(" in page
+    assert dir(lorafit) == lorafit.__all__
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         lorafit.nothing  # noqa: B018
