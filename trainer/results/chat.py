@@ -25,6 +25,8 @@ MAX_NEW_TOKENS = 256
 LOG = "chat.log"
 BASE, TUNED = "base", "tuned"
 """Which model answers: the base model or the tuned one."""
+ROUTER = "router"
+"""The tuned model and its companions at once: for each token, PEFT weighs the adapters that fit it best."""
 
 Line = Literal["text", "end", "refusal", "over"]
 """Kinds of lines that the process of a conversation writes."""
@@ -38,7 +40,7 @@ class Question:
 
     turns: tuple[Turn, ...]
     voice: str = TUNED
-    """``BASE``, ``TUNED``, or the id of another run whose adapter answers, one of ``companions``."""
+    """``BASE``, ``TUNED``, ``ROUTER``, or the id of another run whose adapter answers, one of ``companions``."""
     max_new_tokens: int = MAX_NEW_TOKENS
     temperature: float = 0.0
     """0 always picks the most likely token, so that voices can be compared."""

@@ -6,13 +6,13 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import psutil
-from peft import PeftModel
+from peft import ArrowConfig, PeftModel, create_arrow_model
 
-from specs import METHODS, TASK_TYPES
+from specs import METHODS, TASK_TYPES, RunError
 from trainer.model.build import base_model, with_classes
 from trainer.model.expert_adapters import reaching_experts
-from trainer.results.chat import BASE, TUNED
-from trainer.results.companions import require_companion
+from trainer.results.chat import BASE, ROUTER, TUNED
+from trainer.results.companions import require_companion, routed
 from trainer.results.found import adapter_off
 from trainer.runs.contract import Run
 from trainer.runs.export import result_folder
@@ -20,6 +20,10 @@ from trainer.runs.session import Session
 
 _OWN = "default"
 """PEFT's name for the adapter that a model was made with."""
+
+
+_MOST_AT_ONCE = 3
+"""Adapters that the router weighs for one token: the default of ``ArrowConfig``."""
 
 
 class Voices:
@@ -40,19 +44,19 @@ class Voices:
         """Yield the model that answers with a voice, not for training.
 
         Args:
-            voice: ``trainer.results.chat.BASE``, ``TUNED``, or the id of another run of the same base model. The
-                adapter of that run is loaded beside this one's, and stays: to switch takes no time.
+            voice: ``trainer.results.chat.BASE``, ``TUNED``, ``ROUTER``, or the id of another run of the same base
+                model. The adapter of that run is loaded beside this one's, and stays: to switch takes no time.
 
         Raises:
             RunError: If the adapter of another run cannot be loaded beside this one's.
         """
-        other = None if voice in {BASE, TUNED} else self._companion(voice)
-        switched = TUNED if self._session.plan.keeps_base else voice
+        other = None if voice in {BASE, TUNED, ROUTER} else self._companion(voice)
+        switched = TUNED if self._session.plan.keeps_base and voice != ROUTER else voice
         if self._loaded is None or self._loaded[0] != switched:
             self._loaded = None  # frees the other one's memory first
             self._loaded = (switched, self._load(switched).eval())
         model = self._loaded[1]
-        if isinstance(model, PeftModel):
+        if isinstance(model, PeftModel) and switched == TUNED:
             adapter = self._beside(model, other) if other else _OWN
             if model.active_adapter != adapter:
                 model.set_adapter(adapter)
@@ -60,6 +64,19 @@ class Voices:
         muted: AbstractContextManager[Any] = adapter_off(model) if is_muted else nullcontext()
         with muted:
             yield model
+
+    def _routed(self) -> list[str]:
+        """Return the folders of the adapters among which the router chooses.
+
+        Raises:
+            RunError: If there are fewer than two.
+        """
+        store, run = self._session.store, self._session.run
+        among = [str(result_folder(store, one)) for one in routed(store, run)]
+        if not among:
+            rule = "needs another LoRA adapter of the same base model, r and target_modules as"
+            raise RunError("router", f"{rule} run {run.id} has", None, "Ask one adapter at a time")
+        return among
 
     def _companion(self, run_id: str) -> Run:
         """Return another run whose adapter answers in place of this one's.
@@ -85,7 +102,11 @@ class Voices:
             return self._embedder(voice)
         if voice == TUNED and not METHODS[plan.method].trains_adapter:
             return base_model(plan, str(self._result), device=device)
+        among = self._routed() if voice == ROUTER else []
         base = _dequantized_on_cpu(base_model(plan, self._session.run.model, device=device), device)
+        if voice == ROUTER:
+            config = ArrowConfig(top_k=min(_MOST_AT_ONCE, len(among)), rng_seed=self._session.plan.seed)
+            return create_arrow_model(base, among, config, use_safetensors=True)
         if voice != TUNED:
             return base
         if TASK_TYPES[plan.task_type].has_head:

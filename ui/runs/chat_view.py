@@ -93,10 +93,11 @@ def _voice(run: Run, voices: Mapping[str, str]) -> str:
     return st.selectbox(
         "Who answers",
         list(voices),
-        format_func=lambda voice: text.option(voices[voice]),
+        format_func=voices.__getitem__,
         key=f"voice {run.id}",
         width=340,
-        help="Other adapters of the same base model are loaded beside this one: to switch takes no time.",
+        help="Other adapters of the same base model are loaded beside this one: to switch takes no time. "
+        "The router is loaded anew.",
     )
 
 

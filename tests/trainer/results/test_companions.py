@@ -1,5 +1,6 @@
 """Adapters of one base model answer in one conversation, each as it would alone, and strangers are refused."""
 
+import shutil
 import threading
 
 import pytest
@@ -8,8 +9,8 @@ from peft import IA3Config, PeftModel
 from transformers import AutoModelForCausalLM
 
 from specs import RunError
-from trainer.results.chat import BASE, TUNED
-from trainer.results.companions import companions
+from trainer.results.chat import BASE, ROUTER, TUNED
+from trainer.results.companions import companions, routed
 from trainer.results.voices import Voices
 from trainer.runs.export import RESULT
 from trainer.runs.session import Session
@@ -39,6 +40,24 @@ def test_adapters_are_switched_in_one_model_and_each_says_what_it_says_alone(sto
         with voices.model(voice) as model:
             torch.testing.assert_close(logits(model), alone[own if voice == TUNED else voice], atol=1e-5, rtol=1e-4)
     assert len(model.peft_config) == 3, "each is loaded once"
+
+
+def test_a_router_over_two_equal_adapters_says_what_one_says_and_takes_none_of_another_shape(store, adapter_run):
+    own, twin, other = adapter_run(method="lora"), adapter_run(method="lora"), adapter_run(method="lora", r=8)
+    adapter_run(method="lora", use_dora=True)
+    shutil.copytree(store.run_folder(own) / RESULT, store.run_folder(twin) / RESULT, dirs_exist_ok=True)
+    assert [run.id for run in routed(store, store.run(own))] == [own, twin]
+    assert routed(store, store.run(other)) == []
+    voices = Voices(Session(store.run(own), store, threading.Event()))
+    with voices.model(ROUTER) as model:
+        found = logits(model)
+    with voices.model(TUNED) as model:
+        torch.testing.assert_close(found, logits(model), atol=1e-4, rtol=1e-3)
+    with (
+        pytest.raises(RunError, match="router: needs another LoRA adapter"),
+        Voices(Session(store.run(other), store, threading.Event())).model(ROUTER),
+    ):
+        pass
 
 
 @pytest.mark.parametrize(

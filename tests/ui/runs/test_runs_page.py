@@ -123,7 +123,9 @@ def test_other_adapters_of_the_same_base_answer_in_a_conversation(page, finished
     one, other, whole = finished([2.0]), finished([1.0]), finished([1.0], bnb_4bit_quant_type="fp4")
     for run in (one, other, whole):
         (runs_folder / run.id / RESULT).mkdir()
+        (runs_folder / run.id / RESULT / "adapter_config.json").write_text('{"r": 8, "target_modules": ["q_proj"]}')
     Store(runs_folder).describe(other.id, name="[Letters]")
     app = page("runs", run=one.id)
-    assert app.selectbox(key=f"voice {one.id}").options == ["Tuned model", "Base model", "\\[Letters\\]"]
+    router = "Router: weighs 2 adapters for each token"
+    assert app.selectbox(key=f"voice {one.id}").options == ["Tuned model", "Base model", "[Letters]", router]
     assert not [box for box in page("runs", run=whole.id).selectbox if "voice" in (box.key or "")]

@@ -4,8 +4,8 @@ import threading
 from collections.abc import Iterator, Sequence
 
 from trainer.data.forms.messages import Turn
-from trainer.results.chat import Conversation, Question
-from trainer.results.companions import companions
+from trainer.results.chat import ROUTER, Conversation, Question
+from trainer.results.companions import companions, routed
 from trainer.runs.contract import Run
 from ui.runs.facts import run_data, titles
 
@@ -24,9 +24,10 @@ def answer(run: Run, turns: Sequence[Turn], *, voice: str, temperature: float) -
 
 
 def others(run: Run) -> dict[str, str]:
-    """Return what the runs are called, by id, whose adapters can answer in a run's conversation."""
-    found = companions(run_data.store(), run)
-    return {one.id: name for one, name in zip(found, titles.labels(found), strict=True)}
+    """Return who else can answer in a run's conversation, and what that is called: runs by id, and the router."""
+    found, among = companions(run_data.store(), run), routed(run_data.store(), run)
+    router = {ROUTER: f"Router: weighs {len(among)} adapters for each token"} if among else {}
+    return {**{one.id: name for one, name in zip(found, titles.labels(found), strict=True)}, **router}
 
 
 def speed(run: Run) -> float | None:
