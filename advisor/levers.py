@@ -9,7 +9,7 @@ from typing import Any
 from advisor import speed
 from advisor.advice import spelled
 from advisor.rules.adapter import alpha_at
-from advisor.rules.batch import CHECKPOINTING_COST
+from advisor.rules.batch import ACTIVATIONS_COST, CHECKPOINTING_COST, LAYERS_COST
 from advisor.search import PAGED, SHORTEST_LENGTH, SMALLEST_RANK, Fit, Search
 from advisor.situation import Situation
 from specs import METHODS, TASK_TYPES, FinetunePlan, TraceError, gib
@@ -19,6 +19,10 @@ MORE_DEVICES = (2, 4, 8)
 
 OFFLOAD_COST = "keeps what is sharded in RAM: about 60% fewer tokens per second"
 """FSDP with CPU offload in torchtune: 63% less memory, 60% fewer tokens per second, github pytorch/ao issue 1213."""
+
+WORTH_A_TRACE = 0.05
+"""Share of the memory that the layer inputs which checkpointing keeps must have to be offered a place in RAM."""
+_BYTES_16BIT = 2
 
 RANK_COST = "a smaller adapter learns less"
 
@@ -165,6 +169,8 @@ def _changes(search: Search, plan: FinetunePlan) -> Iterator[tuple[str, Finetune
         yield "per_device_train_batch_size", halved, "slower steps, same result"
     if not plan.gradient_checkpointing and search.allows("gradient_checkpointing", plan.method):
         yield "gradient_checkpointing", dataclasses.replace(plan, gradient_checkpointing=True), CHECKPOINTING_COST
+    elif plan.gradient_checkpointing and plan.every_n_layers > 1 and search.allows("every_n_layers"):
+        yield "every_n_layers", dataclasses.replace(plan, every_n_layers=1), CHECKPOINTING_COST
     if plan.loss == "full" and TASK_TYPES[plan.task_type].uses("loss"):
         yield "loss", dataclasses.replace(plan, loss="chunked"), "nothing"
     if plan.max_length // 2 >= SHORTEST_LENGTH:
@@ -185,6 +191,8 @@ def _changes(search: Search, plan: FinetunePlan) -> Iterator[tuple[str, Finetune
 
 def _device_changes(search: Search, plan: FinetunePlan) -> Iterator[tuple[str, FinetunePlan, str]]:
     """Yield the changes that use memory elsewhere: RAM, or more devices."""
+    if not search.leaves_free(plan, 0.0):
+        yield from _ram_changes(search, plan)
     if plan.sharding == "fsdp" and plan.offload == "none" and search.allows("offload"):
         yield "offload", dataclasses.replace(plan, offload="all"), OFFLOAD_COST
     more = _more_devices(search, plan)
@@ -193,9 +201,38 @@ def _device_changes(search: Search, plan: FinetunePlan) -> Iterator[tuple[str, F
         yield "num_gpus", more, cost
 
 
+def _ram_changes(search: Search, plan: FinetunePlan) -> Iterator[tuple[str, FinetunePlan, str]]:
+    """Yield what lets a plan that does not fit wait in RAM, each with its time."""
+    if search.situation.gpu.backend in {"cpu", "mps"}:
+        return
+    if _may_stream(plan) and search.allows("layer_offloading"):
+        streamed = dataclasses.replace(plan, layer_offloading=True)
+        yield "layer_offloading", streamed, _with_time(search, streamed, plan, LAYERS_COST)
+    if _keeps_inputs(search.situation, plan) and search.allows("activation_offloading"):
+        waiting = dataclasses.replace(plan, activation_offloading=True)
+        yield "activation_offloading", waiting, _with_time(search, waiting, plan, ACTIVATIONS_COST)
+
+
+def _may_stream(plan: FinetunePlan) -> bool:
+    return plan.load_in_4bit and plan.num_gpus == 1 and plan.task_type == "CAUSAL_LM" and not plan.layer_offloading
+
+
+def _keeps_inputs(situation: Situation, plan: FinetunePlan) -> bool:
+    """Return whether the layer inputs that checkpointing keeps are a share of the memory worth the wait for a trace."""
+    model, tokens = situation.model, plan.per_device_train_batch_size * plan.max_length
+    kept = _BYTES_16BIT * model.hidden_size * plan.recomputed_layers(model.num_hidden_layers) * tokens
+    return not plan.activation_offloading and kept >= WORTH_A_TRACE * situation.available_bytes
+
+
+def _with_time(search: Search, changed: FinetunePlan, plan: FinetunePlan, words: str) -> str:
+    share = speed.relative_time(search.situation, changed, plan)
+    return words if share is None else f"{words}; about {share - 1:.0%} more time"
+
+
 def _more_devices(search: Search, plan: FinetunePlan) -> FinetunePlan | None:
     """Return a plan that does not fit, sharded over the fewest additional devices on which it does; else None."""
-    if search.leaves_free(plan, 0.0) or search.situation.gpu.backend in {"cpu", "mps"} or not search.allows("sharding"):
+    has_own_memory = search.situation.gpu.backend not in {"cpu", "mps"}
+    if plan.layer_offloading or not has_own_memory or search.leaves_free(plan, 0.0) or not search.allows("sharding"):
         return None
     sharded = (search.sharded_over(plan, plan.num_gpus * factor) for factor in MORE_DEVICES)
     return next((wider for wider in sharded if search.leaves_free(wider, 0.0)), None)

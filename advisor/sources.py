@@ -37,6 +37,14 @@ BNB_EXPERTS = Source(
     "bitsandbytes issue 1849; bitsandbytes 0.50, nn/parametrize.py, 4 bit only",
     "https://github.com/bitsandbytes-foundation/bitsandbytes/issues/1849",
 )
+TRANSFORMERS_CHECKPOINTING = Source(
+    "transformers 5.23, PreTrainedModel.activation_checkpointing_enable",
+    "https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/modeling_utils.py",
+)
+AXOLOTL_STREAMING = Source(
+    "Axolotl, layer_offloading; LoRAFit decision 0307",
+    "https://github.com/axolotl-ai-cloud/axolotl/blob/main/src/axolotl/core/trainers/mixins/layer_offloading.py",
+)
 ZERO_OFFLOAD = Source("Ren et al. 2021, ZeRO-Offload", "https://arxiv.org/abs/2101.06840")
 BNB_FSDP = Source(
     "bitsandbytes issues 89 and 1633, LLaMA-Factory issue 5619",

@@ -1,7 +1,7 @@
 """Time and cost before a run: what its parts compute, by the speed of the device, with the error of the method."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -118,6 +118,8 @@ def relative_time(situation: Situation, plan: FinetunePlan, other: FinetunePlan)
 def curves_for(situation: Situation, plan: FinetunePlan) -> Curves | None:
     """Return the curves of the device, measured or published; None if they lack the plan's dtype."""
     found = situation.gpu.measured or published.published_curves(situation.gpu)
+    if found is not None and not found.to_ram:  # measurements leave the bus out
+        found = replace(found, to_ram=published.to_ram(situation.gpu))
     return found if found is not None and found.matmul.get(plan.compute_dtype) else None
 
 

@@ -77,9 +77,11 @@ def of_memory(gib: float) -> GpuSpec:
         float32_tflops=_middle([spec.float32_tflops for spec in like if spec.float32_tflops]),
         throughput_spread=math.sqrt(max(rates) / min(rates)),
         memory_bandwidth_gb_s=_middle([spec.memory_bandwidth_gb_s for spec in like if spec.memory_bandwidth_gb_s]),
+        bus=min((spec.bus for spec in like), key=_bus_rate),
         form="other",
         source="memory as given, 3.5% kept by the driver; assumed to be an NVIDIA card of Ampere or later; "
-        f"speed midway between the slowest and fastest of {', '.join(spec.name for spec in like)}",
+        "speed midway between the slowest and fastest, and bus the slowest, "
+        f"of {', '.join(spec.name for spec in like)}",
     )
 
 
@@ -102,6 +104,12 @@ def _nearest_in_memory(gib: float) -> tuple[GpuSpec, ...]:
     ]
     nearest = min((spec.memory_bytes / GIB for spec in able), key=lambda size: abs(math.log(size / gib)))
     return tuple(spec for spec in able if spec.memory_bytes / GIB == nearest)
+
+
+def _bus_rate(bus: str) -> float:
+    """Return what a bus exchanges, for an order."""
+    generation, _, lanes = bus.removeprefix("PCIe ").partition(" x")
+    return 2 ** float(generation) * float(lanes)
 
 
 def _middle(rates: Sequence[float]) -> float:
@@ -178,6 +186,7 @@ def _spec(entry: Mapping[str, Any]) -> GpuSpec:
         half_tflops=entry.get("half_tflops"),
         float32_tflops=entry.get("float32_tflops"),
         memory_bandwidth_gb_s=entry.get("memory_bandwidth_gb_s"),
+        bus=entry.get("bus", ""),
         form=entry["form"],
         source=source,
     )

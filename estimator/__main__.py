@@ -97,7 +97,7 @@ def _on_gpus(plan: FinetunePlan, number: int) -> FinetunePlan:
     """Return a plan on this many cards: one without a strategy, several with the plan's own strategy or FSDP."""
     if number == 1:
         return dataclasses.replace(plan, num_gpus=1, sharding="none", offload="none")
-    return dataclasses.replace(plan, num_gpus=number, sharding=pricing.strategy(plan))
+    return pricing.on_several(plan, number)
 
 
 def _gpus_needed_line(needed: int | None, plan: FinetunePlan, gpu: GpuSpec) -> str:
@@ -147,6 +147,8 @@ def _typed_fields() -> Iterator[tuple[str, Callable[[str], Any]]]:
     yield from ((name, str) for name in ("loss", "attn_implementation", "optim", "sharding", "offload", "bias"))
     yield from ((name, bool) for name in ("bnb_4bit_use_double_quant", "prepare_kbit", "packing"))
     yield from ((name, bool) for name in ("gradient_checkpointing", "use_reentrant", "use_dora"))
+    yield from ((name, bool) for name in ("activation_offloading", "layer_offloading"))
+    yield "every_n_layers", int
 
 
 def _pattern(text: str) -> Any:

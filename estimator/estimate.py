@@ -12,6 +12,7 @@ from estimator.replay.one_of_several import OneOfSeveral, replay_of
 from estimator.replay.overhead import context_bytes, worker_bytes
 from estimator.replay.replay import GRADIENTS, Replay
 from estimator.replay.reservation import Circumstances, unpacked_bytes
+from estimator.replay.streaming import streamed_bytes
 from estimator.tape.chunks import PYTORCH
 from estimator.tape.tape import COMPONENTS, Tape
 from specs import TASK_TYPES, FinetunePlan, GpuSpec, gib
@@ -106,7 +107,9 @@ def estimate(
     peak = max(phases.values())
     reserved = peak + unpacked_bytes(tape, plan) if gpu.is_cpu else max(replay.reservation.reserved_bytes, peak)
     outside, in_ram = _shared_out(replay)
-    host = worker_bytes() + replay.optimizer.paged_bytes
+    host = worker_bytes() + replay.optimizer.paged_bytes + replay.waiting_bytes
+    waiting = streamed_bytes(tape, plan) if plan.layer_offloading and not gpu.is_cpu else 0
+    host += waiting
     used = reserved + worker_bytes() if gpu.is_cpu else reserved + context_bytes(gpu) + outside
     components = {
         **_components_at_peak(replay, phases),
@@ -125,7 +128,7 @@ def estimate(
         verdict=verdict(used, gpu.usable_bytes),
         error_band=ERROR_BAND,
         capacity_bytes=gpu.usable_bytes,
-        warnings=(*_warnings(tape, plan), *_sharding_warnings(plan)),
+        warnings=(*_warnings(tape, plan), *_sharding_warnings(plan), *_ram_warnings(replay, waiting)),
         assumptions=(*_assumptions(tape, plan, replay.circumstances, gpu), *_sharding_assumptions(plan)),
         course=partial(_timeline, tape, plan, gpu),
     )
@@ -175,6 +178,13 @@ def _sharding_warnings(plan: FinetunePlan) -> tuple[str, ...]:
             "set bnb_4bit_quant_storage to the dtype of the other weights.",
         )
     return ()
+
+
+def _ram_warnings(replay: Replay, layers_bytes: int) -> tuple[str, ...]:
+    """Return what waits in RAM beside the device."""
+    parts = (("the layers", layers_bytes), ("their inputs", replay.waiting_bytes))
+    found = [f"{words} in {gib(num_bytes)}" for words, num_bytes in parts if num_bytes]
+    return (f"RAM must have room for what waits there, pinned: {', '.join(found)}.",) if found else ()
 
 
 def _components_at_peak(replay: Replay, phases: Mapping[str, int]) -> dict[str, int]:

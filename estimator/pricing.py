@@ -122,7 +122,7 @@ def gpus_needed(model: ModelSpec, plan: FinetunePlan, gpu: GpuSpec, *, progress:
     tape = tape_for(model, one, progress=progress, gpu=gpu)
 
     def used_on_each(num_gpus: int) -> int:
-        each = one if num_gpus == 1 else replace(plan, num_gpus=num_gpus, sharding=strategy(plan))
+        each = one if num_gpus == 1 else on_several(plan, num_gpus)
         least = peak_allocated_bytes(tape, each, gpu) + _overhead_bytes(gpu)
         return least if least > gpu.usable_bytes else estimate(tape, each, gpu).used_bytes
 
@@ -132,6 +132,11 @@ def gpus_needed(model: ModelSpec, plan: FinetunePlan, gpu: GpuSpec, *, progress:
 def strategy(plan: FinetunePlan) -> Sharding:
     """Return the strategy of a plan on several cards: its own, or FSDP if it has none."""
     return plan.sharding if plan.sharding != "none" else "fsdp"
+
+
+def on_several(plan: FinetunePlan, num_gpus: int) -> FinetunePlan:
+    """Return a plan on several cards, which hold all layers themselves."""
+    return replace(plan, num_gpus=num_gpus, sharding=strategy(plan), layer_offloading=False)
 
 
 def _overhead_bytes(gpu: GpuSpec) -> int:

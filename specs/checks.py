@@ -31,6 +31,7 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "num_virtual_tokens": (1, 4096),
     "per_device_train_batch_size": (1, 65_536),
     "gradient_accumulation_steps": (1, 65_536),
+    "every_n_layers": (1, 1_000),
     "max_length": (8, 16_777_216),
     "learning_rate": (1e-8, 1),
     "warmup_steps": (0, 1_000_000),
@@ -200,6 +201,17 @@ def _check_task(plan: PlanFields) -> None:
             raise PlanError(name, f"must be {needed} for {task.label} ({task.name})", getattr(plan, name))
     if task.uses("embedding_loss"):
         _check_embeddings(plan)
+    if plan.layer_offloading:
+        _check_offloaded_layers(plan)
+
+
+def _check_offloaded_layers(plan: PlanFields) -> None:
+    """Refuse layers in RAM that are not frozen in 4 bit, or not all on one device."""
+    needed = {"load_in_4bit": True, "bnb_4bit_quant_storage": "uint8", "task_type": "CAUSAL_LM", "num_gpus": 1}
+    for name, value in needed.items():
+        if getattr(plan, name) != value:
+            rule = f"streams frozen 4-bit layers and needs {name} {value}"
+            raise PlanError("layer_offloading", rule, getattr(plan, name), "Switch it off, or choose qlora on one GPU")
 
 
 def _check_embeddings(plan: PlanFields) -> None:

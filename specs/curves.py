@@ -54,6 +54,8 @@ class Curves:
     """Time until a worker has loaded its libraries."""
     decoding: float = 0.0
     """Bytes of weights a second while an answer is written token by token; 0 takes ``moved``."""
+    to_ram: float = 0.0
+    """Bytes a second between the device and RAM; 0 where both are one."""
     corrected_by: float = 1.0
     """By how many times as long as the figures alone say finished runs took; rates and calls hold it already."""
     source: str = ""
@@ -64,7 +66,7 @@ class Curves:
         for name, value in self._figures():
             if not is_positive(value):
                 raise SpecError(name, "must be a finite number above 0", value)
-        for name in ("seconds_to_start", "decoding"):
+        for name in ("seconds_to_start", "decoding", "to_ram"):
             value = getattr(self, name)
             if value != 0 and not is_positive(value):
                 raise SpecError(name, "must be 0 or a finite number above it", value)

@@ -140,6 +140,13 @@ class PlanFields:
     """Whether activations are recomputed in the backward pass instead of being kept."""
     use_reentrant: bool = False
     """Which of PyTorch's two checkpointing implementations is used."""
+    every_n_layers: int = 1
+    """Which layers ``gradient_checkpointing`` recomputes: the first and every n-th after it; transformers' name."""
+    activation_offloading: bool = False
+    """Whether what ``gradient_checkpointing`` keeps, the input of each recomputed layer, waits in RAM: transformers'
+    ``offload``, by TRL's name."""
+    layer_offloading: bool = False
+    """Whether the frozen 4-bit layers wait in RAM, each copied to the device before it computes; Axolotl's name."""
 
     optim: Optimizer = "adamw_torch_fused"
     learning_rate: float = 2e-4
@@ -171,6 +178,10 @@ class PlanFields:
     offload: Offload = "none"
     """What is kept in RAM instead of on the devices: ``optimizer`` is DeepSpeed's ``offload_optimizer``; ``all`` adds
     ``offload_param`` (FSDP's ``cpu_offload``), so everything that is sharded."""
+
+    def recomputed_layers(self, num_layers: int) -> int:
+        """Return how many of so many layers the backward pass computes again."""
+        return -(-num_layers // self.every_n_layers) if self.gradient_checkpointing else 0
 
     @property
     def keeps_base(self) -> bool:

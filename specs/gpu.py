@@ -1,10 +1,18 @@
 """The device a run uses: a graphics card, or the CPU with its RAM."""
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
 from specs.curves import Curves
 from specs.errors import SpecError
+
+_PCIE = re.compile(r"PCIe ([345])\.0 x(\d{1,2})")
+_LANE_BYTES_PER_SECOND = {"3": 8e9 * 128 / 130 / 8, "4": 16e9 * 128 / 130 / 8, "5": 32e9 * 128 / 130 / 8}
+"""Of one lane in one direction: 8, 16 and 32 GT/s, 128 of 130 bits; PCI-SIG, PCI Express base specifications."""
+_REACHED = 0.77
+"""Share that copies between pinned memory and a card reach: 12.15 of 15.75 GB/s, bandwidthTest on a Tesla P100 PCIe,
+https://github.com/mpicbg-scicomp/gearshifft/pull/82. An A10 reached 0.62: github drkennetz/cuda_examples pull 1."""
 
 Backend = Literal["cuda", "rocm", "xpu", "mps", "cpu"]
 
@@ -35,6 +43,8 @@ class GpuSpec:
     """Factor, up or down, by which the devices that this entry stands for differ in speed; 1 for a single card."""
     memory_bandwidth_gb_s: float | None = None
     """Memory bandwidth in GB/s (10^9)."""
+    bus: str = ""
+    """How it is connected to the machine's RAM, such as ``PCIe 4.0 x16``; empty if unknown."""
     recurrent_packages: tuple[str, ...] | None = None
     """Which packages with kernels for recurrent layers (fla, causal_conv1d, mamba_ssm) its machine has; None for a
     card that is not in this machine."""
@@ -44,6 +54,12 @@ class GpuSpec:
     """Where the figures come from."""
     measured: Curves | None = None
     """How fast it is, where that was measured on it."""
+
+    @property
+    def bus_bytes_per_second(self) -> float | None:
+        """Bytes a second that pinned RAM and the device exchange; None if the bus is unknown."""
+        found = _PCIE.fullmatch(self.bus)
+        return int(found[2]) * _LANE_BYTES_PER_SECOND[found[1]] * _REACHED if found else None
 
     def __post_init__(self) -> None:
         """Refuse impossible memory sizes."""

@@ -101,7 +101,8 @@ def wrapping_lines(job: Job, *, before: Sequence[str] = ()) -> list[str]:
         lines.append("model.requires_grad_(False)")
     if plan.gradient_checkpointing:
         kwargs = {"use_reentrant": plan.use_reentrant}
-        lines.append(f"model.activation_checkpointing_enable(activation_checkpointing_kwargs={kwargs})")
+        more = "".join(f", {name}={value}" for name, value in job.recomputing.items())
+        lines.append(f"model.activation_checkpointing_enable(activation_checkpointing_kwargs={kwargs}{more})")
         lines += ["model.enable_input_require_grads()"] if job.has_adapter else []
     if job.has_adapter:
         lines += [

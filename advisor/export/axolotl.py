@@ -1,5 +1,6 @@
 """The plan for ``axolotl train``."""
 
+from dataclasses import replace
 from typing import Any
 
 from advisor.export import headings
@@ -60,6 +61,8 @@ def text(job: Job) -> str:
         "fp16": plan.compute_dtype == "float16",
         "gradient_checkpointing": plan.gradient_checkpointing,
         "gradient_checkpointing_kwargs": {"use_reentrant": plan.use_reentrant} if plan.gradient_checkpointing else None,
+        "activation_offloading": "hidden_states" if job.recomputing.get("offload") else None,
+        "layer_offloading": plan.layer_offloading or None,
         "attn_implementation": plan.attn_implementation,
         "logging_steps": plan.logging_steps,
         "save_steps": plan.save_steps,
@@ -70,7 +73,10 @@ def text(job: Job) -> str:
 
 
 def _comment(job: Job) -> str:
-    lines = [_COMMENT, about_data(job) if _quantizes_experts(job) else about_job(job)]
+    streamed_there = replace(job, plan=replace(job.plan, layer_offloading=False))
+    lines = [_COMMENT, about_data(job) if _quantizes_experts(job) else about_job(streamed_there)]
+    if "every_n_layers" in job.recomputing:
+        lines.append(f"Axolotl recomputes every layer: every_n_layers {job.plan.every_n_layers} is left out.")
     if job.data.is_pairs:
         lines.append("Pairs longer than sequence_len are left out by Axolotl; a run of LoRAFit cuts them.")
     if job.data.traits.get(dataset.REASONING) and job.data.thinking == "keep":

@@ -64,11 +64,18 @@ class Job:
         plan = self.plan
         values = {name: getattr(plan, name) for name in _SAME_NAMES} | {
             "activation_checkpointing": plan.gradient_checkpointing,
-            "activation_checkpointing_kwargs": {"use_reentrant": plan.use_reentrant},
+            "activation_checkpointing_kwargs": {"use_reentrant": plan.use_reentrant, **self.recomputing},
         }
         if not self.data.is_pairs:
             return values
         return {name: value for name, value in values.items() if name not in _OF_ANSWERS} | {"beta": DPO_BETA}
+
+    @property
+    def recomputing(self) -> dict[str, Any]:
+        """What transformers is told beside PyTorch's own arguments: which layers, and where their inputs wait."""
+        every = {"every_n_layers": self.plan.every_n_layers} if self.plan.every_n_layers > 1 else {}
+        offload = {"offload": True} if self.plan.activation_offloading else {}
+        return {**every, **offload} if self.plan.gradient_checkpointing else {}
 
 
 DPO_BETA = 0.1
@@ -110,9 +117,12 @@ def require_reference(job: Job) -> None:
 
 def about_job(job: Job) -> str:
     """Return what the data was recognised as, and what the tool does otherwise than a run, in lines for a comment."""
-    if not (job.stacks_experts and job.plan.load_in_4bit):
-        return about_data(job)
-    return about_data(job) + "\nExperts stay in 16 bit here; a run of LoRAFit has them in 4 bit and takes less memory."
+    lines = [about_data(job)]
+    if job.stacks_experts and job.plan.load_in_4bit:
+        lines.append("Experts stay in 16 bit here; a run of LoRAFit has them in 4 bit and takes less memory.")
+    if job.plan.layer_offloading:
+        lines.append("Layers stay on the card here; a run of LoRAFit streams them from RAM and takes less memory.")
+    return "\n".join(lines)
 
 
 def about_data(job: Job) -> str:

@@ -184,6 +184,9 @@ def _comment(job: Job) -> str:
     if job.plan.early_stopping_patience is not None:
         patience = job.plan.early_stopping_patience
         lines.append(f"LLaMA-Factory stops early only where it is asked to: patience {patience} is left out.")
+    if job.recomputing:
+        named = " and ".join(f"{name} {value}" for name, value in job.recomputing.items())
+        lines.append(f"LLaMA-Factory recomputes every layer and keeps their inputs on the card: {named} is left out.")
     if not job.data.file.kind and "@" in job.data.name:
         lines.append(f"LLaMA-Factory takes the newest revision, not {job.data.name.partition('@')[2]}.")
     return "\n".join(lines)

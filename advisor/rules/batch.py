@@ -29,6 +29,11 @@ WITHOUT_SDPA = frozenset(
 CHECKPOINTING_COST = "one more forward pass per step"
 """The price of gradient checkpointing, in the same words wherever it is told."""
 
+ACTIVATIONS_COST = "two copies over the bus per step: of each layer's input to RAM, and back"
+"""The price of activation offloading, in the same words wherever it is told."""
+LAYERS_COST = "two copies of all layers over the bus per step, with the same result"
+"""The price of layer offloading, in the same words wherever it is told."""
+
 
 def effective_batch(situation: Situation) -> int:
     """Return the number of sequences that one optimizer step should have."""
@@ -218,6 +223,45 @@ def offload(situation: Situation, plan: FinetunePlan) -> Advice:
         reason=f"With sharding {plan.sharding} over {situation.phrase('num_gpus')} memory is already shared; "
         "what is in RAM would cross the bus in every step.",
         source=sources.ZERO_OFFLOAD,
+        confidence=Confidence.MEDIUM,
+    )
+
+
+def every_n_layers(situation: Situation, _plan: FinetunePlan) -> Advice:
+    """Recompute every layer; with memory to spare, fewer layers take less time."""
+    return Advice(
+        field="every_n_layers",
+        value=1,
+        range=(1, 4),
+        reason=f"Goal {situation.phrase('goal')}: 1 recomputes every layer and saves the most; of a higher number n, "
+        "all but every n-th keep their activations, which saves their second forward pass.",
+        source=sources.TRANSFORMERS_CHECKPOINTING.at("every_n_layers"),
+        confidence=Confidence.HIGH,
+    )
+
+
+def activation_offloading(_situation: Situation, plan: FinetunePlan) -> Advice:
+    """Keep layer inputs on the device; at great lengths they can wait in RAM at the cost of time."""
+    return Advice(
+        field="activation_offloading",
+        value=False,
+        range=(False, True),
+        reason=f"The inputs that checkpointing keeps grow with max_length ({plan.max_length}); to let them wait in RAM "
+        f"takes {ACTIVATIONS_COST}.",
+        source=sources.TRANSFORMERS_CHECKPOINTING.at("offload"),
+        confidence=Confidence.HIGH,
+    )
+
+
+def layer_offloading(situation: Situation, _plan: FinetunePlan) -> Advice:
+    """Keep all layers on the device; without room for them, they can wait in RAM at the cost of time."""
+    return Advice(
+        field="layer_offloading",
+        value=False,
+        range=(False, True),
+        reason=f"{situation.gpu.name} is fastest with all layers in its own memory; to stream them from RAM takes "
+        f"{LAYERS_COST}.",
+        source=sources.AXOLOTL_STREAMING,
         confidence=Confidence.MEDIUM,
     )
 

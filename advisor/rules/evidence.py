@@ -18,6 +18,10 @@ def _sharded(plan: FinetunePlan) -> bool:
     return plan.sharding not in {"none", "ddp"}
 
 
+def _streamable(plan: FinetunePlan) -> bool:
+    return plan.load_in_4bit and plan.num_gpus == 1 and plan.task_type == "CAUSAL_LM"
+
+
 def _checkpointed(plan: FinetunePlan) -> bool:
     return plan.gradient_checkpointing
 
@@ -48,6 +52,9 @@ _ENTRIES = (
     Rule("loss", batch.loss, ("vocabulary",)),
     Rule("gradient_checkpointing", batch.gradient_checkpointing, ("method", "gpu", "goal")),
     Rule("use_reentrant", batch.use_reentrant, ("sharding",), _checkpointed),
+    Rule("every_n_layers", batch.every_n_layers, ("goal",), _checkpointed),
+    Rule("activation_offloading", batch.activation_offloading, ("max_length",), _checkpointed),
+    Rule("layer_offloading", batch.layer_offloading, ("gpu",), _streamable),
     Rule("per_device_train_batch_size", batch.per_device_train_batch_size, ("gpu", "num_gpus", "goal")),
     Rule(
         "gradient_accumulation_steps",

@@ -5,7 +5,7 @@ Shapes: b sequences of s tokens, t = b x s tokens in all, d hidden size, v vocab
 
 import functools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from specs import METHODS, TASK_TYPES, FinetunePlan, LorafitError, ModelSpec
@@ -22,6 +22,7 @@ class Kind(StrEnum):
     DEQUANTIZE = "expanding weights"
     LOSS = "loss"
     OPTIMIZER = "optimizer"
+    TRANSFER = "copies from and to RAM"
 
 
 class Pass(StrEnum):
@@ -88,6 +89,8 @@ _DORA_PASSES = 6
 """DoRA's norm of W + BA, in passes over the weight: PEFT 0.20, tuners/lora/dora.py, ``get_weight_norm``."""
 _PASSES_OF_LOGITS = 6
 """Cast to 32 bit, log-softmax and pick forward, and their gradients."""
+_BYTES_PACKED = 0.5
+"""A 4-bit weight without its share of the constants."""
 _BYTES_OF_CODE = 0.5 + 4 / 64
 """A 4-bit weight with its share of the constants."""
 _PARAMETER_PASSES = {"adamw_torch": 12, "adamw_torch_fused": 7, "adafactor": 8, "sgd": 3}
@@ -111,7 +114,8 @@ def operations(
     step = _Step(model, plan, size, length or plan.max_length)
     found = [*step.forward(Pass.FORWARD), *step.backward()]
     if plan.gradient_checkpointing:
-        found += step.layers(Pass.RECOMPUTE)
+        found += step.recomputed()
+        found += step.inputs_in_ram()
     if pairs:
         found += step.forward(Pass.FORWARD, adapted=False)
     return (*found, step.update())
@@ -167,6 +171,8 @@ class _Step:
         yield from self._attention(during, products=2)
         yield self._elementwise(during, times=1)
         yield from self._expanded(during)
+        if during is Pass.FORWARD:
+            yield from self._streamed(during)
         if adapted and self.adapted:
             yield self._adapter(during, products=1)
 
@@ -185,9 +191,27 @@ class _Step:
         yield from self._attention(Pass.BACKWARD, products=4 if self.plan.attn_implementation == "eager" else 5)
         yield self._elementwise(Pass.BACKWARD, times=_BACKWARD_CALLS)
         yield from self._expanded(Pass.BACKWARD)
+        yield from self._streamed(Pass.BACKWARD)
         yield from self._head(Pass.BACKWARD, products=products)
         if self.adapted:
             yield self._adapter(Pass.BACKWARD, products=2)
+
+    def recomputed(self) -> Iterator[Operation]:
+        """Yield the operations of the layers that run forward a second time."""
+        share = self.plan.recomputed_layers(self.widths.num_layers) / max(1, self.widths.num_layers)
+        for entry in self.layers(Pass.RECOMPUTE):
+            yield replace(
+                entry, flops=share * entry.flops, moved_bytes=share * entry.moved_bytes, calls=share * entry.calls
+            )
+
+    def inputs_in_ram(self) -> Iterator[Operation]:
+        """Yield the copies of each recomputed layer's input: to RAM in the forward pass, and back in the backward."""
+        if self.plan.activation_offloading:
+            layers = self.plan.recomputed_layers(self.widths.num_layers)
+            width = self.widths.residual / max(1, self.widths.num_layers)
+            copied = self.streamed * width * layers * self.tokens
+            for during in (Pass.FORWARD, Pass.BACKWARD):
+                yield Operation(kind=Kind.TRANSFER, during=during, moved_bytes=copied, calls=layers)
 
     def update(self) -> Operation:
         """Return the optimizer's step over everything that is trained."""
@@ -238,6 +262,12 @@ class _Step:
                 moved_bytes=(code + self.itemsize) * self.widths.stored,
                 calls=2 * self.widths.modules,
             )
+
+    def _streamed(self, during: Pass) -> Iterator[Operation]:
+        """Yield the copies of 4-bit layers from RAM: in each pass one, which a layer's recomputation shares."""
+        if self.plan.layer_offloading:
+            copied = _BYTES_PACKED * self.widths.stored
+            yield Operation(kind=Kind.TRANSFER, during=during, moved_bytes=copied, calls=self.widths.modules)
 
     def _adapter(self, during: Pass, *, products: int) -> Operation:
         """Return the products of A and B, which are narrow: their inputs and outputs are what takes time."""

@@ -76,9 +76,20 @@ def curves_of(gpu: GpuSpec, shares: Shares, *, factor: float = 1.0) -> Curves | 
         eight_bit=EIGHT_BIT_SLOWER,
         call_seconds=shares.call_seconds * factor,
         overlaps=True,
+        to_ram=to_ram(gpu),
         source=f"published peaks of {gpu.name}, shares fitted to published runs",
     )
 
+
+def to_ram(gpu: GpuSpec) -> float:
+    """Return the bytes a second between a device and RAM: 0 for a CPU; of an unknown bus, as of the usual slot."""
+    if gpu.is_cpu:
+        return 0.0
+    return gpu.bus_bytes_per_second or replace(gpu, bus=_USUAL_BUS).bus_bytes_per_second or 0.0
+
+
+_USUAL_BUS = "PCIe 3.0 x16"
+"""97 of 100 cards of the catalog have as fast a bus or a faster one."""
 
 SHARES = Shares(
     matmul=1.166,

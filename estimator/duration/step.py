@@ -39,6 +39,8 @@ def _seconds(entry: Operation, curves: Curves, plan: FinetunePlan) -> float:
         return _matmul_seconds(entry, curves, plan)
     if entry.kind is Kind.ATTENTION:
         return entry.flops / curves.attention_flops
+    if entry.kind is Kind.TRANSFER:
+        return entry.moved_bytes / curves.to_ram if curves.to_ram else 0.0
     if entry.kind is Kind.DEQUANTIZE and plan.load_in_8bit:
         return 0.0  # the products themselves are slower
     rates: Mapping[Kind, float] = {Kind.ADAPTER: curves.adapter, Kind.DEQUANTIZE: curves.expanded}

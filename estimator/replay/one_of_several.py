@@ -17,6 +17,7 @@ from estimator.replay.sharding import (
     share,
     trained_itemsize,
 )
+from estimator.replay.streaming import streamed
 from estimator.tape.divided import Gathering, Row, divided
 from estimator.tape.tape import Resident, Tape
 from specs import FinetunePlan, GpuSpec
@@ -61,7 +62,8 @@ def replay_of(tape: Tape, plan: FinetunePlan, gpu: GpuSpec, circumstances: Circu
     """
     around = circumstances or Circumstances()
     if plan.num_gpus == 1:
-        return Replay(tape, plan, gpu, around)
+        one = streamed(tape, plan, on_cpu=gpu.is_cpu) if plan.layer_offloading else tape
+        return Replay(one, plan, gpu, around)
     model = replica(tape, plan)
     held = share(model, plan)
     return OneOfSeveral(_divided_tape(tape, model, plan, around), plan, gpu, around, model=model, held=held)

@@ -9,7 +9,7 @@ from estimator.replay.optimizer import OptimizerMemory, optimizer_memory
 from estimator.replay.overhead import CUBLAS_WORKSPACES, context_bytes, cublas_workspace_bytes
 from estimator.replay.reservation import Circumstances, Reservation, Step, reservation
 from estimator.tape.recipe import batch_shape
-from estimator.tape.sizes import Ints
+from estimator.tape.sizes import Ints, pinned_bytes
 from estimator.tape.tape import COMPONENTS, Tape
 from specs import FinetunePlan, GpuSpec
 
@@ -57,6 +57,13 @@ class Replay:
     def deltas(self) -> Ints:
         """The change of allocated bytes at each event."""
         return self.tape.program.sign * self.sizes
+
+    @cached_property
+    def waiting_bytes(self) -> int:
+        """The most RAM that activations take while they wait outside the device."""
+        program = self.tape.in_ram
+        sizes = pinned_bytes(self.tape.bytes_by_size(*batch_shape(self.plan), self.plan.r)[program.size])
+        return int(np.cumsum(program.sign * sizes).max(initial=0))
 
     @cached_property
     def merged(self) -> Ints:

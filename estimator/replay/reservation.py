@@ -97,8 +97,9 @@ def reservation(tape: Tape, plan: FinetunePlan, step: Step, circumstances: Circu
     """Return what PyTorch's allocator reserves for a run of a plan."""
     training, mark = _training(tape, plan, step)
     found = []
+    upcasts = plan.prepare_kbit and not plan.layer_offloading  # such a model is prepared in RAM
     for in_flight in circumstances.weights_in_flight(plan):
-        loading = _loading(tape, _Quantized(plan.quantization, plan.prepare_kbit, in_flight), circumstances)
+        loading = _loading(tape, _Quantized(plan.quantization, upcasts, in_flight), circumstances)
         first_slot = int(loading.slots.max(initial=-1)) + 1
         events = _joined(loading, Events(slots=training.slots + first_slot, sizes=training.sizes))
         found.append(

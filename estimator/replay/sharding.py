@@ -93,7 +93,7 @@ def replica(tape: Tape, plan: FinetunePlan) -> Replica:
     outside = [entry for entry in divisible if entry.layer is None]
     hidden_size = min(entry.elements(plan.r) for entry in outside)  # that of the last norm
     small = _PERSISTENT_HIDDEN_SIZES * hidden_size
-    embedding, tail = _outer_units(outside, plan.r)
+    embedding, tail = outer_units(outside, plan.r)
     return Replica(
         frozen=_by_component(divisible, plan.r, trainable=False),
         trained=_by_component(divisible, plan.r, trainable=True),
@@ -285,7 +285,7 @@ def _by_component(entries: list[Resident], rank: int, *, trainable: bool) -> dic
     return found
 
 
-def _outer_units(outside: list[Resident], rank: int) -> tuple[Unit, Unit]:
+def outer_units(outside: list[Resident], rank: int) -> tuple[Unit, Unit]:
     """Return the input embedding, empty if it is the output head as well, and all else outside the layers."""
     single = [replace(entry, count=1) for entry in outside for _ in range(entry.count)]
     single.sort(key=lambda entry: entry.elements(rank), reverse=True)

@@ -13,13 +13,16 @@ class WrongTapeError(ValueError):
     """Values that are no tape."""
 
 
-def require_tape(values: Mapping[str, Any], *, columns: int, components: tuple[str, ...], resident: type) -> None:
+def require_tape(
+    values: Mapping[str, Any], *, columns: int, components: tuple[str, ...], num_kinds: int, resident: type
+) -> None:
     """Refuse values that are no tape.
 
     Args:
         values: What a tape's JSON text holds.
         columns: Number of coefficients of one size.
-        components: The names that an allocation may be for.
+        components: What a resident tensor may be for.
+        num_kinds: How many things an allocation may be for.
         resident: The class of a resident tensor, whose fields each entry has.
 
     Raises:
@@ -33,7 +36,7 @@ def require_tape(values: Mapping[str, Any], *, columns: int, components: tuple[s
     _require(_are_whole(layers) and {"start", "head"} <= blocks.keys())
     _require(bool(layers) and all(f"{direction}{layer}" in blocks for layer in set(layers) for direction in "FB"))
     for name in blocks:
-        _require_block(name, blocks, len(values["sizes"]), len(components))
+        _require_block(name, blocks, len(values["sizes"]), num_kinds)
     for entry in values["residents"]:
         _require_resident(entry, components, {field.name for field in fields(resident)})
     facts = values["facts"]
@@ -44,9 +47,9 @@ def require_tape(values: Mapping[str, Any], *, columns: int, components: tuple[s
     _require(all(type(facts.get(name, kind())) is kind for name, kind in _FACTS.items()))
 
 
-def _require_block(name: str, blocks: Mapping[str, Any], num_sizes: int, num_components: int) -> None:
+def _require_block(name: str, blocks: Mapping[str, Any], num_sizes: int, num_kinds: int) -> None:
     allocations, (sources, events), handed_over = blocks[name]
-    _require(_are_below(num_sizes, allocations[::2]) and _are_below(num_components, allocations[1::2]))
+    _require(_are_below(num_sizes, allocations[::2]) and _are_below(num_kinds, allocations[1::2]))
     _require(all(isinstance(source, str) and _SOURCES.fullmatch(source) for source in sources))
     _require(_are_below(len(sources), events[::2]) and _are_below(2**31, events[1::2]))
     made = 0

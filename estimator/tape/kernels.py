@@ -102,7 +102,7 @@ def fallback_warning(choice: KernelChoice, model: ModelSpec, plan: FinetunePlan)
     """Return a warning about a silent fallback to the math kernel, with its bytes; None if there is no fallback."""
     if choice.kernel != "math":
         return None
-    layers = 1 if plan.gradient_checkpointing else model.num_hidden_layers
+    layers = model.num_hidden_layers - max(plan.recomputed_layers(model.num_hidden_layers), 1) + 1
     way_out = "Shorten max_length" if choice.way_out == _SHORTER and layers == 1 else choice.way_out
     kept = layers * score_bytes(plan.per_device_train_batch_size, plan.max_length, model.num_attention_heads)
     return (

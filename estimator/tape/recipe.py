@@ -41,6 +41,8 @@ _TRACED = (
     "attn_implementation",
     "gradient_checkpointing",
     "use_reentrant",
+    "every_n_layers",
+    "activation_offloading",
     "rank_pattern",
     "init_r",
     "target_r",
@@ -153,7 +155,7 @@ def recipe(model: ModelSpec, plan: FinetunePlan, conditions: Conditions, gpu: Gp
         decided = dataclasses.replace(decided, recurrent_kernels=recurrent_kernels(model.config, gpu))
     return Recipe(
         config_json=_architecture(_as_trained(_as_loaded(model.config), plan)),
-        plan=_canonical(_named(plan, model), eager=kernel == "eager"),
+        plan=_canonical(_named(plan, model), eager=kernel == "eager", on_cpu=gpu is not None and gpu.is_cpu),
         conditions=decided,
         single=batch == 1,
         beyond_window=beyond,
@@ -251,7 +253,7 @@ def _named(plan: FinetunePlan, model: ModelSpec) -> FinetunePlan:
     return dataclasses.replace(plan, target_modules=model.layers.resolved(plan).modules)
 
 
-def _canonical(plan: FinetunePlan, *, eager: bool) -> FinetunePlan:
+def _canonical(plan: FinetunePlan, *, eager: bool, on_cpu: bool) -> FinetunePlan:
     """Return a plan with only what shapes the step; float16 counts as bfloat16 unless both occur."""
     method = METHODS[plan.method]
     task = TASK_TYPES[plan.task_type]
@@ -264,7 +266,9 @@ def _canonical(plan: FinetunePlan, *, eager: bool) -> FinetunePlan:
     if "target_r" in values:
         values["target_r"] = 1  # pruned ranks are set to zero but keep their memory
     if not plan.gradient_checkpointing:
-        del values["use_reentrant"]
+        del values["use_reentrant"], values["every_n_layers"]
+    if not plan.gradient_checkpointing or on_cpu:
+        del values["activation_offloading"]  # nothing is kept, or in RAM already
     if not plan.load_in_4bit:
         del values["bnb_4bit_use_double_quant"], values["bnb_4bit_quant_storage"]
     halves = {plan.dtype, plan.autocast_dtype, values.get("adapter_dtype")} - {None, "float32"}

@@ -71,3 +71,11 @@ def rounded(num_bytes: Ints) -> Ints:
 def rounded_bytes(num_bytes: int) -> int:
     """Return what the caching allocator hands out for a request of this size."""
     return max(1, -(-num_bytes // ALLOCATION_BYTES)) * ALLOCATION_BYTES
+
+
+def pinned_bytes(num_bytes: Ints) -> Ints:
+    """Return the RAM that pinned tensors of these sizes take: the next power of two.
+
+    Source: pytorch aten/src/ATen/core/CachingHostAllocator.h, ``allocate`` (2.13).
+    """
+    return 2 ** np.ceil(np.log2(np.maximum(num_bytes, 1))).astype(np.int64)

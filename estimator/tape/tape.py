@@ -26,7 +26,11 @@ COMPONENTS = (
     "logits",
     "workspace",
 )
-"""What an allocation is for."""
+"""What an allocation on the device is for."""
+
+KINDS = (*COMPONENTS, "in_ram")
+"""What an allocation is for, and last: what waits in RAM, outside the device."""
+_IN_RAM = len(COMPONENTS)
 
 FORWARD, BACKWARD = "F", "B"
 
@@ -99,7 +103,7 @@ class Program:
     size: Ints
     """Row of ``Tape.sizes``."""
     component: NDArray[np.int8]
-    """Index into ``COMPONENTS``."""
+    """Index into ``KINDS``."""
     forward_events: int
     """Events of the forward pass; the rest belong to the backward pass."""
     backward_ends: tuple[int, ...]
@@ -137,18 +141,19 @@ class Program:
         freed[self.allocation[self.sign < 0]] = self.places[self.sign < 0]
         passing = (made == freed) & repeated[made]
         events = np.flatnonzero(~passing[self.allocation])
-        return Outline(
-            events=events,
-            program=replace(
-                self,
-                sign=self.sign[events],
-                allocation=self.allocation[events],
-                size=self.size[events],
-                component=self.component[events],
-                places=self.places[events],
-                forward_events=int(np.searchsorted(events, self.forward_events)),
-                backward_ends=tuple(np.searchsorted(events, self.backward_ends).tolist()),
-            ),
+        return Outline(events=events, program=self.only(events))
+
+    def only(self, events: Ints) -> "Program":
+        """Return the program of some of the events, by their positions."""
+        return replace(
+            self,
+            sign=self.sign[events],
+            allocation=self.allocation[events],
+            size=self.size[events],
+            component=self.component[events],
+            places=self.places[events],
+            forward_events=int(np.searchsorted(events, self.forward_events)),
+            backward_ends=tuple(np.searchsorted(events, self.backward_ends).tolist()),
         )
 
 
@@ -183,7 +188,16 @@ class Tape:
 
     @cached_property
     def program(self) -> Program:
-        """The unrolled events; computed once."""
+        """The unrolled events on the device; computed once."""
+        return self._unrolled.only(np.flatnonzero(self._unrolled.component != _IN_RAM))
+
+    @cached_property
+    def in_ram(self) -> Program:
+        """The unrolled events of what waits in RAM; computed once."""
+        return self._unrolled.only(np.flatnonzero(self._unrolled.component == _IN_RAM))
+
+    @cached_property
+    def _unrolled(self) -> Program:
         return _Unroller(self).program()
 
     @cached_property
@@ -194,7 +208,7 @@ class Tape:
     def with_sizes(self, sizes: Ints, residents: tuple[Resident, ...] | None = None) -> Self:
         """Return a tape with the same events, which are not unrolled again, and other sizes and residents."""
         other = replace(self, sizes=sizes, residents=self.residents if residents is None else residents)
-        other.__dict__.update(program=self.program, outline=self.outline)
+        other.__dict__.update(program=self.program, outline=self.outline, in_ram=self.in_ram)
         return other
 
     def bytes_by_size(self, batch: int, length: int, rank: int) -> Ints:
@@ -249,7 +263,7 @@ class Tape:
             values = json.loads(text)
             if values["format"] != FORMAT:
                 raise TraceError("tape", f"must be of format {FORMAT}", values["format"], "It is traced again")
-            require_tape(values, columns=COLUMNS, components=COMPONENTS, resident=Resident)
+            require_tape(values, columns=COLUMNS, components=COMPONENTS, num_kinds=len(KINDS), resident=Resident)
             sizes = np.zeros((len(values["sizes"]), COLUMNS), dtype=np.int64)
             for row, entries in enumerate(values["sizes"]):
                 for column, coefficient in entries:

@@ -12,10 +12,10 @@ from torch import nn
 from trl.trainer.utils import _CHUNKED_LOGPROB_CHUNK_SIZE as TILE_COLUMNS
 
 from estimator.tape.sizes import CHUNK_MONOMIALS, COLUMNS, MONOMIALS, ROW_MONOMIALS, Ints, basis, num_chunks
-from estimator.tape.tape import BACKWARD_START, COMPONENTS, OTHER_PASS, Block, Resident, Tape
+from estimator.tape.tape import BACKWARD_START, KINDS, OTHER_PASS, Block, Resident, Tape
 from estimator.tracer.fold import folded
 from estimator.tracer.model import CutError, TracedModel, quantization_constants
-from estimator.tracer.recorder import Allocation, Place, Recording
+from estimator.tracer.recorder import IN_RAM, Allocation, Place, Recording
 from specs import TraceError
 from trainer.model.adapters import is_adalora
 
@@ -66,7 +66,7 @@ def tape(
     distinct = sorted(set(rows))
     number = {row: index for index, row in enumerate(distinct)}
     cells = [
-        (number[row], COMPONENTS.index(_component(allocation)))
+        (number[row], KINDS.index(_component(allocation)))
         for row, allocation in zip(rows, first.allocations, strict=True)
     ]
     return Tape(
@@ -210,6 +210,8 @@ def _pairs(columns: Sequence[int]) -> Iterator[tuple[int, int]]:
 
 def _component(allocation: Allocation) -> str:
     """Return what an allocation is for."""
+    if IN_RAM in allocation.marks:
+        return IN_RAM
     if "gradient" in allocation.marks:
         return "gradients"
     if "workspace" in allocation.marks or "bitsandbytes.dequantize" in allocation.op:

@@ -17,13 +17,14 @@ from trl.trainer.utils import add_fused_lm_head
 
 from estimator.tape.conditions import Conditions
 from estimator.tracer.fused_loss import add_fused_loss
-from specs import TASK_TYPES, FinetunePlan, TraceError
+from specs import TASK_TYPES, FinetunePlan
 from specs.embeddings import embedding_of
 from trainer.model import build as trainer_model
+from trainer.model.checkpointing import with_checkpointing
 from trainer.model.experts import Expansion, expanded_shapes
 from trainer.model.packing import META
 from trainer.model.stored import in_16_bit
-from trainer.model.towers import is_skipped, text_tower
+from trainer.model.towers import decoder_layers, is_skipped, text_tower
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +80,11 @@ def traced_model(
         TraceError: If the decoder layers cannot be found.
         CutError: If a few layers cannot stand for all.
     """
-    whole = _whole(json.dumps(config, sort_keys=True), _unadapted(plan), every_layer=every_layer)
+    whole = _whole(json.dumps(config, sort_keys=True), _unadapted(plan), period=_period(plan), every_layer=every_layer)
     base = _base(plan, config, whole)
     layers = decoder_layers(base)
     unquantized = _unquantized_params(layers, whole.layers_like) if plan.quantization != "none" else 0
-    prepared = trainer_model.with_checkpointing(trainer_model.prepared_base(base, plan), plan)
+    prepared = with_checkpointing(trainer_model.prepared_base(base, plan), plan, device=META)
     if conditions.embeddings_cast_back:
         prepared.get_input_embeddings().to(torch.bfloat16)
         prepared.get_output_embeddings().to(torch.bfloat16)
@@ -143,13 +144,13 @@ class _Whole:
 
 
 @functools.lru_cache(maxsize=32)
-def _whole(config_json: str, plan: FinetunePlan, *, every_layer: bool) -> _Whole:
+def _whole(config_json: str, plan: FinetunePlan, *, period: int, every_layer: bool) -> _Whole:
     """Return the facts about a whole model; built only once and without quantization, since building is slow."""
     base = trainer_model.base_model(plan, in_16_bit(trainer_model.model_config(json.loads(config_json))), device=META)
     skips_layers = set_aside(base)
     layers = decoder_layers(base)
     kinds = [_kind(base, layers, number) for number in range(len(layers))]
-    chosen, layers_like = (list(range(len(kinds))),) * 2 if every_layer else _chosen_layers(kinds)
+    chosen, layers_like = (list(range(len(kinds))),) * 2 if every_layer else _chosen_layers(kinds, period)
     return _Whole(
         num_params=sum(parameter.numel() for parameter in base.parameters()),
         chosen=tuple(chosen),
@@ -158,6 +159,11 @@ def _whole(config_json: str, plan: FinetunePlan, *, every_layer: bool) -> _Whole
         outside=_outside(base, layers),
         skips_layers=skips_layers,
     )
+
+
+def _period(plan: FinetunePlan) -> int:
+    """Return after how many layers it is the turn of a recomputed one again."""
+    return plan.every_n_layers if plan.gradient_checkpointing else 1
 
 
 def _unadapted(plan: FinetunePlan) -> FinetunePlan:
@@ -230,26 +236,6 @@ def _outside(model: nn.Module, layers: nn.ModuleList) -> tuple[Any, ...]:
     return tuple((name, _sizes(part)) for name, part in model.named_modules() if id(part) not in inside)
 
 
-def decoder_layers(model: nn.Module) -> nn.ModuleList:
-    """Return the list of the text decoder's layers: as long as the configuration says, or else the longest.
-
-    An audio or vision encoder beside it may have more layers.
-    """
-    decoder = model.get_decoder() if isinstance(model, PreTrainedModel) else model
-    depth = getattr(model.config.get_text_config(decoder=True), "num_hidden_layers", None)
-    lists = _lists(decoder) or _lists(model)
-    found = max(lists, key=lambda one: (len(one) == depth, len(one)), default=None)
-    if found is None:
-        raise TraceError(type(model).__name__, "has no list of decoder layers", None, "Choose a decoder-only model")
-    return found
-
-
-def _lists(model: nn.Module) -> list[nn.ModuleList]:
-    """Return all lists of modules with weights."""
-    lists = (module for module in model.modules() if isinstance(module, nn.ModuleList))
-    return [one for one in lists if next(one.parameters(), None) is not None]
-
-
 def _kind(model: nn.Module, layers: nn.ModuleList, number: int) -> tuple[Any, ...]:
     """Return what can make one layer behave differently from another: its attention type and module sizes."""
     layer_types = getattr(model.config.get_text_config(), "layer_types", None)
@@ -269,12 +255,14 @@ def _sizes(module: nn.Module) -> tuple[Any, ...]:
     return tuple(sorted((name, tuple(shape)) for name, shape in expanded_shapes(module).items()))
 
 
-def _chosen_layers(kinds: list[tuple[Any, ...]]) -> tuple[list[int], list[int]]:
+def _chosen_layers(kinds: list[tuple[Any, ...]], period: int) -> tuple[list[int], list[int]]:
     """Return the layers to trace and, for each layer, which of them it behaves like.
 
     The first and last layers behave differently from others of their kind; in between, the first of each kind stands
     for all.
     """
+    if period > 1:
+        return _chosen_periods(kinds, period)
     if len(kinds) <= 3:
         return list(range(len(kinds))), list(range(len(kinds)))
     first_of: dict[tuple[Any, ...], int] = {}
@@ -284,6 +272,22 @@ def _chosen_layers(kinds: list[tuple[Any, ...]]) -> tuple[list[int], list[int]]:
     position = {number: index for index, number in enumerate(chosen)}
     middle = [position[first_of[kind]] for kind in kinds[1:-1]]
     return chosen, [0, *middle, len(chosen) - 1]
+
+
+def _chosen_periods(kinds: list[tuple[Any, ...]], period: int) -> tuple[list[int], list[int]]:
+    """Return the same where only the first layer of each period is recomputed.
+
+    The first period and the last, which may be shorter, stand for themselves, the second for all in between: every
+    layer keeps its neighbours, and its number within a period.
+    """
+    total = len(kinds)
+    last = (total - 1) // period * period
+    chosen = [*range(2 * period), *range(last, total)]
+    like = [number if number < period else period + number % period for number in range(last)]
+    like += range(2 * period, len(chosen))
+    if len(chosen) >= total or any(kinds[number] != kinds[chosen[one]] for number, one in enumerate(like)):
+        return list(range(total)), list(range(total))
+    return chosen, like
 
 
 _LAYER_LISTS = ("layer_types", "layers_block_type", "mlp_layer_types")

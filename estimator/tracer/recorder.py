@@ -17,6 +17,9 @@ HEAD: Place = ("head", None)
 TURN: Place = ("turn", None)
 """What lies between two passes through the layers: the pooling of the first texts, and the words of the others."""
 
+IN_RAM = "in_ram"
+"""Marks what waits in RAM, outside the device."""
+
 Scratch = Callable[[Any, Sequence[Any]], tuple[Sequence[int], Sequence[int]]]
 """Returns the bytes that an operator's CUDA kernel allocates internally, before and after its result."""
 
@@ -34,7 +37,7 @@ class Allocation:
     op: str
     shape: tuple[int, ...]
     marks: set[str] = field(default_factory=set)
-    """What is known about its use: ``gradient``, ``logits``, ``workspace``, ``tile``."""
+    """What is known about its use: ``gradient``, ``logits``, ``workspace``, ``tile``, ``in_ram``."""
     members: int | None = None
     """How many tensors of this size it stands for, one of each pass of a loop; None for a single one."""
 
@@ -107,6 +110,20 @@ class Recorder(TorchDispatchMode):
         found = self._alive.get(tensor.untyped_storage()._cdata)
         if found is not None:
             self.recording.allocations[found[1]].marks.update(marks)
+
+    def waiting_in_ram(self, **_: Any) -> torch.autograd.graph.saved_tensors_hooks:
+        """Return hooks that let saved tensors wait in RAM, in the place of PyTorch's ``save_on_cpu``.
+
+        The tensors stay where they are computed; their copies are marked. PyTorch makes the same copies between a card
+        and RAM: one for each saved tensor, and another when it is needed again.
+        """
+
+        def pack(tensor: torch.Tensor) -> torch.Tensor:
+            kept = tensor.clone(memory_format=torch.contiguous_format)
+            self.mark(kept, IN_RAM)
+            return kept
+
+        return torch.autograd.graph.saved_tensors_hooks(pack, torch.Tensor.clone)
 
     def _order_frees(self) -> None:
         """Sort consecutive frees, since autocast drops its cached weights in the order of their addresses."""

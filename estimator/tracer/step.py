@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
 import torch
 from accelerate.utils.operations import convert_to_fp32
@@ -13,6 +14,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import _engine_run_backward
 from torch.nn.modules.module import register_module_forward_pre_hook
+from transformers import modeling_utils
 
 from estimator.tape.conditions import Conditions
 from estimator.tracer.cuda_facts import cuda_behaviour, replaced, scratch
@@ -62,7 +64,8 @@ def recorded_step(
     model = traced.module
     recorder = Recorder(_tensors(model), scratch=scratch(conditions.attention_kernel), replaced=replaced)
     behaviour, recurrent = cuda_behaviour(conditions), recurrent_kernels(conditions.recurrent_kernels)
-    with mode, behaviour, recurrent, _marked_layers(traced, recorder), recorder:
+    offloading = mock.patch.object(modeling_utils, "save_on_cpu", recorder.waiting_in_ram)
+    with mode, behaviour, recurrent, offloading, _marked_layers(traced, recorder), recorder:
         loss, held = _compared(model, batch, plan) if traced.passes > 1 else _forward(model, batch, plan)
         if not conditions.caller_holds_outputs:
             held = None

@@ -35,6 +35,17 @@ PLANS = [
         FinetunePlan.for_method("qlora", MODEL, num_gpus=2, sharding="fsdp", bnb_4bit_quant_storage="bfloat16"),
         id="QLoRA under FSDP",
     ),
+    pytest.param(
+        FinetunePlan.for_method(
+            "qlora",
+            MODEL,
+            gradient_checkpointing=True,
+            every_n_layers=2,
+            activation_offloading=True,
+            layer_offloading=True,
+        ),
+        id="what waits in RAM",
+    ),
 ]
 BEYOND_LORA = [
     pytest.param(FinetunePlan.for_method("adalora", MODEL, load_in_4bit=True, max_steps=9, tinit=2), id="AdaLoRA"),
@@ -138,6 +149,20 @@ def test_accelerate_loads_its_configuration(plan, tmp_path):
     assert (config.distributed_type.value == "FSDP") == (plan.sharding == "fsdp")
     if plan.sharding == "zero3":
         assert config.deepspeed_config["zero_stage"] == 3
+
+
+def test_a_tool_is_told_what_waits_in_ram_or_that_it_has_no_such_setting():
+    (plan,) = PLANS[-1].values
+    told = {name: exported(plan, name).main[1] for name in ("script", "snippet", "trl", "axolotl", "llamafactory")}
+    recomputing = {"use_reentrant": False, "every_n_layers": 2, "offload": True}
+    assert yaml.safe_load(told["trl"])["activation_checkpointing_kwargs"] == recomputing
+    assert str(recomputing).replace("'", '"') in told["snippet"].replace("'", '"')
+    axolotl = yaml.safe_load(told["axolotl"])
+    assert (axolotl["activation_offloading"], axolotl["layer_offloading"]) == ("hidden_states", True)
+    assert "every_n_layers 2 is left out" in told["axolotl"]
+    assert "every_n_layers 2 and offload True is left out" in told["llamafactory"]
+    stays = "Layers stay on the card here"
+    assert [name for name, text in told.items() if stays not in text] == ["axolotl"]
 
 
 @pytest.mark.parametrize("tool", ["axolotl", "llamafactory"])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import time
 
 import pytest
@@ -305,3 +306,16 @@ def test_every_method_can_be_pinned():
     for method in METHODS:
         result = advised(gpu="80 GiB", pins={"method": method})
         assert result.plan.method == method
+
+
+def test_a_model_too_large_for_a_card_of_4_gib_is_offered_layers_from_ram():
+    asked = situation(gpu="4 GiB", pins={"method": "qlora", "max_length": 512})
+    result = advise(asked, price=price_of(asked), at_least=at_least_of(asked))
+    assert not result.fits
+    lever = next(entry for entry in result.levers if entry.field == "layer_offloading")
+    assert (lever.before, lever.after, lever.fits) == (False, True, True)
+    assert re.fullmatch(r".*with the same result; about \d+% more time", lever.cost)
+    taken = advise(dataclasses.replace(asked, pins={**asked.pins, "layer_offloading": True}), price=price_of(asked))
+    assert taken.fits
+    assert taken.estimate.used_bytes < 3.3 * 2**30
+    assert "the layers in" in spoken(taken.estimate.warnings)

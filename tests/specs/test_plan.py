@@ -58,6 +58,11 @@ def test_patterns_survive_json_in_their_order_as_mappings(pattern: dict[str, int
         pytest.param({"bf16": True, "fp16": True}, "fp16", id="two mixed precisions"),
         pytest.param({"num_gpus": 2}, "sharding", id="two GPUs without sharding"),
         pytest.param({"sharding": "fsdp"}, "sharding", id="sharding on one GPU"),
+        pytest.param({"every_n_layers": 0}, "every_n_layers", id="no layer is recomputed"),
+        pytest.param({"method": "lora", "layer_offloading": True}, "layer_offloading", id="16-bit layers in RAM"),
+        pytest.param(
+            {"layer_offloading": True, "num_gpus": 2, "sharding": "ddp"}, "layer_offloading", id="layers of two cards"
+        ),
         pytest.param({"model_name_or_path": "  "}, "model_name_or_path", id="no model"),
         pytest.param({"rank_pattern": {"q_proj": 0}}, "rank_pattern: q_proj", id="rank zero in a pattern"),
         pytest.param({"rank_pattern": {"q_proj": "8"}}, "rank_pattern", id="text in a pattern"),

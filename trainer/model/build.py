@@ -1,4 +1,4 @@
-"""Builds the model of a plan: base, quantization, adapter, checkpointing; for a run and for a trace."""
+"""Builds the model of a plan: base, quantization, adapter; for a run and for a trace."""
 
 import json
 import warnings
@@ -22,12 +22,14 @@ from transformers.utils import is_flash_attn_2_available
 
 from specs import METHODS, TASK_TYPES, FinetunePlan, PlanError, SpecError
 from trainer.model.adapters import adapter_config
+from trainer.model.checkpointing import with_checkpointing
 from trainer.model.expert_adapters import reaching_experts
 from trainer.model.experts import quantize_stacked_experts, quantized_while_loading
 from trainer.model.layers import task_head, unread_pooler
 from trainer.model.misfit import misfit
 from trainer.model.packing import META, packed
 from trainer.model.stored import bnb_config, expansion, format_of, in_16_bit, loading, quantize, settle
+from trainer.model.streaming import offload_layers
 from trainer.model.towers import auto_class
 
 Source: TypeAlias = PretrainedConfig | Mapping[str, Any] | Path | str
@@ -45,21 +47,37 @@ def build(plan: FinetunePlan, source: Source, *, device: str) -> nn.Module:
         SpecError: If the model is of an unknown kind or cannot be read.
         PlanError: If the plan names modules that the model lacks, or needs a package that is not installed.
     """
-    return with_adapter(adaptable(plan, source, device=device), plan).train()
+    base = adaptable(plan, source, device=device)
+    return placed(with_adapter(base, plan), base, plan, device=device).train()
 
 
 def adaptable(plan: FinetunePlan, source: Source, *, device: str) -> PreTrainedModel:
-    """Return all of a plan's model but its adapter."""
-    return with_checkpointing(prepared_base(base_model(plan, source, device=device), plan), plan)
+    """Return all of a plan's model but its adapter; where layers are to wait in RAM, it is not on its device yet."""
+    base = base_model(plan, source, device=device)
+    return with_checkpointing(prepared_base(base, plan), plan, device=device)
+
+
+def placed(model: nn.Module, base: PreTrainedModel, plan: FinetunePlan, *, device: str) -> nn.Module:
+    """Return a whole model on its device: it is there already, unless the plan's layers wait in RAM.
+
+    An adapter may begin as its layers' weights say, and so must be on before these go.
+    """
+    if plan.layer_offloading and device != META:
+        offload_layers(model, base, device=device)
+    return model
 
 
 def base_model(plan: FinetunePlan, source: Source, *, device: str) -> PreTrainedModel:
-    """Return the base model of a plan, quantized as the plan says, without adapter."""
+    """Return the base model of a plan, quantized as the plan says, without adapter.
+
+    Where layers are to wait in RAM, all of it is in RAM: ``placed`` moves the rest once the model is whole.
+    """
     config = _with_labels(model_config(source), plan)
     attention = _attention(plan, config, device)
     if device == META:
         return _meta_base(plan, config, attention)
     skipped = _unquantized(plan, config)
+    place = "cpu" if plan.layer_offloading else device
     try:
         with quantized_while_loading():
             model, loaded = class_of(plan, config).from_pretrained(
@@ -67,7 +85,7 @@ def base_model(plan: FinetunePlan, source: Source, *, device: str) -> PreTrained
                 config=config,
                 dtype=getattr(torch, plan.dtype),
                 attn_implementation=attention,
-                **loading(plan, config, device, skipped),
+                **loading(plan, config, place, skipped),
                 use_safetensors=True,
                 trust_remote_code=False,
                 local_files_only=Path(str(source)).is_dir(),
@@ -82,7 +100,7 @@ def base_model(plan: FinetunePlan, source: Source, *, device: str) -> PreTrained
     if expansion(config):
         settle(model, getattr(torch, plan.dtype))
     if quantization is not None and expansion(config):
-        model = quantize(model, quantization, device)
+        model = quantize(model, quantization, place)
     _use_no_cache(model)
     _set_backbone_name(model)
     _set_num_experts(model)
@@ -228,21 +246,6 @@ def prepared_base(model: PreTrainedModel, plan: FinetunePlan) -> PreTrainedModel
         return prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     if METHODS[plan.method].trains_adapter:
         model.requires_grad_(requires_grad=False)
-    return model
-
-
-def with_checkpointing(model: PreTrainedModel, plan: FinetunePlan) -> PreTrainedModel:
-    """Return the model with gradient checkpointing as the plan says; transformers 5 calls it activation checkpointing.
-
-    With an adapter, the embedding's output requires gradients, as in TRL's ``SFTTrainer``.
-    """
-    if plan.gradient_checkpointing:
-        if not model.supports_gradient_checkpointing:
-            rule = f"{model.config.model_type} cannot recompute its activations"
-            raise PlanError("gradient_checkpointing", rule, None, "Turn it off")
-        model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": plan.use_reentrant})
-        if METHODS[plan.method].trains_adapter:
-            model.enable_input_require_grads()
     return model
 
 

@@ -7,7 +7,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoModelForMultimodalLM, PretrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
-from specs import SpecError
+from specs import SpecError, TraceError
 
 # Layers that attend to an image: without one, Llama 3.2 Vision and Idefics skip them.
 _CROSS_ATTENTION = re.compile(r"CrossAttention\w*Layer$")
@@ -54,6 +54,29 @@ def text_tower(model: nn.Module) -> nn.Module:
         return model
     found = model.get_decoder()
     return found if isinstance(found, nn.Module) else model
+
+
+def decoder_layers(model: nn.Module) -> nn.ModuleList:
+    """Return the list of the text decoder's layers: as long as the configuration says, or else the longest.
+
+    An audio or vision encoder beside it may have more layers.
+
+    Raises:
+        TraceError: If there is no list of layers.
+    """
+    decoder = model.get_decoder() if isinstance(model, PreTrainedModel) else model
+    depth = getattr(model.config.get_text_config(decoder=True), "num_hidden_layers", None)
+    lists = _lists(decoder) or _lists(model)
+    found = max(lists, key=lambda one: (len(one) == depth, len(one)), default=None)
+    if found is None:
+        raise TraceError(type(model).__name__, "has no list of decoder layers", None, "Choose a decoder-only model")
+    return found
+
+
+def _lists(model: nn.Module) -> list[nn.ModuleList]:
+    """Return all lists of modules with weights."""
+    lists = (module for module in model.modules() if isinstance(module, nn.ModuleList))
+    return [one for one in lists if next(one.parameters(), None) is not None]
 
 
 def beyond_text(model: nn.Module) -> str:

@@ -9,7 +9,7 @@ import psutil
 from peft import ArrowConfig, PeftModel, create_arrow_model
 
 from specs import METHODS, TASK_TYPES, RunError
-from trainer.model.build import base_model, with_classes
+from trainer.model.build import base_model, placed, with_classes
 from trainer.model.expert_adapters import reaching_experts
 from trainer.results.chat import BASE, ROUTER, TUNED
 from trainer.results.companions import require_companion, routed
@@ -103,16 +103,20 @@ class Voices:
         if voice == TUNED and not METHODS[plan.method].trains_adapter:
             return base_model(plan, str(self._result), device=device)
         among = self._routed() if voice == ROUTER else []
-        base = _dequantized_on_cpu(base_model(plan, self._session.run.model, device=device), device)
+        base = base_model(plan, self._session.run.model, device=device)
+        if not plan.layer_offloading:
+            base = _dequantized_on_cpu(base, device)
         if voice == ROUTER:
             config = ArrowConfig(top_k=min(_MOST_AT_ONCE, len(among)), rng_seed=self._session.plan.seed)
-            return create_arrow_model(base, among, config, use_safetensors=True)
+            routed = create_arrow_model(base, among, config, use_safetensors=True)
+            return placed(routed, base, plan, device=device)
         if voice != TUNED:
-            return base
+            return placed(base, base, plan, device=device)
         if TASK_TYPES[plan.task_type].has_head:
             base = with_classes(base, self._result)
         with reaching_experts():
-            return PeftModel.from_pretrained(base, self._result, use_safetensors=True)
+            tuned = PeftModel.from_pretrained(base, self._result, use_safetensors=True)
+        return placed(tuned, base, plan, device=device)
 
     def _embedder(self, voice: str) -> Any:
         """Return a model that embeds texts, with the files of the run's result."""

@@ -272,5 +272,8 @@ def _require_together(plan: FinetunePlan, other: FinetunePlan) -> None:
         raise PlanError("task_type", "cannot be raced", other.task_type, "Start two runs and compare them")
     if other.num_gpus > 1:
         raise PlanError("num_gpus", "must be 1 in a race", other.num_gpus, "Race on one, then run the winner's plan")
+    if other.layer_offloading:
+        rule = "must be off in a race: adapters begin with the weights of layers, which would wait in RAM"
+        raise PlanError("layer_offloading", rule, None, "Start two runs and compare them")
     if other.max_steps > 0:
         steps_at(LAST_RUNG, other.max_steps)

@@ -59,6 +59,13 @@ def _changes(asked: Request, plan: FinetunePlan) -> Iterator[tuple[str, Finetune
     if plan.gradient_checkpointing:
         kept = dataclasses.replace(plan, gradient_checkpointing=False)
         yield "gradient_checkpointing", kept, _time(asked, plan, kept, "no activations are recomputed")
+        fewer = dataclasses.replace(plan, every_n_layers=2 * plan.every_n_layers)
+        yield "every_n_layers", fewer, _time(asked, plan, fewer, "fewer layers are recomputed")
+        here = dataclasses.replace(plan, activation_offloading=False)
+        yield "activation_offloading", here, _time(asked, plan, here, "no layer's input crosses the bus")
+    if plan.layer_offloading:
+        whole = dataclasses.replace(plan, layer_offloading=False)
+        yield "layer_offloading", whole, _time(asked, plan, whole, "no layer crosses the bus")
     if plan.gradient_accumulation_steps > 1:
         batch, steps = plan.per_device_train_batch_size * 2, max(1, plan.gradient_accumulation_steps // 2)
         wider = dataclasses.replace(plan, per_device_train_batch_size=batch, gradient_accumulation_steps=steps)

@@ -8,7 +8,8 @@ from estimator.duration import operations
 from estimator.duration.operations import Kind, Pass
 from specs import FinetunePlan, ModelSpec
 from tests.estimator.small import CONFIGS
-from trainer.model.build import base_model, with_adapter, with_checkpointing
+from trainer.model.build import base_model, with_adapter
+from trainer.model.checkpointing import with_checkpointing
 from trainer.model.layers import layers
 from trainer.model.packing import META
 
@@ -33,7 +34,7 @@ def counted(name, method, **values):
     )  # fmt: skip
     model = base_model(plan, dict(CONFIGS[name]), device=META).to_empty(device="cpu")
     spec = spec_of(name, model)
-    model = with_checkpointing(model, plan) if plan.gradient_checkpointing else model
+    model = with_checkpointing(model, plan, device="cpu") if plan.gradient_checkpointing else model
     trained = model if method == "full" else with_adapter(model, plan)
     trained.train()
     ids = torch.zeros(BATCH, LENGTH, dtype=torch.long)
@@ -108,6 +109,26 @@ def test_weights_are_expanded_once_a_pass():
     assert by_kind("qlora")[Kind.DEQUANTIZE][1] == pytest.approx(2 * (0.5625 + 2) * stored)
     assert by_kind("qlora", gradient_checkpointing=True)[Kind.DEQUANTIZE][1] == pytest.approx(3 * 2.5625 * stored)
     assert by_kind("lora")[Kind.DEQUANTIZE][1] == 0
+
+
+def test_what_waits_in_ram_crosses_the_bus_twice_a_step():
+    """Of 4 layers, half a byte of each weight, and the inputs of 64 tokens of width 256 in 16 bit."""
+    spec = ModelSpec.from_config(CONFIGS["llama"], name="llama")
+    streamed = by_kind("qlora", layer_offloading=True, gradient_checkpointing=True)[Kind.TRANSFER][1]
+    assert streamed == pytest.approx(2 * operations.widths(spec).stored / 2)
+    inputs = 2 * 64 * 256 * 2
+    for every, recomputed in ((1, 4), (2, 2), (3, 2)):
+        values = {"gradient_checkpointing": True, "activation_offloading": True, "every_n_layers": every}
+        assert by_kind(**values)[Kind.TRANSFER][1] == pytest.approx(recomputed * inputs)
+    assert by_kind(activation_offloading=True)[Kind.TRANSFER][1] == 0, "without checkpointing nothing is kept so"
+
+
+def test_half_of_the_layers_recomputed_is_half_of_the_second_pass():
+    none, half, every = (
+        by_kind(gradient_checkpointing=on, every_n_layers=n)[Kind.MATMUL][0]
+        for on, n in ((False, 1), (True, 2), (True, 1))
+    )
+    assert half - none == pytest.approx((every - none) / 2)
 
 
 def test_pairs_take_twice_the_sequences_and_one_more_pass_of_the_base_model():

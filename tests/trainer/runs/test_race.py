@@ -111,6 +111,11 @@ def test_a_race_that_cannot_be_held_is_refused(texts, said):
         race_of(PLAN, texts)
 
 
+def test_layers_that_wait_in_ram_are_not_raced():
+    with pytest.raises(PlanError, match="layer_offloading: must be off in a race"):
+        race_of(FinetunePlan.for_method("qlora", "m", layer_offloading=True), [RATES])
+
+
 def test_a_training_too_short_to_compare_is_refused():
     with pytest.raises(PlanError, match="must leave steps between the comparisons"):
         race_of(dataclasses.replace(PLAN, max_steps=2), [RATES])

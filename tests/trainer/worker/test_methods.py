@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 import threading
@@ -77,6 +78,15 @@ def test_chunked_and_full_loss_are_the_same_number(trained, plan_of):
     chunked, full = (trained(plan_of(loss=loss, max_steps=3))[1] for loss in ("chunked", "full"))
     for one, other in zip(chunked, full, strict=True):
         assert one.loss == pytest.approx(other.loss, rel=1e-4)
+
+
+def test_levers_of_memory_change_neither_a_loss_nor_an_answer(store, trained, plan_of):
+    plain = plan_of(gradient_checkpointing=True, max_steps=3)
+    levers = {"every_n_layers": 2, "activation_offloading": True, "layer_offloading": True}
+    (run, kept), (other, moved) = (trained(plan) for plan in (plain, dataclasses.replace(plain, **levers)))
+    assert [entry.loss for entry in moved] == [entry.loss for entry in kept]
+    assert store.answers(other.id) == store.answers(run.id)
+    assert store.answers(run.id)
 
 
 def test_accumulation_gives_the_loss_of_one_large_batch(trained, plan_of):

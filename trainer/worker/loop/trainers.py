@@ -23,6 +23,7 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from specs import TASK_TYPES, FinetunePlan
 from trainer.model.build import kept_adapter_dtype
+from trainer.model.checkpointing import checkpointing_kwargs
 from trainer.runs.feasibility import require_feasible
 from trainer.runs.session import Session
 from trainer.worker.ground import ground
@@ -210,7 +211,7 @@ def training_arguments(
         **{name: getattr(plan, name) for name in same_names},
         output_dir=str(folder),
         activation_checkpointing=recomputes,  # transformers 5 renamed it
-        activation_checkpointing_kwargs={"use_reentrant": plan.use_reentrant},
+        activation_checkpointing_kwargs=checkpointing_kwargs(plan, device=device),
         per_device_eval_batch_size=plan.per_device_train_batch_size,
         eval_strategy="steps" if evaluates else "no",
         eval_steps=plan.save_steps,
