@@ -42,6 +42,13 @@ def commands() -> Iterator[tuple[str, Command, str, dict[str, dict[str, Any]]]]:
             "help": "which column of FILE has which role; as in the run by default",
         },
         "--split": {"metavar": "NAME", "help": "of a file that holds several; train by default"},
+        "--benchmark": {"default": "", "metavar": "TASK", "help": "also give both models a task of lm-eval"},
+        "--limit": {
+            "type": int,
+            "default": MOST_ROWS,
+            "metavar": "N",
+            "help": f"questions of each such task, at most; {MOST_ROWS} by default",
+        },
     }
     step: dict[str, dict[str, Any]] = {"id": {"metavar": "ID"}, "step": {"type": int, "metavar": "STEP"}}
     yield "keep", _keep, "make the weights of a checkpoint the result, which is asked, merged and exported", step
@@ -50,7 +57,14 @@ def commands() -> Iterator[tuple[str, Command, str, dict[str, dict[str, Any]]]]:
 
 def _evaluate(store: Store, given: argparse.Namespace) -> int:
     run = store.run(given.id)
-    evaluation.start(store, run, Wanted(rows=given.rows, answers=given.answers, data=_other_rows(run.data, given)))
+    wanted = Wanted(
+        rows=given.rows,
+        answers=given.answers,
+        data=_other_rows(run.data, given),
+        benchmark=given.benchmark,
+        limit=given.limit,
+    )
+    evaluation.start(store, run, wanted)
     try:
         found = evaluation.waited_for(store, run, _tell)
     except KeyboardInterrupt:

@@ -5,6 +5,7 @@ run's folder, and stays until the next evaluation has found something else.
 """
 
 import dataclasses
+import importlib.util
 import json
 import os
 import subprocess
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from specs import DataError, RunError
+from specs import TASK_TYPES, DataError, RunError
 from specs.launch import MEMORY_LIMIT
 from specs.paths import REPO
 from trainer import files
@@ -37,6 +38,11 @@ PROGRESS, STOP = "progress.json", "stop"
 """How far the process is, and the file that asks it to end."""
 _PROCESS, _WANTED, _LOCK = "process", "wanted.json", "lock"
 
+BENCHMARK = "benchmark"
+"""What a benchmark's scores are called among what was compared: they are told and decide nothing."""
+LM_EVAL = "lm-eval==0.4.13"
+"""What benchmarks come from: not among LoRAFit's packages, since it brings 25 of its own."""
+
 MOST_ROWS, MOST_ANSWERS = 100, 20
 """Rows and answers, unless somebody wants others: with SmolLM2-135M on two cores they take less than three minutes."""
 
@@ -54,6 +60,10 @@ class Wanted:
     """Of how many rows the answers are also written by both models."""
     data: DataSource | None = None
     """Other rows of the same kind; without, those of the run's own data that it did not learn."""
+    benchmark: str = ""
+    """A task of lm-eval that both models are also given; empty for none."""
+    limit: int = MOST_ROWS
+    """Questions of that, at most."""
 
     def __post_init__(self) -> None:
         """Refuse numbers that say nothing.
@@ -65,6 +75,8 @@ class Wanted:
             raise RunError("--rows", "must be at least 1", self.rows)
         if self.answers < 0:
             raise RunError("--answers", "must be 0 or more", self.answers)
+        if self.limit < 1:
+            raise RunError("--limit", "must be at least 1", self.limit)
 
     def to_json(self) -> str:
         """Return the wish as one argument of a process."""
@@ -118,6 +130,8 @@ def start(store: Store, run: Run, wanted: Wanted) -> None:
         RunError: If the run has saved no result, a run is using its device, or something else of it is evaluated.
     """
     result_folder(store, run)
+    if wanted.benchmark:
+        _require_benchmarks(run)
     if wanted.data is not None:
         require_file(Path(wanted.data.path))
     elif learned_all(run):
@@ -145,6 +159,20 @@ def start(store: Store, run: Run, wanted: Wanted) -> None:
             )
         (folder / _PROCESS).write_text(processes.identity(process.pid) or "", encoding="utf-8")
         threading.Thread(target=process.wait, daemon=True).start()
+
+
+def _require_benchmarks(run: Run) -> None:
+    """Refuse a benchmark where nothing here could run it.
+
+    Raises:
+        RunError: If lm-eval is not installed, or the run's model writes no text or has an encoder.
+    """
+    if run.plan.task_type != "CAUSAL_LM":
+        rule = f"is for models of text generation, not of {TASK_TYPES[run.plan.task_type].label}"
+        raise RunError("--benchmark", rule, None, "Leave it out")
+    if importlib.util.find_spec("lm_eval") is None:
+        way_out = f"Install it: {sys.executable} -m pip install {LM_EVAL}"
+        raise RunError("--benchmark", "needs lm-eval, which is not installed", None, way_out)
 
 
 def _require_alone(store: Store, run: Run) -> None:

@@ -18,6 +18,8 @@ _EQUAL = 1e-12
 """Differences of scores that are rounding."""
 _ONE_IN_TWENTY = 1 - LEVEL
 _LOSSES = {"loss", "general"}
+_TOLD_ONLY = {"general", "benchmark"}
+"""What decides nothing, since it is not what the run was for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,11 +182,11 @@ def verdict(found: Sequence[Compared], *, basis: str, of: int) -> Mapping[str, A
     certain takes it back.
 
     Args:
-        found: What was compared: general text under ``general``, all else on the rows of the task.
+        found: What was compared: general text and benchmarks by these names, all else on the rows of the task.
         basis: Which rows these are, such as ``held-out rows``.
         of: How many such rows there are.
     """
-    task = [one for one in found if one.name != "general"]
+    task = [one for one in found if one.name not in _TOLD_ONLY]
     first, scored = task[0], [one for one in task if one.name not in _LOSSES]
     gained = _is_better(first) or (first.name == "loss" and not _is_worse(first) and any(map(_is_better, scored)))
     better = gained and not any(map(_is_worse, task))
@@ -198,6 +200,7 @@ def verdict(found: Sequence[Compared], *, basis: str, of: int) -> Mapping[str, A
     rows = f"{of:,} {basis}" if first.rows == of > 1 else f"{first.rows:,} of {of:,} {basis}"
     sentence = f"{opening}, on {rows}: {told}."
     sentence += "".join(f" {_told_general(one)}." for one in found if one.name == "general")
+    sentence += "".join(f" Benchmark: {_told(one)}." for one in found if one.name == "benchmark")
     return {"better": bool(better), "worse": worse, "sentence": sentence}
 
 

@@ -33,6 +33,7 @@ from trainer.runs.export import result_folder
 from trainer.runs.output import guard_output
 from trainer.runs.session import Session
 from trainer.runs.store import Store
+from trainer.worker.judging.benchmark import Benchmark
 from trainer.worker.judging.choosing import judge_of
 from trainer.worker.rows import NO_PROMPTS, unlearned_rows
 
@@ -124,13 +125,18 @@ def evaluate(session: Session, wanted: Wanted, progress: _Progress) -> None:
         of, rows = len(data), _some(data, wanted.rows, seed=plan.seed)
     layout = first_example(wanted.data or run.data).layout
     judge = judge_of(plan, tokenizer, rows, answers=wanted.answers, general=_passages(), layout=layout)
-    progress.begin(len(judge.voices) * judge.work)
+    tasks = [Benchmark(wanted.benchmark, limit=wanted.limit, tokenizer=tokenizer)] if wanted.benchmark else []
+    progress.begin(len(judge.voices) * (judge.work + len(tasks)))
     voices = Voices(session)
     for voice in judge.voices:
         with voices.model(voice) as model:
+            told = f"the {'tuned' if voice == TUNED else 'base'} model reads"
             for count in judge.read(voice, model, progress.stop):
-                progress.done(count, f"the {'tuned' if voice == TUNED else 'base'} model reads")
-    compared = judge.compared()
+                progress.done(count, told)
+            for task in tasks:
+                task.read(voice, model, progress.stop)
+                progress.done(1, told)
+    compared = [*judge.compared(), *(one for task in tasks for one in task.compared())]
     basis = _basis(run, wanted)
     verdict = judgement.verdict(compared, basis=basis, of=of)
     found = {

@@ -1,6 +1,7 @@
 """Evaluations: models that learned are called better, spoiled ones worse, and what was found survives any end."""
 
 import dataclasses
+import importlib.util
 import json
 import os
 import signal
@@ -301,6 +302,12 @@ def test_two_runs_are_not_evaluated_on_one_device_at_once(learned, store, plan_o
     (folder / "process").write_text(processes.identity(os.getpid()))
     with pytest.raises(RunError, match=f"on which run {other.id} is being evaluated"):
         evaluation.start(store, learned, Wanted())
+
+
+@pytest.mark.skipif(importlib.util.find_spec("lm_eval") is not None, reason="lm-eval is installed here")
+def test_a_benchmark_names_what_to_install(learned, store):
+    with pytest.raises(RunError, match=r"--benchmark: needs lm-eval, .* -m pip install lm-eval==0\.4\.13\."):
+        evaluation.start(store, learned, Wanted(benchmark="arc_easy"))
 
 
 def test_a_run_without_a_result_cannot_be_evaluated(store, plan_of, chat_data, place):

@@ -108,3 +108,11 @@ def test_what_was_forgotten_is_told_and_decides_nothing():
     assert found["sentence"].endswith("General text: perplexity 10.5% higher.")  # exp(0.1)
     noise = losses("general", "General", [(30.0, 30.0 + sign, 10) for sign in (1, -1) * 4])
     assert judged(task, noise)["sentence"].endswith("which chance explains.")
+
+
+def test_a_benchmark_is_told_and_decides_nothing():
+    better = judgement.losses("loss", "Loss", [(30.0, 20.0 - number % 2, 10) for number in range(8)])
+    benchmark = judgement.scores("benchmark", "arc_easy, acc", [1.0] * 20, [0.0] * 20)
+    found = judgement.verdict([better, benchmark], basis="rows", of=8)
+    assert (found["better"], found["worse"]) == (True, False)
+    assert found["sentence"].endswith(" Benchmark: arc_easy, acc 20 → 0 of 20 (p < 0.001).")

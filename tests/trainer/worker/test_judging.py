@@ -1,5 +1,7 @@
 """What an evaluation holds in memory, how near answers are, and which label is the likeliest: on tiny models."""
 
+import json
+import threading
 import weakref
 
 import pytest
@@ -7,13 +9,21 @@ import torch
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from trl.trainer.utils import add_fused_lm_head
 
+from specs import RunError
+from trainer.failure import StopRequestedError
 from trainer.results.chat import BASE, TUNED
+from trainer.results.voices import Voices
+from trainer.runs.export import result_folder
+from trainer.runs.session import Session
 from trainer.worker.judging import scores
+from trainer.worker.judging.benchmark import Benchmark
 from trainer.worker.judging.choices import Choices
 from trainer.worker.judging.reading import after, loss_of
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
 
 VOCABULARY, LENGTH = 40_000, 640
 
@@ -123,3 +133,35 @@ def test_the_likeliest_label_is_that_of_the_greatest_probability_in_all(wide):
 def test_other_answers_are_no_labels(answers):
     asked = [([1], answer) for answer in answers]
     assert Choices(asked, asked).work == 0
+
+
+def test_a_benchmark_is_held_against_the_base_question_by_question(trained_here, plan_of, chat_data, store, tmp_path):
+    pytest.importorskip("lm_eval", reason="lm-eval is not installed: it is an option")
+    questions = [{"question": f"Is {number} odd?", "answer": number % 2} for number in range(8)]
+    (tmp_path / "odd.jsonl").write_text("\n".join(map(json.dumps, questions)))
+    task = {
+        "task": "odd",
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(tmp_path / "odd.jsonl")}},
+        "test_split": "test",
+        "output_type": "multiple_choice",
+        "doc_to_text": "{{question}}",
+        "doc_to_choice": ["yes", "no"],
+        "doc_to_target": "{{answer}}",
+        "metric_list": [{"metric": "acc"}],
+    }
+    (tmp_path / "odd.yaml").write_text(json.dumps(task))  # JSON is YAML too
+    run = trained_here(plan_of(method="lora", max_steps=2), chat_data)
+    tokenizer = AutoTokenizer.from_pretrained(result_folder(store, run))
+    with pytest.raises(RunError, match="--benchmark: must be a task of lm-eval, got even"):
+        Benchmark("even", limit=6, tokenizer=tokenizer, own=tmp_path)
+    benchmark, stop = Benchmark("odd", limit=6, tokenizer=tokenizer, own=tmp_path), threading.Event()
+    voices = Voices(Session(run, store, threading.Event()))
+    for voice in (TUNED, BASE):
+        with voices.model(voice) as model:
+            benchmark.read(voice, model, stop)
+    (found,) = benchmark.compared()
+    assert (found.name, found.label, found.rows, found.counts) == ("benchmark", "odd, acc", 6, True)
+    stop.set()
+    with voices.model(TUNED) as model, pytest.raises(StopRequestedError):
+        benchmark.read(TUNED, model, stop)
