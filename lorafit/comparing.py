@@ -91,8 +91,14 @@ def priced(point: Point, moves: Iterable[Move], price: Price) -> Cell:
 
 
 def with_model(point: Point, name: str) -> Point:
-    """Return a point with another model."""
-    return point if name == point.model.name else replace(point, model=models.find(name))
+    """Return a point with another model, and with its own target modules where it lacks those of the plan."""
+    if name == point.model.name:
+        return point
+    model, plan = models.find(name), point.plan
+    named = plan.target_modules
+    if model.linear_modules and not isinstance(named, str) and not set(named) <= set(model.linear_modules):
+        plan = replace(plan, target_modules=_drafted(model, point.gpu, plan).target_modules)
+    return replace(point, model=model, plan=plan)
 
 
 def with_method(point: Point, method: str) -> Point:
@@ -116,9 +122,15 @@ def on_device(point: Point, name: str, own: GpuSpec) -> Point:
     if name == own.name:
         return replace(point, gpu=own)
     gpu = gpus.find(name)
-    wish = drafted(Situation(model=point.model, gpu=gpu), point.plan.method, RULE_SETS["evidence"])
+    wish = _drafted(point.model, gpu, point.plan)
     formats = {field: getattr(wish, field) for field in ("dtype", "bf16", "fp16", "adapter_dtype")}
     return replace(point, gpu=gpu, plan=replace(point.plan, **formats))
+
+
+def _drafted(model: ModelSpec, gpu: GpuSpec, plan: FinetunePlan) -> FinetunePlan:
+    """Return what the rules wish for a model on a card, with the task and the method of a plan."""
+    situation = Situation(model=model, gpu=gpu, data_task_type=plan.task_type, num_labels=plan.num_labels)
+    return drafted(situation, plan.method, RULE_SETS["evidence"])
 
 
 def under(plan: FinetunePlan, method: str) -> FinetunePlan:

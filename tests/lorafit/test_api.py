@@ -16,6 +16,7 @@ from estimator import pricing
 from estimator.__main__ import main as estimator
 from lorafit import comparing
 from specs import METHODS, FinetunePlan, LorafitError, paths
+from tests.trainer.classified import ENCODERS
 from trainer.data.source import DataSource
 from trainer.runs.store import Store
 
@@ -87,6 +88,17 @@ def test_a_comparison_has_every_combination_and_says_of_one_why_there_is_none():
     assert "r: must" in by["12 GB", "qlora", 0].refusal
     assert "is not in the catalog, got nothing" in by["nothing", "lora", 8].refusal
     assert by["L40S", "lora", 8].estimate.verdict == "fits"
+
+
+def test_a_plan_for_embeddings_moves_to_other_cards_and_models(tmp_path):
+    """Its task goes with it; a decoder gets an adapter on its own modules, of which none is called query."""
+    ENCODERS["bert"].save_pretrained(tmp_path)
+    plan = FinetunePlan.for_method("lora", "m", task_type="FEATURE_EXTRACTION", target_modules=("query", "value"))
+    spec, card = models.find(str(tmp_path)), gpus.find(CARD)
+    point = comparing.Point(model=spec, plan=plan, gpu=card, as_priced=lambda one: one)
+    assert comparing.on_device(point, "Tesla T4", card).plan.task_type == "FEATURE_EXTRACTION"
+    moved = comparing.with_model(point, LLAMA)
+    assert moved.plan.target_modules == "all-linear" or {*moved.plan.target_modules} <= {*moved.model.linear_modules}
 
 
 def test_a_model_is_compared_from_its_recommended_plan():
