@@ -237,7 +237,7 @@ def billions(count: int) -> str:
     """Return a number of parameters in the usual form, such as ``8.0B`` or ``135M``."""
     if count >= 999_500_000:
         return f"{count / 1e9:.1f}B"
-    return f"{count / 1e6:.0f}M"
+    return f"{count / 1e6:.0f}M" if count >= 999_500 else f"{count / 1e3:.0f}K"
 
 
 def shape_params(model: ModelSpec) -> int:

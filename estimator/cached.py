@@ -29,7 +29,7 @@ def kept() -> list[Taken]:
             "old-tapes",
             "Recorded training steps of other versions",
             others,
-            "Nothing, unless such a version is used again.",
+            "Not needed, unless such a version is used again.",
         ),
         taken(
             "speeds",

@@ -51,7 +51,7 @@ def batch_size(situation: Situation, plan: FinetunePlan) -> Advice:
         value=value,
         range=(plan.least_batch_size, max(value, LARGEST_BATCH)),
         reason=f"On {situation.gpu.name} with {situation.phrase('num_gpus')}, goal {situation.phrase('goal')}: "
-        f"{value} rows compare each text with {wrong:,} wrong ones; more on a device teach more.",
+        f"among {value} rows each text is compared with {wrong:,} wrong ones; more rows at once teach more.",
         source=sources.SBERT_LOSSES.at("MultipleNegativesRankingLoss: larger batches, better results"),
     )
 
@@ -63,8 +63,8 @@ def accumulation(_situation: Situation, plan: FinetunePlan) -> Advice:
         value=1,
         range=(1, 8),
         reason=f"Accumulated passes of {plan.per_device_train_batch_size} rows are not compared with each other: they "
-        "add no wrong texts. For more than fit, GradCache (CachedMultipleNegativesRankingLoss) is needed, which runs "
-        "here do not have yet.",
+        "add no wrong texts. More than fits takes GradCache (CachedMultipleNegativesRankingLoss), which runs here do "
+        "not have yet.",
         source=sources.GRAD_CACHE.at("section 3"),
         confidence=Confidence.HIGH,
     )
@@ -109,8 +109,8 @@ def num_negatives(situation: Situation, _plan: FinetunePlan) -> Advice:
         field="num_negatives",
         value=value,
         range=(0, value) if value else (0,),
-        reason=f"{situation.phrase('rows').capitalize()}: each has {value} wrong texts beside the right one; every one "
-        "of them takes as much memory as that.",
+        reason=f"{situation.phrase('rows').capitalize()}: each has {value} wrong texts beside the right one; each of "
+        "those takes as much memory as the right one.",
         source=sources.SBERT_LOSSES.at("MultipleNegativesRankingLoss: n-tuples"),
         confidence=Confidence.HIGH,
     )
@@ -131,7 +131,7 @@ def scale(_situation: Situation, plan: FinetunePlan) -> Advice:
 def num_train_epochs(situation: Situation) -> Advice:
     """Go through pairs of texts once; a few times where there are few."""
     many = situation.dataset_rows is None or situation.dataset_rows > MANY_ROWS
-    why = "sentence-transformers' examples take one pass" if many else "few rows make few steps: three passes"
+    why = "sentence-transformers' examples take one pass" if many else "few rows make few steps, so three passes"
     return Advice(
         field="num_train_epochs",
         value=1.0 if many else 3.0,

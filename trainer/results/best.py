@@ -43,8 +43,8 @@ class Best:
         """Return what to keep and how, with the losses that say so."""
         if not self.is_better:
             return (
-                f"Keep the weights of step {self.result_step:,}: no checkpoint has a notably lower held-out loss than "
-                f"their {self.result_loss:.4f}, of {self.num_evaluated} evaluations."
+                f"Keep the weights of step {self.result_step:,}, whose held-out loss is {self.result_loss:.4f}: none "
+                f"of the {self.num_evaluated} evaluations found a notably lower one."
             )
         of = f"after step {self.evaluated_step:,}" if self.evaluated_step != self.result_step else "of the result"
         compared = f"its held-out loss is {self.loss:.4f}, that {of} {self.result_loss:.4f}"

@@ -174,7 +174,7 @@ def obstacle(used: Collection[str] = ()) -> str | None:
         if name in PLAN and name not in st.session_state and name not in used:
             refuse(name, ", ".join(texts), "does not apply to what is chosen here")
     if any(one.name in PLAN or not _is_known(one.name) for one in refusals()):
-        return "Not all that the address asks for is used. Change it, or accept what is shown."
+        return "Some values in the address of this page are not used. Change them, or accept what is shown."
     return None
 
 
@@ -186,7 +186,9 @@ def tell() -> None:
     lines = [text.plain(one.sentence) for one in found[:_MOST_LINES]]
     if more := len(found) - len(lines):
         lines.append(f"and {more:,} more")
-    st.warning("\n- ".join(("**The address asks for what is not used**\n", *lines)), icon=":material/link_off:")
+    st.warning(
+        "\n- ".join(("**Some values in the address of this page are not used**\n", *lines)), icon=":material/link_off:"
+    )
     st.button("Use what is shown", key="accept the address", icon=":material/check:", on_click=_accept)
 
 

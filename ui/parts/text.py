@@ -77,9 +77,8 @@ def value(setting: object) -> str:
 
 def acceptable(advice: Advice) -> str:
     """Return the acceptable values of a setting as tables show them."""
-    if advice.is_interval:
-        return f"{value(advice.range[0])} to {value(advice.range[1])}"
-    return ", ".join(value(entry) for entry in advice.range)
+    also = dict.fromkeys(map(value, advice.range))
+    return (" to " if advice.is_interval else "; " if any(", " in one for one in also) else ", ").join(also)
 
 
 def link(source: Source) -> str:

@@ -36,11 +36,13 @@ def devices_needed(asked: Request, result: Recommendation, number: int | None) -
     """Say how many of these devices the method needs, as a link to that plan."""
     label, card = METHODS[result.plan.method].label, text.plain(planning.card(asked.situation.gpu))
     if number is None:
-        st.markdown(f"{label} does not fit on any number of these: what each {card} must hold in full is too large.")
+        st.markdown(
+            f"{label} does not fit on any number of these devices: what each {card} must hold in full is too large."
+        )
         return
     changes = {"num_gpus": str(number), "method": label, "sharding": "fsdp"}
     link = links.to_plan(f"{number:,} x {card}", st.query_params.to_dict(), **changes)
-    st.markdown(f"{label} would fit on {link}, with the weights sharded by FSDP.")
+    st.markdown(f"In its smallest form, {label} would fit on {link}, with the weights sharded by FSDP.")
 
 
 def parts(estimate: MemoryEstimate) -> None:
