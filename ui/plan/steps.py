@@ -74,7 +74,10 @@ def overrides(asked: Request, plan: FinetunePlan) -> Mapping[str, Override]:
 def _override(asked: Request, plan: FinetunePlan, field: str) -> Override:
     pins = {name: value for name, value in asked.situation.pins.items() if name != field}
     free = dataclasses.replace(asked, situation=dataclasses.replace(asked.situation, pins=pins))
-    wished = recommendation(free)
+    try:
+        wished = recommendation(free)
+    except LorafitError:  # what else is fixed cannot be without this one
+        return Override(field=field, recommended=None, accepted=True, more_bytes=None, moved=())
     advice = next((entry for entry in wished.advice if entry.field == field), None)
     without, chosen = wished.plan.to_dict(), plan.to_dict()
     moved = ((name, without[name], value) for name, value in chosen.items() if name not in asked.situation.pins)

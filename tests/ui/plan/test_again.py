@@ -25,6 +25,7 @@ PLANS = {
     },
     "full": {"method": "full", "max_steps": 5, "optim": "adafactor", "max_length": 512},
     "IA3": {"method": "ia3", "per_device_train_batch_size": 4},
+    "one that needs another": {"eval_split": 0.2, "load_best_model_at_end": True},
 }
 
 
@@ -55,6 +56,7 @@ def test_a_run_started_again_unchanged_has_the_same_plan(page, store, values):
     run = stopped(store, plan)
     app = page(again=run.id)
     assert "again" not in app.query_params
+    assert not app.error
     assert app.text_area(key="prompts").value == "Why?"
     app.button(key="start").click().run()
     assert not app.exception
