@@ -210,13 +210,20 @@ def with_values(plan: FinetunePlan, values: Mapping[str, Any]) -> FinetunePlan:
     return FinetunePlan.from_dict({**base.to_dict(), **values})
 
 
-def steps_at(share: float, total: int) -> int:
+def steps_at(share: float, total: int, *, logged: int = 1) -> int:
     """Return the optimizer step at which a share of a training is done.
+
+    Args:
+        share: The share, below 1.
+        total: The steps of the whole training.
+        logged: After how many steps each the loss is logged, as their mean; a training left between has two means.
 
     Raises:
         PlanError: If the training is too short for that.
     """
-    step = round(share * total)
+    step = round(share * total / logged) * logged
+    if not 0 < step < total:
+        step = round(share * total)
     if not 0 < step < total:
         way_out = "Train longer, or race fewer plans"
         raise PlanError("max_steps", "must leave steps between the comparisons of a race", total, way_out)

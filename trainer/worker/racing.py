@@ -82,9 +82,10 @@ class _Rung(TrainerCallback):
     def __init__(self, share: float) -> None:
         self._share, self.step, self.total = share, 0, 0
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Find the step, and train no further if it is reached already."""
-        self.total, self.step = state.max_steps, steps_at(self._share, state.max_steps)
+        logged = max(1, int(args.logging_steps))
+        self.total, self.step = state.max_steps, steps_at(self._share, state.max_steps, logged=logged)
         control.should_training_stop |= state.global_step >= self.step
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002

@@ -26,7 +26,7 @@ div:has(> .st-key-strip) { position: sticky; top: 3.5rem; bottom: 0; z-index: 20
 @media (max-width: 640px) {
   div:has(> .st-key-strip) { position: fixed; top: auto; left: 0; right: 0; }
   .st-key-strip { padding: 0.4rem 1rem 0.6rem; border-top: 1px solid light-dark(#DBDAD5, #363943); }
-  [data-testid="stMainBlockContainer"] { padding-bottom: 14rem; }
+  [data-testid="stMainBlockContainer"] { padding-bottom: 16rem; }
 }
 </style>"""
 
@@ -44,7 +44,7 @@ def show(asked: Request, result: Recommendation, estimate: MemoryEstimate) -> No
         left, right = st.columns([5, 1], vertical_alignment="center")
         with left:
             plan_view.verdict(asked, result, estimate)
-        with right:
+        with right, st.container(gap="xxsmall"):
             _action(asked, result.plan, planning.foretold(result, estimate), disabled=obstacle is not None)
         bar = Bar(label="this plan", parts=estimate.components)
         alt, capacity = plan_view.memory_alt(estimate), estimate.capacity_bytes

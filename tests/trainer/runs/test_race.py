@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from specs import FinetunePlan, PlanError
-from trainer.runs.race import MOST_TRIALS, Race, race_of
+from trainer.runs.race import MOST_TRIALS, Race, race_of, steps_at
 
 PLAN = FinetunePlan.for_method("lora", "some/model", learning_rate=2e-4, eval_split=0.1)
 RATES = "learning_rate=1e-4,2e-4,4e-4,8e-4"
@@ -114,6 +114,12 @@ def test_a_race_that_cannot_be_held_is_refused(texts, said):
 def test_layers_that_wait_in_ram_are_not_raced():
     with pytest.raises(PlanError, match="layer_offloading: must be off in a race"):
         race_of(FinetunePlan.for_method("qlora", "m", layer_offloading=True), [RATES])
+
+
+def test_plans_are_compared_where_their_loss_is_logged():
+    assert steps_at(0.8, 17) == 14
+    assert steps_at(0.8, 16, logged=2) == 12
+    assert steps_at(0.8, 20, logged=10) == 16  # 20 would be the end
 
 
 def test_a_training_too_short_to_compare_is_refused():
