@@ -127,6 +127,18 @@ def test_free_memory_can_be_used_and_a_chip_says_for_what_and_applies_it(page):
     assert app.button(key="undo_gradient_checkpointing")
 
 
+def test_a_model_too_large_for_a_card_is_streamed_from_ram_at_a_click(page):
+    asked = {"model": "meta-llama/Llama-3.1-8B", "method": "QLoRA (4-bit)", "max_length": "512"}
+    app = page(gpu="GeForce RTX 3050 Laptop", **asked)
+    assert any("To make it fit" in text.value for text in app.markdown)
+    chip = app.button(key="save_layer_offloading")
+    assert "GiB" in chip.label
+    assert "more time" in chip.help
+    chip.click().run()
+    assert app.button(key="undo_layer_offloading")
+    assert not any("To make it fit" in text.value for text in app.markdown)
+
+
 def test_what_does_not_fit_is_offered_what_would_make_it_fit(page):
     app = page(gpu="GeForce RTX 3060 12 GB", model="meta-llama/Llama-3.1-8B", method="LoRA")
     assert any("Does not fit" in text.value for text in app.markdown)
