@@ -50,9 +50,9 @@ def show(asked: Request, plan: FinetunePlan) -> None:
         values=_values(asked, plan, chosen, cells),
     )
     st.caption(
-        "Memory used; all other settings stay as planned, only the number formats follow the device, and the target "
-        "modules a model that lacks those of the plan. **Bold**: the least of a column within a group that fits. A "
-        "name opens its plan."
+        "Memory used; all other settings stay as planned, but number formats follow the device, and a model that lacks "
+        "the plan's target modules gets its own. **Bold**: the least of a column within a group that fits. A name "
+        "opens its plan."
     )
     st.caption(palette.SIGNS)
     if "device" in {one.name for one in chosen}:
