@@ -87,7 +87,7 @@ class _Progress:
 
     def watch(self, store: Store, run: Run) -> None:
         """Notice when somebody asks for the end, or a run takes the device."""
-        while not self.stop.wait(_POLL_SECONDS):
+        while not self.stop.is_set():
             holder = None
             with suppress(sqlite3.Error, OSError, LorafitError):  # a store that cannot be read now may be in a moment
                 holder = store.holder(run.place.device)
@@ -97,6 +97,7 @@ class _Progress:
                 self.over = f"Run {holder.id} has started on this device, so the evaluation ended. Start it later."
             if self.over:
                 self.stop.set()
+            self.stop.wait(_POLL_SECONDS)
 
     def _tell(self, what: str) -> None:
         self._told = time.monotonic()
