@@ -50,15 +50,19 @@ ROWS_OF_PLAN = {
 _WATCH = """() => {
     const main = document.querySelector('[data-testid="stMain"]');
     window.changes = [];
+    window.verdicts = [];
     let clicked = null;
     addEventListener('pointerdown', () => { clicked = performance.now(); }, {capture: true, once: true});
     if (window.observer) window.observer.disconnect();
-    window.observer = new MutationObserver(() => {
-        if (clicked !== null) window.changes.push(performance.now() - clicked);
+    window.observer = new MutationObserver(records => {
+        if (clicked === null) return;
+        const now = performance.now() - clicked, strip = document.querySelector('.st-key-strip');
+        window.changes.push(now);
+        if (records.some(record => strip && strip.contains(record.target))) window.verdicts.push(now);
     });
     window.observer.observe(main, {subtree: true, childList: true, characterData: true});
 }"""
-"""Notes when the page changed after a click; its last change brings the last of the new numbers."""
+"""Notes when the page changed after a click, and when its verdict did; the last change brings the last number."""
 
 _PAINTED = "() => performance.getEntriesByName('first-contentful-paint')[0].startTime"
 
@@ -127,7 +131,10 @@ def seen() -> Iterator[tuple[str, list[float]]]:
             page.goto(f"{url}/?{urlencode({'model': MODEL, 'gpu': CARD})}")
             settle(page)
             changed(page, row, value)  # what is priced once is remembered, as for a person who goes back and forth
-            yield f"{row} changed to new numbers", [one for _ in range(CHANGES) for one in changed(page, row, value)]
+            found = [one for _ in range(CHANGES) for one in changed(page, row, value)]
+            if verdicts := [verdict for verdict, _ in found if verdict]:
+                yield f"{row} changed to the new verdict", verdicts
+            yield f"{row} changed to the last new number", [last for _, last in found]
         browser.close()
 
 
@@ -141,8 +148,8 @@ def first_visit(browser: Browser, url: str) -> tuple[float, float]:
     return painted, visible
 
 
-def changed(page: Page, row: str, value: str) -> tuple[float, float]:
-    """Choose a value in a row of the plan and undo it; return the milliseconds of each until the last number is new."""
+def changed(page: Page, row: str, value: str) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Choose a value in a row of the plan and undo it; return what ``_until_settled`` does of each."""
     chosen = _until_settled(page, _choice(page, row, value))
     # What holds several choices stays open and hides what is behind it; elsewhere, Escape clears what was chosen.
     page.keyboard.press("Escape" if row == "target_modules" else "Tab")
@@ -162,15 +169,16 @@ def _choice(page: Page, row: str, value: str) -> Locator:
     return page.get_by_role("option", name=value, exact=True)
 
 
-def _until_settled(page: Page, to_click: Locator) -> float:
-    """Click and return the milliseconds until the page changed for the last time."""
+def _until_settled(page: Page, to_click: Locator) -> tuple[float, float]:
+    """Click; return the milliseconds until the verdict is new, 0 if it stays, and until the last change of the page."""
     to_click.wait_for()
     page.evaluate(_WATCH)
     to_click.click()
     page.wait_for_function("() => window.changes.length > 0")
     page.wait_for_timeout(400)
     settle(page)
-    return float(page.evaluate("() => window.changes.at(-1)"))
+    verdict, last = page.evaluate("() => [window.verdicts.at(-1) ?? 0, window.changes.at(-1)]")
+    return float(verdict), float(last)
 
 
 def examined_rows() -> float:
