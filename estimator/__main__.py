@@ -19,7 +19,7 @@ from estimator.replay.reservation import Circumstances
 from estimator.tape import library, shipping
 from estimator.tape.layers import with_layers
 from estimator.tape.recipe import Recipe, recipe
-from specs import METHODS, MIB, CatalogError, FinetunePlan, GpuSpec, LorafitError, ModelSpec, gib
+from specs import METHODS, MIB, CatalogError, FinetunePlan, GpuSpec, LorafitError, ModelSpec, PlanError, gib
 from specs.doors.door import Parser, door, json_value, run_and_exit
 from specs.doors.reading import small_text
 from specs.errors import shortened
@@ -192,14 +192,22 @@ def _page(model: ModelSpec, plan: FinetunePlan, gpu: GpuSpec, found: MemoryEstim
 
 
 def _table(model: ModelSpec, plan: FinetunePlan, gpu: GpuSpec) -> None:
-    """Print what each method uses at several batch sizes; ``*`` means tight, ``-`` means that it does not fit."""
+    """Print what each method uses at several batch sizes; ``*`` means tight, ``-`` means that it does not fit.
+
+    A method that the plan's other settings exclude says why in its row.
+    """
     print(f"{model.name}, {plan.max_length} tokens, on {gpu.name} ({gib(gpu.usable_bytes)} usable)")
     print(f"{'per_device_train_batch_size':28}" + "".join(f"{size:>12}" for size in _TABLE_BATCHES))
     marks = {"fits": " ", "tight": "*", "does not fit": "-"}
     for name in METHODS:
         cells = []
+        try:
+            changed = plan.with_method(name)
+        except PlanError as error:
+            print(f"{METHODS[name].label:28}  {error}")
+            continue
         for size in _TABLE_BATCHES:
-            one = dataclasses.replace(plan.with_method(name), per_device_train_batch_size=size)
+            one = dataclasses.replace(changed, per_device_train_batch_size=size)
             found = pricing.price(model, one, gpu, progress=_progress)
             cells.append(f"{gib(found.used_bytes):>11}{marks[found.verdict]}")
         print(f"{METHODS[name].label:28}" + "".join(cells))

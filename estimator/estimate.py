@@ -1,6 +1,6 @@
 """The estimate: bytes that a plan allocates, reserves and uses on a device, phase by phase, and whether it fits."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import partial
 from itertools import pairwise
@@ -232,8 +232,19 @@ def _assumptions(tape: Tape, plan: FinetunePlan, circumstances: Circumstances, g
         _length_assumption(plan),
         f"Attention runs in the {conditions.get('attention_kernel', 'flash').replace('_', '-')} kernel.",
         *_recurrent_assumption(str(conditions.get("recurrent_kernels", "auto")), gpu),
+        *_without_checkpointing(plan),
         "Traced with " + ", ".join(f"{name} {text}" for name, text in tape.facts.get("versions", {}).items()) + ".",
     )
+
+
+def _without_checkpointing(plan: FinetunePlan) -> Iterator[str]:
+    """Yield which settings of the plan have no effect since nothing is recomputed."""
+    if plan.gradient_checkpointing:
+        return
+    if plan.activation_offloading:
+        yield "activation_offloading changes nothing without gradient_checkpointing."
+    if plan.every_n_layers > 1:
+        yield "every_n_layers changes nothing without gradient_checkpointing."
 
 
 def _recurrent_assumption(kernels: str, gpu: GpuSpec) -> tuple[str, ...]:

@@ -11,14 +11,23 @@ MEMORY_LIMIT = "MALLOC_MMAP_THRESHOLD_"
 _DEVICE = re.compile(r"cpu|mps|(?:cuda|xpu):\d+(?:,\d+)*")
 
 
-def device_environment(device: str, environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment for a process that trains on a device, based on a given one.
+def require_named(device: str) -> None:
+    """Refuse what is the name of no device.
 
     Raises:
         RunError: If torch has no such device.
     """
     if not _DEVICE.fullmatch(device):
         raise RunError("device", "must be cpu, mps, cuda:N or xpu:N, or cuda:N,M for several", device)
+
+
+def device_environment(device: str, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment for a process that trains on a device, based on a given one.
+
+    Raises:
+        RunError: If torch has no such device.
+    """
+    require_named(device)
     values = {
         **environment,
         "TOKENIZERS_PARALLELISM": "false",

@@ -33,6 +33,21 @@ def test_one_estimate_for_a_person(capsys):
     assert "used" in printed.out
 
 
+def test_a_table_says_which_methods_other_settings_exclude(capsys, monkeypatch):
+    monkeypatch.setattr(f"{main.__module__}._TABLE_BATCHES", ())  # what is priced is tried below
+    status, printed = run(capsys, *MODEL, "--layer-offloading", "--load-in-4bit", "--method", "qlora", "--table")
+    assert status == 0
+    assert "layer_offloading: streams frozen 4-bit layers and needs load_in_4bit True, got False" in printed.out
+    assert all(METHODS[name].label in printed.out for name in METHODS)
+
+
+def test_levers_of_recomputing_that_change_nothing_are_said(capsys):
+    status, printed = run(capsys, *MODEL, "--autocast", "--activation-offloading", "--every-n-layers", "2")
+    assert status == 0
+    for name in ("activation_offloading", "every_n_layers"):
+        assert f"{name} changes nothing without gradient_checkpointing." in printed.out
+
+
 @pytest.mark.slow
 def test_a_table_has_every_method(capsys):
     status, printed = run(capsys, *MODEL, "--max-length", "512", "--autocast", "--table")

@@ -18,6 +18,8 @@ from trainer.runs.store import Store
 
 Command = Callable[[Store, argparse.Namespace], int]
 
+_TYPE = "F16"
+
 
 def commands() -> Iterator[tuple[str, Command, str, dict[str, dict[str, Any]]]]:
     """Yield the command with what it does, in words and in code, and its options."""
@@ -29,13 +31,14 @@ def commands() -> Iterator[tuple[str, Command, str, dict[str, dict[str, Any]]]]:
             "help": "; ".join(f"{name}: {text}" for name, text in TARGETS.items()),
         },
         "--folder": {"type": Path, "metavar": "FOLDER", "help": "where --to writes: a new or empty folder"},
-        "--type": {"choices": TYPES, "default": "F16", "help": "of a GGUF file; F16 by default"},
+        "--type": {"choices": TYPES, "help": f"of a GGUF file; {_TYPE} by default"},
     }
     yield "export", _export, "print the metrics of a run as CSV, or write its model for another program", options
 
 
 def _export(store: Store, given: argparse.Namespace) -> int:
     run = store.run(given.id)
+    _require_used(given)
     if given.to:
         if given.folder is None:
             raise RunError("--folder", "says where --to writes, and must be given", None, "Name a new folder")
@@ -52,9 +55,24 @@ def _export(store: Store, given: argparse.Namespace) -> int:
     return 0
 
 
+def _require_used(given: argparse.Namespace) -> None:
+    """Refuse an option that the others leave without effect.
+
+    Raises:
+        RunError: Names the option, and what it belongs to.
+    """
+    if given.zip and (given.to or given.json):
+        other = "--to" if given.to else "--json"
+        raise RunError("--zip", f"writes another file than {other}, and must stand alone", None, "Call export twice")
+    if given.folder is not None and not given.to:
+        raise RunError("--folder", "says where --to writes, and needs it", None, f"Add --to {'|'.join(TARGETS)}")
+    if given.type and given.to not in {"ollama", "gguf"}:
+        raise RunError("--type", "is that of a GGUF file", given.type, "Add --to ollama or --to gguf")
+
+
 def _served(store: Store, given: argparse.Namespace) -> None:
     folder = Path(os.path.realpath(given.folder))
-    written = exporting.served(store, store.run(given.id), given.to, folder, given.type)
+    written = exporting.served(store, store.run(given.id), given.to, folder, given.type or _TYPE)
     if given.json:
         print(json.dumps({"folder": str(folder), "commands": written.commands, "said": written.said}, indent=2))
         return

@@ -41,7 +41,11 @@ def show_space(store: Store, given: argparse.Namespace, kept: Callable[[], Itera
         return 0
     wanted = [one for one in found if one.kind in given.remove]
     freed = [_dry(one) if given.dry_run else disk.remove(store, one) for one in wanted]
-    freed += [disk.Freed(kind=kind, num_bytes=0) for kind in given.remove if kind not in {one.kind for one in wanted}]
+    freed += [
+        disk.Freed(kind=kind, num_bytes=0)
+        for kind in dict.fromkeys(given.remove)
+        if kind not in {one.kind for one in wanted}
+    ]
     if given.json:
         entries = [{"kind": one.kind, "bytes": one.num_bytes, "left": one.left} for one in freed]
         print(json.dumps({"dry_run": given.dry_run, "freed": entries}, indent=2))

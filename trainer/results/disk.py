@@ -95,9 +95,12 @@ def _of_runs(store: Store, runs: Sequence[Run], busy: Sequence[Run]) -> Iterator
         beside = sum(size_bytes(path) for run in those for path in (*points[run.id], *merged[run.id]))
         size = sum(size_bytes(store.folder / run.id) for run in those) - beside
         yield Taken(kind=str(state), label=f"Runs: {state}", number=len(those), num_bytes=size, cost=_DELETE)
-    spare = [run for run in runs if _is_saved(store, run) and run not in busy]
+    # A run at work may have the result of another one as its base model.
+    models = {run.model for run in busy}
+    used = [run for run in runs if run in busy or any(_holds(store.folder / run.id, model) for model in models)]
+    spare = [run for run in runs if _is_saved(store, run) and run not in used]
     others = [run for run in runs if run not in spare]
-    idle = [run for run in runs if run not in busy]
+    idle = [run for run in runs if run not in used]
     label, cost = (
         "Checkpoints of finished and stopped runs",
         "The adapters stay. Resume and Train longer begin anew, and no earlier step can be made the result.",
@@ -107,11 +110,12 @@ def _of_runs(store: Store, runs: Sequence[Run], busy: Sequence[Run]) -> Iterator
     yield _plain(
         store, "merged", "Merged models and exports", _of(merged, idle), "Write them again on the page of the run."
     )
-    yield _fixed("used-merged", "Merged models and exports of busy runs", _of(merged, busy), _BUSY)
+    yield _fixed("used-merged", "Merged models and exports in use", _of(merged, used), _BUSY)
     cost = "Combine those runs again; their ids are in the names of the folders."
     yield _plain(store, "combined", "Combined adapters of earlier versions", _children(store.folder / COMBINED), cost)
     cost = "These runs can no longer be taken back."
-    yield _plain(store, "trash", "Deleted runs in the trash", _children(store.folder / TRASH), cost)
+    deleted = [path for path in _children(store.folder / TRASH) if path.is_dir()]
+    yield _plain(store, "trash", "Deleted runs in the trash", deleted, cost)
 
 
 def _data(store: Store, busy: Iterable[Run]) -> Iterator[Taken]:
@@ -212,6 +216,8 @@ def _is_within(path: Path, root: Path) -> bool:
 def _remove_of_runs(store: Store, paths: Iterable[Path]) -> Iterator[str]:
     for path in paths:
         try:
+            if any(_holds(path, run.model) for run in store.runs() if not run.is_over):
+                raise RunError(path.name, "holds the base model of a run at work", None, "Stop that run first")
             store.remove_folders(path.parent.name, [path])
         except (LorafitError, OSError) as error:
             yield _stays(path, error)
@@ -234,9 +240,11 @@ def _remove_data(store: Store, paths: Iterable[Path]) -> Iterator[str]:
             yield _stays(path, error)
 
 
-def _empty_trash(store: Store, _: Iterable[Path]) -> Iterator[str]:
+def _empty_trash(store: Store, paths: Iterable[Path]) -> Iterator[str]:
     store.sweep(days=0)
-    yield from ()
+    for path in paths:
+        if path.exists():
+            yield _stays(path, OSError("the system does not let go of all its files"))
 
 
 def _remove_plainly(_: Store, paths: Iterable[Path]) -> Iterator[str]:

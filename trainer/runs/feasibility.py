@@ -9,6 +9,7 @@ from typing import Protocol
 from specs import TASK_TYPES, DataError, FinetunePlan, PlanError, RunError
 from specs.checks import MOST_LABELS
 from specs.errors import nearest
+from specs.launch import require_named
 from specs.tasks import require_trained_for, task_type_of
 from trainer.data.source import HELD
 
@@ -115,6 +116,7 @@ def require_classes(plan: FinetunePlan, number: int) -> None:
 
 
 def _require_devices(plan: FinetunePlan, ground: Ground) -> None:
+    require_named(ground.device)
     if plan.sharding not in {"none", "ddp"}:
         # With ``use_cpu``, transformers silently ignores ``fsdp`` and trains full copies.
         where, way_out = ("for a run started here", _EXPORT) if ground.on_gpu else ("on a CPU", "Choose ddp")

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -29,6 +30,9 @@ VARIED = frozenset(
     }
 )
 """The fields in which plans of one race may differ: they leave the base model as it is loaded, and the same rows."""
+
+_COMMA = re.compile(r",(?![^{}]*\})")
+"""A comma between values: no closing brace comes after it before another one opens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,13 +182,18 @@ def race_of(plan: FinetunePlan, texts: Sequence[str]) -> Race:
         PlanError: If a plan is refused, too few or too many take part, or they need different base models.
     """
     pairs = [text.partition("=") for text in texts]
+    names = [name for name, _, _ in pairs]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise PlanError("--vary", "must name each field once", twice, "Write all its values in one --vary")
     options = [
         [setting("--vary", f"{name}{equals}{one}") for one in _values(name, text)] for name, equals, text in pairs
     ]
-    combinations = [dict(chosen) for chosen in itertools.product(*options)]
-    if not 2 <= len(combinations) <= MOST_TRIALS:
+    count = math.prod(map(len, options))
+    if not 2 <= count <= MOST_TRIALS:
         rule = f"must give 2 to {MOST_TRIALS} plans to compare"
-        raise PlanError("--vary", rule, len(combinations), "Write it as learning_rate=1e-4,2e-4,4e-4")
+        raise PlanError("--vary", rule, count, "Write it as learning_rate=1e-4,2e-4,4e-4")
+    combinations = [dict(chosen) for chosen in itertools.product(*options)]
     plans = [with_values(plan, values) for values in combinations]
     if len(set(plans)) < len(plans):
         raise PlanError("--vary", "must give plans that differ", "a value twice", "Leave one out")
@@ -193,7 +202,7 @@ def race_of(plan: FinetunePlan, texts: Sequence[str]) -> Race:
     differing = sorted({name for one in plans for name, _ in _differences(plan, one)})
     each = [one.to_dict() for one in plans]
     return Race(
-        varied=tuple(dict.fromkeys(name for name, _, _ in pairs)),
+        varied=tuple(names),
         changes=tuple({name: values[name] for name in differing} for values in each),
         own=plans.index(plan) if plan in plans else None,
     )
@@ -253,7 +262,8 @@ def _half(count: int) -> int:
 
 
 def _values(name: str, text: str) -> Iterator[str]:
-    for one in text.split(","):
+    """Yield the texts of a field's values; a comma within the braces of a mapping divides none."""
+    for one in _COMMA.split(text):
         yield one.replace("+", ",") if name in NAMES else one
 
 

@@ -150,6 +150,28 @@ def test_what_begins_to_be_used_after_it_was_found_stays_and_says_so(store, left
     assert data.exists()
 
 
+def test_a_result_that_is_the_base_model_of_a_run_at_work_stays(store, left, plan_of):
+    one, other = left(State.FINISHED), left(State.FINISHED)
+    before = kinds(store)
+    store.create(plan_of(), DataSource(path="/data.jsonl"), place=Place(model_path=str(one / "merged-2")))
+    assert kinds(store)["merged"].paths == (other / "merged-2",)
+    assert kinds(store)["used-merged"].number == 1
+    (sentence,) = disk.remove(store, before["merged"]).left
+    assert "holds the base model of a run at work" in sentence
+    assert (one / "merged-2").is_dir()
+    assert not (other / "merged-2").exists()
+
+
+def test_what_lies_in_the_trash_and_is_no_run_is_not_offered(store, left):
+    store.delete(left(State.FINISHED).name)
+    loose = write(store.folder / "trash" / "note.txt")
+    found = kinds(store)["trash"]
+    assert found.number == 1
+    assert disk.remove(store, found).num_bytes == found.num_bytes
+    assert "trash" not in kinds(store)
+    assert loose.is_file()
+
+
 def test_links_are_neither_followed_nor_removed(store, left, tmp_path, cache):
     elsewhere = write(tmp_path / "elsewhere" / "checkpoint-2" / "precious").parent.parent
     run, within = left(State.FINISHED), left(State.FINISHED)

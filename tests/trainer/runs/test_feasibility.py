@@ -36,6 +36,7 @@ def plan(**values):
         ({"num_gpus": 4, "sharding": "ddp"}, gpu(AMPERE, AMPERE), "num_gpus: must be at most 2, the number of GPUs"),
         ({}, gpu(AMPERE, device="cuda:1"), "device: must be cpu, or one of the 1 GPUs of this machine, got 'cuda:1'"),
         ({}, gpu(), "device: must be cpu: there is no GPU, got 'cuda:0'"),
+        ({}, Ground(device="gpu1"), "device: must be cpu, mps, cuda:N or xpu:N, or cuda:N,M for several, got gpu1"),
         ({"attn_implementation": "flash_attention_2"}, CPU, "needs the flash-attn package and a CUDA device, got cpu"),
         (
             {"target_modules": ("q_porj",)},

@@ -99,6 +99,12 @@ def test_any_plan_of_a_race_becomes_any_other_and_json_keeps_all():
         pytest.param(["learning_rate=1e-4"], "must give 2 to 8 plans", id="one"),
         pytest.param([f"r={','.join(map(str, range(1, MOST_TRIALS + 2)))}"], "must give 2 to 8 plans", id="many"),
         pytest.param(["r=8,8"], "must give plans that differ", id="twice"),
+        pytest.param(["r=4,8", "r=16,32"], "must name each field once, got r", id="a field twice"),
+        pytest.param(
+            [f"{name}={','.join(map(str, range(1, 1000)))}" for name in ("r", "lora_alpha", "warmup_steps", "deltaT")],
+            "2 to 8 plans to compare, got 996005996001",
+            id="more than memory holds",
+        ),
         pytest.param(["max_length=512,1024"], "max_length: cannot differ within a race", id="other rows"),
         pytest.param(["method=lora,qlora"], "cannot differ within a race", id="another base model"),
         pytest.param(["init_lora_weights=default,pissa"], "must leave the base model unchanged", id="changes the base"),
@@ -109,6 +115,12 @@ def test_any_plan_of_a_race_becomes_any_other_and_json_keeps_all():
 def test_a_race_that_cannot_be_held_is_refused(texts, said):
     with pytest.raises(PlanError, match=said):
         race_of(PLAN, texts)
+
+
+def test_a_mapping_of_several_modules_is_one_value():
+    found = race_of(PLAN, ['rank_pattern={"q_proj": 4, "v_proj": 8},{"q_proj": 8},{}'])
+    ranks = [dict(found.plan_of(trial, PLAN).rank_pattern) for trial in range(3)]
+    assert ranks == [{"q_proj": 4, "v_proj": 8}, {"q_proj": 8}, {}]
 
 
 def test_layers_that_wait_in_ram_are_not_raced():

@@ -214,6 +214,17 @@ def test_the_command_line_writes_it_and_needs_a_folder(adapted, tmp_path, monkey
     assert told[-2] == f"cd {tmp_path / 'a'}"
     assert told[-1].startswith("vllm serve ")
     assert (tmp_path / "a" / "adapter_config.json").is_file()
+    folder, zipped = ["--folder", str(tmp_path / "b")], ["--zip", str(tmp_path / "z.zip")]
+    for useless, said in (
+        (folder, "--folder: says where --to writes, and needs it"),
+        (["--type", "Q8_0"], "--type: is that of a GGUF file, got Q8_0"),
+        (["--to", "vllm", *folder, "--type", "F16"], "--type: is that of a GGUF file, got F16"),
+        (["--to", "vllm", *folder, *zipped], "--zip: writes another file than --to"),
+        (["--json", *zipped], "--zip: writes another file than --json"),
+    ):
+        assert main(["export", run.id, *useless]) == 2
+        assert said in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
 @pytest.mark.parametrize(
