@@ -13,7 +13,7 @@ from peft import PeftConfig, PeftModel
 from peft.tuners.lora import LoraLayer
 from transformers import AutoTokenizer
 
-from specs import PlanError, RunError
+from specs import METHODS, PlanError, RunError
 from specs.doors.door import door
 from trainer import files
 from trainer.model.build import model_config
@@ -25,6 +25,8 @@ from trainer.runs.store import Store
 
 _SUM = "default"
 """PEFT saves the adapter of this name at the top of the folder, where loaders look for it."""
+
+_NEEDS_LORA = "must have trained LoRA to be combined with others"
 
 
 def combine(store: Store, weights: Mapping[str, float], combination_type: str, target: Path) -> None:
@@ -46,6 +48,9 @@ def combine(store: Store, weights: Mapping[str, float], combination_type: str, t
     """
     runs = [store.run(run_id) for run_id in weights]
     folders = [result_folder(store, run) for run in runs]
+    whole = next((run for run in runs if not METHODS[run.plan.method].trains_adapter), None)
+    if whole is not None:
+        raise PlanError(f"run {whole.id}", _NEEDS_LORA, whole.plan.method)
     _check_base(runs)
     configs = [PeftConfig.from_pretrained(folder) for folder in folders]
     for run, config in zip(runs, configs, strict=True):
@@ -97,7 +102,7 @@ def _check_base(runs: Sequence[Run]) -> None:
 def _check_kind(run: Run, config: PeftConfig) -> None:
     """Refuse adapters that are more than a pair of factors beside unchanged weights."""
     if config.peft_type != "LORA":
-        raise PlanError(f"run {run.id}", "must have trained LoRA to be combined with others", run.plan.method)
+        raise PlanError(f"run {run.id}", _NEEDS_LORA, run.plan.method)
     for given, words in (
         (config.modules_to_save, "a head of its own, which cannot be added"),
         (config.use_dora, "DoRA, whose magnitudes cannot be added"),

@@ -1,5 +1,6 @@
 """Short tasks of the training stack, each in a separate process: merging or combining adapters, fetching data."""
 
+import math
 import os
 import subprocess
 import sys
@@ -37,11 +38,16 @@ def combine(store: Store, run_ids: Sequence[str], weights: Sequence[float], comb
     """Add the weighted sum of adapters as a run of its own, and return it.
 
     Raises:
-        RunError: If there are too few runs, or not one weight per run.
+        RunError: If there are too few runs, one is named twice, or there is not one number per run, which adds it.
         PassedOnError: If these adapters cannot be combined.
     """
     if len(set(run_ids)) < 2:
         raise RunError("combine", "needs at least two different runs", len(set(run_ids)))
+    twice = next((run_id for run_id in run_ids if run_ids.count(run_id) > 1), None)
+    if twice is not None:
+        raise RunError("combine", "must name each run once", twice, "Give it a higher weight instead")
+    if not all(map(math.isfinite, weights)) or not any(weights):
+        raise RunError("weights", "must be finite numbers, not all of them 0", list(weights))
     if len(weights) != len(run_ids):
         raise RunError("weights", f"must be one per run, {len(run_ids)} in total", list(weights))
     if combination_type not in COMBINATION_TYPES:

@@ -128,6 +128,8 @@ class Starter:
         model = place.model_path or plan.model_name_or_path
         first = first_example(data)
         require_trained(first.task, data.path)
+        if data.evaluation_split:
+            first_example(dataclasses.replace(data, split=data.evaluation_split))
         modules = self._facts.linear_modules(model)
         ground = Ground(
             device=spread(place.device, plan.num_gpus),

@@ -98,6 +98,10 @@ def test_runs_without_adapter_or_of_other_bases_are_refused(store, plan_of, chat
     (store.run_folder(unfinished) / RESULT).mkdir()
     with pytest.raises(RunError, match="one base model"):
         combine(store, {ready: 1.0, unfinished: 1.0}, "cat", tmp_path / "sum")
+    whole = store.create(plan_of(method="full"), chat_data, place=Place(model_path=store.run(ready).model)).id
+    (store.run_folder(whole) / RESULT).mkdir()
+    with pytest.raises(PlanError, match="must have trained LoRA to be combined with others, got full"):
+        combine(store, {ready: 1.0, whole: 1.0}, "cat", tmp_path / "sum")
 
 
 def test_its_process_writes_a_sum_into_the_runs_folder(store, adapter_run):
@@ -158,10 +162,17 @@ def test_what_its_process_refuses_comes_back_as_a_sentence(store, adapter_run):
 
 
 @pytest.mark.parametrize(
-    ("ids", "weights", "kind"),
-    [(["a", "a"], [1, 1], "cat"), (["a", "b"], [1], "cat"), (["a", "b"], [1, 1], "x"), (["../a", "b"], [1, 1], "cat")],
-    ids=["one run", "too few weights", "unknown type", "a path"],
+    ("ids", "weights", "kind", "said"),
+    [
+        pytest.param(["a", "a"], [1, 1], "cat", "at least two different runs", id="one run"),
+        pytest.param(["a", "a", "b"], [1, 1, 1], "cat", "name each run once, got a", id="a run twice"),
+        pytest.param(["a", "b"], [1], "cat", "must be one per run", id="too few weights"),
+        pytest.param(["a", "b"], [float("nan"), 1], "cat", "must be finite numbers", id="no number"),
+        pytest.param(["a", "b"], [0, 0], "cat", "not all of them 0", id="nothing"),
+        pytest.param(["a", "b"], [1, 1], "x", "must be one of cat", id="unknown type"),
+        pytest.param(["../a", "b"], [1, 1], "cat", "must be the id of a stored run", id="a path"),
+    ],
 )
-def test_no_process_is_started_for_a_request_that_makes_no_sense(store, ids, weights, kind):
-    with pytest.raises(RunError):
+def test_no_process_is_started_for_a_request_that_makes_no_sense(store, ids, weights, kind, said):
+    with pytest.raises(RunError, match=said):
         tasks.combine(store, ids, weights, kind)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from catalog import here
-from specs import LorafitError, PlanError
+from specs import DataError, LorafitError, PlanError
 from trainer.runs import trial
 from trainer.runs.contract import Place, State
 from trainer.runs.starting import Starter, changed
@@ -191,3 +191,10 @@ def test_a_model_of_unknown_modules_is_tried(store, plan_of, chat_data, tiny_mod
     with pytest.raises(LorafitError, match=r"got q_porj\. Nearest: q_proj"):
         Starter(store, here).start(plan_of(target_modules=("q_porj",)), chat_data, Place(model_path=str(folder)))
     assert store.runs() == ()
+
+
+def test_a_split_that_the_data_lacks_is_told_before_the_run_exists(store, plan_of, chat_data, place):
+    data = dataclasses.replace(chat_data, evaluation_split="test")
+    with pytest.raises(DataError, match="holds no splits to choose from, got test"):
+        Starter(store, here).start(plan_of(), data, place)
+    assert not store.runs()

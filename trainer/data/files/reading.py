@@ -49,18 +49,33 @@ def rows(path: Path, split: str = "train") -> Rows:
         split: Which split to read of a json file that holds several by name.
 
     Raises:
-        DataError: If the file does not exist, has an unknown ending, or is broken as a whole.
+        DataError: If the file does not exist, has an unknown ending, is broken as a whole, or holds no such split.
     """
     require_file(path)
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise DataError(path.name, f"must end in {', '.join(READERS)}", path.suffix or "no ending")
     try:
-        yield from reader(path, split) if reader is _json_rows else reader(path)
+        if reader is _json_rows:
+            yield from _json_rows(path, split)
+        else:
+            _require_all(path, split)
+            yield from reader(path)
     except UnicodeDecodeError as error:
         raise DataError(path.name, "must be text in UTF-8 or UTF-16", None, "Save it again as UTF-8") from error
     except (pyarrow.ArrowException, csv.Error, OSError) as error:
         raise DataError(path.name, f"cannot be read as {path.suffix[1:].lower()}", brief(error)) from error
+
+
+def _require_all(path: Path, split: str) -> None:
+    """Refuse to read all rows of a file as one of several splits: rows that are learned would count as held out.
+
+    Raises:
+        DataError: If another split than the default is asked for.
+    """
+    if split != "train":
+        way_out = "Leave the split out, or name a file of those rows"
+        raise DataError(path.name, "holds no splits to choose from", split, way_out)
 
 
 def splits(path: Path) -> Mapping[str, int]:
@@ -148,6 +163,7 @@ def _json_rows(path: Path, split: str) -> Rows:
     text = path.read_text(encoding=how) if size <= _LARGEST_OBJECT else ""
     if size > _LARGEST_OBJECT or is_too_much(text):
         del text
+        _require_all(path, split)
         yield from _listed_rows(path, how)
         return
     try:
@@ -155,10 +171,16 @@ def _json_rows(path: Path, split: str) -> Rows:
     except (ValueError, RecursionError) as error:
         lines = [line for line in text.splitlines()[:2] if line.strip()]
         if len(lines) == 2 and all(isinstance(_json_row(line, 1), dict) for line in lines):
+            _require_all(path, split)
             yield from _jsonl_rows(path)  # one object a line under the name .json is common
             return
         raise DataError(path.name, "must be valid JSON", brief(error)) from error
-    entries = value if isinstance(value, list) else _rows_of_object(value, path, split)
+    named = _splits(value)
+    if not named:
+        _require_all(path, split)
+    elif split not in named:
+        raise DataError(path.name, f"must have the split {split}", ", ".join(named), "Name one of these")
+    entries = named[split] if named else value if isinstance(value, list) else _rows_of_object(value, path)
     for number, entry in enumerate(entries, start=1):
         yield number, _object(entry, number)
 
@@ -182,15 +204,10 @@ def _listed_rows(path: Path, how: str) -> Rows:
             raise DataError(path.name, "must be valid JSON", brief(error)) from error
 
 
-def _rows_of_object(value: Any, path: Path, split: str) -> Iterable[Any]:
-    """Return the rows of a single object: a split of it, its only list, its columns side by side, or itself."""
+def _rows_of_object(value: Any, path: Path) -> Iterable[Any]:
+    """Return the rows of a single object without splits: its only list, its columns side by side, or itself."""
     if not isinstance(value, dict):
         raise DataError(path.name, "must hold a list of objects", type(value).__name__)
-    named = _splits(value)
-    if named:
-        if split not in named:
-            raise DataError(path.name, f"must have the split {split}", ", ".join(named), "Name one of these")
-        return named[split]
     columns = _columns(value)
     if columns:
         return _rows_of_columns(columns)

@@ -64,6 +64,25 @@ def test_a_split_is_read_by_its_name(tmp_path):
         read(path, split="dev")
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.jsonl", json.dumps(PAIR)),
+        ("a.json", json.dumps([PAIR])),
+        ("a.json", json.dumps({"data": [PAIR]})),
+        ("a.json", f"{json.dumps(PAIR)}\n{json.dumps(PAIR)}"),
+        ("a.csv", "prompt,completion\nHi,Ho\n"),
+    ],
+    ids=["lines", "a list", "an object", "lines named json", "a table"],
+)
+def test_the_rows_of_a_file_without_splits_are_no_other_split(tmp_path, name, text):
+    path = tmp_path / name
+    path.write_text(text)
+    assert read(path)
+    with pytest.raises(DataError, match=f"{name}: holds no splits to choose from, got test"):
+        read(path, split="test")
+
+
 @pytest.mark.parametrize("limit", ["_LARGEST_OBJECT"])
 def test_a_long_list_is_read_entry_by_entry(tmp_path, monkeypatch, limit):
     path = tmp_path / "a.json"
