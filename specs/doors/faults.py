@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
@@ -55,8 +56,14 @@ _LIMITS: tuple[tuple[type[Exception], str, str, str], ...] = (
 )
 
 
+_OF_WRITING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
+"""Causes that lie in where something is written to."""
 DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO})
 """Causes that lie in a disk or its permissions, not in what was asked for or in the network."""
+
+
+_NATIVE = re.compile(r"\(os error (\d+)\)")
+"""How libraries in Rust, such as safetensors, say what the operating system answered."""
 
 
 def is_of_disk(error: BaseException) -> bool:
@@ -81,11 +88,16 @@ def told(error: BaseException) -> LorafitError:
     for kind, subject, rule, way_out in _LIMITS:
         if isinstance(error, kind):
             return MachineError(subject, rule, None, way_out)
+    native = _NATIVE.search(str(error))
+    if native and int(native[1]) in DISK:
+        return _machine_error(OSError(int(native[1]), str(error)))
     return _own_fault(error)
 
 
 def _machine_error(error: OSError) -> MachineError:
-    subject = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else "a file or the output"
+    # Where a copy fails for lack of space, the first name is that of what was read.
+    named = error.filename2 if error.filename2 and error.errno in _OF_WRITING else error.filename
+    subject = os.fsdecode(named) if isinstance(named, str | bytes) else "a file or the output"
     rule, way_out = RULES.get(error.errno or 0, ("cannot be used", "Check the path and the connection"))
     got = None if error.errno in RULES else error.strerror or type(error).__name__
     return MachineError(subject, rule, got, way_out)

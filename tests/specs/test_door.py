@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 from specs.doors.door import door
 from specs.errors import LONGEST, LorafitError
@@ -106,6 +107,12 @@ def test_without_a_terminal_the_token_is_not_waited_for(tmp_path):
     [
         pytest.param(PermissionError(13, "no", "/x/y"), "/x/y: may not be read or written by this user", id="refused"),
         pytest.param(OSError(28, "no", "/x/y"), "/x/y: is on a full disk", id="full"),
+        pytest.param(OSError(28, "no", "/x/y", None, "/z/y"), "/z/y: is on a full disk", id="a copy on a full disk"),
+        pytest.param(
+            SafetensorError("I/O error: No space (os error 28)"),
+            "a file or the output: is on a full disk",
+            id="weights",
+        ),
         pytest.param(OSError(30, "no", "/x/y"), "/x/y: is on a read-only disk", id="read-only"),
         pytest.param(OSError(40, "no", "/x/y"), "/x/y: is a link that leads back to itself", id="a loop"),
         pytest.param(RecursionError(), "input: is nested too deeply", id="nesting"),
