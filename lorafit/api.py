@@ -6,7 +6,6 @@ one sentence where it refuses. docs/api.md shows them with examples.
 
 import dataclasses
 import math
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from lorafit import asked, comparing, watching
 from lorafit.asked import Data, Known, Question
 from lorafit.comparing import Variant
 from lorafit.watching import Watched
-from specs import FinetunePlan, PlanError, paths
+from specs import FinetunePlan, PlanError, RunError, paths
 from trainer.data.source import DataSource
 from trainer.results import evaluation, tasks
 from trainer.results.evaluation import MOST_ANSWERS, MOST_ROWS, Evaluation, Wanted
@@ -76,7 +75,7 @@ def estimate(
     Raises:
         LorafitError: If something that is named cannot be used, or the model cannot be traced.
     """
-    name = model if isinstance(model, str) else model.model_name_or_path
+    name = _name(model)
     spec, (card, _) = with_layers(models.find(name)), asked.device(gpu)
     if isinstance(model, str):
         plan = pricing.plan_for(spec, name, method or "lora", settings)
@@ -105,6 +104,8 @@ def compare(
     Raises:
         LorafitError: If something that is named cannot be used. One combination that is refused says so itself.
     """
+    if not isinstance(vary, Mapping):
+        raise PlanError("vary", "must map each setting to its values", type(vary).__name__, "Such as {'r': [8, 16]}")
     known, plan = _to_vary(model, gpu, data, question)
     _tell(known)
     situation = known.situation
@@ -138,7 +139,9 @@ def train(
         LorafitError: If the plan cannot be trained here; no run exists then.
     """
     plan = _changed(plan, settings)
-    source = data if isinstance(data, DataSource) else DataSource(path=os.fspath(data))
+    if isinstance(prompts, str):
+        raise RunError("prompts", "must be a list of questions, not one text", prompts, "Write it in brackets")
+    source = asked.named(data)
     source = dataclasses.replace(source, path=tasks.data_file(Path(source.path)), prompts=(*source.prompts, *prompts))
     place = Place(
         device=device or machine.devices()[0].torch_name, model_path=here.model_folder(plan.model_name_or_path)
@@ -201,7 +204,7 @@ def _to_vary(
     """Return the plan to vary, and what it is for: with a model the plan is the recommended one."""
     named = {name: value for name, value in question.items() if name in {"task", "goal"}}
     fields = {name: value for name, value in question.items() if name not in named}
-    name = model if isinstance(model, str) else model.model_name_or_path
+    name = _name(model)
     if isinstance(model, str):
         known = asked.looked_up(Question(model=name, gpu=gpu, data=data, pins=fields, **named))
         plan = asked.recommended(known.situation).plan
@@ -216,7 +219,9 @@ def _other_rows(run: Run, data: Data | None) -> DataSource | None:
     """Return other rows to evaluate a run on, read as its own where nothing else is said."""
     if data is None:
         return None
-    named = data if isinstance(data, DataSource) else DataSource(path=os.fspath(data), columns=run.data.columns)
+    named = asked.named(data)
+    if not isinstance(data, DataSource):
+        named = dataclasses.replace(named, columns=run.data.columns)
     path = tasks.data_file(Path(named.path))
     return evaluation.other_rows(run.data, path=path, columns=named.columns, split=named.split)
 
@@ -233,4 +238,17 @@ def _changed(plan: FinetunePlan, settings: Mapping[str, Any]) -> FinetunePlan:
 
 
 def _id(run: Run | str) -> str:
+    if not isinstance(run, Run | str):
+        raise RunError("run", "must be a run or its id", type(run).__name__)
     return run if isinstance(run, str) else run.id
+
+
+def _name(model: str | FinetunePlan) -> str:
+    """Return what a model is called that is named itself, or by a plan.
+
+    Raises:
+        PlanError: If it is neither.
+    """
+    if not isinstance(model, FinetunePlan | str):
+        raise PlanError("model", "must be a name, the path of a folder as text, or a plan", type(model).__name__)
+    return model if isinstance(model, str) else model.model_name_or_path

@@ -69,9 +69,22 @@ def fetched(name: str) -> Path | None:
 
 def source(data: Data) -> DataSource:
     """Return data as a run takes it; a data set of the Hub as it was fetched before."""
-    named = data if isinstance(data, DataSource) else DataSource(path=os.fspath(data))
-    found = fetched(named.path)
-    return named if found is None else replace(named, path=str(found))
+    given = named(data)
+    found = fetched(given.path)
+    return given if found is None else replace(given, path=str(found))
+
+
+def named(data: Data) -> DataSource:
+    """Return data as a run takes it, by the name that it was given.
+
+    Raises:
+        DataError: If it is no name.
+    """
+    if isinstance(data, DataSource):
+        return data
+    if not isinstance(data, str | os.PathLike):
+        raise DataError("data", "must be a file, a data set of the Hub or a DataSource", type(data).__name__)
+    return DataSource(path=os.fspath(data))
 
 
 def reader(model: ModelSpec) -> Reader:
@@ -137,6 +150,8 @@ def looked_up(asked: Question) -> Known:
     Raises:
         LorafitError: If model, card, data or a setting cannot be used.
     """
+    if not isinstance(asked.model, str):
+        raise PlanError("model", "must be a name, or the path of a folder as text", type(asked.model).__name__)
     model = with_layers(models.find(asked.model))
     gpu, free_bytes = device(asked.gpu)
     pins = {name: listed(name, value) for name, value in asked.pins.items()}

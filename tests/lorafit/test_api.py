@@ -24,6 +24,7 @@ LLAMA, CARD = "meta-llama/Llama-3.1-8B", "RTX 4090"
 KNOWN = {"bf16": True, "gradient_checkpointing": True}
 """Settings whose tapes are shipped."""
 DEMO = "HuggingFaceTB/SmolLM2-135M-Instruct"
+PLAN = FinetunePlan.for_method("lora", LLAMA)
 
 
 def printed(main, *arguments):
@@ -125,6 +126,11 @@ REFUSED = [
         lambda: lorafit.compare(LLAMA, {"r": [8] * 100, "method": [*METHODS]}, gpu=CARD), "at most 500", id="too many"
     ),
     pytest.param(lambda: lorafit.train({}, "rows.csv"), "plan: must be a plan", id="no plan"),
+    pytest.param(lambda: lorafit.train(PLAN, "a.csv", prompts="Why?"), "prompts: must be a list", id="one question"),
+    pytest.param(lambda: lorafit.train(PLAN, 5), "data: must be a file, a data set", id="data that is none"),
+    pytest.param(lambda: lorafit.advise(paths.assets(), gpu=CARD), "model: must be a name", id="a path as model"),
+    pytest.param(lambda: lorafit.estimate(None, gpu=CARD), "model: must be a name", id="no model"),
+    pytest.param(lambda: lorafit.compare(LLAMA, ["r"], gpu=CARD), "vary: must map each", id="settings without values"),
     pytest.param(lambda: lorafit.watch("20260101-000000-abcd"), "runs: has no run yet", id="no runs folder"),
     pytest.param(lambda: lorafit.evaluate("20260101-000000-abcd"), "runs: has no run yet", id="nothing to judge"),
 ]
