@@ -92,9 +92,9 @@ li, td { overflow-wrap: anywhere; }
 td:first-child { white-space: nowrap; }
 @page { size: A4; margin: 9mm; }
 @media print {
-  body { margin: 0; max-width: none; padding: 0; font-size: 6.6pt; line-height: 1.2; }
+  body { margin: 0; max-width: none; padding: 0; font-size: 6.5pt; line-height: 1.15; }
   h1 { font-size: 11pt; }
-  h2 { font-size: 8pt; margin: 1.2mm 0 0.4mm; }
+  h2 { font-size: 8pt; margin: 1mm 0 0.3mm; }
   p { margin: 0.5mm 0; }
   th, td { padding: 0 2mm 0 0; }
   section { break-inside: avoid; }

@@ -231,6 +231,7 @@ def test_a_plan_file_that_leaves_a_number_out_means_this_one() -> None:
         "per_device_train_batch_size": 1,
         "gradient_accumulation_steps": 1,
         "max_length": 1024,  # TRL's
+        "every_n_layers": 1,  # transformers' activation checkpointing
         "learning_rate": 2e-4,
         "warmup_steps": 0.03,
         "weight_decay": 0.0,

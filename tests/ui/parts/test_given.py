@@ -11,7 +11,7 @@ LLAMA = {"model": "meta-llama/Llama-3.1-8B", "gpu": "24 GiB"}
 
 
 def told(app):
-    found = (warning.value for warning in app.warning if "The address asks" in warning.value)
+    found = (warning.value for warning in app.warning if "in the address" in warning.value)
     return [line.replace("\\", "") for words in found for line in words.splitlines()[1:] if line]
 
 

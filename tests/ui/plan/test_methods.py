@@ -20,7 +20,7 @@ def test_a_chosen_method_shows_its_own_fields(page, name, parameters, present, a
     label = METHODS[name].label
     app = page(method=label, **parameters)
     assert not app.error
-    assert any(f"with {label}" in text.value for text in app.markdown)
+    assert any(f"with {label}" in text.value for text in app.subheader)
     app.session_state["drawer"] = True
     app.run()
     assert not app.exception

@@ -5,7 +5,7 @@ import pytest
 
 def test_the_page_opens_with_a_plan_that_can_start(page):
     app = page()
-    assert any("Fits" in text.value for text in app.markdown)
+    assert any("Fits" in text.value for text in app.subheader)
     assert not app.button(key="start").disabled
 
 
@@ -28,14 +28,14 @@ def test_a_link_restores_every_input(page):
     assert app.selectbox(key="task").value == "Code"
     assert app.selectbox(key="r").value == "64"
     assert app.selectbox(key="method").value == "LoRA"
-    assert any("with LoRA" in text.value for text in app.markdown)
+    assert any("with LoRA" in text.value for text in app.subheader)
 
 
 def test_a_changed_method_changes_the_verdict(page):
     app = page()
     app.selectbox(key="method").set_value("QLoRA (4-bit)").run()
     assert not app.exception
-    assert any("with QLoRA" in text.value for text in app.markdown)
+    assert any("with QLoRA" in text.value for text in app.subheader)
 
 
 def test_a_row_shows_the_recommendation_and_an_override_says_what_it_moved_and_can_be_undone(page):
@@ -71,7 +71,7 @@ def test_a_typed_value_that_is_no_number_gets_one_sentence_and_can_be_changed(pa
     ]
     app.text_input(key="warmup_steps").set_value("8").run()
     assert not app.error
-    assert any("Fits" in text.value for text in app.markdown)
+    assert any("Fits" in text.value for text in app.subheader)
 
 
 @pytest.mark.parametrize("former", ["Room", "Trade-offs"])
@@ -141,14 +141,14 @@ def test_a_model_too_large_for_a_card_is_streamed_from_ram_at_a_click(page):
 
 def test_what_does_not_fit_is_offered_what_would_make_it_fit(page):
     app = page(gpu="GeForce RTX 3060 12 GB", model="meta-llama/Llama-3.1-8B", method="LoRA")
-    assert any("Does not fit" in text.value for text in app.markdown)
+    assert any("Does not fit" in text.value for text in app.subheader)
     app.button(key="save_method").click().run()
-    assert any("Fits" in text.value or "tight" in text.value.lower() for text in app.markdown)
+    assert any("Fits" in text.value or "tight" in text.value.lower() for text in app.subheader)
 
 
 def test_a_price_per_hour_prices_the_run(page):
     app = page(gpu="GeForce RTX 4090", model="meta-llama/Llama-3.1-8B", price="2")
-    assert any("costs about" in text.value for text in app.markdown)
+    assert any("costs about" in text.value for text in app.subheader)
 
 
 def test_other_settings_wait_in_a_drawer_except_those_that_are_set(page):
