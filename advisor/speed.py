@@ -132,6 +132,8 @@ def _basis(situation: Situation) -> tuple[float, str]:
         return published.ERROR_OF_PROCESSOR, "calculated from the processor's clock and units"
     if gpu.name in published.FACTORS:
         return published.ERROR_WITH_RUNS, "calculated, and held against published runs on this card"
+    if gpu.throughput_spread > 1:  # a memory size alone, which stands for several cards
+        return published.ERROR_LEFT_OUT, "calculated from the published peaks of cards of this size"
     return published.ERROR_LEFT_OUT, "calculated from the card's published peaks"
 
 

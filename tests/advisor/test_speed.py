@@ -52,6 +52,15 @@ def test_every_device_and_dtype_gets_a_time_with_its_band(values, error, spread)
     assert result.speed.cost(2.0) == pytest.approx(result.speed.total_seconds / 1800)
 
 
+@pytest.mark.parametrize(
+    ("gpu", "whose"),
+    [pytest.param("RTX 3090", "the card's published peaks", id="a card"), ("24 GiB", "of cards of this size")],
+)
+def test_a_size_alone_is_not_said_to_have_published_peaks_of_its_own(gpu, whose):
+    asked = situation(dataset_rows=5_000, gpu=gpu)
+    assert advise(asked, price=price_of(asked)).speed.basis.endswith(whose)
+
+
 def test_a_device_without_published_throughput_says_so_instead_of_guessing():
     asked = situation(model=SMALL, gpu="Apple unified memory 16 GB")
     result = advise(asked, price=price_of(asked))

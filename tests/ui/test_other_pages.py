@@ -3,8 +3,11 @@
 import pytest
 
 from advisor.rules.batch import CHECKPOINTING_COST
+from ui.compare import comparison
 from ui.learn.lessons import LESSONS
-from ui.plan import fields
+from ui.plan import fields, planning
+from ui.plan.data.datasets import DEMO, Choice
+from ui.plan.forms import USUAL_GOAL, Inputs
 
 
 @pytest.mark.parametrize("view", ["Side by side", "Batch and length", "One step", "Where the bytes are"])
@@ -33,6 +36,24 @@ def test_models_methods_and_devices_are_compared_with_the_own_ones_among_them(pa
     assert table["model"][0] == r"**Qwen/Qwen2\.5\-0\.5B (yours)**"
     assert sum("**" in cell for cell in table["GeForce RTX 3060 12 GB (yours)"]) == 1
     assert any("(yours)" in cell for cell in table["method"])
+
+
+def test_a_size_alone_is_compared_once():
+    asked = planning.request(
+        Inputs(
+            model="Qwen/Qwen2.5-0.5B",
+            device="12 GB",
+            num_gpus=1,
+            data=Choice(label=DEMO),
+            task="",
+            goal=USUAL_GOAL,
+            rules="evidence",
+            pins={},
+        )
+    )
+    devices = comparison.axes(asked, planning.recommendation(asked).plan)["device"]
+    assert devices.usual == ("any card with 12 GiB", "8 GiB", "16 GiB", "24 GiB", "48 GiB", "80 GiB")
+    assert "12 GiB" not in devices.values
 
 
 def test_time_and_cost_of_the_plan_are_shown_on_several_devices(page):

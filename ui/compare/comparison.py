@@ -93,12 +93,13 @@ def axes(asked: planning.Request, plan: FinetunePlan) -> Mapping[str, Axis]:
     """Return every axis by the name of its setting; the plan's own value is among the values of each."""
     model, card = asked.situation.model, asked.situation.gpu.name
     others = [name for name in _MODELS if name != model.name]
+    sizes = tuple(size for size in _SIZES if gpus.find(size).name != card)  # the own one is a column already
     usual = others[:2] if plan.task_type == "CAUSAL_LM" else []  # what they generate is text; their tapes are shipped
     return {
         NONE: Axis(values=("",), usual=("",), own=None, moved=lambda point, _: point),
         "method": _axis(tuple(METHODS), planning.SIDE_BY_SIDE, plan.method, comparing.with_method),
         "device": _axis(
-            (*_SIZES, *_CARDS), _SIZES, card, lambda point, name: comparing.on_device(point, name, asked.gpu)
+            (*sizes, *_CARDS), sizes, card, lambda point, name: comparing.on_device(point, name, asked.gpu)
         ),
         "model": _axis(_MODELS, usual, model.name, comparing.with_model),
         **{name: _field(name, values, getattr(plan, name)) for name, values in _FIELDS.items()},

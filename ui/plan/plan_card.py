@@ -101,6 +101,9 @@ def _row(
     for name in names:
         if name in found:
             _changed(found[name])
+    if "num_train_epochs" in names and result.plan.max_steps > 0:
+        words = f"max_steps {result.plan.max_steps:,} decides instead; it is among all other settings."
+        st.markdown(f":small[:gray[{text.plain(words)}]]")
     if "target_modules" in names and (words := spread.reached(asked.situation.model, result.plan)):
         st.markdown(f":small[:gray[{text.plain(words)}]]")
 

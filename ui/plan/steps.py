@@ -39,7 +39,7 @@ class Override:
     accepted: bool
     """Whether the evidence finds the person's value acceptable."""
     more_bytes: int | None
-    """How much more memory the plan uses than the same plan with the recommended value; None if there is none."""
+    """How much more memory the plan uses than the one that undoing this leads to; None if that is not priced."""
     moved: tuple[tuple[str, Any, Any], ...]
     """Other fields that follow from it, with their values without it and with it."""
 
@@ -85,17 +85,14 @@ def _override(asked: Request, plan: FinetunePlan, field: str) -> Override:
         field=field,
         recommended=advice.value if advice else None,
         accepted=advice is None or advice.accepts(getattr(plan, field)),
-        more_bytes=_difference(asked, plan, field, advice.value) if advice else None,
+        more_bytes=_difference(asked, plan, wished.plan) if advice else None,
         moved=tuple(entry for entry in moved if entry[1] != entry[2]),
     )
 
 
-def _difference(asked: Request, plan: FinetunePlan, field: str, recommended: Any) -> int | None:
+def _difference(asked: Request, plan: FinetunePlan, without: FinetunePlan) -> int | None:
     try:
-        usual = (
-            under(asked, plan, recommended) if field == "method" else dataclasses.replace(plan, **{field: recommended})
-        )
-        return asked.price(plan).used_bytes - asked.price(usual).used_bytes
+        return asked.price(plan).used_bytes - asked.price(without).used_bytes
     except LorafitError:
         return None
 

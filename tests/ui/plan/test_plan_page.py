@@ -53,6 +53,20 @@ def test_a_row_shows_the_recommendation_and_an_override_says_what_it_moved_and_c
     assert not any("moved with it" in text.value for text in app.markdown)
 
 
+def test_an_override_says_what_undoing_it_gives_back_with_all_that_moved(page):
+    app = page(model="meta-llama/Llama-3.2-3B", gpu="12 GB", per_device_train_batch_size="8")
+    said = next(text.value for text in app.markdown if "moved with it" in text.value).replace("\\", "")
+    assert "gradient_checkpointing no" in said
+    assert "; -" in said  # checkpointing saves more than four more rows take
+    assert " against that" in said
+
+
+def test_epochs_that_max_steps_overrules_say_so(page):
+    words = "max_steps 7 decides instead"
+    assert any(words in text.value.replace("\\", "") for text in page(max_steps="7").markdown)
+    assert not any("decides instead" in text.value for text in page(gpu="12 GB").markdown)
+
+
 def test_the_next_step_of_a_row_says_its_cost_and_is_taken_in_place(page):
     app = page(model="meta-llama/Llama-3.1-8B", gpu="GeForce RTX 3090", r="16", per_device_train_batch_size="1")
     asked = app.subheader[0].value
