@@ -71,8 +71,10 @@ def unpriced(asked: Request, result: ByRule) -> None:
 
 
 def _notes(asked: Request, obstacle: str | None) -> None:
-    """Say why nothing can start, and what the data decides."""
-    for words in filter(None, (obstacle, planning.task_note(asked))):
+    """Say which model a typed part of a name stands for, why nothing can start, and what the data decides."""
+    typed, name = st.session_state.get("model"), asked.situation.model.name
+    meant = f"The model is {name}." if typed and typed.strip() != name else None
+    for words in filter(None, (meant, obstacle, planning.task_note(asked))):
         st.caption(text.plain(words))
 
 

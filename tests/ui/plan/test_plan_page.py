@@ -61,6 +61,14 @@ def test_an_override_says_what_undoing_it_gives_back_with_all_that_moved(page):
     assert " against that" in said
 
 
+@pytest.mark.parametrize(("typed", "said"), [("llama 3.2 3b", True), ("meta-llama/Llama-3.2-3B", False), ("3B", False)])
+def test_a_part_of_a_name_is_answered_with_the_whole(page, typed, said):
+    words = "The model is meta-llama/Llama-3.2-3B."
+    app = page(model=typed, gpu="12 GB")
+    assert any(caption.value.replace("\\", "") == words for caption in app.caption) is said
+    assert said or not any(caption.value.startswith("The model is") for caption in app.caption)
+
+
 def test_epochs_that_max_steps_overrules_say_so(page):
     words = "max_steps 7 decides instead"
     assert any(words in text.value.replace("\\", "") for text in page(max_steps="7").markdown)
