@@ -19,6 +19,9 @@ LAST_RUNG = 0.8
 """The share of their steps after which the last two trials are compared: learning rates that fall have mostly fallen.
 Each comparison before comes after half as many steps. Four trials then take 2.6 times the steps of one."""
 
+_APART = 0.75
+"""From so many steps on, a step and the one after twice as many are rounded to different ones."""
+
 VARIED = frozenset(
     {
         "method",
@@ -179,7 +182,8 @@ def race_of(plan: FinetunePlan, texts: Sequence[str]) -> Race:
     The names of several modules are joined by ``+``.
 
     Raises:
-        PlanError: If a plan is refused, too few or too many take part, or they need different base models.
+        PlanError: If a plan is refused, too few or too many take part, they need different base models, or the training
+            is too short.
     """
     pairs = [text.partition("=") for text in texts]
     names = [name for name, _, _ in pairs]
@@ -201,11 +205,15 @@ def race_of(plan: FinetunePlan, texts: Sequence[str]) -> Race:
         _require_together(plan, one)
     differing = sorted({name for one in plans for name, _ in _differences(plan, one)})
     each = [one.to_dict() for one in plans]
-    return Race(
+    race = Race(
         varied=tuple(names),
         changes=tuple({name: values[name] for name in differing} for values in each),
         own=plans.index(plan) if plan in plans else None,
     )
+    if plan.max_steps > 0:
+        for share in race.rungs:
+            steps_at(share, plan.max_steps)
+    return race
 
 
 def with_values(plan: FinetunePlan, values: Mapping[str, Any]) -> FinetunePlan:
@@ -230,10 +238,11 @@ def steps_at(share: float, total: int, *, logged: int = 1) -> int:
     Raises:
         PlanError: If the training is too short for that.
     """
-    step = round(share * total / logged) * logged
+    exact = share * total
+    step = round(exact / logged) * logged if exact >= _APART * logged else 0
     if not 0 < step < total:
-        step = round(share * total)
-    if not 0 < step < total:
+        step = round(exact)
+    if exact < _APART or not 0 < step < total:
         way_out = "Train longer, or race fewer plans"
         raise PlanError("max_steps", "must leave steps between the comparisons of a race", total, way_out)
     return step
@@ -292,5 +301,3 @@ def _require_together(plan: FinetunePlan, other: FinetunePlan) -> None:
     if other.layer_offloading:
         rule = "must be off in a race: adapters begin with the weights of layers, which would wait in RAM"
         raise PlanError("layer_offloading", rule, None, "Start two runs and compare them")
-    if other.max_steps > 0:
-        steps_at(LAST_RUNG, other.max_steps)

@@ -134,6 +134,20 @@ def test_plans_are_compared_where_their_loss_is_logged():
     assert steps_at(0.8, 20, logged=10) == 16  # 20 would be the end
 
 
+@pytest.mark.parametrize("logged", [1, 2, 3, 10, 25])
+def test_no_two_comparisons_are_at_the_same_step(logged):
+    for total in range(4, 200):
+        steps = [steps_at(share, total, logged=logged) for share in (0.2, 0.4, 0.8)]
+        assert 0 < steps[0] < steps[1] < steps[2] < total
+
+
+def test_a_training_with_fewer_steps_than_comparisons_is_refused():
+    rates = ",".join(f"{number + 1}e-4" for number in range(5))
+    assert race_of(dataclasses.replace(PLAN, max_steps=4), [f"learning_rate={rates}"])
+    with pytest.raises(PlanError, match="max_steps: must leave steps between the comparisons of a race, got 3"):
+        race_of(dataclasses.replace(PLAN, max_steps=3), [f"learning_rate={rates}"])
+
+
 def test_a_training_too_short_to_compare_is_refused():
     with pytest.raises(PlanError, match="must leave steps between the comparisons"):
         race_of(dataclasses.replace(PLAN, max_steps=2), [RATES])
