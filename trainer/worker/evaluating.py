@@ -157,7 +157,9 @@ def _basis(run: Run, wanted: Wanted) -> str:
     """Return which rows are read, in words; a file that the run learned from says nothing of other rows."""
     if wanted.data is None:
         return "rows that were not learned"
-    name, split = Path(wanted.data.path).name, wanted.data.split
+    # What was found is kept and shown as UTF-8, which a file's name need not be.
+    name = Path(wanted.data.path).name.encode(errors="backslashreplace").decode()
+    split = wanted.data.split
     name = f"split {split} of {name}" if split != "train" else name
     same_file = wanted.data.require_unchanged(None) == run.details.get("data_sha256")
     is_learned = same_file and split == run.data.split

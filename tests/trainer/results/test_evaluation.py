@@ -226,6 +226,13 @@ def test_rows_of_another_split_were_not_learned(trained_here, plan_of, tmp_path,
     assert "on 6 rows of split test of splits.json: " in found.found["verdict"]["sentence"]
 
 
+def test_a_file_whose_name_is_no_unicode_is_named_in_what_is_kept(learned, tmp_path):
+    path = tmp_path / os.fsdecode(b"b\xffd.jsonl")
+    path.write_text("{}")
+    told = evaluating._basis(learned, Wanted(rows=1, answers=0, data=DataSource(path=str(path))))
+    assert told.encode() == rb"rows of b\udcffd.jsonl"
+
+
 def test_changed_data_is_refused(learned, evaluated):
     data = Path(learned.data.path)
     before = data.read_text()
