@@ -161,12 +161,17 @@ def predicted_and_measured(run: Run) -> None:
     left, right = st.columns(2)
     why = (run.estimate or {}).get(UNKNOWN)
     shown = gib(predicted) if predicted else "unknown" if why else "not estimated"
-    left.metric("Predicted peak", shown, help=text.plain(why) if why else None, border=True)
+    left.metric(
+        "Predicted peak",
+        shown,
+        memory.prediction_error(run),
+        delta_color="off",
+        help=text.plain(why) if why else None,
+        border=True,
+    )
     right.metric(
         "Measured peak" if run.is_over else "Measured peak so far",
         gib(measured) if measured else "not measured" if run.is_over else "not measured yet",
-        f"{measured / predicted - 1:+z.1%}" if measured and predicted else None,
-        delta_color="off",
         border=True,
     )
     if run.estimate and run.estimate.get("components"):

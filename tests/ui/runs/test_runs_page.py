@@ -17,7 +17,7 @@ def test_a_finished_run_shows_numbers_answers_and_its_own_plan(page, finished):
     app = page("runs", run=run.id)
     assert [metric.value for metric in app.metric if metric.label == "Loss"] == ["1.000"]
     assert any("\\<b\\>Because" in text.value for text in app.markdown)
-    assert any("+5.0%" in str(metric.delta) for metric in app.metric)
+    assert any("-4.8%" in str(metric.delta) for metric in app.metric)
     table = app.table[0].value
     assert table.set_index("Setting")["Value"]["`r`"] == "4"
 

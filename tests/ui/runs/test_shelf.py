@@ -131,7 +131,7 @@ def test_a_row_says_what_a_run_is_and_how_it_went(finished):
     run = finished([3.0, 2.0])
     store = run_data.store()
     row = list_view.facts(run, store.loss_curves()[run.id])
-    for words in ("finished", "data.jsonl", "data:image/svg", "2.000", "2.1 GiB", "predicted 2.0 GiB, +5.0%"):
+    for words in ("finished", "data.jsonl", "data:image/svg", "2.000", "2.1 GiB", "predicted 2.0 GiB, -4.8%"):
         assert words in row
     assert store.size_bytes(run.id) == shelf.size_bytes(run)
     assert kept.TRASH_DAYS == shelf.TRASH_DAYS

@@ -16,14 +16,21 @@ def predicted_peak(run: Run) -> int | None:
     return int(run.estimate["used_bytes"]) if run.estimate and run.estimate.get("used_bytes") else None
 
 
+def prediction_error(run: Run) -> str | None:
+    """Return by how much the predicted peak is too high (+) or too low, of the measured one, as Accuracy has it."""
+    measured, predicted = measured_peak(run), predicted_peak(run)
+    return f"{predicted / measured - 1:+z.1%}" if measured and predicted else None
+
+
 def peak_against_predicted(run: Run) -> tuple[str, str]:
-    """Return the measured peak of a run's memory, and beside it what was predicted and by how much it differs."""
+    """Return the measured peak of a run's memory, and beside it what was predicted and the error of that."""
     measured, predicted = measured_peak(run), predicted_peak(run)
     shown = gib(measured) if measured else "–"
     if not predicted:
         return shown, "peak" if measured else "no peak yet"
     told = f"predicted {gib(predicted)}"
-    return shown, f"{told}, {measured / predicted - 1:+z.1%}" if measured else told
+    error = prediction_error(run)
+    return shown, f"{told}, {error}" if error else told
 
 
 def memory_found(run: Run) -> str:
