@@ -117,7 +117,7 @@ def test_a_race_says_beforehand_what_it_takes(store, plan_of, chat_data, tiny_mo
     assert (run.plan.eval_split, run.race.own) == (0.1, 1)
     told = [event.text for event in store.events(run.id) if event.kind == "race"]
     assert told[0].startswith("4 plans take 2.6 times as long as one run")
-    assert told[1].startswith("The plan holds out no rows to compare on: the race and its winner hold out 10 %")
+    assert told[1].startswith("The plan holds out no rows to compare on: the race and its winner hold out 10%")
     refused = call(store.folder, *asked, "--vary", "max_length=16,32")
     assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1)
     assert "max_length: cannot differ within a race" in refused.stderr

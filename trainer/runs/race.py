@@ -250,7 +250,7 @@ def steps_at(share: float, total: int, *, logged: int = 1) -> int:
 
 def percent(share: float) -> str:
     """Return a share as it is written in sentences."""
-    return f"{100 * share:g} %"
+    return f"{100 * share:g}%"
 
 
 def shown(value: object) -> str:
