@@ -59,15 +59,22 @@ def reader(
     counter = f"the tokenizer of {counted_by.name}" if counted_by else ""
     return Reader(
         tokenizer=FamilyTokenizer(stand_in, counted_by),
-        template=_words(stand_in, model_type, is_known=known is not None),
+        template=_words(stand_in, model_type, name, is_known=known is not None),
         counter=counter,
         is_own=False,
         task_types=task_types,
     )
 
 
-def _words(stand_in: str, model_type: str, *, is_known: bool) -> str:
+_TUNED = ("-Instruct", "-it")
+"""How the names end of models that their makers trained to answer."""
+
+
+def _words(stand_in: str, model_type: str, name: str, *, is_known: bool) -> str:
     if not stand_in:
-        return "plain headings: models of this family have no chat template"
+        named = (f"{name.removesuffix('-pt')}{ending}" for ending in _TUNED)  # Google's Gemma 3 without -it is -pt
+        tuned = next((one for one in named if (found := family(model_type, one)) and found.template), "")
+        more = f", {tuned.rpartition('/')[2]} has one" if tuned else ""
+        return f"plain headings: this model has no chat template{more}"
     template = f"the template of the family {stand_in}"
     return template if is_known else f"{template}, as that of {model_type} is not known here"

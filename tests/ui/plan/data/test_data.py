@@ -156,7 +156,7 @@ def test_a_models_own_folder_reads_the_data(tmp_path):
 def test_words_that_identify_a_model_read_as_its_name_does():
     by_words, by_name = (examining.reader_for(name) for name in ("llama 3.1 8b", "meta-llama/Llama-3.1-8B"))
     assert by_words is by_name
-    assert by_words.template == "plain headings: models of this family have no chat template"
+    assert by_words.template == "plain headings: this model has no chat template, Llama-3.1-8B-Instruct has one"
 
 
 def test_an_upload_is_told_by_its_own_name(page):
