@@ -63,10 +63,10 @@ def test_what_becomes_of_trials_is_told_while_it_happens():
     assert [early.outcome(trial, trains=True) for trial in range(4)] == ["waiting", "waiting", "training", "waiting"]
     late = race((2.0,), (3.0,), (1.0,), (4.0,), now=1)
     assert [late.outcome(trial, trains=True) for trial in range(4)] == [
-        "dropped after 40 %",
+        "dropped after 40%",
         "training",
         "waiting",
-        "dropped after 40 %",
+        "dropped after 40%",
     ]
     assert late.done == pytest.approx(4 * 0.4 / 2.6)
     assert late.outcome(1, trains=False) == "waiting"
