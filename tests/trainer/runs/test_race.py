@@ -71,7 +71,7 @@ def test_what_becomes_of_trials_is_told_while_it_happens():
     assert late.done == pytest.approx(4 * 0.4 / 2.6)
     assert late.outcome(1, trains=False) == "waiting"
     over = race((2.0,), (3.0, 2.0), (1.0, 1.5), (4.0,), now=2, winner=2)
-    assert [over.outcome(trial, trains=True) for trial in (1, 2)] == ["dropped after 80 %", "won"]
+    assert [over.outcome(trial, trains=True) for trial in (1, 2)] == ["dropped after 80%", "won"]
 
 
 def test_a_winner_at_the_end_of_the_row_says_where_to_look_next():

@@ -49,12 +49,12 @@ def test_a_race_is_watched_while_it_is_held(page, raced):
     app = page("runs", run=run.id)
     assert any(header.value == "Race" for header in app.header)
     table = racing.table(run, run.race)
-    assert table["Held-out loss after 40 %"] == ["3.0000", "2.5000", "2.0000", "4.0000"]
+    assert table["Held-out loss after 40%"] == ["3.0000", "2.5000", "2.0000", "4.0000"]
     assert [words.replace("\\", "") for words in table["Outcome"]] == [
-        "dropped after 40 %",
+        "dropped after 40%",
         "training",
         "waiting",
-        "dropped after 40 %",
+        "dropped after 40%",
     ]
     assert [curve.values for curve in racing.curves(run, run.race)] == [[3.0], [2.5], [2.0], [4.0]]
     assert "●&nbsp;racing" in phases.strip(run)
