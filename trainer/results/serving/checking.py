@@ -1,7 +1,6 @@
 """Whether a GGUF file is the run's model: llama.cpp answers the run's first questions with it."""
 
 import json
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from specs import RunError
-from specs.paths import REPO
 from trainer.data.forms.messages import Turn
 from trainer.results.serving import tools
 from trainer.results.serving.spoken import Spoken
@@ -93,16 +91,7 @@ def _answered(file: Path, questions: dict[str, Any], scratch: Path) -> list[dict
     path = scratch / "questions.json"
     path.write_text(json.dumps(questions), encoding="utf-8")
     command = [sys.executable, "-m", "trainer.results.serving.loading_back", str(file), str(path)]
-    done = subprocess.run(
-        command,
-        cwd=REPO,
-        env=tools.environment(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-    )
+    done = tools.ended(command)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["it gave no reason"])[-1]
         raise RunError("GGUF", f"llama.cpp cannot load it: {last}", None, "Serve the merged folder with vLLM")

@@ -11,7 +11,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from specs import RunError, gib
-from specs.paths import REPO
 from trainer.results.serving import tools
 from trainer.results.serving.spoken import Spoken
 
@@ -143,16 +141,7 @@ def run_program(command: Sequence[str]) -> None:
     Raises:
         RunError: With what it refused, if it did.
     """
-    done = subprocess.run(
-        command,
-        cwd=REPO,
-        env=tools.environment(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-    )
+    done = tools.ended(command)
     if done.returncode:
         raise _refusal(done.stderr)
 

@@ -7,7 +7,9 @@ llama-cpp-python into a folder of its own, with what it imports, so that nothing
 import importlib.util
 import os
 import shutil
+import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from specs import RunError, paths
@@ -56,3 +58,17 @@ def environment() -> dict[str, str]:
     libraries = os.pathsep.join(filter(None, (str(REPO), str(paths.llama_cpp() / _LIBRARIES), *given)))
     quiet = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_WAIT_POLICY": "PASSIVE"}
     return {**os.environ, **quiet, "PYTHONPATH": libraries, "CUDA_VISIBLE_DEVICES": ""}
+
+
+def ended(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Run a program of llama.cpp to its end, and return its exit status and what it printed."""
+    return subprocess.run(
+        command,
+        cwd=REPO,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
