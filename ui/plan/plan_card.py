@@ -142,7 +142,7 @@ def _changed(override: Override) -> None:
     if override.recommended is not None:
         said.append(f"recommended {_shown(override.field, override.recommended)}")
     if override.more_bytes:
-        said.append(f"{_signed(override.more_bytes)} against that")
+        said.append(f"{_signed(override.more_bytes)} against that{_alone(override)}")
     if not override.accepted:
         said.append("outside what the evidence supports")
     if override.moved:
@@ -158,6 +158,14 @@ def _changed(override: Override) -> None:
             args=(override.field, None),
         )
         st.markdown(f":small[:gray[{text.plain('; '.join(said))}]]", width="stretch")
+
+
+def _alone(override: Override) -> str:
+    """Return what the setting costs by itself where what moved with it makes a difference, as its next step told."""
+    if override.by_itself is None or override.more_bytes is None:
+        return ""
+    differ = abs(override.by_itself - override.more_bytes) >= MIB
+    return f" with all that moved, {_signed(override.by_itself)} by itself" if differ else ""
 
 
 def _drawer(asked: Request, result: Recommendation, names: Sequence[str], advice: Mapping[str, Advice]) -> None:

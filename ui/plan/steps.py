@@ -9,7 +9,7 @@ from advisor.speed import relative_time
 from estimator.estimate import Verdict
 from specs import METHODS, FinetunePlan, LorafitError
 from ui.plan.planning import Request, recommendation
-from ui.plan.upgrades import BETTER, under
+from ui.plan.upgrades import BETTER, changed
 
 _LARGEST_RANK = 256
 _EIGHT_BIT = "paged_adamw_8bit"
@@ -40,6 +40,8 @@ class Override:
     """Whether the evidence finds the person's value acceptable."""
     more_bytes: int | None
     """How much more memory the plan uses than the one that undoing this leads to; None if that is not priced."""
+    by_itself: int | None
+    """How much more that plan would use with this one setting changed, as its next step says; None if not priced."""
     moved: tuple[tuple[str, Any, Any], ...]
     """Other fields that follow from it, with their values without it and with it."""
 
@@ -50,11 +52,11 @@ def next_step(asked: Request, plan: FinetunePlan, field: str) -> Step | None:
     if after is None or after == getattr(plan, field):
         return None
     try:
-        changed = under(asked, plan, after) if field == "method" else dataclasses.replace(plan, **{field: after})
-        estimate = asked.price(changed) if asked.is_warm(changed) else None
+        larger = changed(asked, plan, field, after)
+        estimate = asked.price(larger) if asked.is_warm(larger) else None
     except LorafitError:
         return None
-    time = relative_time(asked.situation, changed, plan)
+    time = relative_time(asked.situation, larger, plan)
     if field == "num_train_epochs":
         time = after / plan.num_train_epochs
     return Step(
@@ -77,7 +79,7 @@ def _override(asked: Request, plan: FinetunePlan, field: str) -> Override:
     try:
         wished = recommendation(free)
     except LorafitError:  # what else is fixed cannot be without this one
-        return Override(field=field, recommended=None, accepted=True, more_bytes=None, moved=())
+        return Override(field=field, recommended=None, accepted=True, more_bytes=None, by_itself=None, moved=())
     advice = next((entry for entry in wished.advice if entry.field == field), None)
     without, chosen = wished.plan.to_dict(), plan.to_dict()
     moved = ((name, without[name], value) for name, value in chosen.items() if name not in asked.situation.pins)
@@ -86,8 +88,17 @@ def _override(asked: Request, plan: FinetunePlan, field: str) -> Override:
         recommended=advice.value if advice else None,
         accepted=advice is None or advice.accepts(getattr(plan, field)),
         more_bytes=_difference(asked, plan, wished.plan) if advice else None,
+        by_itself=_alone(asked, wished.plan, field, getattr(plan, field)) if advice else None,
         moved=tuple(entry for entry in moved if entry[1] != entry[2]),
     )
+
+
+def _alone(asked: Request, without: FinetunePlan, field: str, value: Any) -> int | None:
+    try:
+        alone = changed(asked, without, field, value)
+        return _difference(asked, alone, without) if asked.is_warm(alone) else None
+    except LorafitError:
+        return None
 
 
 def _difference(asked: Request, plan: FinetunePlan, without: FinetunePlan) -> int | None:

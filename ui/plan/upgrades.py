@@ -20,6 +20,16 @@ _GAINS = {
 }
 
 
+_QUICKER = {
+    "gradient_checkpointing": "no activations are recomputed",
+    "every_n_layers": "fewer layers are recomputed",
+    "activation_offloading": "no layer's input crosses the bus",
+    "layer_offloading": "no layer crosses the bus",
+    "per_device_train_batch_size": "the same result in fewer passes",
+}
+"""What the changes that save time do."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upgrade:
     """One change to a plan that takes more memory."""
@@ -36,18 +46,18 @@ class Upgrade:
 def upgrades(asked: Request, plan: FinetunePlan) -> tuple[Upgrade, ...]:
     """Return single changes that take more memory and still fit, with their benefit, the cheapest first."""
     used, found = asked.price(plan).used_bytes, []
-    for field, changed, gain in _changes(asked, plan):
-        if not asked.is_warm(changed):  # a chip is not worth the wait for a trace
+    for field, larger, gain in _changes(asked, plan):
+        if not asked.is_warm(larger):  # a chip is not worth the wait for a trace
             continue
         try:
-            estimate = asked.price(changed)
+            estimate = asked.price(larger)
         except LorafitError:
             continue
         if estimate.used_bytes > used and estimate.verdict != "does not fit":
             upgrade = Upgrade(
                 field=field,
                 before=getattr(plan, field),
-                after=getattr(changed, field),
+                after=getattr(larger, field),
                 more_bytes=estimate.used_bytes - used,
                 gain=gain,
             )
@@ -56,29 +66,45 @@ def upgrades(asked: Request, plan: FinetunePlan) -> tuple[Upgrade, ...]:
 
 
 def _changes(asked: Request, plan: FinetunePlan) -> Iterator[tuple[str, FinetunePlan, str]]:
+    for field, after, gain in _candidates(asked, plan):
+        larger = changed(asked, plan, field, after)
+        yield field, larger, gain or _time(asked, plan, larger, _QUICKER[field])
+
+
+def _candidates(asked: Request, plan: FinetunePlan) -> Iterator[tuple[str, Any, str]]:
+    """Yield each field with its next value and the benefit; without one it is the time that ``_QUICKER`` tells of."""
     if plan.gradient_checkpointing:
-        kept = dataclasses.replace(plan, gradient_checkpointing=False)
-        yield "gradient_checkpointing", kept, _time(asked, plan, kept, "no activations are recomputed")
-        fewer = dataclasses.replace(plan, every_n_layers=2 * plan.every_n_layers)
-        yield "every_n_layers", fewer, _time(asked, plan, fewer, "fewer layers are recomputed")
-        here = dataclasses.replace(plan, activation_offloading=False)
-        yield "activation_offloading", here, _time(asked, plan, here, "no layer's input crosses the bus")
+        yield "gradient_checkpointing", False, ""
+        yield "every_n_layers", 2 * plan.every_n_layers, ""
+        yield "activation_offloading", False, ""
     if plan.layer_offloading:
-        whole = dataclasses.replace(plan, layer_offloading=False)
-        yield "layer_offloading", whole, _time(asked, plan, whole, "no layer crosses the bus")
+        yield "layer_offloading", False, ""
     if plan.gradient_accumulation_steps > 1:
-        batch, steps = plan.per_device_train_batch_size * 2, max(1, plan.gradient_accumulation_steps // 2)
-        wider = dataclasses.replace(plan, per_device_train_batch_size=batch, gradient_accumulation_steps=steps)
-        yield "per_device_train_batch_size", wider, _time(asked, plan, wider, "the same result in fewer passes")
-    longer = dataclasses.replace(plan, max_length=plan.max_length * 2)
-    now, then = (asked.situation.truncated(length) for length in (plan.max_length, longer.max_length))
+        yield "per_device_train_batch_size", 2 * plan.per_device_train_batch_size, ""
+    now, then = (asked.situation.truncated(length) for length in (plan.max_length, 2 * plan.max_length))
     if now != then:
-        yield "max_length", longer, f"{now} now; then {then}"
+        yield "max_length", 2 * plan.max_length, f"{now} now; then {then}"
     if METHODS[plan.method].has_rank:
-        yield "r", with_rank(plan, 2 * plan.r), "a larger adapter can learn more; helps with a lot of data"
+        yield "r", 2 * plan.r, "a larger adapter can learn more; helps with a lot of data"
     if plan.method in BETTER:
-        better = BETTER[plan.method]
-        yield "method", under(asked, plan, better), _GAINS[better]
+        yield "method", BETTER[plan.method], _GAINS[BETTER[plan.method]]
+
+
+def changed(asked: Request, plan: FinetunePlan, field: str, after: Any) -> FinetunePlan:
+    """Return a plan with one setting changed, and with it only what it is tied to.
+
+    Alpha follows the rank; accumulation follows the batch, so that an optimizer step sees as many rows; a method brings
+    settings of its own.
+    """
+    if field == "method":
+        return under(asked, plan, after)
+    if field == "r":
+        return with_rank(plan, after)
+    if field == "per_device_train_batch_size":
+        rows = plan.per_device_train_batch_size * plan.gradient_accumulation_steps
+        steps = max(1, rows // after)
+        return dataclasses.replace(plan, per_device_train_batch_size=after, gradient_accumulation_steps=steps)
+    return dataclasses.replace(plan, **{field: after})
 
 
 def under(asked: Request, plan: FinetunePlan, method: str) -> FinetunePlan:
@@ -89,7 +115,7 @@ def under(asked: Request, plan: FinetunePlan, method: str) -> FinetunePlan:
     return dataclasses.replace(wished, **{name: getattr(plan, name) for name in kept})
 
 
-def _time(asked: Request, plan: FinetunePlan, changed: FinetunePlan, words: str) -> str:
+def _time(asked: Request, plan: FinetunePlan, larger: FinetunePlan, words: str) -> str:
     """Return the benefit of a change, with the share of time that it saves if that is known."""
-    share = relative_time(asked.situation, changed, plan)
+    share = relative_time(asked.situation, larger, plan)
     return words if share is None or share >= 1 else f"{words}; about {1 - share:.0%} less time"

@@ -1,5 +1,7 @@
 """The plan page: every input, every mistake, every tab."""
 
+import re
+
 import pytest
 
 
@@ -83,6 +85,19 @@ def test_the_next_step_of_a_row_says_its_cost_and_is_taken_in_place(page):
     step.click().run()
     assert app.selectbox(key="r").value == "32"
     assert app.subheader[0].value != asked
+
+
+@pytest.mark.parametrize("field", ["r", "per_device_train_batch_size", "gradient_checkpointing", "max_length"])
+def test_a_taken_step_costs_what_it_promised(page, field):
+    app = page(model="meta-llama/Llama-3.1-8B", gpu="GeForce RTX 3090")
+    promised = app.button(key=f"step_{field}").label.replace("\\", "")
+    app.button(key=f"step_{field}").click().run()
+    sizes = r"([+-][\d,.]+\s(?:KiB|MiB|GiB))"
+    said = next(found for text in app.markdown if (found := re.search(sizes + " against that", text.value)))
+    alone = re.search(sizes + " by itself", said.string)
+    cost = re.search(sizes, promised)
+    assert cost, promised
+    assert (alone or said)[1].split() == cost[1].split(), (promised, said.string)
 
 
 def test_a_typed_value_that_is_no_number_gets_one_sentence_and_can_be_changed(page):
