@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from streamlit.testing.v1 import AppTest
 
@@ -17,10 +18,15 @@ MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
 @pytest.fixture(autouse=True)
-def runs_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Point the app at an empty runs folder."""
-    monkeypatch.setenv("LORAFIT_RUNS", str(tmp_path / "runs"))
-    return tmp_path / "runs"
+def runs_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Point the app at an empty runs folder, and end what still trains there, which would be for minutes."""
+    runs = tmp_path / "runs"
+    monkeypatch.setenv("LORAFIT_RUNS", str(runs))
+    yield runs
+    if any(runs.glob("*/worker.log")):
+        for process in psutil.process_iter(["cmdline"]):
+            if str(runs) in (process.info["cmdline"] or ()):
+                process.kill()
 
 
 @pytest.fixture(autouse=True)
