@@ -49,6 +49,10 @@ def commands() -> Iterator[tuple[str, Command, str, dict[str, dict[str, Any]]]]:
             "metavar": "N",
             "help": f"questions of each such task, at most; {MOST_ROWS} by default",
         },
+        "--run-code": {
+            "action": "store_true",
+            "help": "also run both models' answers as programs, in a sandbox, with the tests of the rows",
+        },
     }
     step: dict[str, dict[str, Any]] = {"id": {"metavar": "ID"}, "step": {"type": int, "metavar": "STEP"}}
     yield "keep", _keep, "make the weights of a checkpoint the result, which is asked, merged and exported", step
@@ -63,6 +67,7 @@ def _evaluate(store: Store, given: argparse.Namespace) -> int:
         data=_other_rows(run.data, given),
         benchmark=given.benchmark,
         limit=given.limit,
+        run_code=given.run_code,
     )
     evaluation.start(store, run, wanted)
     try:
@@ -128,3 +133,4 @@ def lines(found: Mapping[str, Any]) -> Iterator[str]:
     for one in found["compared"]:
         change = f"{one['low']:+.4f} to {one['high']:+.4f}"
         yield f"  {one['label']}: {one['base']:.4f} -> {one['tuned']:.4f} on {one['rows']} rows, change {change} (95%)"
+    yield from (f"  {note}" for note in found.get("notes", ()))

@@ -29,6 +29,7 @@ from trainer.runs.contract import Run
 from trainer.runs.export import result_folder
 from trainer.runs.launcher import worker_environment
 from trainer.runs.store import Store
+from trainer.sandbox import running
 
 FOLDER = "evaluation"
 LOG = "evaluation.log"
@@ -64,6 +65,8 @@ class Wanted:
     """A task of lm-eval that both models are also given; empty for none."""
     limit: int = MOST_ROWS
     """Questions of that, at most."""
+    run_code: bool = False
+    """Whether answers are run as programs, with the tests that their rows bring."""
 
     def __post_init__(self) -> None:
         """Refuse numbers that say nothing.
@@ -132,6 +135,8 @@ def start(store: Store, run: Run, wanted: Wanted) -> None:
     result_folder(store, run)
     if wanted.benchmark:
         _require_benchmarks(run)
+    if wanted.run_code:
+        _require_code(run, wanted)
     if wanted.data is not None:
         require_file(Path(wanted.data.path))
     elif learned_all(run):
@@ -161,6 +166,11 @@ def start(store: Store, run: Run, wanted: Wanted) -> None:
         threading.Thread(target=process.wait, daemon=True).start()
 
 
+def lacks_benchmarks() -> str:
+    """Return the command that installs what benchmarks come from; empty if it is here."""
+    return "" if importlib.util.find_spec("lm_eval") else f"{sys.executable} -m pip install {LM_EVAL}"
+
+
 def _require_benchmarks(run: Run) -> None:
     """Refuse a benchmark where nothing here could run it.
 
@@ -170,9 +180,20 @@ def _require_benchmarks(run: Run) -> None:
     if run.plan.task_type != "CAUSAL_LM":
         rule = f"is for models of text generation, not of {TASK_TYPES[run.plan.task_type].label}"
         raise RunError("--benchmark", rule, None, "Leave it out")
-    if importlib.util.find_spec("lm_eval") is None:
-        way_out = f"Install it: {sys.executable} -m pip install {LM_EVAL}"
-        raise RunError("--benchmark", "needs lm-eval, which is not installed", None, way_out)
+    if command := lacks_benchmarks():
+        raise RunError("--benchmark", "needs lm-eval, which is not installed", None, f"Install it: {command}")
+
+
+def _require_code(run: Run, wanted: Wanted) -> None:
+    """Refuse to run answers where none are written, or nothing here could confine them.
+
+    Raises:
+        RunError: If the run's model writes no text, no answers are wanted, or there is no sandbox.
+    """
+    if not TASK_TYPES[run.plan.task_type].writes or not wanted.answers:
+        rule = "runs answers, and none are written"
+        raise RunError("--run-code", rule, None, "Leave it out, or ask for more than 0 --answers")
+    running.require()
 
 
 def _require_alone(store: Store, run: Run) -> None:

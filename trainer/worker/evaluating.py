@@ -14,15 +14,17 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import Any
 
 from transformers import AutoTokenizer
 
-from specs import TASK_TYPES, FinetunePlan, LorafitError, RunError, paths
+from specs import TASK_TYPES, DataError, FinetunePlan, LorafitError, RunError, paths
 from specs.doors import faults
 from trainer.data.examples import first_example
+from trainer.data.tested import TESTS, RowTest, tests_of
 from trainer.failure import StopRequestedError, kind_and_sentence
 from trainer.results import evaluation, judgement
 from trainer.results.chat import TUNED
@@ -35,6 +37,7 @@ from trainer.runs.session import Session
 from trainer.runs.store import Store
 from trainer.worker.judging.benchmark import Benchmark
 from trainer.worker.judging.choosing import judge_of
+from trainer.worker.judging.texts import Texts
 from trainer.worker.rows import NO_PROMPTS, unlearned_rows
 
 _POLL_SECONDS = 0.5
@@ -126,6 +129,8 @@ def evaluate(session: Session, wanted: Wanted, progress: _Progress) -> None:
         of, rows = len(data), _some(data, wanted.rows, seed=plan.seed)
     layout = first_example(wanted.data or run.data).layout
     judge = judge_of(plan, tokenizer, rows, answers=wanted.answers, general=_passages(), layout=layout)
+    if wanted.run_code and isinstance(judge, Texts):
+        judge.run_code(_tests(run, wanted, rows))
     tasks = [Benchmark(wanted.benchmark, limit=wanted.limit, tokenizer=tokenizer)] if wanted.benchmark else []
     progress.begin(len(judge.voices) * (judge.work + len(tasks)))
     voices = Voices(session)
@@ -146,6 +151,7 @@ def evaluate(session: Session, wanted: Wanted, progress: _Progress) -> None:
         "rows": len(rows),
         "of": of,
         "basis": basis,
+        "notes": [*judge.notes],
         "step": run.result_step,
         "seconds": round(time.monotonic() - began, 1),
     }
@@ -164,6 +170,20 @@ def _basis(run: Run, wanted: Wanted) -> str:
     same_file = wanted.data.require_unchanged(None) == run.details.get("data_sha256")
     is_learned = same_file and split == run.data.split
     return f"rows of {name}, from which the model learned" if is_learned else f"rows of {name}"
+
+
+def _tests(run: Run, wanted: Wanted, rows: Sequence[Mapping[str, Any]]) -> Mapping[int, RowTest]:
+    """Return the tests of rows by their places.
+
+    Raises:
+        DataError: If none of the rows brings one.
+    """
+    source = wanted.data or replace(run.data, split=run.data.evaluation_split or run.data.split)
+    found = tests_of(source, [row["row"] for row in rows])
+    if not found:
+        rule = f"needs rows with a test, in a column named {', '.join(TESTS[:-1])} or {TESTS[-1]}"
+        raise DataError("--run-code", rule, None, "Leave it out, or evaluate on other rows")
+    return {place: found[row["row"]] for place, row in enumerate(rows) if row["row"] in found}
 
 
 def _require_judged(plan: FinetunePlan) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import streamlit as st
 
 from specs import TASK_TYPES
+from trainer.results import evaluation as evaluating
 from trainer.results.evaluation import MOST_ANSWERS, MOST_ROWS, Evaluation, Wanted, learned_all
 from trainer.runs.contract import Run
 from ui.parts import exhibits, notices, text
@@ -41,7 +42,7 @@ def evaluation(run: Run) -> None:
             f"and run again* and set `eval_split` to 0.1, or run `python -m trainer evaluate {run.id} --data FILE`"
         )
     else:
-        _offer(latest, writes=TASK_TYPES[run.plan.task_type].writes)
+        _offer(run, latest)
     if latest is not None and latest.found:
         _found(run, latest.found)
 
@@ -59,37 +60,71 @@ def _checkpoint(run: Run) -> None:
         button.button(label, key="keep checkpoint", on_click=_keep, args=(best.step,), help=about, width="stretch")
 
 
-def _offer(latest: Evaluation | None, *, writes: bool) -> None:
+def _offer(run: Run, latest: Evaluation | None) -> None:
     """Offer to start an evaluation, and say why the last one ended early."""
+    writes = TASK_TYPES[run.plan.task_type].writes
     st.caption(
         "The tuned model and its base read the same rows, none of which were learned. This uses the run's device "
         "and goes on when you leave the page."
     )
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        rows = st.number_input(
-            "Rows", 1, 1_000_000, MOST_ROWS, key="evaluated rows", width=150, persist_state="session"
-        )
-        answers = MOST_ANSWERS
-        if writes:
-            answers = st.number_input(
-                "Answers",
-                0,
-                1_000_000,
-                MOST_ANSWERS,
-                key="evaluated answers",
-                width=150,
-                persist_state="session",
-                help="For this many of the rows, both models also write an answer, which takes longer than reading.",
-            )
+        rows = _number("Rows", 1, MOST_ROWS, key="evaluated rows")
+        about = "For this many of the rows, both models also write an answer, which takes longer than reading."
+        answers = _number("Answers", 0, MOST_ANSWERS, key="evaluated answers", about=about) if writes else MOST_ANSWERS
+        benchmark, limit = _benchmark() if run.plan.task_type == "CAUSAL_LM" else ("", MOST_ROWS)
+        run_code = writes and _run_code(run)
+        wanted = Wanted(rows=rows, answers=answers, benchmark=benchmark, limit=limit, run_code=run_code)
         st.button(
             "Evaluate again" if latest is not None and latest.found else "Evaluate",
             icon=":material/balance:",
             key="evaluate",
             on_click=_start,
-            args=(int(rows), int(answers)),
+            args=(wanted,),
         )
     if latest is not None and latest.stage in {"failed", "stopped"}:
         st.warning(text.plain(latest.sentence), icon=":material/info:")
+
+
+def _number(label: str, least: int, usual: int, *, key: str, about: str | None = None) -> int:
+    return int(
+        st.number_input(label, least, 1_000_000, usual, key=key, width=150, persist_state="session", help=about)
+    )
+
+
+def _benchmark() -> tuple[str, int]:
+    """Offer a task of lm-eval, and how many of its questions; without lm-eval say how to get it."""
+    lacks = evaluating.lacks_benchmarks()
+    about = "A task of lm-eval, such as arc_easy, that both models are given too. Its questions come from the Hub."
+    name = st.text_input(
+        "Benchmark",
+        key="evaluated benchmark",
+        width=180,
+        persist_state="session",
+        disabled=bool(lacks),
+        placeholder="needs lm-eval" if lacks else "none",
+        help=f"{about} Install it first: `{lacks}`" if lacks else about,
+    )
+    if lacks or not name.strip():
+        return "", MOST_ROWS
+    return name.strip(), _number("Questions", 1, MOST_ROWS, key="evaluated questions")
+
+
+def _run_code(run: Run) -> bool:
+    """Offer to run the answers, where the data brings tests; say why it cannot be done where it cannot."""
+    if not run_data.brings_tests(run):
+        return False
+    lacks = run_data.lacks_sandbox()
+    about = (
+        "Runs what both models write as Python programs, with the tests in your data, and counts those that pass. Each "
+        "runs in a sandbox: no network, none of your files, 10 seconds, little memory. Nobody has read this code."
+    )
+    return st.checkbox(
+        "Run the code in the answers",
+        key="evaluated code",
+        persist_state="session",
+        disabled=bool(lacks),
+        help=text.plain(lacks) if lacks else about,
+    ) and not lacks
 
 
 def _under_way(run_id: str) -> None:
@@ -116,6 +151,8 @@ def _found(run: Run, found: Mapping[str, Any]) -> None:
         alt="What was measured of the base model and of the tuned one, and the difference",
         about={"Run": run.id, "Rows": f"{found['rows']} of {found['of']} {found['basis']}", "Step": str(found["step"])},
     )
+    for note in found.get("notes", ()):
+        st.caption(text.plain(note))
     st.caption(
         "Change: the tuned model less the one beside it, as a range that holds the true change with 95% confidence. p: "
         "how likely a difference as large as this one would be by chance alone."
@@ -139,9 +176,9 @@ def _rows(run: Run) -> None:
 
 
 @notices.guarded
-def _start(rows: int, answers: int) -> None:
+def _start(wanted: Wanted) -> None:
     for run_id in address.named():
-        run_data.evaluate(run_data.store().run(run_id), Wanted(rows=rows, answers=answers))
+        run_data.evaluate(run_data.store().run(run_id), wanted)
 
 
 @notices.guarded

@@ -31,6 +31,7 @@ from trainer.runs import processes
 from trainer.runs.cards import judged, model_card
 from trainer.runs.contract import Place
 from trainer.runs.session import Session
+from trainer.sandbox import running
 from trainer.worker import evaluating
 from trainer.worker.judging.reading import loss_of
 
@@ -331,3 +332,29 @@ def test_a_damaged_result_counts_as_none(learned, store, evaluated):
     (folder / evaluation.ROWS).write_text("[]")
     assert evaluation.latest(store, learned).found == {}
     assert evaluation.rows(store, learned) == ()
+
+
+@pytest.mark.skipif(running._way() is None, reason="this system gives no namespaces")
+def test_code_is_run_where_it_is_asked_for_and_rows_bring_tests(learned, evaluated, tmp_path):
+    path = tmp_path / "code.jsonl"
+    rows = [
+        {"prompt": question, "completion": "x = 1", "test": f"assert x == {n % 2}"}
+        for n, (question, _) in enumerate(QUESTIONS)
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    source = DataSource(path=str(path))
+    found, judged = evaluated(learned, data=source, answers=4, run_code=True)
+    passed = next(one for one in found.found["compared"] if one["name"] == "passed")
+    assert (passed["rows"], passed["tuned"]) == (2, 0.0)
+    assert found.found["notes"] == ["2 of 4 tests are left out: the answer in the data fails them itself."]
+    assert "SyntaxError" in judged[1]["tuned_ended"]
+    with pytest.raises(
+        DataError, match="--run-code: needs rows with a test, in a column named test, tests, test_list or"
+    ):
+        evaluated(learned, run_code=True)
+
+
+def test_code_is_not_run_unless_it_is_asked_for_and_answers_are_written(learned, store):
+    assert not _parser().parse_args(["evaluate", learned.id]).run_code
+    with pytest.raises(RunError, match="--run-code: runs answers, and none are written"):
+        evaluation.start(store, learned, Wanted(run_code=True, answers=0))

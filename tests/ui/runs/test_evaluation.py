@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -136,3 +137,15 @@ def test_words_that_the_data_has_not_are_marked_and_nothing_is_markup():
 def test_small_probabilities_are_bounds():
     one = {**judgement.as_json([judgement.scores("f1", "F1", [0.0] * 20, [0.9] * 20)])[0], "p": 0.0002}
     assert measures([one])["p"] == ["< 0.001"]
+
+
+def test_code_is_offered_to_be_run_where_the_data_brings_tests(page, evaluated):
+    def boxes():
+        return [box for box in page("runs", run=evaluated.id).checkbox if box.key == "evaluated code"]
+
+    assert not boxes()
+    rows = [{"prompt": "One?", "completion": "x = 1", "test": "assert x"}]
+    Path(evaluated.data.path).write_text("\n".join(map(json.dumps, rows)))
+    (box,) = boxes()
+    assert not box.value
+    assert box.disabled == bool(run_data.lacks_sandbox())

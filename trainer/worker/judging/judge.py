@@ -32,6 +32,11 @@ class Judge:
         """Return what both models were compared by, what decides first."""
         raise NotImplementedError
 
+    @property
+    def notes(self) -> Sequence[str]:
+        """What a person should know about the figures, in sentences."""
+        return ()
+
     def told(self) -> list[dict[str, Any]]:
         """Return what was found, row by row."""
         raise NotImplementedError

@@ -4,15 +4,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from threading import Event
 from typing import Any
 
+from trainer.data.tested import RowTest
 from trainer.results import judgement
 from trainer.results.answers import positions_left
 from trainer.results.chat import BASE, TUNED
 from trainer.results.judgement import Compared
 from trainer.worker.judging import scores
 from trainer.worker.judging.choices import Choices
+from trainer.worker.judging.code import LONGEST_CODE, Code
 from trainer.worker.judging.judge import Judge, Row
 from trainer.worker.judging.reading import IGNORED, losses
-from trainer.worker.judging.writing import Asked, Said, batches, written
+from trainer.worker.judging.writing import LONGEST_ANSWER, Asked, Said, batches, written
 
 
 class Texts(Judge):
@@ -34,11 +36,16 @@ class Texts(Judge):
         asked = [(number, found) for number, row in enumerate(rows) if (found := self._parts(row))]
         self._asked = dict(asked[:answers])
         self._choices = Choices([parts for _, parts in asked], [*self._asked.values()])
+        self._code = Code({}, {})
+
+    def run_code(self, tests: Mapping[int, RowTest]) -> None:
+        """Also run the answers to questions, with the tests of their rows, by the rows' places."""
+        self._code = Code(tests, {number: self._decoded(answer) for number, (_, answer) in self._asked.items()})
 
     @property
     def work(self) -> int:
         """Rows and passages to read, and answers to write."""
-        return len(self.rows) + len(self._passages) + self._choices.work + len(self._asked)
+        return len(self.rows) + len(self._passages) + self._choices.work + len(self._asked) + self._code.work
 
     def read(self, voice: str, model: Any, stop: Event) -> Iterator[int]:
         """Note the losses of all rows and passages, and write the answers."""
@@ -51,9 +58,12 @@ class Texts(Judge):
             yield 1
         yield from self._choices.read(voice, model, chunked=self.chunked)
         asked = [*self._asked.values()]
+        longest = LONGEST_CODE if self._code.work else LONGEST_ANSWER
         for some in batches(asked, self.most_tokens):
-            self._said[voice] += written(model, self.tokenizer, some, stop)
+            self._said[voice] += written(model, self.tokenizer, some, stop, longest=longest)
             yield len(some)
+        said = (said.words for said in self._said[voice])
+        yield from self._code.read(voice, dict(zip(self._asked, said, strict=True)), stop)
 
     def _cut(self, model: Any) -> list[list[int]]:
         """Return the passages no longer than the model has positions for, and than training had memory for."""
@@ -66,6 +76,7 @@ class Texts(Judge):
         """Return the loss of what is to be learned, how near the answers are, and the loss of general text."""
         tokens = [self._num_learned(row) for row in self.rows]
         found = [judgement.losses("loss", "Loss per token", self._both(self._losses, tokens))]
+        found += self._code.compared()
         if self._asked:
             right = [self._decoded(answer) for _, answer in self._asked.values()]
             base, tuned = ([said.words for said in self._said[voice]] for voice in (BASE, TUNED))
@@ -77,6 +88,11 @@ class Texts(Judge):
                 judgement.losses("general", "Loss per token of general text", self._both(self._general, lengths))
             )
         return found
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What was left out of the scores."""
+        return self._code.notes
 
     def told(self) -> list[dict[str, Any]]:
         """Return each question with the losses of its answer, in nats over its tokens, and what was written."""
@@ -93,6 +109,7 @@ class Texts(Judge):
                 "tuned_loss": self._losses[TUNED][number],
                 "tokens": self._num_learned(row),
                 **said.get(number, {}),
+                **self._code.told(number),
             }
             for number, row in enumerate(self.rows)
         ]

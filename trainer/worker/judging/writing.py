@@ -10,7 +10,7 @@ from trainer.results.answers import end_tokens, generated_each
 
 _TOGETHER = 8
 """Answers that are written at the same time, at most."""
-_LONGEST_ANSWER = 128
+LONGEST_ANSWER = 128
 _ROOM = 16
 """Tokens that an answer may have beyond twice those of the one in the data."""
 
@@ -44,13 +44,15 @@ def batches(asked: Sequence[Asked], most_tokens: int) -> Iterator[Sequence[Asked
         yield some
 
 
-def written(model: Any, tokenizer: Any, some: Sequence[Asked], stop: Event) -> list[Said]:
+def written(
+    model: Any, tokenizer: Any, some: Sequence[Asked], stop: Event, *, longest: int = LONGEST_ANSWER
+) -> list[Said]:
     """Return the likeliest answers to several questions, written together, each no longer than it has reason to be."""
-    longest = max(len(asked) for asked, _ in some)
-    rooms = [min(_LONGEST_ANSWER, 2 * len(right) + _ROOM) for _, right in some]
+    widest = max(len(asked) for asked, _ in some)
+    rooms = [min(longest, 2 * len(right) + _ROOM) for _, right in some]
     ids, mask = [], []
     for asked, _ in some:
-        padding = longest - len(asked)
+        padding = widest - len(asked)
         # A decoder goes on at the end of what it reads; an encoder counts positions from the beginning.
         before, after = (0, padding) if model.config.is_encoder_decoder else (padding, 0)
         ids.append([tokenizer.pad_token_id] * before + asked + [tokenizer.pad_token_id] * after)

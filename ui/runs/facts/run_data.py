@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from catalog import here
-from specs import FinetunePlan, paths
+from specs import DataError, FinetunePlan, RunError, paths
+from trainer.data import tested
 from trainer.data.source import DataSource
 from trainer.results import best as results
 from trainer.results import evaluation as evaluating
@@ -24,6 +25,7 @@ from trainer.runs.launcher import start_waiting
 from trainer.runs.starting import Starter
 from trainer.runs.storage import order
 from trainer.runs.store import LOG, Store
+from trainer.sandbox import running
 
 _PROGRESS = re.compile(r"\d+%\|.*\| *\d\S*/\S+ \[|\d+(?:it|ex\w*) \[\d+:\d+")
 """A line of tqdm, with a known end or without: ``40%|##  | 2/5 [00:01<00:02, 1.9it/s]``, ``12it [00:03, 4.0it/s]``."""
@@ -146,6 +148,36 @@ def evaluated_rows(run: Run) -> Sequence[Mapping[str, Any]]:
 def evaluate(run: Run, wanted: Wanted) -> None:
     """Start an evaluation of a run."""
     evaluating.start(store(), run, wanted)
+
+
+def brings_tests(run: Run) -> bool:
+    """Return whether the data of a run brings tests for answers that are code."""
+    return _brings_tests(run.data.path, run.data.split, _changed(run.data.path))
+
+
+@functools.lru_cache(maxsize=32)
+def _brings_tests(path: str, split: str, _changed: int) -> bool:
+    try:
+        return tested.brings_tests(DataSource(path=path, split=split))
+    except DataError:
+        return False
+
+
+def _changed(path: str) -> int:
+    """Return when a file was changed, in nanoseconds; 0 where there is none."""
+    try:
+        return Path(path).stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def lacks_sandbox() -> str:
+    """Return why answers cannot be run as code here; empty if they can."""
+    try:
+        running.require()
+    except RunError as error:
+        return str(error)
+    return ""
 
 
 def stop_evaluation(run: Run) -> None:
