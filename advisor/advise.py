@@ -115,7 +115,7 @@ def _ended_soon(situation: Situation, fit: Fit, advice: tuple[Advice, ...]) -> t
         value=steps,
         range=(-1, steps),
         reason=f"A trial on {situation.gpu.name} should end within {speed.TRIAL_SECONDS / 60:.0f} minutes, answers "
-        f"included: {steps:,} steps do. With -1 it learns all rows.",
+        f"included: at its measured speed {steps:,} steps do. With -1 it learns all rows.",
         source=sources.CPU_MEASURED,
         confidence=Confidence.HIGH,
     )

@@ -172,6 +172,13 @@ def choices(found: Mapping[str, Speed], prices: Mapping[str, float], *, here: st
         here: The device that was asked about.
     """
     costs = {name: speed.cost(prices[name]) or 0.0 for name, speed in found.items() if name in prices}
-    named = {"this device": here if here in found else "", "fastest": next(iter(found), "")}
+    named = {"this device": here if here in found else "", _quickest(found): next(iter(found), "")}
     named["cheapest"] = min(costs, key=costs.__getitem__) if costs else ""
     return {why: name for why, name in named.items() if name}
+
+
+def _quickest(found: Mapping[str, Speed]) -> str:
+    """Return what the first of the devices is called: the fastest only where no other one's range reaches its own."""
+    first, *others = [(speed.total_seconds or 0.0, speed.band) for speed in found.values()] or [(0.0, (1.0, 1.0))]
+    longest = first[0] * first[1][1]
+    return "likely the fastest" if any(seconds * band[0] < longest for seconds, band in others) else "fastest"

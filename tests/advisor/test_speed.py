@@ -178,3 +178,6 @@ def test_this_device_the_fastest_and_the_cheapest_are_named():
         "cheapest": "Tesla T4",
     }
     assert speed.choices(told, {}) == {"fastest": "A100 80GB"}
+    alike = {"A100 80GB": told["A100 80GB"], "another": dataclasses.replace(told["A100 80GB"])}
+    assert speed.choices(alike, {}) == {"likely the fastest": "A100 80GB"}  # their ranges overlap
+    assert speed.choices({}, {}) == {}

@@ -79,11 +79,16 @@ def tick_step(reach_bytes: float) -> float:
 
 def _track(bar: Bar, reach: float, marks: str) -> str:
     pieces = [
-        f"<div title='{escape(part(name).label)}: {gib(bar.parts[name])}' style='width:{bar.parts[name] / reach:.3%};"
+        f"<div title='{_explained(name, bar.parts[name])}' style='width:{bar.parts[name] / reach:.3%};"
         f"background:{part(name).color};border-right:1px solid rgba(255,255,255,0.5);box-sizing:border-box'></div>"
         for name in shown_parts([bar.parts])
     ]
     return f"<div style='position:relative;display:flex;height:1.7rem'>{''.join(pieces)}{marks}</div>"
+
+
+def _explained(name: str, num_bytes: int) -> str:
+    """Return the size of a part and what it is, as an attribute of HTML."""
+    return escape(f"{part(name).label}: {gib(num_bytes)}. {part(name).meaning}".rstrip())
 
 
 def _capacity_line(capacity_bytes: int | None, reach: float) -> str:
@@ -131,9 +136,9 @@ def _ticks(reach: float) -> Iterator[str]:
 def parts_legend(bars: Sequence[Bar]) -> str:
     """Return the parts by colour and name, with their sizes if there is only one bar."""
     entries = [
-        f"<span style='white-space:nowrap'><span style='display:inline-block;width:0.8em;height:0.8em;"
-        f"border-radius:2px;margin-right:0.4em;background:{part(name).color}'></span>{escape(part(name).label)}"
-        f"{' ' + gib(bars[0].parts[name]) if len(bars) == 1 else ''}</span>"
+        f"<span title='{escape(part(name).meaning)}' style='white-space:nowrap'><span style='display:inline-block;"
+        f"width:0.8em;height:0.8em;border-radius:2px;margin-right:0.4em;background:{part(name).color}'></span>"
+        f"{escape(part(name).label)}{' ' + gib(bars[0].parts[name]) if len(bars) == 1 else ''}</span>"
         for name in shown_parts([bar.parts for bar in bars])
         if len(bars) > 1 or bars[0].parts[name] >= MIB // 2
     ]

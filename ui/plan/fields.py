@@ -101,6 +101,14 @@ ROWS: Mapping[str, tuple[str, ...]] = {
 }
 """The rows that matter most, with the fields that each edits."""
 
+
+def label(field: str) -> str:
+    """Return what a field is called where there is little place: as its row is, and by its own name without one."""
+    if field == "per_device_train_batch_size":
+        return "Batch"
+    return next((words for words, names in ROWS.items() if names == (field,)), field)
+
+
 MEANINGS: Mapping[str, str] = {
     "task_type": "What the model produces: text, or for a given text its class, tags for its words, an answer found in "
     "it, or a vector to find it by.",

@@ -61,7 +61,7 @@ def _chips(words: str, entries: Any, key: str) -> None:
     with st.container(horizontal=True, vertical_alignment="center", key=f"chips_{key}", gap="small"):
         st.markdown(f":small[:gray[{words}]]", width="content")
         for field, after, cost, help_ in entries:
-            name = "" if field == "method" else f"{field} "
+            name = "" if field == "method" else f"{fields.label(field)} "
             st.button(
                 f":small[{text.plain(name + _shown(field, after))} {cost}]",
                 key=f"{key}_{field}",
@@ -102,10 +102,20 @@ def _row(
         if name in found:
             _changed(found[name])
     if "num_train_epochs" in names and result.plan.max_steps > 0:
-        words = f"max_steps {result.plan.max_steps:,} decides instead; it is among all other settings."
+        _said(_instead(result.plan.max_steps, None if "max_steps" in found else advice.get("max_steps")))
+    if "target_modules" in names:
+        _said(spread.reached(asked.situation.model, result.plan))
+
+
+def _said(words: str) -> None:
+    if words:
         st.markdown(f":small[:gray[{text.plain(words)}]]")
-    if "target_modules" in names and (words := spread.reached(asked.situation.model, result.plan)):
-        st.markdown(f":small[:gray[{text.plain(words)}]]")
+
+
+def _instead(max_steps: int, advice: Advice | None) -> str:
+    """Return that a number of steps ends the run before its epochs do, and why where nobody asked for it."""
+    words = f"max_steps {max_steps:,} decides instead; it is among all other settings."
+    return f"{words} {advice.reason}" if advice else words
 
 
 def _reason(result: Recommendation, name: str, advice: Advice | None) -> Reason:

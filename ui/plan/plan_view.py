@@ -199,6 +199,8 @@ def details(asked: Request, result: Recommendation, estimate: MemoryEstimate) ->
     allocated, reserved = text.size(estimate.peak_allocated_bytes), text.size(estimate.peak_reserved_bytes)
     likely = f"likely {text.size_range(low, high)} in total{_on_each(result.plan)}"
     memory = f"{allocated} allocated, {reserved} reserved, {likely}."
+    if asked.situation.free_bytes is not None:
+        memory = f"{memory} {text.size(estimate.capacity_bytes)} is what other programs leave free at the moment."
     memory = " ".join(filter(None, (spread.in_words(result.plan), memory, asked.situation.length_note(result.plan))))
     speed = result.speed
     if speed is None or speed.total_seconds is None or estimate.spare_bytes < 0:

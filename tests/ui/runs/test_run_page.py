@@ -86,8 +86,8 @@ def test_the_small_charts_are_of_what_was_measured_and_compare_the_memory(finish
     run = finished([2.0, 1.0])
     run_data.store().add_metric(run.id, Metric(step=2, temperature_celsius=61.0, power_watts=250.0))
     drawn = {chart.title: chart for chart in quantities.small(run, run_data.metrics(run))}
-    assert list(drawn) == ["Loss", "Learning rate", "Memory", "Card, °C", "Card, W"]
-    assert drawn["Memory"].line == (2.0, "predicted 2.0 GiB")
+    assert list(drawn) == ["Loss", "Learning rate", "Memory in use", "Card, °C", "Card, W"]
+    assert drawn["Memory in use"].line == (2.0, "predicted peak 2.0 GiB")
     assert (drawn["Card, °C"].last, drawn["Card, W"].last) == ("61", "250")
 
 
@@ -96,7 +96,7 @@ def test_the_peak_is_one_number_in_the_list_beside_the_curve_and_in_files(finish
     points = run_data.metrics(run)
     shown, _ = memory.peak_against_predicted(run)
     drawn = {chart.title: chart.last for chart in quantities.small(run, points)}
-    assert drawn["Memory"] == f"peak {shown}"
+    assert drawn["Memory in use"] == f"peak {shown}"
     assert tables.history([run])["Peak"] == [shown]
     assert tables.numbers_sheet(run, points).columns["Peak"] == [shown]
 

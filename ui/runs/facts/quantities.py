@@ -79,7 +79,7 @@ _SMALL: Mapping[str, tuple[str, Callable[[float], str]]] = {
     "learning_rate": ("Learning rate", _rate),
     "grad_norm": ("Gradient norm", "{:.3g}".format),
     "tokens_per_second": ("Tokens/s", "{:,.0f}".format),
-    "memory_bytes": ("Memory", lambda value: gib(round(value * GIB))),
+    "memory_bytes": ("Memory in use", lambda value: gib(round(value * GIB))),
     "temperature_celsius": ("Card, °C", "{:.0f}".format),
     "power_watts": ("Card, W", "{:.0f}".format),
 }
@@ -95,7 +95,9 @@ def small(run: Run, points: Sequence[Metric]) -> list[Small]:
             curves=found,
             last=_memory_in_words(run, points) if name == "memory_bytes" else form(found[0].values[-1]),
             form=form if name in {"learning_rate", "memory_bytes"} else short,
-            line=(predicted / GIB, f"predicted {gib(predicted)}") if name == "memory_bytes" and predicted else None,
+            line=(predicted / GIB, f"predicted peak {gib(predicted)}")
+            if name == "memory_bytes" and predicted
+            else None,
         )
         for name, (title, form) in _SMALL.items()
         if (found := curves(points, name))
