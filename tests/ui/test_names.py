@@ -14,7 +14,7 @@ from specs.paths import REPO
 from trainer.data.source import DataSource
 from trainer.runs.contract import Metric, State
 from trainer.runs.store import Store
-from ui.plan.data import uploads
+from ui.parts import uploads
 
 SIGN = ":red[x]"
 HOSTILE = f"m **bold** {SIGN} ![i](http:evil) $y$ `c`"

@@ -11,8 +11,7 @@ from tests.unusable import disk, each_kind, fill
 from trainer.data.source import DataSource
 from trainer.runs.storage import database
 from trainer.runs.store import Store
-from ui.parts import notices
-from ui.plan.data import uploads
+from ui.parts import notices, uploads
 from ui.runs.facts import run_data
 
 PAGES = ("plan", "compare", "runs", "accuracy", "learn")

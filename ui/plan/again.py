@@ -19,7 +19,10 @@ from ui.runs.facts import plan_fields, run_data, titles
 
 
 def take() -> None:
-    """Choose what the run did that the address names, and nothing else; call it before the first widget of the page."""
+    """Choose what the run did that the address names, but for the settings that the address names too.
+
+    Call it before the first widget of the page.
+    """
     run_id = st.query_params.get(AGAIN)
     if run_id is None:
         return
@@ -29,12 +32,13 @@ def take() -> None:
     if run is None:
         given.refuse(AGAIN, run_id, "must be the id of a run that is kept here")
         return
+    changes = {name: st.query_params[name] for name in fields.ALL if name in st.query_params}
     for name in given.PLAN:
         st.session_state.pop(name, None)
     said = inputs(run)
     for name, value in said.items():
         st.session_state[name] = value
-    for name, value in overrides(run, said).items():
+    for name, value in (overrides(run, said) | changes).items():
         pins.put(name, value)
 
 

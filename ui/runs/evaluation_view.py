@@ -6,12 +6,13 @@ from typing import Any
 import streamlit as st
 
 from specs import TASK_TYPES
+from trainer.data.source import DataSource
 from trainer.results import evaluation as evaluating
 from trainer.results.evaluation import MOST_ANSWERS, MOST_ROWS, Evaluation, Wanted, learned_all
 from trainer.runs.contract import Run
 from ui.parts import exhibits, notices, text
 from ui.parts.writing import sheet_of
-from ui.runs import address
+from ui.runs import address, unseen_view
 from ui.runs.facts import run_data
 from ui.runs.facts.evaluated import marked, measures, row_table
 from ui.runs.sides import sides
@@ -31,18 +32,10 @@ def evaluation(run: Run) -> None:
     latest = run_data.evaluation(run)
     if latest is not None and latest.stage == "running":
         notices.fragment(_under_way, run_every=TICK_SECONDS)(run.id)
-    elif learned_all(run) and run.parts:
-        st.caption(
-            "Its runs share their data, and one may have learned what another held out. Evaluate it on other rows: "
-            f"`python -m trainer evaluate {run.id} --data FILE`"
-        )
-    elif learned_all(run):
-        st.caption(
-            "This run learned every row of its data, and a model must be judged by other rows. Choose *Change "
-            f"and run again* and set `eval_split` to 0.1, or run `python -m trainer evaluate {run.id} --data FILE`"
-        )
-    else:
+    elif not learned_all(run):
         _offer(run, latest)
+    elif (other := unseen_view.ask(run)) is not None:
+        _offer(run, latest, data=other)
     if latest is not None and latest.found:
         _found(run, latest.found)
 
@@ -60,7 +53,7 @@ def _checkpoint(run: Run) -> None:
         button.button(label, key="keep checkpoint", on_click=_keep, args=(best.step,), help=about, width="stretch")
 
 
-def _offer(run: Run, latest: Evaluation | None) -> None:
+def _offer(run: Run, latest: Evaluation | None, *, data: DataSource | None = None) -> None:
     """Offer to start an evaluation, and say why the last one ended early."""
     writes = TASK_TYPES[run.plan.task_type].writes
     st.caption(
@@ -73,7 +66,7 @@ def _offer(run: Run, latest: Evaluation | None) -> None:
         answers = _number("Answers", 0, MOST_ANSWERS, key="evaluated answers", about=about) if writes else MOST_ANSWERS
         benchmark, limit = _benchmark() if run.plan.task_type == "CAUSAL_LM" else ("", MOST_ROWS)
         run_code = writes and _run_code(run)
-        wanted = Wanted(rows=rows, answers=answers, benchmark=benchmark, limit=limit, run_code=run_code)
+        wanted = Wanted(rows=rows, answers=answers, data=data, benchmark=benchmark, limit=limit, run_code=run_code)
         st.button(
             "Evaluate again" if latest is not None and latest.found else "Evaluate",
             icon=":material/balance:",
@@ -86,9 +79,7 @@ def _offer(run: Run, latest: Evaluation | None) -> None:
 
 
 def _number(label: str, least: int, usual: int, *, key: str, about: str | None = None) -> int:
-    return int(
-        st.number_input(label, least, 1_000_000, usual, key=key, width=150, persist_state="session", help=about)
-    )
+    return int(st.number_input(label, least, 1_000_000, usual, key=key, width=150, persist_state="session", help=about))
 
 
 def _benchmark() -> tuple[str, int]:
@@ -118,13 +109,16 @@ def _run_code(run: Run) -> bool:
         "Runs what both models write as Python programs, with the tests in your data, and counts those that pass. Each "
         "runs in a sandbox: no network, none of your files, 10 seconds, little memory. Nobody has read this code."
     )
-    return st.checkbox(
-        "Run the code in the answers",
-        key="evaluated code",
-        persist_state="session",
-        disabled=bool(lacks),
-        help=text.plain(lacks) if lacks else about,
-    ) and not lacks
+    return (
+        st.checkbox(
+            "Run the code in the answers",
+            key="evaluated code",
+            persist_state="session",
+            disabled=bool(lacks),
+            help=text.plain(lacks) if lacks else about,
+        )
+        and not lacks
+    )
 
 
 def _under_way(run_id: str) -> None:

@@ -12,7 +12,7 @@ from specs import DataError
 from trainer.results import checkpoints, evaluation, judgement
 from trainer.runs.contract import Metric, Phase, State
 from trainer.runs.export import RESULT
-from ui.parts import text
+from ui.parts import text, uploads
 from ui.runs.facts import run_data
 from ui.runs.facts.evaluated import marked, measures, row_table
 
@@ -78,6 +78,19 @@ def test_a_run_that_learned_all_is_told_the_way_out_before_anything_is_loaded(pa
     app = page("runs", run=run.id)
     assert not [button for button in app.button if button.key == "evaluate"]
     assert any(f"evaluate {run.id} --data FILE" in caption.value for caption in app.caption)
+    return_rows = b'{"prompt": "Why?", "completion": "So."}\n'
+    app.file_uploader[0].upload("other.jsonl", return_rows, "application/jsonl").run()
+    assert not app.exception
+    assert app.button(key="evaluate").label == "Evaluate"
+    (kept,) = uploads.folder().glob("*.jsonl")
+    assert kept.read_bytes() == return_rows
+
+
+def test_training_again_with_rows_held_out_opens_the_plan_of_the_run(page, finished):
+    run = finished([1.0])
+    app = page(again=run.id, eval_split="0.1")
+    assert not app.error
+    assert app.text_input(key="eval_split").value == "0.1"
 
 
 def test_the_verdict_the_measures_and_the_rows_are_shown(page, evaluated):

@@ -10,9 +10,9 @@ from streamlit.delta_generator import DeltaGenerator
 from specs import LorafitError
 from trainer.data.readers import Reader
 from trainer.data.source import DataSource, Thinking
-from ui.parts import given
+from ui.parts import given, uploads
 from ui.parts.notices import guarded
-from ui.plan.data import columns_form, datasets, uploads
+from ui.plan.data import columns_form, datasets
 from ui.plan.data.datasets import Choice
 
 _URL: Literal["query-params"] = "query-params"

@@ -18,9 +18,8 @@ from trainer.data.forms.layouts import recognised_layout
 from trainer.data.readers import Reader
 from trainer.data.source import DataSource, Thinking
 from trainer.data.template.completeness import thinks
-from trainer.runs.storage.database import UPLOADS
+from ui.parts import uploads
 from ui.parts.examining import FIRST_ROWS, Examination, report_of
-from ui.plan.data import uploads
 
 DEMO = "Demo: house-style instructions"
 DEMO_CLASSES = "Demo: letters to a shop, by topic"
@@ -75,7 +74,7 @@ class Columns:
 
 def labels() -> list[str]:
     """Return the data sets to choose from."""
-    return [*DEMOS, *(_label(path, name) for path, name in uploads.all_kept(_folder()))]
+    return [*DEMOS, *(_label(path, name) for path, name in uploads.all_kept(uploads.folder()))]
 
 
 def label_of(source: DataSource) -> str | None:
@@ -172,15 +171,11 @@ def add(stream: BinaryIO, name: str) -> str:
     Raises:
         DataError: If the file cannot be kept.
     """
-    return _label(uploads.kept(stream, name, _folder()), name)
-
-
-def _folder() -> Path:
-    return paths.runs() / UPLOADS
+    return _label(uploads.kept(stream, name, uploads.folder()), name)
 
 
 def _upload(label: str) -> Path | None:
-    return next((path for path, name in uploads.all_kept(_folder()) if _label(path, name) == label), None)
+    return next((path for path, name in uploads.all_kept(uploads.folder()) if _label(path, name) == label), None)
 
 
 @functools.lru_cache(maxsize=16)

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-from specs import DataError
+from specs import DataError, paths
 from trainer import files
 from trainer.data import uploaded
 from trainer.runs.storage import private
+from trainer.runs.storage.database import UPLOADS
 
 KINDS = ("jsonl", "json", "csv", "tsv", "parquet", "txt")
 MOST_BYTES = 2**30
@@ -42,6 +43,11 @@ def kept(stream: BinaryIO, name: str, folder: Path) -> Path:
         target.with_suffix(".name.json").write_text(json.dumps(name[-120:]), encoding="utf-8")
         private.tighten_files(folder.glob(f"{target.stem}.*"))
     return target
+
+
+def folder() -> Path:
+    """Return where uploads are kept."""
+    return paths.runs() / UPLOADS
 
 
 def all_kept(folder: Path) -> Iterator[tuple[Path, str]]:

@@ -5,7 +5,7 @@ import io
 import pytest
 
 from specs import DataError
-from ui.plan.data import uploads
+from ui.parts import uploads
 
 
 @pytest.mark.parametrize(
