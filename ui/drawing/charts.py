@@ -222,6 +222,7 @@ def errors(dots: Sequence[Dot]) -> go.Figure:
             figure.add_annotation(**_LABEL, y=at + 0.2, text=f"<b>{group}</b>")
         level[group, line] = at = at - 1.0
         figure.add_annotation(**_LABEL, y=at + 0.38, text=line)
+        figure.add_hline(y=at, line={"color": _FAINT, "width": 1}, layer="below")  # its label stands on it
     for group, color in zip(dict.fromkeys(dot.group for dot in dots), cycle(CURVES), strict=False):
         members = [dot for dot in dots if dot.group == group]
         figure.add_scatter(
@@ -250,6 +251,7 @@ def errors(dots: Sequence[Dot]) -> go.Figure:
     return figure
 
 
+_FAINT = "rgba(128, 128, 128, 0.3)"
 _LABEL = {"x": 0, "xref": "paper", "xanchor": "left", "yanchor": "middle", "showarrow": False, "align": "left"}
 
 
