@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from specs import TASK_TYPES, FinetunePlan, GpuSpec, ModelSpec, PlanError, SpecError, gib
+from specs import METHODS, TASK_TYPES, FinetunePlan, GpuSpec, ModelSpec, PlanError, SpecError, gib
 from specs.fields import NAMES
 from specs.stored import fixed_fields
 from specs.tasks import require_trained_for
@@ -158,6 +158,15 @@ class Situation:
         attention = 2 * (model.hidden_size + q) + 2 * (model.hidden_size + kv)
         feed_forward = 0 if model.is_moe else 3 * (model.hidden_size + model.intermediate_size)
         return r * model.num_hidden_layers * (attention + feed_forward)
+
+    def adapter_params(self, plan: FinetunePlan) -> int | None:
+        """Return how many weights a plan's adapter trains; None where nobody has built the model, or no layer tells."""
+        layers = self.model.layers
+        if layers is None:
+            return None
+        if METHODS[plan.method].peft_type == "LORA":
+            return self.lora_params(plan.r)
+        return layers.adapter_params(plan)
 
     def as_priced(self, plan: FinetunePlan) -> FinetunePlan:
         """Return the plan whose supervised step on full sequences takes as much memory as this plan's step on the data.

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from advisor import sources
 from advisor.advice import Caution, Estimate
 from advisor.rules.batch import WITHOUT_SDPA
-from advisor.rules.method import RATES
+from advisor.rules.compared import COMPARED
 from advisor.rules.schedule import BITSANDBYTES_OPTIMIZERS, FEW_STEPS, UNSHARDED, total_steps
 from advisor.situation import Situation
 from specs import METHODS, TASK_TYPES, FinetunePlan, gib
@@ -22,7 +22,7 @@ def cautions(situation: Situation, plan: FinetunePlan, estimate: Estimate | None
 
 
 def _scale(_situation: Situation, plan: FinetunePlan, _estimate: Estimate | None) -> Iterator[Caution]:
-    if not METHODS[plan.method].has_rank:
+    if not METHODS[plan.method].uses("lora_alpha") or not METHODS[plan.method].has_rank:
         return
     scale = plan.lora_alpha / (plan.r**0.5 if plan.use_rslora else plan.r)
     if not 0.25 <= scale <= 4:
@@ -37,8 +37,8 @@ def _scale(_situation: Situation, plan: FinetunePlan, _estimate: Estimate | None
 
 def _learning_rate(_situation: Situation, plan: FinetunePlan, _estimate: Estimate | None) -> Iterator[Caution]:
     least, most = _LEARNING_RATES["full" if plan.method == "full" else "adapter"]
-    if plan.method in RATES:
-        least, most = RATES[plan.method].range
+    if plan.method in COMPARED:
+        least, most = COMPARED[plan.method].range
     if not least <= plan.learning_rate <= most:
         yield Caution(
             "learning_rate",
@@ -50,7 +50,7 @@ def _learning_rate(_situation: Situation, plan: FinetunePlan, _estimate: Estimat
 
 def _large_rank(situation: Situation, plan: FinetunePlan, _estimate: Estimate | None) -> Iterator[Caution]:
     rows = situation.dataset_rows
-    if METHODS[plan.method].has_rank and plan.r > 64 and rows is not None and rows < 1_000:
+    if METHODS[plan.method].peft_type == "LORA" and plan.r > 64 and rows is not None and rows < 1_000:
         yield Caution(
             "r",
             f"r {plan.r} on {rows:,} rows: about {situation.lora_params(plan.r) // rows:,} parameters per row are "

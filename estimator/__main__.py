@@ -138,6 +138,7 @@ def _typed_fields() -> Iterator[tuple[str, Callable[[str], Any]]]:
         (name, int) for name in ("r", "lora_alpha", "per_device_train_batch_size", "gradient_accumulation_steps")
     )
     yield from ((name, int) for name in ("max_length", "num_gpus", "init_r", "target_r", "num_virtual_tokens"))
+    yield from ((name, int) for name in ("oft_block_size", "decompose_factor"))
     yield "rank_pattern", _pattern
     yield "task_type", str
     yield "num_labels", int

@@ -138,7 +138,7 @@ def under(plan: FinetunePlan, method: str) -> FinetunePlan:
     if method == plan.method:
         return plan
     plain = replace(plan, prepare_kbit=False).with_method("lora")
-    if not METHODS[method].has_rank:
+    if not METHODS[method].uses("use_dora"):
         plain = replace(plain, use_dora=False, use_rslora=False, loraplus_lr_ratio=None)
     if not METHODS[method].trains_adapter:
         plain = replace(plain, dtype="float32" if plan.fp16 else plan.dtype)

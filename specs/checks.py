@@ -28,6 +28,8 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "tinit": (0, 1_000_000),
     "tfinal": (0, 1_000_000),
     "deltaT": (1, 1_000_000),
+    "oft_block_size": (2, 4096),
+    "decompose_factor": (1, 4096),
     "num_virtual_tokens": (1, 4096),
     "per_device_train_batch_size": (1, 65_536),
     "gradient_accumulation_steps": (1, 65_536),
@@ -188,7 +190,11 @@ def _check_method(plan: PlanFields) -> None:
             plan.quantization,
             "Choose qlora for 4-bit or lora-8bit for 8-bit",
         )
-    if not method.has_rank and (plan.use_dora or plan.use_rslora or plan.loraplus_lr_ratio):
+    reason = method.adapter.not_over.get(plan.quantization) if method.adapter else None
+    if reason:
+        rule = f"must be off under method {method.name}: {reason}"
+        raise PlanError(f"load_in_{plan.quantization}", rule, None, "Choose load_in_8bit, or neither")
+    if not method.uses("use_dora") and (plan.use_dora or plan.use_rslora or plan.loraplus_lr_ratio):
         raise PlanError("method", f"{method.label} has no LoRA adapter to apply DoRA, rsLoRA or LoRA+ to", plan.method)
 
 

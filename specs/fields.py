@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from specs.methods import METHODS, Quantization
+from specs.adapters import Quantization
+from specs.methods import METHODS
 from specs.tasks import TASK_TYPES, TaskTypeName
 
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -98,6 +99,11 @@ class PlanFields:
     """AdaLoRA: last steps, during which ranks stay fixed."""
     deltaT: int = 1  # noqa: N815 - PEFT's name
     """AdaLoRA: steps between two rank allocations."""
+
+    oft_block_size: int = 32
+    """OFT: inputs that turn together; a layer takes the divisor of its inputs that is nearest."""
+    decompose_factor: int = 4
+    """LoKr: the smaller factor that each size of a layer is split by; the largest divisor up to it counts."""
 
     num_virtual_tokens: int = 20
     """Prompt and prefix tuning: trained tokens in front of every sequence; ``max_length`` does not count them."""

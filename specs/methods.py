@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
-Quantization = Literal["none", "8bit", "4bit"]
+from specs.adapters import ADAPTERS, Adapter, Quantization
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,27 +33,21 @@ class Method:
         return self.peft_type is not None
 
     @property
+    def adapter(self) -> Adapter | None:
+        """What kind of adapter it trains; None when every weight is trained."""
+        return ADAPTERS[self.peft_type] if self.peft_type else None
+
+    @property
     def has_rank(self) -> bool:
         """Whether the method uses ``r``."""
         return self.uses("r")
 
     def uses(self, field: str) -> bool:
         """Return whether the method uses a plan field; the others are ignored."""
-        return field not in _ADAPTER_FIELDS or field in _FIELDS[self.peft_type]
+        return field not in _ADAPTER_FIELDS or (self.adapter is not None and field in self.adapter.fields)
 
 
-_LORA_FIELDS = frozenset({"lora_alpha", "lora_dropout", "target_modules", "bias", "adapter_dtype"})
-_FIELDS: Mapping[str | None, frozenset[str]] = {
-    None: frozenset(),
-    "LORA": _LORA_FIELDS
-    | {"r", "use_rslora", "use_dora", "init_lora_weights", "loraplus_lr_ratio", "rank_pattern", "alpha_pattern"}
-    | {"target_parameters"},
-    "ADALORA": _LORA_FIELDS | {"init_r", "target_r", "tinit", "tfinal", "deltaT"},
-    "IA3": frozenset({"target_modules", "adapter_dtype"}),
-    "PROMPT_TUNING": frozenset({"num_virtual_tokens", "prompt_tuning_init", "adapter_dtype"}),
-    "PREFIX_TUNING": frozenset({"num_virtual_tokens", "adapter_dtype"}),
-}
-_ADAPTER_FIELDS = frozenset().union(*_FIELDS.values())
+_ADAPTER_FIELDS = frozenset[str]().union(*(adapter.fields for adapter in ADAPTERS.values()))
 
 
 _ENTRIES = (
@@ -112,6 +106,70 @@ _ENTRIES = (
         quantization=None,
         summary="LoRA that starts with rank init_r everywhere and prunes the ranks that matter least.",
         source="Zhang et al. 2023, AdaLoRA, https://arxiv.org/abs/2303.10512",
+    ),
+    Method(
+        name="miss",
+        label="MiSS",
+        peft_type="MISS",
+        quantization=None,
+        summary="One matrix per target module is trained, r rows as wide as the output, and repeated along the weight.",
+        source="Kang and Yin 2024, MiSS, https://arxiv.org/abs/2409.15371",
+    ),
+    Method(
+        name="oft",
+        label="OFT, QOFT",
+        peft_type="OFT",
+        quantization=None,
+        summary="The inputs of target modules are turned by trained rotations, block by block; over 4 bit it is QOFT.",
+        source="Qiu et al. 2025, Orthogonal Finetuning Made Scalable, https://arxiv.org/abs/2506.19847",
+    ),
+    Method(
+        name="vera",
+        label="VeRA",
+        peft_type="VERA",
+        quantization=None,
+        summary="Two vectors per target module are trained; they scale random matrices that all modules share.",
+        source="Kopiczko et al. 2023, VeRA, https://arxiv.org/abs/2310.11454",
+    ),
+    Method(
+        name="hira",
+        label="HiRA",
+        peft_type="HIRA",
+        quantization=None,
+        summary="LoRA's product is multiplied with the weight element by element, so that the update has a high rank.",
+        source="Huang et al. 2025, HiRA, https://openreview.net/forum?id=TwJrTz9cRS",
+    ),
+    Method(
+        name="loha",
+        label="LoHa",
+        peft_type="LOHA",
+        quantization=None,
+        summary="Two products of low rank are multiplied element by element: rank r x r for the weights of 2r.",
+        source="Hyeon-Woo et al. 2021, FedPara, https://arxiv.org/abs/2108.06098",
+    ),
+    Method(
+        name="lokr",
+        label="LoKr",
+        peft_type="LOKR",
+        quantization=None,
+        summary="The update is the Kronecker product of a small matrix and one of low rank.",
+        source="Edalati et al. 2022, KronA, https://arxiv.org/abs/2212.10650",
+    ),
+    Method(
+        name="beft",
+        label="BEFT (biases only)",
+        peft_type="BEFT",
+        quantization=None,
+        summary="One bias per target module is trained, as in BitFit, also where the model has none.",
+        source="Ben Zaken et al. 2021, BitFit, https://arxiv.org/abs/2106.10199",
+    ),
+    Method(
+        name="ln-tuning",
+        label="LN tuning (norms only)",
+        peft_type="LN_TUNING",
+        quantization=None,
+        summary="Only the weights of the layer norms are trained.",
+        source="Zhao et al. 2023, Tuning LayerNorm in Attention, https://arxiv.org/abs/2312.11420",
     ),
     Method(
         name="ia3",

@@ -87,6 +87,13 @@ class Targets:
     parameters: tuple[str, ...]
     """PEFT's ``target_parameters``."""
 
+    @property
+    def expression(self) -> str:
+        """The modules without the excluded ones as one expression, for adapters that cannot exclude any."""
+        names = "|".join(map(re.escape, self.modules))
+        without = f"(?!(?:{self.excluded})$)" if self.excluded else ""
+        return rf"{without}(?:.*\.)?(?:{names})"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layers:
@@ -170,14 +177,24 @@ class Layers:
             if stack.name in targets.parameters:
                 yield from ((path, stack) for path in stack.paths)
 
-    def lora_params(self, plan: PlanFields) -> int:
-        """Return how many weights a plan's LoRA trains: matrices, DoRA's magnitudes and biases.
+    def adapter_params(self, plan: PlanFields) -> int | None:
+        """Return how many weights a plan's adapter trains; None where the linear layers do not tell.
 
-        A linear layer gets ``r`` rows of its input's width and ``r`` columns of its output's; a stack of experts gets
-        them for every expert.
+        Those of LoRA are its matrices, DoRA's magnitudes and biases; a stack of experts gets matrices for every expert.
         """
-        matrices = sum(rank_of(path, plan) * _width(kind) + _beside(kind, plan) for path, kind in self.adapted(plan))
-        return matrices + (self.num_biases if plan.bias == "all" else 0)
+        adapter = METHODS[plan.method].adapter
+        if adapter is None or adapter.weights is None:
+            return None
+        if METHODS[plan.method].peft_type == "LORA":
+            found = (rank_of(path, plan) * _width(kind) + _beside(kind, plan) for path, kind in self.adapted(plan))
+        else:
+            found = (adapter.weights(kind.in_features, kind.out_features, plan) for _, kind in self.adapted(plan))
+        biases = METHODS[plan.method].uses("bias") and plan.bias == "all"
+        return sum(found) + (self.num_biases if biases else 0)
+
+    def lora_params(self, plan: PlanFields) -> int:
+        """Return how many weights a plan's LoRA trains."""
+        return self.adapter_params(plan) or 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return the layers as plain JSON values."""

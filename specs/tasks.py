@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
+from specs.adapters import ADAPTERS
 from specs.errors import SpecError
 
 TaskTypeName = Literal["CAUSAL_LM", "SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS", "SEQ_2_SEQ_LM", "FEATURE_EXTRACTION"]
@@ -72,7 +73,7 @@ class TaskType:
 _LANGUAGE = frozenset({"packing", "completion_only_loss", "loss"})
 """Fields that say how a language model reads its rows and which of their tokens it learns."""
 # transformers 5.23 finds the last token of a text by its ids, which virtual tokens do not have.
-_WITHOUT_VIRTUAL_TOKENS = frozenset({None, "LORA", "ADALORA", "IA3"})
+_WITHOUT_VIRTUAL_TOKENS = frozenset({None, *(name for name, adapter in ADAPTERS.items() if adapter.on)})
 _FIXED = MappingProxyType({"packing": False, "loss": "full"})
 _OF_EMBEDDINGS = frozenset({"pooling_mode", "embedding_loss", "num_negatives", "scale"})
 """Fields that say how vectors of texts are made and compared."""
@@ -87,7 +88,7 @@ _ENTRIES = (
         has_head=False,
         writes=True,
         unused=_OF_EMBEDDINGS | {"num_labels"},
-        peft_types=frozenset({None, "LORA", "ADALORA", "IA3", "PROMPT_TUNING", "PREFIX_TUNING"}),
+        peft_types=frozenset({None, *ADAPTERS}),
         source="https://huggingface.co/docs/transformers/tasks/language_modeling",
     ),
     TaskType(

@@ -5,14 +5,7 @@ from typing import Any
 
 from advisor.export.job import Job, call_text, targets
 from specs import METHODS, PlanError
-
-_CONFIGS: Mapping[str | None, str] = {
-    "LORA": "LoraConfig",
-    "ADALORA": "AdaLoraConfig",
-    "IA3": "IA3Config",
-    "PROMPT_TUNING": "PromptTuningConfig",
-    "PREFIX_TUNING": "PrefixTuningConfig",
-}
+from specs.adapters import Adapter
 
 _FEEDFORWARD = "TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING"
 
@@ -56,9 +49,10 @@ class AdaLoraTrainer(SFTTrainer):
 
 def imported(job: Job) -> tuple[str, ...]:
     """Return the lines that import the names in ``config_text``."""
-    if not job.has_adapter:
+    adapter = METHODS[job.plan.method].adapter
+    if adapter is None:
         return ()
-    lines = [f"from peft import {_CONFIGS[_type(job)]}"]
+    lines = [f"from peft import {adapter.config}"]
     if _type(job) == "IA3":
         lines.append(f"from peft.utils.constants import {_FEEDFORWARD}")
     return tuple(lines)
@@ -71,8 +65,14 @@ def config_text(job: Job, *, model_type: str) -> str:
         job: What to export.
         model_type: The expression for the model's type, on which IA3's feed-forward modules depend.
     """
-    values = {**_VALUES[_type(job)](job), "task_type": job.plan.task_type}
-    text = f"peft_config = {call_text(_CONFIGS[_type(job)], values)}"
+    adapter = METHODS[job.plan.method].adapter
+    if adapter is None:
+        raise PlanError("method", "must train an adapter", job.plan.method)
+    values = {name: getattr(job.plan, field) for name, field in adapter.arguments.items()}
+    values |= {**adapter.constants, **_where(adapter, job), **_MORE.get(_type(job), _nothing_more)(job)}
+    text = f"peft_config = {call_text(adapter.config, {**values, 'task_type': job.plan.task_type})}"
+    if adapter.on == "norms":
+        return _norms(job, of_model=model_type.startswith("model.")) + text[:-1] + "    target_modules=norms,\n)"
     if _type(job) != "IA3":
         return text
     # An expression, since PEFT accepts plain names only if they are also in target_modules.
@@ -112,8 +112,24 @@ def wrapping_lines(job: Job, *, before: Sequence[str] = ()) -> list[str]:
             "for name, weight in model.named_parameters():",
             '    if weight.requires_grad and "lora_magnitude_vector" not in name:',
             f"        weight.data = weight.data.to(torch.{plan.adapter_dtype})",
+            *_casts(job),
         ]
     return lines
+
+
+def _casts(job: Job) -> list[str]:
+    """Return the lines that let weights in one dtype work with those in another, where PEFT casts nothing."""
+    plan = job.plan
+    if plan.autocast_dtype is not None or plan.dtype == plan.adapter_dtype:
+        return []
+    if _type(job) == "VERA":
+        lines = ["for name, matrix in model.named_buffers():", '    if "vera_" in name:']
+        return [*lines, f"        matrix.data = matrix.data.to(torch.{plan.adapter_dtype})"]
+    if _type(job) == "LN_TUNING":
+        lines = ["for module in model.modules():", '    if hasattr(module, "ln_tuning_layers"):']
+        cast = "lambda module, inputs, output: output.to(inputs[0].dtype)"
+        return [*lines, f"        module.register_forward_hook({cast})"]
+    return []
 
 
 def require_lora(job: Job, tool: str) -> None:
@@ -133,30 +149,47 @@ def require_lora(job: Job, tool: str) -> None:
             raise PlanError(field, f"{tool} gives all modules one rank and scale", getattr(job.plan, field), way_out)
 
 
-def _where(job: Job) -> dict[str, Any]:
+def _where(adapter: Adapter, job: Job) -> dict[str, Any]:
+    if adapter.on != "linear":
+        return {}
+    conv1d = {"fan_in_fan_out": True} if adapter.transposes and job.uses_conv1d else {}
     _, excluded = job.targets
-    return {"target_modules": targets(job), **({"exclude_modules": excluded} if excluded else {})}
+    if excluded and not adapter.excludes:
+        return {"target_modules": job.target_expression, **conv1d}
+    return {"target_modules": targets(job), **({"exclude_modules": excluded} if excluded else {}), **conv1d}
+
+
+def _norms(job: Job, *, of_model: bool) -> str:
+    """Return the lines that find a model's norms: in the model, or by the names that they have.
+
+    Raises:
+        PlanError: If the model has norms that text does not reach.
+    """
+    if job.layers is not None and any(layer.left_out == "tower" for layer in job.layers.linear):
+        rule = "trains the norms that text reaches, which a script cannot tell from those of images and sound"
+        raise PlanError("method", rule, job.plan.method, "Train it here, or choose lora")
+    if not of_model:
+        return 'norms = r".*(norm|Norm|ln_[a-z0-9]+)"  # check that your model has no others\n'
+    found = [
+        "norms = [",
+        "    name",
+        "    for name, module in model.named_modules()",
+        '    if "norm" in type(module).__name__.lower() and list(module.parameters(recurse=False))',
+        "]",
+    ]
+    return "\n".join([*found, ""])
 
 
 def _type(job: Job) -> str | None:
     return METHODS[job.plan.method].peft_type
 
 
-def _shared(job: Job) -> dict[str, Any]:
-    plan = job.plan
-    conv1d = {"fan_in_fan_out": True} if job.uses_conv1d else {}
-    return {
-        "lora_alpha": plan.lora_alpha,
-        "lora_dropout": plan.lora_dropout,
-        **_where(job),
-        "bias": plan.bias,
-        **conv1d,
-    }
+def _nothing_more(_job: Job) -> dict[str, Any]:
+    return {}
 
 
 def _lora(job: Job) -> dict[str, Any]:
-    plan = job.plan
-    values = {"r": plan.r, **_shared(job), "use_rslora": plan.use_rslora, "use_dora": plan.use_dora}
+    plan, values = job.plan, dict[str, Any]()
     if plan.target_parameters:
         values["target_parameters"] = [*plan.target_parameters]
     if plan.init_lora_weights != "default":
@@ -165,32 +198,9 @@ def _lora(job: Job) -> dict[str, Any]:
 
 
 def _adalora(job: Job) -> dict[str, Any]:
-    names = ("init_r", "target_r", "tinit", "tfinal", "deltaT")
-    values = {name: getattr(job.plan, name) for name in names}
     # For a run that counts epochs, the callback sets the steps.
-    steps = job.plan.max_steps if job.plan.max_steps > 0 else job.plan.tinit + job.plan.tfinal + 1
-    return {**values, "total_step": steps, **_shared(job)}
+    return {"total_step": job.plan.max_steps if job.plan.max_steps > 0 else job.plan.tinit + job.plan.tfinal + 1}
 
 
-def _ia3(job: Job) -> dict[str, Any]:
-    return _where(job) | ({"fan_in_fan_out": True} if job.uses_conv1d else {})
-
-
-def _prompt_tuning(job: Job) -> dict[str, Any]:
-    return {
-        "num_virtual_tokens": job.plan.num_virtual_tokens,
-        "prompt_tuning_init": job.plan.prompt_tuning_init,
-    }
-
-
-def _prefix_tuning(job: Job) -> dict[str, Any]:
-    return {"num_virtual_tokens": job.plan.num_virtual_tokens, "init_weights": "zero"}
-
-
-_VALUES: Mapping[str | None, Callable[[Job], dict[str, Any]]] = {
-    "LORA": _lora,
-    "ADALORA": _adalora,
-    "IA3": _ia3,
-    "PROMPT_TUNING": _prompt_tuning,
-    "PREFIX_TUNING": _prefix_tuning,
-}
+_MORE: Mapping[str | None, Callable[[Job], dict[str, Any]]] = {"LORA": _lora, "ADALORA": _adalora}
+"""What a plan's fields do not say alone, by PEFT's type."""

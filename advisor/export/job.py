@@ -44,6 +44,11 @@ class Job:
         return self.layers.as_peft_takes_it(self.plan)
 
     @property
+    def target_expression(self) -> str:
+        """The modules that ``target_modules`` reaches without those that are excluded, as one expression."""
+        return "" if self.layers is None else self.layers.resolved(self.plan).expression
+
+    @property
     def config(self) -> str:
         """The class of TRL that holds the arguments."""
         return "DPOConfig" if self.data.is_pairs else "SFTConfig"

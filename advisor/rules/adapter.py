@@ -4,10 +4,11 @@ import math
 
 from advisor import sources
 from advisor.advice import Advice, Confidence
+from advisor.rules.compared import COMPARED
 from advisor.rules.rate import SMALL_MODEL
 from advisor.rules.tasks import encoder_targets
 from advisor.situation import Situation
-from specs import TASK_TYPES, FinetunePlan, ModelSpec, gib
+from specs import METHODS, TASK_TYPES, FinetunePlan, ModelSpec, gib
 
 TASK_RANKS = {
     "classification": (8, 4, 16),
@@ -29,8 +30,22 @@ MUCH_DATA_ROWS, RANK_FOR_MUCH_DATA = 50_000, 64
 """Rows from which a small model gains from a larger rank; the sweep that showed it had 100,000."""
 
 
-def r(situation: Situation, _plan: FinetunePlan) -> Advice:
-    """Take the task's rank; 8 under 1,000 rows; more if the data outgrows the adapter."""
+def r(situation: Situation, plan: FinetunePlan) -> Advice:
+    """Take the task's rank; 8 under 1,000 rows; more if the data outgrows it. Other adapters have their own."""
+    own = COMPARED.get(plan.method)
+    if own is not None and own.r is not None:
+        return Advice(
+            field="r",
+            value=own.r,
+            range=(max(1, own.r // 4), 2 * own.r),
+            reason=f"For {situation.phrase('task')} too, since no other rank was measured: {own.why}.",
+            source=own.source,
+            confidence=Confidence.LOW,
+        )
+    return _lora_rank(situation)
+
+
+def _lora_rank(situation: Situation) -> Advice:
     rank, least, most = TASK_RANKS[situation.task]
     task = situation.phrase("task")
     reason = f"For {task}, r = {rank} is what comparable recipes use."
@@ -81,6 +96,16 @@ def use_rslora(_situation: Situation, plan: FinetunePlan) -> Advice:
 
 def lora_alpha(_situation: Situation, plan: FinetunePlan) -> Advice:
     """Let the scale fall with sqrt(r) from 2 at rank 16, so that one learning rate suits every rank."""
+    own = COMPARED.get(plan.method)
+    if own is not None:
+        return Advice(
+            field="lora_alpha",
+            value=2 * plan.r,
+            range=(plan.r, 4 * plan.r),
+            reason=f"alpha = 2r, here 2 x {plan.r}, is what {METHODS[plan.method].label} was measured with.",
+            source=own.source,
+            confidence=Confidence.LOW,
+        )
     value = SCALE if plan.use_rslora else _alpha(plan.r)
     how = f"alpha = {SCALE} under rsLoRA" if plan.use_rslora else f"alpha = {SCALE} x sqrt(r)"
     return Advice(
@@ -140,7 +165,8 @@ def target_modules(situation: Situation, plan: FinetunePlan) -> Advice:
             confidence=Confidence.MEDIUM,
         )
     model = situation.model
-    trained = f"; at r = {plan.r} that trains {situation.lora_params(plan.r):,} weights" if model.layers else ""
+    count, at = situation.adapter_params(plan), f"at r = {plan.r} " if METHODS[plan.method].has_rank else ""
+    trained = "" if count is None else f"; {at}that trains {count:,} weights"
     names = ", ".join(model.linear_modules or situation.modules)
     reason = f"Every linear layer of {model.model_type}{_but_bypassed(model)} is adapted ({names}{trained})"
     why = "feed-forward layers help most, and attention alone does worse at equal size."

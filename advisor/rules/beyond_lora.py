@@ -1,4 +1,4 @@
-"""Evidence about adapters other than LoRA (AdaLoRA's ranks, virtual tokens) and about ranks per module."""
+"""Evidence about adapters other than LoRA (AdaLoRA's ranks, blocks, virtual tokens) and about ranks per module."""
 
 import math
 from functools import partial
@@ -13,6 +13,7 @@ from specs import FinetunePlan
 PROMPT_TOKENS = 20
 """Sources of both numbers at ``num_virtual_tokens``."""
 PREFIX_TOKENS = 50
+BLOCK_SIZE, DECOMPOSE_FACTOR = 32, 4
 START_OVER_TARGET = 1.5
 WARM_UP_SHARE, LAST_SHARE = 0.1, 0.5
 
@@ -68,6 +69,32 @@ def deltaT(situation: Situation, plan: FinetunePlan) -> Advice:  # noqa: N802 - 
         reason=f"{situation.phrase('rows').capitalize()}: ranks are reallocated every {'step' if value == 1 else value}"
         f"{'' if value == 1 else ' steps'}; less often in a longer run.",
         source=_SCHEDULE,
+        confidence=Confidence.LOW,
+    )
+
+
+def oft_block_size(situation: Situation, plan: FinetunePlan) -> Advice:
+    """Turn 32 inputs together."""
+    trained = situation.adapter_params(plan)
+    of = f", of {trained:,} weights in all with {plan.oft_block_size}" if trained else ""
+    return Advice(
+        field="oft_block_size",
+        value=BLOCK_SIZE,
+        range=(16, 128),
+        reason=f"Under {plan.method}, blocks of 32 were measured and are PEFT's default; larger ones train more{of}.",
+        source=sources.PEFT_BENCHMARK.at("oft/llama-3.2-3B-rank32"),
+        confidence=Confidence.LOW,
+    )
+
+
+def decompose_factor(_situation: Situation, plan: FinetunePlan) -> Advice:
+    """Split each size of a layer by 4."""
+    return Advice(
+        field="decompose_factor",
+        value=DECOMPOSE_FACTOR,
+        range=(4, 16),
+        reason=f"Under {plan.method}, factor 4 was measured; a larger one makes the large matrix smaller.",
+        source=sources.PEFT_BENCHMARK.at("lokr/llama-3.2-3B-rank32-factor4-lr0.003"),
         confidence=Confidence.LOW,
     )
 

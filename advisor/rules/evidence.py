@@ -93,6 +93,8 @@ _ENTRIES = (
     Rule("tinit", beyond_lora.tinit, ("rows",)),
     Rule("tfinal", beyond_lora.tfinal, ("rows",)),
     Rule("deltaT", beyond_lora.deltaT, ("rows",)),
+    Rule("oft_block_size", beyond_lora.oft_block_size, ("method",)),
+    Rule("decompose_factor", beyond_lora.decompose_factor, ("method",)),
     Rule("num_virtual_tokens", beyond_lora.num_virtual_tokens, ("method",)),
     Rule("prompt_tuning_init", beyond_lora.prompt_tuning_init, ("method",)),
     Rule("weight_decay", schedule.weight_decay, ("method",)),

@@ -4,7 +4,7 @@ from advisor import sources
 from advisor.advice import Advice, Confidence, Source
 from advisor.situation import Situation
 from specs import METHODS, FinetunePlan
-from specs.methods import Quantization
+from specs.adapters import Quantization
 
 
 def load_in_4bit(_situation: Situation, plan: FinetunePlan) -> Advice:

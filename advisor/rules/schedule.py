@@ -5,7 +5,7 @@ import math
 from advisor import sources
 from advisor.advice import Advice, Confidence, Source
 from advisor.rules import embeddings, tasks
-from advisor.rules.method import RATES
+from advisor.rules.compared import COMPARED
 from advisor.rules.rate import TINY_MODEL, lora_rate
 from advisor.situation import Situation
 from specs import TASK_TYPES, FinetunePlan
@@ -62,7 +62,7 @@ def learning_rate(situation: Situation, plan: FinetunePlan) -> Advice:
     value, (least, most), why, source, confidence = _base_rate(situation, plan)
     steps = total_steps(situation, plan)
     usual = situation.task not in {"preference", "domain"} and situation.num_params >= TINY_MODEL
-    usual = usual and plan.method not in RATES and not situation.model.is_encoder
+    usual = usual and plan.method not in COMPARED and not situation.model.is_encoder
     usual = usual and not situation.model.is_encoder_decoder and not TASK_TYPES[situation.task_type].embeds
     if usual and steps is not None and steps < FEW_STEPS:
         value, most = 1.5 * value, max(most, 1.5 * value)
@@ -79,8 +79,8 @@ def learning_rate(situation: Situation, plan: FinetunePlan) -> Advice:
 
 def _base_rate(situation: Situation, plan: FinetunePlan) -> tuple[float, tuple[float, float], str, Source, Confidence]:
     """Return the learning rate of a normal run, its range, why, the source and the confidence."""
-    if own := RATES.get(plan.method):
-        return own.value, own.range, own.why, own.source, Confidence.MEDIUM
+    if own := COMPARED.get(plan.method):
+        return own.value, own.range, own.why, own.source, own.confidence
     if TASK_TYPES[situation.task_type].embeds:
         value, ends, why, where = embeddings.RATES["full" if plan.method == "full" else "lora"]
         return value, ends, why, where, Confidence.MEDIUM

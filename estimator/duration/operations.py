@@ -148,8 +148,11 @@ class _Step:
         self.trained = (
             float(model.num_params or self.widths.stored + self.widths.head)
             if self.trains_base
-            else (self.lora * plan.r)
+            else _trained(model, plan, self.lora)
         )
+        adapter = METHODS[plan.method].adapter
+        self.narrow = plan.r * self.lora if METHODS[plan.method].peft_type == "LORA" else self.trained
+        self.whole = self.area if adapter is not None and adapter.as_large else 0.0
         self.has_logits = TASK_TYPES[plan.task_type].writes
 
     def forward(self, during: Pass, *, adapted: bool = True) -> Iterator[Operation]:
@@ -270,12 +273,15 @@ class _Step:
             yield Operation(kind=Kind.TRANSFER, during=during, moved_bytes=copied, calls=self.widths.modules)
 
     def _adapter(self, during: Pass, *, products: int) -> Operation:
-        """Return the products of A and B, which are narrow: their inputs and outputs are what takes time."""
+        """Return the products of A and B, which are narrow: their inputs and outputs are what takes time.
+
+        Other adapters multiply by as many weights as they train, and some by a matrix of the layer's size once more.
+        """
         dora = _DORA_PASSES * self.area * self.itemsize if self.plan.use_dora else 0.0
         return Operation(
             kind=Kind.ADAPTER,
             during=during,
-            flops=2 * products * self.plan.r * self.lora * self.tokens,
+            flops=2 * products * (self.narrow + self.whole) * self.tokens,
             moved_bytes=4 * products * 2 * self.lora * self.tokens + dora,
             calls=products * _CALLS_OF_ADAPTER * self.adapted,
             rows=self.tokens,
@@ -356,6 +362,15 @@ def _guessed(model: ModelSpec, share: float, common: dict[str, float]) -> Widths
         stored = max(stored if experts else 0.0, model.num_params - tables)
     linear = stored - experts * (1 - share)
     return Widths(linear=linear, stored=stored, modules=7 * model.num_hidden_layers, **common)  # type: ignore[arg-type]
+
+
+def _trained(model: ModelSpec, plan: FinetunePlan, width: float) -> float:
+    """Return about how many weights an adapter trains, given the sum of its layers' inputs and outputs."""
+    try:
+        found = model.layers.adapter_params(plan) if model.layers is not None else None
+    except LorafitError:
+        found = None
+    return float(found) if found is not None and METHODS[plan.method].peft_type != "LORA" else width * plan.r
 
 
 @functools.lru_cache(maxsize=1024)

@@ -13,7 +13,7 @@ from estimator.replay.optimizer import state_sizes, step_sizes
 from estimator.tape.sizes import Ints, rounded_bytes
 from estimator.tape.tape import Program, Resident, Tape
 from specs import FinetunePlan
-from specs.methods import Quantization
+from specs.adapters import Quantization
 
 _HALF, _FLOAT = 2, 4
 

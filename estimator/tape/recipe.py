@@ -43,9 +43,12 @@ _TRACED = (
     "use_reentrant",
     "every_n_layers",
     "activation_offloading",
+    "r",
     "rank_pattern",
     "init_r",
     "target_r",
+    "oft_block_size",
+    "decompose_factor",
     "num_virtual_tokens",
 )
 # Fields of a config.json that do not belong to the architecture; dropped so that copies of one model share their tapes.
@@ -194,7 +197,15 @@ def differs_by_layer(plan: FinetunePlan) -> bool:
     AdaLoRA's regularization creates gradients of all layers at once.
     """
     by_place = any(not part.isidentifier() for name, _ in plan.rank_pattern for part in name.split("."))
-    return by_place or plan.method == "prefix-tuning" or (plan.method, plan.loss) == ("adalora", "full")
+    adapter = METHODS[plan.method].adapter
+    unlike = adapter is not None and not adapter.repeats
+    return by_place or unlike or (plan.method, plan.loss) == ("adalora", "full")
+
+
+def has_own_rank(plan: FinetunePlan) -> bool:
+    """Return whether a tape holds for the plan's rank alone, since sizes are not linear in it."""
+    adapter = METHODS[plan.method].adapter
+    return adapter is not None and not adapter.linear_in_rank
 
 
 def sliding_window(config: Mapping[str, Any]) -> int | None:
@@ -263,6 +274,8 @@ def _canonical(plan: FinetunePlan, *, eager: bool, on_cpu: bool) -> FinetunePlan
     values["bf16"] = plan.autocast_dtype is not None
     if plan.lora_dropout and "lora_dropout" in values:
         values["lora_dropout"] = 0.05
+    if not has_own_rank(plan):
+        values.pop("r", None)
     if "target_r" in values:
         values["target_r"] = 1  # pruned ranks are set to zero but keep their memory
     if not plan.gradient_checkpointing:

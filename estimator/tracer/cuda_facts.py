@@ -8,6 +8,7 @@ from typing import Any
 from unittest import mock
 
 import bitsandbytes
+import peft.tuners.hira.bnb as hira_bnb
 import torch
 import torch.nn.functional as functional
 import transformers.integrations.sdpa_attention as sdpa_attention
@@ -16,6 +17,8 @@ import transformers.masking_utils as masking
 import trl.kernels.chunked_logprob as chunked_logprob
 import trl.trainer.utils as trl_utils
 from bitsandbytes.autograd._functions import MatMul8bitLt, MatmulLtState
+from bitsandbytes.functional import dequantize_4bit
+from peft.utils.integrations import dequantize_bnb_weight
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
@@ -150,9 +153,19 @@ def _matmul_8bit(
     return product
 
 
+def _expanded(weight: torch.Tensor, state: Any = None) -> torch.Tensor:
+    """Return a quantized weight whole; PEFT knows 4-bit ones by their class, which fake tensors do not have."""
+    packed = getattr(weight, "quant_state", None)
+    whole: torch.Tensor = (
+        dequantize_4bit(weight, packed) if packed is not None else dequantize_bnb_weight(weight, state)
+    )
+    return whole
+
+
 _PATCHES_FOR_ANY: tuple[tuple[Any, str, Any], ...] = (
     # It reads values to decide whether a batch is packed; a batch without position_ids is not.
     (masking, "find_packed_sequence_indices", _return_none),
+    (hira_bnb, "dequantize_bnb_weight", _expanded),
     # One tile for all positions; the tape limits its size afterwards.
     (chunked_logprob, "TOKEN_CHUNK_SIZE", sys.maxsize),
 )

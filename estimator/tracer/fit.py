@@ -8,6 +8,7 @@ from itertools import chain, combinations
 from typing import Any
 
 import numpy as np
+from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING as PREFIXES
 from torch import nn
 from trl.trainer.utils import _CHUNKED_LOGPROB_CHUNK_SIZE as TILE_COLUMNS
 
@@ -279,7 +280,7 @@ def _residents(probes: Sequence[Probe], models: Sequence[TracedModel]) -> Iterat
     low, high = (list(_tensors(model)) for model in models[:2])
     per_rank = probes[1].rank - probes[0].rank
     for (resident, elements), (_, more) in zip(low, high, strict=True):
-        slope, remainder = divmod(more - elements, per_rank)
+        slope, remainder = divmod(more - elements, per_rank) if per_rank else (0, more - elements)
         if remainder:
             raise TraceError("trace", "sizes of weights must be linear in the rank", more - elements)
         sized = replace(resident, num_elements=elements - slope * probes[0].rank, num_elements_per_rank=slope)
@@ -288,8 +289,8 @@ def _residents(probes: Sequence[Probe], models: Sequence[TracedModel]) -> Iterat
         yield replace(resident, count=count)
 
 
-_ADAPTER_NAMES = re.compile(r"(^|\.)(lora_|ia3_|prompt_encoder|modules_to_save)")
-"""Matches the names of the tensors that PEFT adds."""
+_ADAPTER_NAMES = re.compile(rf"(^|\.)({'|'.join(sorted({*PREFIXES.values()}))}|vera_|prompt_encoder|modules_to_save)")
+"""Matches the names of the tensors that PEFT adds; VeRA's matrices do not begin as its vectors do."""
 
 _AVERAGES = 3
 """Tensors of a weight's size that AdaLoRA's rank allocator keeps for each: peft/tuners/adalora/layer.py (0.21),
@@ -309,8 +310,9 @@ def _tensors(model: TracedModel) -> Iterator[tuple[Resident, int]]:
                 yield resident, elements
                 if uses_adalora and resident.trainable:
                     yield from [(replace(resident, trainable=False, is_parameter=False), elements)] * _AVERAGES
-        for tensor in part.buffers(recurse=False):
-            yield from _once(seen, tensor, "weights", layer, is_parameter=False)
+        for name, tensor in part.named_buffers(recurse=False):
+            component = "adapter" if _ADAPTER_NAMES.search(f"{path}.{name}") else "weights"
+            yield from _once(seen, tensor, component, layer, is_parameter=False)
         for tensor in quantization_constants(part):
             yield from _once(seen, tensor, "quantization_constants", layer, is_parameter=False)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from bitsandbytes.nn import Int8Params, Params4bit
+from peft.tuners.lycoris_utils import LycorisLayer
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.nn.utils.parametrize import ParametrizationList
@@ -92,7 +93,7 @@ def traced_model(
         add_fused_loss(base)
     elif plan.loss == "chunked":
         add_fused_lm_head(base, outputs=("log_probs", "entropy", "is_top1"))
-    module, passes = trainer_model.with_adapter(prepared, plan).train(), 1
+    module, passes = _never_dropped(trainer_model.with_adapter(prepared, plan).train()), 1
     if TASK_TYPES[plan.task_type].embeds:
         module, passes = _embedder(plan, module, config), TEXT_PASSES
     _require_trained_throughout(layers, whole, checkpointing=plan.gradient_checkpointing)
@@ -111,6 +112,17 @@ def _embedder(plan: FinetunePlan, module: nn.Module, config: dict[str, Any]) -> 
     embedding = importlib.import_module("trainer.model.embedding")  # sentence-transformers takes seconds to import
     made: nn.Module = embedding.Embedder(plan, module, embedding_of(config)).train()
     return made
+
+
+def _never_dropped(module: nn.Module) -> nn.Module:
+    """Return a model whose LoHa and LoKr draw no lots for whether a module is dropped, which a trace cannot follow.
+
+    None is: the trainer drops none, and their layers' own ``training`` decides nothing else.
+    """
+    for part in module.modules():
+        if isinstance(part, LycorisLayer):
+            part.training = False
+    return module
 
 
 def _require_trained_throughout(layers: nn.ModuleList, whole: "_Whole", *, checkpointing: bool) -> None:

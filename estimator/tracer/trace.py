@@ -11,7 +11,7 @@ from typing import Any
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from estimator.tape.chunks import PER_TOKEN, chunk_tokens
-from estimator.tape.recipe import LIBRARIES, Recipe, added_tokens, differs_by_layer, sliding_window
+from estimator.tape.recipe import LIBRARIES, Recipe, added_tokens, differs_by_layer, has_own_rank, sliding_window
 from estimator.tape.tape import Tape
 from estimator.tracer import fit
 from estimator.tracer.fit import Probe
@@ -115,7 +115,7 @@ def probes(recipe: Recipe) -> Iterator[Probe]:
             batch=1 if recipe.single else batch,
             length=tokens + added_tokens(recipe.plan),
             added=added_tokens(recipe.plan),
-            rank=rank,
+            rank=recipe.plan.r if has_own_rank(recipe.plan) else rank,
             chunk=chunk,
         )
 

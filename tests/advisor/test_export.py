@@ -50,6 +50,8 @@ PLANS = [
 BEYOND_LORA = [
     pytest.param(FinetunePlan.for_method("adalora", MODEL, load_in_4bit=True, max_steps=9, tinit=2), id="AdaLoRA"),
     pytest.param(FinetunePlan.for_method("ia3", MODEL, target_modules=("k_proj", "down_proj")), id="IA3"),
+    *(pytest.param(FinetunePlan.for_method(name, MODEL), id=name) for name in ("miss", "oft", "vera", "hira")),
+    *(pytest.param(FinetunePlan.for_method(name, MODEL), id=name) for name in ("loha", "lokr", "beft", "ln-tuning")),
     pytest.param(FinetunePlan.for_method("prompt-tuning", MODEL, num_virtual_tokens=7), id="prompt tuning"),
     pytest.param(FinetunePlan.for_method("prefix-tuning", MODEL, load_in_8bit=True), id="prefix tuning"),
     pytest.param(

@@ -22,6 +22,8 @@ RULES = RULE_SETS["evidence"]
         pytest.param("prompt-tuning", {}, "prompt_tuning_init", "SAMPLE_VOCAB", id="out of the vocabulary"),
         pytest.param("prefix-tuning", {}, "gradient_checkpointing", False, id="a prefix is not checkpointed"),
         pytest.param("adalora", {"pins": {"target_r": 4}}, "init_r", 6, id="a chosen end decides the start"),
+        pytest.param("miss", {}, "r", 64, id="MiSS at the rank that was measured"),
+        pytest.param("lokr", {"pins": {"r": 16}}, "lora_alpha", 32, id="LoKr at the scale that was measured"),
         pytest.param("lora", {}, "rank_pattern", (), id="one rank for all"),
     ],
 )

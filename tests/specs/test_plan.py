@@ -227,6 +227,8 @@ def test_a_plan_file_that_leaves_a_number_out_means_this_one() -> None:
         "tinit": 0,
         "tfinal": 0,
         "deltaT": 1,
+        "oft_block_size": 32,  # PEFT's OFTConfig
+        "decompose_factor": 4,  # that of PEFT's method comparison; PEFT's own -1 takes the largest
         "num_virtual_tokens": 20,
         "per_device_train_batch_size": 1,
         "gradient_accumulation_steps": 1,

@@ -1,27 +1,23 @@
-"""PEFT's configuration of a plan's adapter: one function per PEFT type."""
+"""PEFT's configuration of a plan's adapter, from the table of adapters; and what PEFT leaves to its caller."""
 
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import peft
 import torch
-from peft import (
-    AdaLoraConfig,
-    IA3Config,
-    LoraConfig,
-    PeftConfig,
-    PeftModel,
-    PrefixTuningConfig,
-    PromptTuningConfig,
-)
+from peft import AdaLoraConfig, PeftConfig, PeftModel
+from peft.tuners.ln_tuning.layer import LNTuningLayer
+from peft.tuners.tuners_utils import BaseTuner
 from peft.utils.constants import TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING as FEEDFORWARD_MODULES
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from specs import METHODS, TASK_TYPES, FinetunePlan, PlanError
+from specs.adapters import Adapter
 from specs.errors import nearest
 from specs.fields import Pattern
-from trainer.model.layers import layers, task_head
+from trainer.model.layers import layers, norms, task_head
 
 
 def adapter_config(plan: FinetunePlan, model: nn.Module) -> PeftConfig:
@@ -30,7 +26,13 @@ def adapter_config(plan: FinetunePlan, model: nn.Module) -> PeftConfig:
     Raises:
         PlanError: If the model lacks a target module, or one that a pattern names.
     """
-    config = _KINDS[METHODS[plan.method].peft_type](plan, model)
+    entry = METHODS[plan.method]
+    if entry.adapter is None:
+        raise PlanError("method", "must train an adapter", plan.method)
+    values = {name: getattr(plan, field) for name, field in entry.adapter.arguments.items()}
+    values |= {**entry.adapter.constants, **_where(entry.adapter, plan, model)}
+    values |= _MORE.get(entry.peft_type, _nothing_more)(plan, model)
+    config: PeftConfig = getattr(peft, entry.adapter.config)(**values)
     config.task_type = plan.task_type
     if TASK_TYPES[plan.task_type].has_head:
         config.modules_to_save = list(task_head(model))
@@ -62,71 +64,57 @@ def _gram(weight: torch.Tensor) -> torch.Tensor:
     return weight @ weight.T if len(weight) < len(weight.T) else weight.T @ weight
 
 
-def _lora(plan: FinetunePlan, model: nn.Module) -> PeftConfig:
+def let_dtypes_meet(model: nn.Module) -> nn.Module:
+    """Return a model whose adapter in 32 bit works on a base in 16 bit, also where PEFT 0.21 casts nothing.
+
+    VeRA's shared matrices get the dtype of its vectors, and a trained norm gives out what came in.
+    """
+    if not isinstance(model, PeftModel) or not isinstance(model.base_model, BaseTuner):
+        return model
+    for module in model.modules():
+        if isinstance(module, LNTuningLayer):
+            module.register_forward_hook(lambda _module, inputs, output: output.to(inputs[0].dtype))
+    dtypes = {weight.dtype for name, weight in model.named_parameters() if "vera_lambda" in name}
+    for name, matrix in model.named_buffers() if dtypes else ():
+        if re.search(r"vera_[AB]\.", name):
+            matrix.data = matrix.data.to(max(dtypes, key=lambda dtype: dtype.itemsize))
+    return model
+
+
+def _nothing_more(_plan: FinetunePlan, _model: nn.Module) -> dict[str, Any]:
+    return {}
+
+
+def _lora(plan: FinetunePlan, model: nn.Module) -> dict[str, Any]:
     on_meta = next(model.parameters()).is_meta
     known: dict[str, Any] = {"default": True, "pissa": "pissa", "gaussian": "gaussian"}
-    return LoraConfig(
-        **_shared(plan, model),
-        target_parameters=[*plan.target_parameters] or None,
-        r=plan.r,
-        use_rslora=plan.use_rslora,
-        use_dora=plan.use_dora,
+    return {
+        "target_parameters": [*plan.target_parameters] or None,
         # PiSSA decomposes the weights, which do not exist on meta; the tensors are the same.
-        init_lora_weights=known["default" if on_meta else plan.init_lora_weights],
-        rank_pattern=_pattern(plan.rank_pattern, "rank_pattern", model),
-        alpha_pattern=_pattern(plan.alpha_pattern, "alpha_pattern", model),
-    )
+        "init_lora_weights": known["default" if on_meta else plan.init_lora_weights],
+        "rank_pattern": _pattern(plan.rank_pattern, "rank_pattern", model),
+        "alpha_pattern": _pattern(plan.alpha_pattern, "alpha_pattern", model),
+    }
 
 
-def _adalora(plan: FinetunePlan, model: nn.Module) -> PeftConfig:
+def _adalora(plan: FinetunePlan, _model: nn.Module) -> dict[str, Any]:
     # The steps of a run by epochs are known only once its data is; trainer/worker/loop/adalora.py then corrects them.
-    total_step = plan.max_steps if plan.max_steps > 0 else plan.tinit + plan.tfinal + 1
-    return AdaLoraConfig(
-        **_shared(plan, model),
-        init_r=plan.init_r,
-        target_r=plan.target_r,
-        tinit=plan.tinit,
-        tfinal=plan.tfinal,
-        deltaT=plan.deltaT,
-        total_step=total_step,
-    )
+    return {"total_step": plan.max_steps if plan.max_steps > 0 else plan.tinit + plan.tfinal + 1}
 
 
-def _ia3(plan: FinetunePlan, model: nn.Module) -> PeftConfig:
-    """Return IA3's vectors: on the inputs of feed-forward modules and on the outputs of the others."""
+def _ia3(_plan: FinetunePlan, model: nn.Module) -> dict[str, Any]:
+    """Return where IA3's vectors go: on the inputs of feed-forward modules and on the outputs of the others."""
     names = FEEDFORWARD_MODULES.get(model.config.model_type, ())
     # A regular expression: names would have to be listed in target_modules too, and all-linear lists none.
-    feedforward = rf".*({'|'.join(map(re.escape, names))})" if names else []
-    return IA3Config(**_where(plan, model), feedforward_modules=feedforward, fan_in_fan_out=_has_conv1d(model))
+    return {"feedforward_modules": rf".*({'|'.join(map(re.escape, names))})" if names else []}
 
 
-def _prompt_tuning(plan: FinetunePlan, _model: nn.Module) -> PeftConfig:
-    return PromptTuningConfig(num_virtual_tokens=plan.num_virtual_tokens, prompt_tuning_init=plan.prompt_tuning_init)
-
-
-def _prefix_tuning(plan: FinetunePlan, _model: nn.Module) -> PeftConfig:
-    # PEFT's method comparison, MetaMathQA on Llama-3.2-3B: 35.8 % from zeros, 18.6 % from random keys and values.
-    return PrefixTuningConfig(num_virtual_tokens=plan.num_virtual_tokens, init_weights="zero")
-
-
-_KINDS: Mapping[str | None, Callable[[FinetunePlan, nn.Module], PeftConfig]] = {
+_MORE: Mapping[str | None, Callable[[FinetunePlan, nn.Module], dict[str, Any]]] = {
     "LORA": _lora,
     "ADALORA": _adalora,
     "IA3": _ia3,
-    "PROMPT_TUNING": _prompt_tuning,
-    "PREFIX_TUNING": _prefix_tuning,
 }
-
-
-def _shared(plan: FinetunePlan, model: nn.Module) -> dict[str, Any]:
-    """Return what LoRA and AdaLoRA have in common."""
-    return {
-        "lora_alpha": plan.lora_alpha,
-        "lora_dropout": plan.lora_dropout,
-        **_where(plan, model),
-        "bias": plan.bias,
-        "fan_in_fan_out": _has_conv1d(model),
-    }
+"""What a plan's fields do not say alone, by PEFT's type."""
 
 
 def _has_conv1d(model: nn.Module) -> bool:
@@ -134,14 +122,25 @@ def _has_conv1d(model: nn.Module) -> bool:
     return any(isinstance(module, Conv1D) for module in model.modules())
 
 
-def _where(plan: FinetunePlan, model: nn.Module) -> dict[str, Any]:
+def _where(adapter: Adapter, plan: FinetunePlan, model: nn.Module) -> dict[str, Any]:
     """Return which modules get an adapter, always by name: what PEFT takes ``all-linear`` for depends on the model.
 
     Raises:
         PlanError: If the model lacks a target, or no adapter can be put there.
     """
+    if not adapter.on:
+        return {}
+    if adapter.on == "norms":
+        return {"target_modules": norms(model)}
+    transposed = {"fan_in_fan_out": True} if adapter.transposes and _has_conv1d(model) else {}
     targets = layers(model).resolved(plan)
-    return {"target_modules": [*targets.modules], "exclude_modules": targets.excluded or None}
+    if not targets.excluded or adapter.excludes:
+        return {"target_modules": [*targets.modules], **_excluded(targets.excluded)} | transposed
+    return {"target_modules": targets.expression} | transposed
+
+
+def _excluded(expression: str) -> dict[str, str]:
+    return {"exclude_modules": expression} if expression else {}
 
 
 def _pattern(pattern: Pattern, field: str, model: nn.Module) -> dict[str, int]:

@@ -21,7 +21,7 @@ from transformers.quantizers.base import HfQuantizer
 from transformers.utils import is_flash_attn_2_available
 
 from specs import METHODS, TASK_TYPES, FinetunePlan, PlanError, SpecError
-from trainer.model.adapters import adapter_config
+from trainer.model.adapters import adapter_config, let_dtypes_meet
 from trainer.model.checkpointing import with_checkpointing
 from trainer.model.expert_adapters import reaching_experts
 from trainer.model.experts import quantize_stacked_experts, quantized_while_loading
@@ -256,12 +256,17 @@ def with_adapter(model: PreTrainedModel, plan: FinetunePlan) -> nn.Module:
     with warnings.catch_warnings():
         # PEFT 0.21 reads a property that transformers 5.23 has renamed.
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+        # PEFT 0.21 says of each norm that it is no linear layer, and of each new bias that it cannot be merged.
+        warnings.filterwarnings("ignore", message="Unsupported layer type", category=UserWarning)
+        warnings.filterwarnings("ignore", message="Detected that the base layer has no bias", category=UserWarning)
+        # OFT's blocks divide a layer's inputs: the plan says so, and specs/adapters.py counts them.
+        warnings.filterwarnings("ignore", message="Invalid `oft_block_size`", category=UserWarning)
         # PEFT 0.21 adds ranks for fused experts on its own, without effect on other modules.
         warnings.filterwarnings("ignore", message=".*_pattern keys did not match", category=RuntimeWarning)
         try:
             with reaching_experts():
                 wrapped = get_peft_model(model, adapter_config(plan, model), autocast_adapter_dtype=False)
-        except ValueError as error:
+        except (ValueError, TypeError, NotImplementedError) as error:
             experts = "lora_dropout" in str(error)
             way_out = "Set lora_dropout to 0" if experts else "Choose other target_modules, or method full"
             raise PlanError("method", "PEFT cannot put this adapter on the model", str(error), way_out) from error
@@ -275,7 +280,7 @@ def with_adapter(model: PreTrainedModel, plan: FinetunePlan) -> nn.Module:
             parameter.data = parameter.data.to(dtype)
     if plan.autocast_dtype is None:
         _cast_inputs_of_heads(wrapped)
-    return wrapped
+    return let_dtypes_meet(wrapped)
 
 
 def _cast_inputs_of_heads(model: nn.Module) -> None:

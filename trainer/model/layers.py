@@ -11,6 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from specs import PlanError
 from specs.targets import Layers, Linear, Stacked, grouped, template
 from trainer.model.experts import expanded_shapes, stacked_experts
 from trainer.model.towers import beyond_text, text_tower
@@ -54,6 +55,25 @@ def layers(model: nn.Module) -> Layers:
         num_biases=sum(weight.numel() for name, weight in model.named_parameters() if name.endswith("bias")),
         num_params=sum(weight.numel() for weight in model.parameters()),
     )
+
+
+def norms(model: nn.Module) -> str:
+    """Return an expression for the norms of a model that text reaches, with the numbers of layers left open.
+
+    Raises:
+        PlanError: If it has none with weights.
+    """
+    reasons = _Reasons(model)
+    found = dict.fromkeys(
+        template(path)
+        for path, module in model.named_modules()
+        if "norm" in type(module).__name__.lower()
+        and next(module.parameters(recurse=False), None) is not None
+        and not reasons.of(path, module)
+    )
+    if not found:
+        raise PlanError("method", "trains norms, and the model has none with weights", None, "Choose lora")
+    return "|".join(re.escape(path).replace(re.escape("#"), r"\d+") for path in found)
 
 
 def task_head(model: nn.Module) -> tuple[str, ...]:

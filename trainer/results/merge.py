@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from peft import PeftConfig, PeftModel
+from peft import PeftModel
 from transformers import AutoTokenizer
 from transformers.utils import cached_file
 
@@ -37,14 +37,14 @@ def merge(store: Store, run: Run, target: Path) -> None:
         RunError: If the run has saved no adapter yet, or the target folder is not empty.
     """
     adapter = result_folder(store, run)
-    if not METHODS[run.plan.method].trains_adapter:
+    kind = METHODS[run.plan.method].adapter
+    if kind is None:
         raise PlanError(
             "method", "must train an adapter for the run to be merged", run.plan.method, f"The model is in {adapter}"
         )
-    if PeftConfig.from_pretrained(adapter).is_prompt_learning:
-        raise PlanError(
-            "method", "changes no weights, so there is nothing to merge", run.plan.method, "Use the adapter"
-        )
+    if kind.unmerged:
+        rule = f"{kind.unmerged}, so that it cannot be merged"
+        raise PlanError("method", rule, run.plan.method, "Use the adapter with PEFT")
     if target.exists() and any(target.iterdir()):
         raise RunError(str(target), "must be a new or empty folder", None, "Name another one")
     dtype = torch.float16 if run.plan.dtype == "float16" else torch.bfloat16

@@ -9,6 +9,7 @@ import psutil
 from peft import ArrowConfig, PeftModel, create_arrow_model
 
 from specs import METHODS, TASK_TYPES, RunError
+from trainer.model.adapters import let_dtypes_meet
 from trainer.model.build import base_model, placed, with_classes
 from trainer.model.expert_adapters import reaching_experts
 from trainer.results.chat import BASE, ROUTER, TUNED
@@ -115,7 +116,7 @@ class Voices:
         if TASK_TYPES[plan.task_type].has_head:
             base = with_classes(base, self._result)
         with reaching_experts():
-            tuned = PeftModel.from_pretrained(base, self._result, use_safetensors=True)
+            tuned = let_dtypes_meet(PeftModel.from_pretrained(base, self._result, use_safetensors=True))
         return placed(tuned, base, plan, device=device)
 
     def _embedder(self, voice: str) -> Any:
@@ -125,7 +126,7 @@ class Voices:
         is_whole = voice == TUNED and not METHODS[plan.method].trains_adapter
         model = base_model(plan, str(self._result) if is_whole else base, device=device)
         if voice == TUNED and not is_whole:
-            model = PeftModel.from_pretrained(model, self._result, use_safetensors=True)
+            model = let_dtypes_meet(PeftModel.from_pretrained(model, self._result, use_safetensors=True))
         source = str(self._result) if voice == TUNED else base
         return embedding.sentence_transformer(plan, model, source, device=device)
 

@@ -28,7 +28,7 @@ VARIED = frozenset(
         *("learning_rate", "lr_scheduler_type", "warmup_steps", "optim", "weight_decay", "max_grad_norm"),
         *("r", "lora_alpha", "lora_dropout", "target_modules", "use_rslora", "use_dora", "init_lora_weights"),
         *("loraplus_lr_ratio", "rank_pattern", "alpha_pattern", "init_r", "target_r", "tinit", "tfinal", "deltaT"),
-        *("num_virtual_tokens", "prompt_tuning_init"),
+        *("oft_block_size", "decompose_factor", "num_virtual_tokens", "prompt_tuning_init"),
         *("per_device_train_batch_size", "gradient_accumulation_steps"),
     }
 )

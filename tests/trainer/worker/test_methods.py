@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from specs import METHODS, PlanError, RunError
+from tests.trainer.worker.test_other_adapters import COVERED
 from trainer.data.source import DataSource
 from trainer.results.merge import merge
 from trainer.runs.contract import State
@@ -42,7 +43,7 @@ def trained(store, chat_data, trained_here):
 @pytest.mark.parametrize(
     "values",
     [
-        *(pytest.param({"method": method}, id=method) for method in METHODS),
+        *(pytest.param({"method": method}, id=method) for method in METHODS if method not in COVERED),
         pytest.param({"bnb_4bit_quant_type": "fp4"}, id="fp4"),
         pytest.param({"bnb_4bit_use_double_quant": False}, id="without double quantization"),
         pytest.param({"use_dora": True}, id="DoRA over 4 bit"),

@@ -13,6 +13,7 @@ pytestmark = pytest.mark.slow
     [
         pytest.param("adalora", {"tfinal": "3"}, {"init_r", "target_r"}, {"r", "num_virtual_tokens"}, id="AdaLoRA"),
         pytest.param("ia3", {"load_in_4bit": "yes"}, {"target_modules"}, {"r", "lora_alpha"}, id="IA3 over 4 bit"),
+        pytest.param("oft", {"oft_block_size": "16"}, {"target_modules"}, {"r", "lora_alpha"}, id="OFT"),
         pytest.param("prompt-tuning", {"num_virtual_tokens": "8"}, {"prompt_tuning_init"}, {"r", "bias"}, id="prompts"),
     ],
 )

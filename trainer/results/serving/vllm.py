@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from specs import RunError
+from specs.adapters import ADAPTERS
 
 MAX_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What ``--max-lora-rank`` may be."""
@@ -34,7 +35,9 @@ def max_lora_rank(config: Mapping[str, Any]) -> int:
     """
     lacks = _lacks(config)
     if lacks:
-        raise RunError("vLLM", f"serves no adapter with {lacks}", None, _WAY_OUT)
+        adapter = ADAPTERS.get(config.get("peft_type"))
+        way_out = "Serve it with PEFT, which alone reads it" if adapter and adapter.unmerged else _WAY_OUT
+        raise RunError("vLLM", f"serves no adapter with {lacks}", None, way_out)
     rank = max([int(config["r"]), *(int(one) for one in (config.get("rank_pattern") or {}).values())])
     fitting = [one for one in MAX_LORA_RANKS if one >= rank]
     if not fitting:

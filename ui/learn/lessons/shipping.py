@@ -73,7 +73,10 @@ def _of(begun: Start) -> str:
     base = gib(2 * begun.situation.num_params)
     merged = f"For {begun.name} the merged model is {base} in 16 bit for each task"
     plan, layers = begun.plan, begun.model.layers
-    if layers is None or not METHODS[plan.method].has_rank:
+    count = None if layers is None else layers.adapter_params(plan)
+    if count is None:
         return f"{merged}."
-    kept = gib(ADAPTER_BYTES[plan.adapter_dtype] * layers.lora_params(plan))
-    return f"{merged}; the adapter alone, r {plan.r} in {plan.adapter_dtype}, is {kept}."
+    rank = f"r {plan.r} in " if METHODS[plan.method].has_rank else "in "
+    return (
+        f"{merged}; the adapter alone, {rank}{plan.adapter_dtype}, is {gib(ADAPTER_BYTES[plan.adapter_dtype] * count)}."
+    )

@@ -1,0 +1,110 @@
+"""Every adapter other than LoRA: trained, saved, resumed on the same curve, merged or refused, as large as priced."""
+
+import dataclasses
+import shutil
+import threading
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from estimator.estimate import trainable_params
+from estimator.tape.conditions import Conditions
+from estimator.tape.recipe import recipe
+from estimator.tracer.trace import trace
+from specs import METHODS, ModelSpec, PlanError
+from trainer.model.adapters import let_dtypes_meet
+from trainer.model.build import base_model, build
+from trainer.model.layers import layers
+from trainer.results import checkpoints
+from trainer.results.merge import merge
+from trainer.runs.contract import State
+from trainer.runs.export import RESULT
+from trainer.runs.session import Session
+from trainer.worker.train import train
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:Unsupported layer type:UserWarning"),
+    pytest.mark.filterwarnings("ignore:Detected that the base layer has no bias:UserWarning"),
+]
+
+COVERED = ("miss", "oft", "vera", "hira", "loha", "lokr", "beft", "ln-tuning")
+"""The methods that are trained here; tests/trainer/worker/test_methods.py trains all others."""
+SIZES = {"r": 8, "oft_block_size": 16, "learning_rate": 1e-2, "lr_scheduler_type": "constant", "warmup_steps": 0.0}
+
+
+@pytest.mark.parametrize("method", COVERED)
+def test_an_adapter_is_resumed_on_the_same_curve_and_merged_or_refused(
+    store, chat_data, place, plan_of, tmp_path, method
+):
+    plan = plan_of(**SIZES | {"method": method, "save_steps": 2, "max_steps": 4})
+    run = store.create(plan, dataclasses.replace(chat_data, prompts=()), place=place)
+    assert train(Session(store.claim_next(place.device), store, threading.Event())) is State.FINISHED
+    losses = [metric.loss for metric in store.metrics(run.id)]
+    assert losses[-1] < losses[0]
+    shutil.rmtree(checkpoints.newest(store.run_folder(run.id)))  # as if it had been killed after the second step
+    assert checkpoints.newest(store.run_folder(run.id)).name == "checkpoint-2"
+    store.enter(run.id, State.STOPPED)
+    store.request_resume(run.id)
+    assert train(Session(store.claim_next(place.device), store, threading.Event())) is State.FINISHED
+    assert [metric.loss for metric in store.metrics(run.id)] == pytest.approx(losses, rel=1e-5)
+    saved = load_file(store.run_folder(run.id) / RESULT / "adapter_model.safetensors")
+    assert any(weight.abs().sum() > 0 for weight in saved.values())
+    run = store.run(run.id)
+    if METHODS[method].adapter.unmerged:
+        with pytest.raises(PlanError, match="cannot be merged"):
+            merge(store, run, tmp_path / "merged")
+        return
+    merge(store, run, tmp_path / "merged")
+    base = AutoModelForCausalLM.from_pretrained(run.model, dtype=torch.float32)
+    tuned = PeftModel.from_pretrained(base, store.run_folder(run.id) / RESULT)
+    alone, ids = AutoModelForCausalLM.from_pretrained(tmp_path / "merged"), torch.arange(3, 19).reshape(1, 16)
+    with torch.no_grad():
+        said, found = tuned(ids).logits, alone.float()(ids).logits
+    assert torch.nn.functional.cosine_similarity(said, found, dim=-1).min() > 0.999
+
+
+@pytest.mark.parametrize("method", COVERED)
+def test_an_adapter_has_the_weights_that_were_priced_and_works_on_a_base_in_16_bit(
+    tiny_model, tiny_config, plan_of, tmp_path, method
+):
+    plan = plan_of(**SIZES | {"method": method, "dtype": "bfloat16"})
+    spec = ModelSpec.from_config(tiny_config.to_dict(), name="tiny")
+    tape = trace(recipe(spec, plan, Conditions()), lambda _: None)
+    real = build(plan, str(tiny_model), device="cpu")
+    trained = {name: weight for name, weight in real.named_parameters() if weight.requires_grad}
+    counted = sum(weight.numel() for weight in trained.values())
+    assert trainable_params(tape, plan) == counted
+    assert layers(base_model(plan, str(tiny_model), device="cpu")).adapter_params(plan) in {counted, None}
+    held = {id(tensor): tensor for tensor in (*real.parameters(), *_kept(real))}
+    assert sum(one.elements(plan.r) * one.itemsize * one.count for one in tape.residents) == sum(
+        tensor.numel() * tensor.element_size() for tensor in held.values()
+    )
+    assert {weight.dtype for weight in trained.values()} == {torch.float32}
+    ids = torch.arange(3, 19).reshape(1, 16)
+    real(input_ids=ids, labels=ids).loss.backward()
+    assert all(weight.grad is not None for weight in trained.values())
+    real.save_pretrained(tmp_path)
+    again = PeftModel.from_pretrained(base_model(plan, str(tiny_model), device="cpu"), tmp_path)
+    with torch.no_grad():
+        assert torch.equal(let_dtypes_meet(again).eval()(ids).logits, real.eval()(ids).logits)
+
+
+def _kept(model: torch.nn.Module) -> list[torch.Tensor]:
+    return [tensor for module in model.modules() for tensor in module.buffers(recurse=False)]
+
+
+@pytest.mark.parametrize("method", ["loha", "lokr"])
+def test_an_adapter_that_needs_whole_weights_is_refused_over_4_bit(plan_of, method):
+    with pytest.raises(PlanError, match=f"load_in_4bit: must be off under method {method}: it computes"):
+        plan_of(method=method, load_in_4bit=True)
+
+
+def test_every_adapter_that_is_put_on_layers_is_trained_in_a_test():
+    assert {METHODS[name].peft_type for name in COVERED} | {"LORA", "ADALORA", "IA3"} == {
+        entry.peft_type for entry in METHODS.values() if entry.adapter is not None and entry.adapter.on
+    }
