@@ -9,6 +9,7 @@ from advisor.rules.compared import COMPARED
 from advisor.rules.schedule import BITSANDBYTES_OPTIMIZERS, FEW_STEPS, UNSHARDED, total_steps
 from advisor.situation import Situation
 from specs import METHODS, TASK_TYPES, FinetunePlan, gib
+from specs.adapters import INITS
 
 Check = Callable[[Situation, FinetunePlan, Estimate | None], Iterator[Caution]]
 
@@ -160,11 +161,11 @@ def _preference(situation: Situation, plan: FinetunePlan, _estimate: Estimate | 
         f"together, so memory is that of {2 * plan.per_device_train_batch_size} sequences.",
         sources.TRL_DPO.at("DataCollatorForPreference"),
     )
-    if plan.method in {"full", "adalora"} or plan.init_lora_weights == "pissa":
+    if plan.method in {"full", "adalora"} or INITS[plan.init_lora_weights].changes_base:
         yield Caution(
             "method",
             f"{METHODS[plan.method].label} cannot be switched off to get back the base model, DPO's reference: "
-            "choose LoRA or QLoRA without PiSSA.",
+            "choose LoRA or QLoRA without PiSSA or OLoRA.",
             sources.TRL_DPO.at("reference model of a PEFT model"),
         )
 

@@ -104,6 +104,34 @@ _LORA = {"lora_alpha": "lora_alpha", "lora_dropout": "lora_dropout", "bias": "bi
 _WHOLE = "it computes with the layer's weights as they are stored"
 _BY_SIZE = MappingProxyType({"4bit": f"{_WHOLE}, which 4 bit packs into another shape"})
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Init:
+    """How LoRA's two matrices begin."""
+
+    peft: Any
+    """PEFT's ``init_lora_weights``."""
+    changes_base: bool = False
+    """Whether the base model is changed, by what the matrices then hold of it: only over weights in 16 or 32 bit."""
+    reads_rows: bool = False
+    """Whether a few batches of the data run through the model first."""
+    cost: str = ""
+    """What it takes before the first step, in words; empty if nothing to speak of."""
+
+
+INITS: Mapping[str, Init] = MappingProxyType(
+    {
+        "default": Init(peft=True),
+        "gaussian": Init(peft="gaussian"),
+        "pissa": Init(peft="pissa", changes_base=True, cost="a singular value decomposition of every target module"),
+        "olora": Init(peft="olora", changes_base=True, cost="a QR decomposition of every target module"),
+        "eva": Init(
+            peft="eva", reads_rows=True, cost="a few forward passes over the rows, with a decomposition in each"
+        ),
+    }
+)
+"""Every ``init_lora_weights`` of a plan."""
+
 ADAPTERS: Mapping[str | None, Adapter] = MappingProxyType(
     {
         "LORA": Adapter(

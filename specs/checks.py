@@ -7,6 +7,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from specs.adapters import INITS
 from specs.errors import PlanError
 from specs.fields import PlanFields
 from specs.methods import METHODS, Method
@@ -230,6 +231,20 @@ def _check_embeddings(plan: PlanFields) -> None:
 
 def _check_contradictions(plan: PlanFields) -> None:
     rules = (
+        (
+            plan.quantization != "none"
+            and INITS[plan.init_lora_weights].changes_base
+            and METHODS[plan.method].uses("init_lora_weights"),
+            "init_lora_weights",
+            "must be default, gaussian or eva over quantized weights, which it would split and round once more",
+        ),
+        (
+            INITS[plan.init_lora_weights].reads_rows
+            and METHODS[plan.method].uses("init_lora_weights")
+            and (plan.num_gpus > 1 or plan.packing or plan.task_type != "CAUSAL_LM"),
+            "init_lora_weights",
+            "must be another than eva on several GPUs, with packing, and for tasks other than text generation",
+        ),
         (plan.load_in_4bit and plan.load_in_8bit, "load_in_8bit", "a model is loaded in 4-bit or in 8-bit, not both"),
         (plan.bf16 and plan.fp16, "fp16", "mixed precision is bf16 or fp16, not both"),
         (

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from specs.adapters import Quantization
+from specs.adapters import INITS, Quantization
 from specs.methods import METHODS
 from specs.tasks import TASK_TYPES, TaskTypeName
 
@@ -80,8 +80,9 @@ class PlanFields:
     """Which biases are trained besides the adapter."""
     use_rslora: bool = False
     use_dora: bool = False
-    init_lora_weights: Literal["default", "pissa", "gaussian"] = "default"
-    """How A and B start; ``default`` is PEFT's ``True``: Kaiming-uniform A, zero B."""
+    init_lora_weights: Literal["default", "pissa", "gaussian", "olora", "eva"] = "default"
+    """How A and B start; ``default`` is PEFT's ``True``: Kaiming-uniform A, zero B. PiSSA and OLoRA begin with a part
+    of each weight, EVA with the directions in which the data varies."""
     loraplus_lr_ratio: float | None = None
     """LoRA+: learning rate of B divided by that of A; None trains both at the same rate."""
     rank_pattern: Pattern = ()
@@ -191,8 +192,9 @@ class PlanFields:
 
     @property
     def keeps_base(self) -> bool:
-        """Whether switching the adapter off gives the base model back: not with trained biases or PiSSA."""
-        return METHODS[self.method].trains_adapter and self.bias == "none" and self.init_lora_weights != "pissa"
+        """Whether switching the adapter off gives the base model back: not with trained biases, PiSSA or OLoRA."""
+        changed = self.bias != "none" or INITS[self.init_lora_weights].changes_base
+        return METHODS[self.method].trains_adapter and not changed
 
     @property
     def effective_batch_size(self) -> int:

@@ -5,7 +5,7 @@ from typing import Any
 
 from advisor.export.job import Job, call_text, targets
 from specs import METHODS, PlanError
-from specs.adapters import Adapter
+from specs.adapters import INITS, Adapter
 
 _FEEDFORWARD = "TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING"
 
@@ -58,6 +58,18 @@ def imported(job: Job) -> tuple[str, ...]:
     return tuple(lines)
 
 
+def require_own_init(job: Job) -> None:
+    """Refuse a plan whose adapter begins as the data says: no export reads rows before the first step.
+
+    Raises:
+        PlanError: If it does.
+    """
+    plan = job.plan
+    if METHODS[plan.method].uses("init_lora_weights") and INITS[plan.init_lora_weights].reads_rows:
+        rule = "must not read the rows before the first step, as no exported file does"
+        raise PlanError("init_lora_weights", rule, plan.init_lora_weights, "Choose default, or train it here")
+
+
 def config_text(job: Job, *, model_type: str) -> str:
     """Return the lines that define PEFT's configuration, ``peft_config``.
 
@@ -68,6 +80,7 @@ def config_text(job: Job, *, model_type: str) -> str:
     adapter = METHODS[job.plan.method].adapter
     if adapter is None:
         raise PlanError("method", "must train an adapter", job.plan.method)
+    require_own_init(job)
     values = {name: getattr(job.plan, field) for name, field in adapter.arguments.items()}
     values |= {**adapter.constants, **_where(adapter, job), **_MORE.get(_type(job), _nothing_more)(job)}
     text = f"peft_config = {call_text(adapter.config, {**values, 'task_type': job.plan.task_type})}"
@@ -138,6 +151,7 @@ def require_lora(job: Job, tool: str) -> None:
     Raises:
         PlanError: If the plan's adapter is not a LoRA, or its ranks differ by module.
     """
+    require_own_init(job)
     way_out = "Export the Python script"
     if job.has_adapter and _type(job) != "LORA":
         raise PlanError("method", f"{tool} trains only LoRA and whole models", job.plan.method, way_out)

@@ -116,7 +116,7 @@ def require_reference(job: Job) -> None:
     """
     if job.data.is_pairs and (not job.plan.keeps_base or job.plan.method == "adalora"):
         rule = "must keep the base model unchanged as the reference for preference pairs"
-        way_out = "Choose lora or qlora, bias none, and another init_lora_weights than pissa"
+        way_out = "Choose lora or qlora, bias none, and init_lora_weights default, gaussian or eva"
         raise PlanError("method", rule, job.plan.method, way_out)
 
 

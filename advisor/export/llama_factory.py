@@ -211,6 +211,9 @@ def _adapter(job: Job) -> dict[str, Any]:
         rule = "LLaMA-Factory is told of linear layers only"
         raise PlanError("target_parameters", rule, [*plan.target_parameters], "Export the Python script")
     targets, _ = job.targets
+    if job.plan.init_lora_weights not in {"default", "pissa"}:
+        rule = "must be default or pissa, since LLaMA-Factory knows no other"
+        raise PlanError("init_lora_weights", rule, job.plan.init_lora_weights, "Export the Python script")
     return {
         "lora_rank": plan.r,
         "lora_alpha": plan.lora_alpha,

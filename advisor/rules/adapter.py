@@ -9,6 +9,7 @@ from advisor.rules.rate import SMALL_MODEL
 from advisor.rules.tasks import encoder_targets
 from advisor.situation import Situation
 from specs import METHODS, TASK_TYPES, FinetunePlan, ModelSpec, gib
+from specs.adapters import INITS
 
 TASK_RANKS = {
     "classification": (8, 4, 16),
@@ -270,11 +271,19 @@ def init_lora_weights(_situation: Situation, plan: FinetunePlan) -> Advice:
     return Advice(
         field="init_lora_weights",
         value="default",
-        range=("default", "pissa"),
+        range=("default", "gaussian", "eva", "pissa", "olora")
+        if plan.quantization == "none"
+        else ("default", "gaussian", "eva"),
         reason=f"B starts at zero, so the {plan.method} model starts out identical to the base model; "
-        "variants differ by 1 to 2% once the learning rate is tuned.",
+        f"variants differ by 1 to 2% once the learning rate is tuned{_init_cost(plan)}.",
         source=sources.VANILLA.at("abstract"),
     )
+
+
+def _init_cost(plan: FinetunePlan) -> str:
+    """Return what the plan's own way to begin takes before the first step, as words to add."""
+    cost = INITS[plan.init_lora_weights].cost
+    return f", and {plan.init_lora_weights} takes {cost} before the first step" if cost else ""
 
 
 def loraplus_lr_ratio(_situation: Situation, plan: FinetunePlan) -> Advice:

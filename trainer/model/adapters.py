@@ -6,7 +6,7 @@ from typing import Any
 
 import peft
 import torch
-from peft import AdaLoraConfig, PeftConfig, PeftModel
+from peft import AdaLoraConfig, EvaConfig, PeftConfig, PeftModel
 from peft.tuners.ln_tuning.layer import LNTuningLayer
 from peft.tuners.tuners_utils import BaseTuner
 from peft.utils.constants import TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING as FEEDFORWARD_MODULES
@@ -14,7 +14,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from specs import METHODS, TASK_TYPES, FinetunePlan, PlanError
-from specs.adapters import Adapter
+from specs.adapters import INITS, Adapter
 from specs.errors import nearest
 from specs.fields import Pattern
 from trainer.model.layers import layers, norms, task_head
@@ -87,11 +87,13 @@ def _nothing_more(_plan: FinetunePlan, _model: nn.Module) -> dict[str, Any]:
 
 def _lora(plan: FinetunePlan, model: nn.Module) -> dict[str, Any]:
     on_meta = next(model.parameters()).is_meta
-    known: dict[str, Any] = {"default": True, "pissa": "pissa", "gaussian": "gaussian"}
+    own = {"eva_config": EvaConfig(rho=1.0)} if plan.init_lora_weights == "eva" and not on_meta else {}
     return {
+        # Each module keeps its rank: EVA's own choice of ranks is known only once the data has been read.
+        **own,
         "target_parameters": [*plan.target_parameters] or None,
-        # PiSSA decomposes the weights, which do not exist on meta; the tensors are the same.
-        "init_lora_weights": known["default" if on_meta else plan.init_lora_weights],
+        # PiSSA and OLoRA decompose the weights, which do not exist on meta; the tensors are the same.
+        "init_lora_weights": INITS["default" if on_meta else plan.init_lora_weights].peft,
         "rank_pattern": _pattern(plan.rank_pattern, "rank_pattern", model),
         "alpha_pattern": _pattern(plan.alpha_pattern, "alpha_pattern", model),
     }

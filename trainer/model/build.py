@@ -259,6 +259,8 @@ def with_adapter(model: PreTrainedModel, plan: FinetunePlan) -> nn.Module:
         # PEFT 0.21 says of each norm that it is no linear layer, and of each new bias that it cannot be merged.
         warnings.filterwarnings("ignore", message="Unsupported layer type", category=UserWarning)
         warnings.filterwarnings("ignore", message="Detected that the base layer has no bias", category=UserWarning)
+        # Matrices without numbers would be no start for a run that is resumed and so reads no rows.
+        warnings.filterwarnings("ignore", message="lora with eva initialization", category=UserWarning)
         # OFT's blocks divide a layer's inputs: the plan says so, and specs/adapters.py counts them.
         warnings.filterwarnings("ignore", message="Invalid `oft_block_size`", category=UserWarning)
         # PEFT 0.21 adds ranks for fused experts on its own, without effect on other modules.

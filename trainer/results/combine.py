@@ -14,6 +14,7 @@ from peft.tuners.lora import LoraLayer
 from transformers import AutoTokenizer
 
 from specs import METHODS, PlanError, RunError
+from specs.adapters import INITS
 from specs.doors.door import door
 from trainer import files
 from trainer.model.build import model_config
@@ -107,7 +108,7 @@ def _check_kind(run: Run, config: PeftConfig) -> None:
         (config.modules_to_save, "a head of its own, which cannot be added"),
         (config.use_dora, "DoRA, whose magnitudes cannot be added"),
         (config.bias != "none", "biases besides the adapter"),
-        (run.plan.init_lora_weights == "pissa", "PiSSA, which changes the base model"),
+        (INITS[run.plan.init_lora_weights].changes_base, "PiSSA or OLoRA, which change the base model"),
     ):
         if given:
             raise PlanError(f"run {run.id}", f"cannot be combined with others: it trained {words}")

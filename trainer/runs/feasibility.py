@@ -162,7 +162,7 @@ def _require_modules(plan: FinetunePlan, names: Sequence[str]) -> None:
 
 def _require_for_pairs(plan: FinetunePlan) -> None:
     if not plan.keeps_base:
-        way_out = "Choose lora or qlora, bias none, and another init_lora_weights than pissa"
+        way_out = "Choose lora or qlora, bias none, and init_lora_weights default, gaussian or eva"
         rule = "must keep the base model unchanged as the reference for preference pairs"
         raise PlanError("method", rule, plan.method, way_out)
     if plan.method == "adalora":

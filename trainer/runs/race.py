@@ -293,7 +293,7 @@ def _require_together(plan: FinetunePlan, other: FinetunePlan) -> None:
         raise PlanError(strange, rule, shown(getattr(other, strange)), "Start two runs and compare them")
     if not other.keeps_base:
         rule = "must leave the base model unchanged in a race, whose plans share it"
-        raise PlanError("method", rule, other.method, "Choose an adapter, bias none, and not pissa")
+        raise PlanError("method", rule, other.method, "Choose an adapter, bias none, and neither pissa nor olora")
     if other.task_type == "FEATURE_EXTRACTION":
         raise PlanError("task_type", "cannot be raced", other.task_type, "Start two runs and compare them")
     if other.num_gpus > 1:

@@ -128,7 +128,7 @@ MEANINGS: Mapping[str, str] = {
     "bias": "Which biases are trained along with the adapter.",
     "use_rslora": "Multiply the update by lora_alpha / sqrt(r) instead, which keeps high ranks stable.",
     "use_dora": "Train the magnitude of each weight separately from its direction.",
-    "init_lora_weights": "How the two matrices are initialized.",
+    "init_lora_weights": "How the two matrices begin: pissa and olora with a part of each weight, eva as the data say.",
     "loraplus_lr_ratio": "Learning rate of matrix B divided by that of matrix A.",
     "rank_pattern": "Modules with a rank of their own, such as q_proj: 8, down_proj: 32.",
     "alpha_pattern": "Modules with a lora_alpha of their own, such as q_proj: 16.",

@@ -1,6 +1,7 @@
 """Every adapter other than LoRA: trained, saved, resumed on the same curve, merged or refused, as large as priced."""
 
 import dataclasses
+import json
 import shutil
 import threading
 
@@ -108,3 +109,32 @@ def test_every_adapter_that_is_put_on_layers_is_trained_in_a_test():
     assert {METHODS[name].peft_type for name in COVERED} | {"LORA", "ADALORA", "IA3"} == {
         entry.peft_type for entry in METHODS.values() if entry.adapter is not None and entry.adapter.on
     }
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pytest.param({"init_lora_weights": "olora"}, id="OLoRA"),
+        pytest.param({"init_lora_weights": "eva", "learning_rate": 1e-3}, id="EVA"),
+        pytest.param({"init_lora_weights": "eva", "learning_rate": 1e-3, "load_in_4bit": True}, id="EVA over 4 bit"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*without saving embedding layers.*:UserWarning")
+def test_lora_that_begins_otherwise_is_trained_resumed_and_loaded(store, chat_data, place, plan_of, values):
+    method = "qlora" if values.get("load_in_4bit") else "lora"
+    plan = plan_of(**{"method": method, "max_steps": 4, "save_steps": 2, **values})
+    run = store.create(plan, dataclasses.replace(chat_data, prompts=()), place=place)
+    assert train(Session(store.claim_next(place.device), store, threading.Event())) is State.FINISHED
+    losses = [metric.loss for metric in store.metrics(run.id)]
+    shutil.rmtree(checkpoints.newest(store.run_folder(run.id)))
+    store.enter(run.id, State.STOPPED)
+    store.request_resume(run.id)
+    assert train(Session(store.claim_next(place.device), store, threading.Event())) is State.FINISHED
+    assert [metric.loss for metric in store.metrics(run.id)] == pytest.approx(losses, rel=1e-5)
+    config = json.loads((store.run_folder(run.id) / RESULT / "adapter_config.json").read_text())
+    assert config["init_lora_weights"] == values["init_lora_weights"]
+    assert not config["rank_pattern"]
+    saved = load_file(store.run_folder(run.id) / RESULT / "adapter_model.safetensors")
+    first = next(weight for name, weight in saved.items() if "lora_A" in name)
+    if values["init_lora_weights"] == "eva":  # orthonormal directions, moved by four small steps
+        assert torch.allclose(first @ first.T, torch.eye(len(first)), atol=0.05)

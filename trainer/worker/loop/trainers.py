@@ -21,12 +21,15 @@ from transformers import (
 from transformers.integrations import TensorBoardCallback
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
-from specs import TASK_TYPES, FinetunePlan
+from specs import METHODS, TASK_TYPES, FinetunePlan
+from specs.adapters import INITS
 from trainer.model.build import kept_adapter_dtype
 from trainer.model.checkpointing import checkpointing_kwargs
+from trainer.results import checkpoints
 from trainer.runs.feasibility import require_feasible
 from trainer.runs.session import Session
 from trainer.worker.ground import ground
+from trainer.worker.loop import eva
 from trainer.worker.loop.adalora import RankBudget
 from trainer.worker.loop.callbacks import EarlyStopping, Watch
 from trainer.worker.loop.checkpointing import CheckpointingTrainer
@@ -125,12 +128,19 @@ def trainer_of(session: Session, model: nn.Module, tokenizer: PreTrainedTokenize
             callbacks=callbacks(session),
             **_of_task(plan, model, tokenizer, rows),
         )
+    if _reads_rows(plan) and checkpoints.newest(session.folder) is None:
+        eva.initialize(trainer)
     if plan.loraplus_lr_ratio is not None:
         optimizer, values = trainer.get_optimizer_cls_and_kwargs(arguments, model)
         trainer.optimizer = create_loraplus_optimizer(
             model, optimizer_cls=optimizer, loraplus_lr_ratio=plan.loraplus_lr_ratio, **values
         )
     return trainer
+
+
+def _reads_rows(plan: FinetunePlan) -> bool:
+    """Return whether the adapter begins as the data says."""
+    return METHODS[plan.method].uses("init_lora_weights") and INITS[plan.init_lora_weights].reads_rows
 
 
 def _trainer_class(plan: FinetunePlan, *, pairs: bool) -> Any:
