@@ -156,8 +156,8 @@ def _method_advice(situation: Situation, fit: Fit) -> Advice:
 
 
 def _acceptable_methods(fit: Fit) -> tuple[str, ...]:
-    """Return the chosen method and those that cost no more memory."""
-    more = {"lora": ("lora-8bit", "qlora", "rslora", "dora"), "full": ("lora", "qlora")}
+    """Return the chosen method and those that the evidence does not set below it."""
+    more = {"lora": ("lora-8bit", "qlora", "rslora", "dora", "miss", "oft"), "full": ("lora", "qlora")}
     return (fit.plan.method, *more.get(fit.plan.method, ()))
 
 

@@ -6,7 +6,7 @@ import functools
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,7 @@ def _estimate(arguments: Sequence[str]) -> None:
     gpu = gpus.find(args.gpu) if args.gpu else machine.devices()[0].gpu
     plan = _plan(args, model)
     if args.table:
-        _table(model, plan, gpu)
+        _table(model, plan, gpu, METHODS if args.table == "all" else USUAL)
         return
     needed = pricing.gpus_needed(model, plan, gpu, progress=_progress)
     if args.gpus_needed and needed is not None:
@@ -108,6 +108,10 @@ def _gpus_needed_line(needed: int | None, plan: FinetunePlan, gpu: GpuSpec) -> s
     return f"Needs {needed:,} x {gpu.name} with {pricing.strategy(plan)}."
 
 
+USUAL = tuple(name for name, method in METHODS.items() if method.peft_type in {None, "LORA"})
+"""The methods of a table unless all are asked for: those that people compare first, most of them traced already."""
+
+
 def _parser() -> Parser:
     parser = Parser(
         prog="python -m estimator",
@@ -128,7 +132,13 @@ def _parser() -> Parser:
         parser.add_argument(flag, **({"action": switch} if kind is bool else {"type": kind}))
     parser.add_argument("--gpus-needed", action="store_true", help="estimate for as many cards as needed")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
-    parser.add_argument("--table", action="store_true", help="print a table of methods and batch sizes")
+    parser.add_argument(
+        "--table",
+        nargs="?",
+        const="usual",
+        choices=("usual", "all"),
+        help="print a table of methods and batch sizes: full fine-tuning and kinds of LoRA, or all",
+    )
     return parser
 
 
@@ -192,15 +202,15 @@ def _page(model: ModelSpec, plan: FinetunePlan, gpu: GpuSpec, found: MemoryEstim
     return "\n".join(lines)
 
 
-def _table(model: ModelSpec, plan: FinetunePlan, gpu: GpuSpec) -> None:
-    """Print what each method uses at several batch sizes; ``*`` means tight, ``-`` means that it does not fit.
+def _table(model: ModelSpec, plan: FinetunePlan, gpu: GpuSpec, names: Iterable[str]) -> None:
+    """Print what each of some methods uses at several batch sizes; ``*`` means tight, ``-`` means that it does not fit.
 
     A method that the plan's other settings exclude says why in its row.
     """
     print(f"{model.name}, {plan.max_length} tokens, on {gpu.name} ({gib(gpu.usable_bytes)} usable)")
     print(f"{'per_device_train_batch_size':28}" + "".join(f"{size:>12}" for size in _TABLE_BATCHES))
     marks = {"fits": " ", "tight": "*", "does not fit": "-"}
-    for name in METHODS:
+    for name in names:
         cells = []
         try:
             changed = plan.with_method(name)

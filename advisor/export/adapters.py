@@ -1,6 +1,6 @@
 """PEFT's part of an export: the adapter's configuration, and the trainer that AdaLoRA needs."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from advisor.export.job import Job, call_text, targets
@@ -145,7 +145,7 @@ def _casts(job: Job) -> list[str]:
     return []
 
 
-def require_lora(job: Job, tool: str) -> None:
+def require_lora(job: Job, tool: str, also: Collection[str] = ()) -> None:
     """Refuse a plan that another tool cannot express.
 
     Raises:
@@ -153,8 +153,10 @@ def require_lora(job: Job, tool: str) -> None:
     """
     require_own_init(job)
     way_out = "Export the Python script"
-    if job.has_adapter and _type(job) != "LORA":
-        raise PlanError("method", f"{tool} trains only LoRA and whole models", job.plan.method, way_out)
+    if job.has_adapter and _type(job) not in {"LORA", *also}:
+        raise PlanError(
+            "method", f"{tool} trains only {', '.join(('LoRA', *also))} and whole models", job.plan.method, way_out
+        )
     if job.has_adapter and job.targets[1]:
         rule = f"must name no module that text does not reach, and {tool} cannot leave any out"
         raise PlanError("target_modules", rule, job.plan.target_modules, way_out)

@@ -7,7 +7,7 @@ from typing import Any
 from advisor.export.adapters import require_lora
 from advisor.export.conversion import Tool
 from advisor.export.job import DPO_BETA, Job, about_job, require_reference, yaml_text
-from specs import PlanError, dataset
+from specs import METHODS, PlanError, dataset
 
 INFO = "dataset_info.json"
 
@@ -83,7 +83,7 @@ _ATTENTION = {"sdpa": "sdpa", "flash_attention_2": "fa2", "eager": "disabled"}
 
 def text(job: Job) -> str:
     """Return LLaMA-Factory's YAML; keys as in its hparams and transformers' ``TrainingArguments``."""
-    require_lora(job, "LLaMA-Factory")
+    require_lora(job, "LLaMA-Factory", also=("OFT",))
     require_reference(job)
     plan = job.plan
     data, name = job.data, _dataset_name(job)
@@ -93,7 +93,7 @@ def text(job: Job) -> str:
         "stage": _stage(job),
         **({"pref_beta": DPO_BETA, "pref_loss": "sigmoid"} if data.is_pairs else {}),
         "do_train": True,
-        "finetuning_type": "lora" if job.has_adapter else "full",
+        "finetuning_type": _FINETUNING_TYPES.get(METHODS[job.plan.method].peft_type, "full"),
         **(_adapter(job) if job.has_adapter else {}),
         **(_quantization(job) if plan.quantization != "none" else {}),
         "dataset": name,
@@ -205,8 +205,16 @@ def _evaluation(job: Job) -> dict[str, Any]:
     }
 
 
+_FINETUNING_TYPES: Mapping[str | None, str] = {"LORA": "lora", "OFT": "oft"}
+"""LLaMA-Factory's ``finetuning_type`` of PEFT's types; its own parser keeps OFT's block size as it is."""
+
+
 def _adapter(job: Job) -> dict[str, Any]:
     plan = job.plan
+    if METHODS[plan.method].peft_type == "OFT":
+        targets, _ = job.targets
+        named = "all" if isinstance(targets, str) else ",".join(targets)
+        return {"oft_rank": 0, "oft_block_size": plan.oft_block_size, "oft_target": named}
     if plan.target_parameters:
         rule = "LLaMA-Factory is told of linear layers only"
         raise PlanError("target_parameters", rule, [*plan.target_parameters], "Export the Python script")
@@ -221,8 +229,7 @@ def _adapter(job: Job) -> dict[str, Any]:
         "lora_target": "all" if isinstance(targets, str) else ",".join(targets),
         "use_rslora": plan.use_rslora,
         "use_dora": plan.use_dora,
-        # A quantized model must be prepared by its scripts/pissa_init.py instead.
-        "pissa_init": plan.init_lora_weights == "pissa" and plan.quantization == "none",
+        "pissa_init": plan.init_lora_weights == "pissa",
         "loraplus_lr_ratio": plan.loraplus_lr_ratio,
     }
 

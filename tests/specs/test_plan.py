@@ -55,6 +55,8 @@ def test_patterns_survive_json_in_their_order_as_mappings(pattern: dict[str, int
         pytest.param({"max_steps": 0}, "max_steps", id="zero steps"),
         pytest.param({"load_in_8bit": True}, "load_in_8bit", id="4-bit and 8-bit at once"),
         pytest.param({"load_in_4bit": False}, "load_in_4bit", id="QLoRA without 4-bit"),
+        pytest.param({"init_lora_weights": "pissa"}, "init_lora_weights", id="PiSSA over 4-bit"),
+        pytest.param({"init_lora_weights": "eva", "packing": True}, "init_lora_weights", id="EVA over packed rows"),
         pytest.param({"bf16": True, "fp16": True}, "fp16", id="two mixed precisions"),
         pytest.param({"num_gpus": 2}, "sharding", id="two GPUs without sharding"),
         pytest.param({"sharding": "fsdp"}, "sharding", id="sharding on one GPU"),

@@ -82,7 +82,8 @@ def _override(asked: Request, plan: FinetunePlan, field: str) -> Override:
         return Override(field=field, recommended=None, accepted=True, more_bytes=None, by_itself=None, moved=())
     advice = next((entry for entry in wished.advice if entry.field == field), None)
     without, chosen = wished.plan.to_dict(), plan.to_dict()
-    moved = ((name, without[name], value) for name, value in chosen.items() if name not in asked.situation.pins)
+    named = (name for name in chosen if name not in asked.situation.pins and METHODS[plan.method].uses(name))
+    moved = ((name, without[name], chosen[name]) for name in named)
     return Override(
         field=field,
         recommended=advice.value if advice else None,
