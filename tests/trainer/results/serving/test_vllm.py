@@ -35,7 +35,7 @@ REFUSED = [
     ({"init_lora_weights": "pissa"}, "init_lora_weights=pissa"),
     ({"peft_type": "IA3"}, "IA3"),
     ({"peft_type": "ADALORA"}, "ADALORA"),
-    ({"peft_type": "PROMPT_TUNING"}, "PROMPT_TUNING"),
+    ({"peft_type": "MISS"}, "MISS"),
 ]
 
 
@@ -49,3 +49,9 @@ def test_what_vllm_cannot_read_is_refused_with_the_way_out(values, said):
     with pytest.raises(RunError, match="trainer merge") as refused:
         vllm.max_lora_rank({**PLAIN, **values})
     assert said in str(refused.value)
+
+
+@pytest.mark.parametrize("kind", ["PROMPT_TUNING", "BEFT"])
+def test_what_cannot_be_merged_either_is_refused_with_another_way_out(kind):
+    with pytest.raises(RunError, match=f"the type {kind}, only LoRA. Serve it with PEFT, which alone reads it."):
+        vllm.max_lora_rank({**PLAIN, "peft_type": kind})
