@@ -24,6 +24,8 @@ MEASURED_MODEL: Mapping[str, Any] = MappingProxyType(
     }
 )
 """The small model whose whole steps are measured: twelve layers of the demo model, which no cache holds."""
+MEASURED_METHODS = ("lora", "qlora", "full")
+"""How it is trained there."""
 MEASURED_STEPS = ((1, 16), (2, 72))
 """Batch and length of those steps."""
 MEASURED_RANK = 8

@@ -22,13 +22,16 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+from bitsandbytes.nn import Linear4bit
 from torch import nn
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from specs import FinetunePlan
-from specs.curves import MEASURED_MODEL, MEASURED_RANK, MEASURED_STEPS
+from specs.curves import MEASURED_METHODS, MEASURED_MODEL, MEASURED_RANK, MEASURED_STEPS
 from trainer.model.build import prepared_base, with_adapter
+from trainer.model.packing import packed
+from trainer.model.stored import bnb_config
 
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
 """What the figures depend on besides the device."""
@@ -175,12 +178,27 @@ def _call(clock: _Clock) -> float:
 def _steps(clock: _Clock) -> dict[str, list[float]]:
     """Return the seconds of forward and backward passes of a small whole model, in the order of ``MEASURED_STEPS``."""
     found: dict[str, list[float]] = {}
-    for method in ("lora", "full"):
+    for method in MEASURED_METHODS:
         plan = FinetunePlan.for_method(method, "calibration", r=MEASURED_RANK, dtype="float32")
-        base = prepared_base(LlamaForCausalLM(LlamaConfig(**MEASURED_MODEL)), plan)
-        model = (with_adapter(base, plan) if method == "lora" else base).train().to(clock.device)
+        base = prepared_base(_base(plan), plan)
+        model = with_adapter(base, plan).train().to(clock.device)
         found[method] = [clock.best(_step(model, clock.device, *size), shares=2) for size in MEASURED_STEPS]
     return found
+
+
+def _base(plan: FinetunePlan) -> LlamaForCausalLM:
+    """Return the small model, its layers in 4 bit if the plan says so."""
+    model = LlamaForCausalLM(LlamaConfig(**MEASURED_MODEL))
+    quantization = bnb_config(plan, model.config)
+    layers = model.model.layers
+    for path, linear in list(layers.named_modules()) if quantization is not None else ():
+        if isinstance(linear, nn.Linear):
+            found = Linear4bit(
+                linear.in_features, linear.out_features, bias=False, compute_dtype=torch.float32, device="meta"
+            )
+            found.weight = packed(linear.weight.data, quantization, found)
+            layers.set_submodule(path, found)
+    return model
 
 
 def _step(model: nn.Module, device: str, batch: int, length: int) -> Callable[[], None]:

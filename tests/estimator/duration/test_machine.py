@@ -8,11 +8,13 @@ import operator
 import threading
 import time
 
+import numpy as np
 import pytest
 
 from estimator.__main__ import main
-from estimator.duration import machine
+from estimator.duration import machine, measured
 from estimator.duration.measured import curves_from
+from specs.curves import MEASURED_STEPS
 from tests.advisor.pricing import processor
 
 ANSWER = {
@@ -22,7 +24,7 @@ ANSWER = {
     "attention": 1.35e11,
     "expanded": 4.8e9,
     "call_seconds": 2.3e-6,
-    "steps": {"lora": [0.06, 0.27], "full": [0.065, 0.3]},
+    "steps": {"lora": [0.06, 0.27], "qlora": [0.13, 0.34], "full": [0.065, 0.3]},
     "seconds_to_start": 4.4,
     "libraries": {},
 }
@@ -115,6 +117,46 @@ def test_an_answer_that_makes_no_curves_counts_as_not_measured(text, capfd):
 def test_a_card_that_is_elsewhere_keeps_its_published_speed():
     keep(json.dumps(ANSWER))
     assert machine.with_curves(processor(), None).measured is None
+
+
+def test_the_steps_say_what_adapters_and_4_bit_weights_cost():
+    steps = {
+        "lora": [0.234, 0.743],
+        "qlora": [0.660, 1.188],
+        "full": [0.324, 0.841],
+    }  # two cores of an EPYC without AVX512, 2026-11-27
+    rates = {
+        "float32": [
+            [1, 3440000000.0],
+            [16, 22000000000.0],
+            [64, 57700000000.0],
+            [160, 84100000000.0],
+            [512, 78800000000.0],
+            [2048, 93800000000.0],
+        ]
+    }
+    single = {
+        "matmul": rates,
+        "moved": 5310000000.0,
+        "adapter": 5930000000.0,
+        "attention": 57100000000.0,
+        "expanded": 1540000000.0,
+        "call_seconds": 5.14e-06,
+    }
+    found = {**ANSWER, **single, "steps": steps}
+    curves = curves_from(found, "cpu")
+    told = {name: [sum(measured._work(curves, name, *size)) for size in MEASURED_STEPS] for name in steps}
+    for name, times in steps.items():
+        assert told[name] == pytest.approx(times, rel=0.08), name
+    weights = 12 * (2 * 576 * 576 + 2 * 576 * 192 + 3 * 576 * 1536)
+    more = (0.5 + 1 / 16 + 4) * 2 * weights / curves.expanded  # forward and backward
+    assert more == pytest.approx(steps["qlora"][0] - steps["lora"][0], rel=0.05)
+
+
+def test_a_figure_below_its_least_leaves_the_others_to_fit():
+    shares = np.array([[1.0, 0.0, 0.0, 0.1], [0.5, 0.5, 0.0, 0.1], [0.5, 0.0, 0.5, 0.1]])
+    assert measured._fitted(shares, np.array([0.5, 0.5, 0.5, 4.0])) == pytest.approx([0.6, 0.6, 0.6, 4.0])
+    assert measured._fitted(shares[:2], np.array([0.5, 0.5, 0.5, 1.0]))[2] == pytest.approx(0.9)  # no such work
 
 
 def test_slower_whole_steps_make_slower_rates():
