@@ -126,5 +126,5 @@ def refuse_quantized(config: Mapping[str, Any], name: str) -> None:
 
 def shown(path: Path) -> str:
     """Return the end of a path, for use in a message."""
-    text = "/".join(path.parts[-2:])
+    text = str(Path(*path.parts[-2:]))
     return text if len(text) <= 80 else "…" + text[-79:]

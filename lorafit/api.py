@@ -30,6 +30,7 @@ from trainer.runs.starting import Starter
 from trainer.runs.store import Store
 
 
+@asked.of_their_kinds
 def advise(
     model: str,
     *,
@@ -61,6 +62,7 @@ def advise(
     return asked.recommended(known.situation, rules=rules)
 
 
+@asked.of_their_kinds
 def estimate(
     model: str | FinetunePlan, *, gpu: str | None = None, method: str | None = None, **settings: Any
 ) -> MemoryEstimate:
@@ -84,6 +86,7 @@ def estimate(
     return pricing.price(spec, plan, card)
 
 
+@asked.of_their_kinds
 def compare(
     model: str | FinetunePlan,
     vary: Mapping[str, Sequence[Any]],
@@ -114,6 +117,7 @@ def compare(
     return comparing.variants(point, vary, pricing.price)
 
 
+@asked.of_their_kinds
 def train(
     plan: FinetunePlan,
     data: Data,
@@ -152,6 +156,7 @@ def train(
     return watching.waited_for(store, run.id, seconds=math.inf) if wait else run
 
 
+@asked.of_their_kinds
 def evaluate(
     run: Run | str, *, rows: int = MOST_ROWS, answers: int = MOST_ANSWERS, data: Data | None = None
 ) -> Evaluation:
@@ -179,6 +184,7 @@ def evaluate(
         raise
 
 
+@asked.of_their_kinds
 def watch(run: Run | str, *, seconds: float = 0) -> Watched:
     """Return a run as it stands: its state, its newest figures, what they show, its answers.
 
@@ -195,7 +201,7 @@ def watch(run: Run | str, *, seconds: float = 0) -> Watched:
 def _tell(known: Known) -> None:
     """Warn whoever called a function of this module of what the data holds that is not read."""
     for sentence in known.remarks:
-        warnings.warn(sentence, stacklevel=3)
+        warnings.warn(sentence, stacklevel=4)
 
 
 def _to_vary(

@@ -1,11 +1,13 @@
 """What a person names, looked up: a card, a data set, and from them the situation that advice is for."""
 
+import functools
+import inspect
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
+from types import MappingProxyType, NoneType
+from typing import Any, TypeVar, cast
 
 from advisor import Recommendation, Situation, advise
 from advisor.situation import TASKS, TASKS_OF_DATA, suits
@@ -27,6 +29,39 @@ from trainer.data.source import DataSource
 
 Data = str | os.PathLike[str] | DataSource
 """Training data as a person names it: a file, a Hub id, or all that is said of it."""
+
+_MOST_ROWS = 10**12
+_KINDS: Mapping[str, tuple[tuple[type, ...], str]] = {
+    "gpu": ((str, NoneType), "the name of a card or a memory size as text"),
+    "task": ((str, NoneType), "the name of a task as text"),
+    "goal": ((str,), "the name of a goal as text"),
+    "rules": ((str,), "the name of a rule set as text"),
+    "method": ((str, NoneType), "the name of a method as text"),
+    "device": ((str, NoneType), "torch's name of a device as text, such as cpu"),
+    "wait": ((bool,), "True or False"),
+    "rows": ((int,), "a whole number"),
+    "answers": ((int,), "a whole number"),
+    "seconds": ((int, float), "a number"),
+}
+"""What each argument of the five functions must be whose value is looked up or compared, by its name, in words."""
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def of_their_kinds(function: _Function) -> _Function:
+    """Let a function refuse arguments of another kind in one sentence, before it uses any."""
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def checked(*given: Any, **named_too: Any) -> Any:
+        bound = signature.bind(*given, **named_too).arguments
+        # Those of a function that passes them on, too.
+        for name, value in {**bound, **bound.get("question", {})}.items():
+            kinds, words = _KINDS.get(name, ((object,), ""))
+            if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds and object not in kinds):
+                raise PlanError(name, f"must be {words}", type(value).__name__)
+        return function(*given, **named_too)
+
+    return cast(_Function, checked)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,6 +207,8 @@ def looked_up(asked: Question) -> Known:
 def _held(asked: Question, model: ModelSpec) -> tuple[dict[str, Any], Report | None, tuple[str, ...]]:
     """Return the fields of a situation that its data decides, what the data holds, and what to know about it."""
     if asked.data is None or isinstance(asked.data, int):
+        if asked.data is not None and (isinstance(asked.data, bool) or abs(asked.data) > _MOST_ROWS):
+            raise DataError("data", f"must be a file, or a number of rows up to {_MOST_ROWS:,}")
         return {"dataset_rows": asked.data, "data_task_type": task_without_data(model, asked.task)}, None, ()
     data, whose = source(asked.data), reader(model)
     report = doctor.examined(data, whose.tokenizer, task_types=whose.task_types)

@@ -18,13 +18,11 @@ from specs import MIB, FinetunePlan, PlanError, RunError, paths
 from specs.doors.door import Parser, door, run_and_exit
 from specs.doors.reading import small_text
 from specs.errors import shortened
-from trainer.commands import evaluating, exporting, keeping, racing, space
+from trainer.commands import chatting, evaluating, exporting, keeping, quantizing, racing, space
 from trainer.commands.examining import show_examined
 from trainer.commands.showing import show, watch
-from trainer.data.forms.messages import Turn
 from trainer.data.source import DataSource, columns_of
 from trainer.results import tasks
-from trainer.results.chat import BASE, TUNED, Conversation, Question
 from trainer.runs import export, launcher
 from trainer.runs.contract import Place, Run
 from trainer.runs.export import compared
@@ -122,8 +120,8 @@ def _commands() -> Iterator[tuple[str, Callable[[argparse.Namespace], int], str,
         },
     }
     yield "combine", _combine, "combine adapters of the same base model into a run of its own", {**ids, **sums}
-    base = {"--base": {"action": "store_true", "help": "chat with the base model instead of the tuned one"}}
-    yield "chat", _chat, "chat with a run's model, one question per line", {**run_id, **base}
+    for name, command, text, options in (*chatting.commands(), *quantizing.commands()):
+        yield name, _on_runs(command), text, options
     repository: dict[str, dict[str, Any]] = {
         "repo_id": {"metavar": "OWNER/NAME"},
         "--public": {"action": "store_true", "help": "make a new repository public"},
@@ -236,21 +234,6 @@ def _merge(store: Store, given: argparse.Namespace) -> int:
 def _combine(store: Store, given: argparse.Namespace) -> int:
     weights = given.weights or [1 / len(given.ids)] * len(given.ids)
     show(tasks.combine(store, given.ids, weights, given.combination_type), store, as_json=given.json)
-    return 0
-
-
-@_on_runs
-def _chat(store: Store, given: argparse.Namespace) -> int:
-    turns: list[Turn] = []
-    with Conversation(store, store.run(given.id)) as conversation:
-        for line in sys.stdin or ():
-            turns.append(Turn(role="user", content=line.strip()))
-            said = ""
-            for piece in conversation.answer(Question(turns=tuple(turns), voice=BASE if given.base else TUNED)):
-                said += piece
-                print(piece, end="", flush=True)
-            print(flush=True)
-            turns.append(Turn(role="assistant", content=said))
     return 0
 
 

@@ -9,9 +9,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from specs import gib
+from specs import RunError, gib
 from trainer.failure import DiskFullError
 
 fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None
@@ -65,6 +65,26 @@ def replaced(target: Path) -> Iterator[Path]:
         move(folder, target)
 
 
+@contextmanager
+def complete(target: Path) -> Iterator[IO[bytes]]:
+    """Yield a file to write into, which takes the place of ``target`` once it is whole, and is gone if it never is.
+
+    Raises:
+        RunError: If there is no such folder, or it cannot be written.
+    """
+    written = target.with_name(f"{target.name}{_WRITING}{secrets.token_hex(4)}")
+    try:
+        if target.is_dir():
+            raise RunError(str(target), "is a folder", None, "Name a file")
+        with written.open("wb") as stream:
+            yield stream
+        written.replace(target)
+    except OSError as error:
+        raise RunError(str(target), "cannot be written", error.strerror, "Name another file, or free space") from error
+    finally:
+        written.unlink(missing_ok=True)
+
+
 def move(folder: Path, target: Path) -> None:
     """Rename a folder to a name that may exist already; a plain rename cannot replace a folder that has files."""
     if target.exists():
@@ -97,6 +117,22 @@ def _remove_abandoned(scratch: Path) -> None:
         shutil.rmtree(scratch)
     finally:
         os.close(handle)
+
+
+def require_new(folder: Path) -> None:
+    """Refuse a place at which no new folder can be made, and make the folders above it.
+
+    Raises:
+        RunError: If something is there already, or nothing can be written there.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise RunError(str(folder), "must be a new or empty folder", None, "Name another one")
+        with tempfile.TemporaryDirectory(dir=folder.parent):
+            return
+    except OSError as error:
+        raise RunError(str(folder), "cannot be written", error.strerror, "Name another folder") from error
 
 
 def require_space(folder: Path, num_bytes: int, purpose: str) -> None:

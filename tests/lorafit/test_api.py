@@ -167,3 +167,26 @@ def test_every_function_is_documented_and_typed():
     assert dir(lorafit) == lorafit.__all__
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         lorafit.nothing  # noqa: B018
+
+
+PLAN = FinetunePlan.for_method("lora", "x")
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: lorafit.advise("Llama-3.1-8B", task=[1]), "task: must be the name of a task as text, got list."),
+        (lambda: lorafit.advise("Llama-3.1-8B", rules=[]), "rules: must be the name of a rule set as text, got list."),
+        (lambda: lorafit.advise("Llama-3.1-8B", gpu=24), "gpu: must be the name of a card or"),
+        (lambda: lorafit.advise("Llama-3.1-8B", data=10**400), "data: must be a file, or a number of rows"),
+        (lambda: lorafit.compare("Llama-3.1-8B", {"r": [8]}, goal=None), "goal: must be the name of a goal"),
+        (lambda: lorafit.train(PLAN, "d", device=5), "device: must be torch's"),
+        (lambda: lorafit.evaluate("1", rows="5"), "rows: must be a whole number, got str."),
+        (lambda: lorafit.evaluate("1", answers=True), "answers: must be a whole number, got bool."),
+        (lambda: lorafit.watch("1", seconds=None), "seconds: must be a number, got NoneType."),
+    ],
+)
+def test_arguments_of_another_kind_are_refused_in_one_sentence(call, said):
+    with pytest.raises(LorafitError) as refused:
+        call()
+    assert str(refused.value).startswith(said)

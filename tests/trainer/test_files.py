@@ -3,9 +3,11 @@
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from specs import RunError
 from trainer import files
 from trainer.runs import launcher
 
@@ -49,3 +51,30 @@ def test_a_new_merge_into_the_same_folder_sweeps_the_leftovers_too(writing):
     with files.replaced(home / "merged") as folder:
         (folder / "whole").touch()
     assert [path.name for path in home.iterdir()] == ["merged"]
+
+
+def test_a_file_is_whole_or_not_there(tmp_path):
+    target = tmp_path / "run.zip"
+
+    def written(text, *, fails=False):
+        with files.complete(target) as stream:
+            stream.write(text)
+            if fails:
+                raise OSError(28, "No space left on device")
+
+    written(b"first")
+    with pytest.raises(RunError, match=r"run\.zip: cannot be written, got No space left on device"):
+        written(b"sec", fails=True)
+    assert target.read_bytes() == b"first"
+    assert [path.name for path in tmp_path.iterdir()] == ["run.zip"]
+    target = tmp_path
+    with pytest.raises(RunError, match="is a folder"):
+        written(b"")
+
+
+def test_a_new_folder_is_asked_for_by_its_own_name(tmp_path):
+    files.require_new(tmp_path / "some" / "new")
+    with pytest.raises(RunError, match=r"^/proc/1/foo: cannot be written"):
+        files.require_new(Path("/proc/1/foo"))
+    with pytest.raises(RunError, match="must be a new or empty folder"):
+        files.require_new(tmp_path)

@@ -112,7 +112,7 @@ def _other_rows(own: DataSource, given: argparse.Namespace) -> DataSource | None
         own,
         path=tasks.data_file(given.data) if given.data else own.path,
         columns=own.columns if given.columns is None else columns_of(given.columns),
-        split=given.split or "train",
+        split="train" if given.split is None else given.split,
     )
 
 

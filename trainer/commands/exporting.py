@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from specs import RunError
+from trainer import files
 from trainer.commands.showing import show
 from trainer.results.serving import exporting
 from trainer.results.serving.exporting import TARGETS
@@ -45,7 +46,7 @@ def _export(store: Store, given: argparse.Namespace) -> int:
         _served(store, given)
     elif given.zip:
         package = export.package(store, run)
-        with given.zip.open("wb") as stream:
+        with files.complete(given.zip) as stream:
             export.write_zip(package, stream)
         print(given.zip)
     elif given.json:

@@ -52,6 +52,8 @@ class DataSource:
         """Refuse a choice that there is not."""
         if self.thinking not in {"keep", "drop"}:
             raise DataError("thinking", "must be keep or drop", self.thinking)
+        if not self.split:
+            raise DataError("split", "must be the name of a split", "''", "Leave it out for train")
 
     def require_unchanged(self, known: str | None) -> str:
         """Return the SHA-256 of the file, after comparing it with the one that a run started with.

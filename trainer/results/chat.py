@@ -40,7 +40,8 @@ class Question:
 
     turns: tuple[Turn, ...]
     voice: str = TUNED
-    """``BASE``, ``TUNED``, ``ROUTER``, or the id of another run whose adapter answers, one of ``companions``."""
+    """``BASE``, ``TUNED``, ``ROUTER``, a way of ``quantizing.WAYS``, or the id of another run whose adapter answers:
+    one of ``companions``."""
     max_new_tokens: int = MAX_NEW_TOKENS
     temperature: float = 0.0
     """0 always picks the most likely token, so that voices can be compared."""

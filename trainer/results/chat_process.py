@@ -23,6 +23,7 @@ from trainer.failure import kind_and_sentence
 from trainer.results.answers import end_tokens, generated, is_whole, prompt_tokens
 from trainer.results.chat import BASE, ROUTER, TUNED, Line, refuse_while_in_use
 from trainer.results.found import found
+from trainer.results.quantizing import WAYS
 from trainer.results.voices import Voices
 from trainer.runs.contract import Run
 from trainer.runs.export import result_folder
@@ -105,7 +106,7 @@ def converse(session: Session, pipe: _Pipe, idle_seconds: float) -> None:
 
 def _tokenizer(session: Session, voice: str, known: dict[str, Any]) -> Any:
     """Return the tokenizer of whoever answers, whose chat template may be its own."""
-    run = session.run if voice in {BASE, TUNED, ROUTER} else session.store.run(voice)
+    run = session.run if voice in {BASE, TUNED, ROUTER, *WAYS} else session.store.run(voice)
     if run.id not in known:
         folder = result_folder(session.store, run)
         known[run.id] = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)

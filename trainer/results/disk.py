@@ -19,7 +19,7 @@ from trainer import files
 from trainer.results import evaluation
 from trainer.runs import processes
 from trainer.runs.contract import CHECKPOINTS, Run, State
-from trainer.runs.export import MERGED, RESULT
+from trainer.runs.export import RESULT, WRITTEN
 from trainer.runs.storage.database import UPLOADS
 from trainer.runs.storage.shelf import TRASH, TRASH_DAYS
 from trainer.runs.store import Store
@@ -89,7 +89,7 @@ def remove(store: Store, one: Taken) -> Freed:
 
 def _of_runs(store: Store, runs: Sequence[Run], busy: Sequence[Run]) -> Iterator[Taken]:
     points = {run.id: _in_place(store, [store.folder / run.id / CHECKPOINTS]) for run in runs}
-    merged = {run.id: _in_place(store, sorted((store.folder / run.id).glob(MERGED.format("*")))) for run in runs}
+    merged = {run.id: _in_place(store, sorted(_written(store.folder / run.id))) for run in runs}
     for state in State:
         those = [run for run in runs if run.state is state]
         beside = sum(size_bytes(path) for run in those for path in (*points[run.id], *merged[run.id]))
@@ -108,14 +108,24 @@ def _of_runs(store: Store, runs: Sequence[Run], busy: Sequence[Run]) -> Iterator
     yield _plain(store, "checkpoints", label, _of(points, spare), cost)
     yield _fixed("used-checkpoints", "Checkpoints of other runs", _of(points, others), _UNSAVED)
     yield _plain(
-        store, "merged", "Merged models and exports", _of(merged, idle), "Write them again on the page of the run."
+        store,
+        "merged",
+        "Merged and quantized models, exports",
+        _of(merged, idle),
+        "Write them again on the page of the run.",
     )
-    yield _fixed("used-merged", "Merged models and exports in use", _of(merged, used), _BUSY)
+    yield _fixed("used-merged", "Merged and quantized models, exports in use", _of(merged, used), _BUSY)
     cost = "Combine those runs again; their ids are in the names of the folders."
     yield _plain(store, "combined", "Combined adapters of earlier versions", _children(store.folder / COMBINED), cost)
     cost = "These runs can no longer be taken back."
     deleted = [path for path in _children(store.folder / TRASH) if path.is_dir()]
     yield _plain(store, "trash", "Deleted runs in the trash", deleted, cost)
+
+
+def _written(folder: Path) -> Iterator[Path]:
+    """Yield what was made of a run's result, and can be made again."""
+    for name in WRITTEN:
+        yield from folder.glob(name.format("*"))
 
 
 def _data(store: Store, busy: Iterable[Run]) -> Iterator[Taken]:

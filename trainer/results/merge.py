@@ -14,7 +14,7 @@ from peft import PeftModel
 from transformers import AutoTokenizer
 from transformers.utils import cached_file
 
-from specs import METHODS, TASK_TYPES, PlanError, RunError
+from specs import METHODS, TASK_TYPES, PlanError
 from specs.doors.door import door
 from trainer import files
 from trainer.model.build import class_of, expanded, model_config
@@ -45,15 +45,13 @@ def merge(store: Store, run: Run, target: Path) -> None:
     if kind.unmerged:
         rule = f"{kind.unmerged}, so that it cannot be merged"
         raise PlanError("method", rule, run.plan.method, "Use the adapter with PEFT")
-    if target.exists() and any(target.iterdir()):
-        raise RunError(str(target), "must be a new or empty folder", None, "Name another one")
+    files.require_new(target)
     dtype = torch.float16 if run.plan.dtype == "float16" else torch.bfloat16
     # The sum is taken in 32 bit and rounded once.
     config = model_config(adapter if TASK_TYPES[run.plan.task_type].has_head else run.model)
     base = expanded(run.model, config, class_of(run.plan, config))
     merged = PeftModel.from_pretrained(base, adapter, use_safetensors=True).merge_and_unload(safe_merge=True).to(dtype)
     merged.config.dtype = dtype
-    target.parent.mkdir(parents=True, exist_ok=True)
     with files.replaced(target) as folder:
         if TASK_TYPES[run.plan.task_type].embeds:
             embedding = importlib.import_module("trainer.model.embedding")  # it takes seconds to import

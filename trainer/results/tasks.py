@@ -4,7 +4,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from specs import RunError, paths
@@ -30,7 +30,7 @@ def merge(store: Store, run_id: str, target: Path) -> Path:
     Raises:
         PassedOnError: If that run cannot be merged.
     """
-    _carry_out("trainer.results.merge", str(store.folder), run_id, str(target))
+    carry_out("trainer.results.merge", str(store.folder), run_id, str(target))
     return target
 
 
@@ -57,7 +57,7 @@ def combine(store: Store, run_ids: Sequence[str], weights: Sequence[float], comb
     pairs = [f"{run.id}={weight!r}" for run, weight in zip(runs, weights, strict=True)]
     with files.scratch_folder(store.folder) as scratch:
         target = scratch / RESULT
-        _carry_out("trainer.results.combine", str(store.folder), str(target), combination_type, *pairs)
+        carry_out("trainer.results.combine", str(store.folder), str(target), combination_type, *pairs)
         return combinations.added(store, runs, weights, combination_type, target)
 
 
@@ -67,7 +67,7 @@ def fetch_dataset(name: str, folder: Path) -> Path:
     Raises:
         PassedOnError: If it cannot be fetched.
     """
-    return Path(_carry_out("trainer.data.files.hub_datasets", name, str(folder)).strip())
+    return Path(carry_out("trainer.data.files.hub_datasets", name, str(folder)).strip())
 
 
 def data_file(given: Path) -> str:
@@ -78,16 +78,19 @@ def data_file(given: Path) -> str:
     return os.path.realpath(path)
 
 
-def _carry_out(module: str, *arguments: str) -> str:
-    """Run a module of the training stack to its end, without any GPU; return what it printed.
+def carry_out(module: str, *arguments: str, environment: Mapping[str, str] | None = None) -> str:
+    """Run a module of the training stack to its end, without any GPU unless told otherwise; return what it printed.
+
+    Args:
+        module: Its name.
+        arguments: What it is given.
+        environment: That of a process that may use the devices of a run.
 
     Raises:
         PassedOnError: With the last sentence that it wrote, if it ended with an error.
     """
     environment = {
-        **os.environ,
-        "PYTHONPATH": str(REPO),
-        "CUDA_VISIBLE_DEVICES": "",
+        **(environment or {**os.environ, "PYTHONPATH": str(REPO), "CUDA_VISIBLE_DEVICES": ""}),
         "TOKENIZERS_PARALLELISM": "false",
     }
     command = [sys.executable, "-m", module, *arguments]

@@ -6,7 +6,9 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import psutil
+import torch
 from peft import ArrowConfig, PeftModel, create_arrow_model
+from transformers import AutoModelForCausalLM
 
 from specs import METHODS, TASK_TYPES, RunError
 from trainer.model.adapters import let_dtypes_meet
@@ -15,6 +17,8 @@ from trainer.model.expert_adapters import reaching_experts
 from trainer.results.chat import BASE, ROUTER, TUNED
 from trainer.results.companions import require_companion, routed
 from trainer.results.found import adapter_off
+from trainer.results.quantizing import WAYS, kept
+from trainer.results.quantizing import folder as quantized_folder
 from trainer.runs.contract import Run
 from trainer.runs.export import result_folder
 from trainer.runs.session import Session
@@ -45,14 +49,15 @@ class Voices:
         """Yield the model that answers with a voice, not for training.
 
         Args:
-            voice: ``trainer.results.chat.BASE``, ``TUNED``, ``ROUTER``, or the id of another run of the same base
-                model. The adapter of that run is loaded beside this one's, and stays: to switch takes no time.
+            voice: ``trainer.results.chat.BASE``, ``TUNED``, ``ROUTER``, a way of ``trainer.results.quantizing``, or the
+                id of another run of the same base model. The adapter of that run is loaded beside this one's, and
+                stays: to switch takes no time.
 
         Raises:
             RunError: If the adapter of another run cannot be loaded beside this one's.
         """
-        other = None if voice in {BASE, TUNED, ROUTER} else self._companion(voice)
-        switched = TUNED if self._session.plan.keeps_base and voice != ROUTER else voice
+        other = None if voice in {BASE, TUNED, ROUTER, *WAYS} else self._companion(voice)
+        switched = TUNED if self._session.plan.keeps_base and voice not in {ROUTER, *WAYS} else voice
         if self._loaded is None or self._loaded[0] != switched:
             self._loaded = None  # frees the other one's memory first
             self._loaded = (switched, self._load(switched).eval())
@@ -99,6 +104,8 @@ class Voices:
 
     def _load(self, voice: str) -> Any:
         plan, device = self._session.plan, self._session.device
+        if voice in WAYS:
+            return self._quantized(voice)
         if TASK_TYPES[plan.task_type].embeds:
             return self._embedder(voice)
         if voice == TUNED and not METHODS[plan.method].trains_adapter:
@@ -118,6 +125,26 @@ class Voices:
         with reaching_experts():
             tuned = let_dtypes_meet(PeftModel.from_pretrained(base, self._result, use_safetensors=True))
         return placed(tuned, base, plan, device=device)
+
+    def _quantized(self, way: str) -> Any:
+        """Return the run's model as it was quantized.
+
+        Raises:
+            RunError: If it was not, or not since it was trained on.
+        """
+        store, run = self._session.store, self._session.run
+        if way not in kept(store, run):
+            raise RunError(f"run {run.id}", f"has no model in {WAYS[way].label}", None, "Quantize it first")
+        device = self._session.device
+        model = AutoModelForCausalLM.from_pretrained(
+            quantized_folder(store, run, way),
+            dtype=torch.bfloat16,
+            device_map=device,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+        )
+        return _dequantized_on_cpu(model, device)
 
     def _embedder(self, voice: str) -> Any:
         """Return a model that embeds texts, with the files of the run's result."""

@@ -16,6 +16,10 @@ from trainer.runs.store import Store
 
 MERGED = "merged-{}"
 """Folder of a merged model within the run's folder, by the step after which it was merged."""
+EXPORTED, QUANTIZED = "export-{}", "quantized-{}"
+"""Folders of what was written for other programs, and of quantized models, by that step and their kind."""
+WRITTEN = (MERGED, EXPORTED, QUANTIZED)
+"""All that is made of a result and lies beside it, which can be made again."""
 
 _ADAPTER_CONFIG = "adapter_config.json"
 """What PEFT keeps beside an adapter, with the folder of the base model."""

@@ -7,7 +7,6 @@ written in one piece at the end, so that an evaluation that is stopped or killed
 
 import importlib
 import json
-import random
 import sqlite3
 import sys
 import threading
@@ -21,7 +20,7 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
-from specs import TASK_TYPES, DataError, FinetunePlan, LorafitError, RunError, paths
+from specs import TASK_TYPES, DataError, FinetunePlan, LorafitError, RunError
 from specs.doors import faults
 from trainer.data.examples import first_example
 from trainer.data.tested import TESTS, RowTest, tests_of
@@ -37,8 +36,10 @@ from trainer.runs.session import Session
 from trainer.runs.store import Store
 from trainer.worker.judging.benchmark import Benchmark
 from trainer.worker.judging.choosing import judge_of
+from trainer.worker.judging.reading import general_passages
 from trainer.worker.judging.texts import Texts
 from trainer.worker.rows import NO_PROMPTS, unlearned_rows
+from trainer.worker.splitting import drawn
 
 _POLL_SECONDS = 0.5
 
@@ -126,9 +127,9 @@ def evaluate(session: Session, wanted: Wanted, progress: _Progress) -> None:
         result_folder(session.store, run), trust_remote_code=False, local_files_only=True
     )
     with unlearned_rows(session, tokenizer, wanted.data, _prompts(session)) as data:
-        of, rows = len(data), _some(data, wanted.rows, seed=plan.seed)
+        of, rows = len(data), drawn(data, wanted.rows, seed=plan.seed)
     layout = first_example(wanted.data or run.data).layout
-    judge = judge_of(plan, tokenizer, rows, answers=wanted.answers, general=_passages(), layout=layout)
+    judge = judge_of(plan, tokenizer, rows, answers=wanted.answers, general=general_passages(), layout=layout)
     if wanted.run_code and isinstance(judge, Texts):
         judge.run_code(_tests(run, wanted, rows))
     tasks = [Benchmark(wanted.benchmark, limit=wanted.limit, tokenizer=tokenizer)] if wanted.benchmark else []
@@ -208,17 +209,6 @@ def _prompts(session: Session) -> Mapping[str, str]:
     # It brings sentence-transformers, which takes seconds to import.
     found = importlib.import_module("trainer.model.embedding").embedding_in(session.run.model)
     return dict(found.prompts) if found else NO_PROMPTS
-
-
-def _some(data: Any, most: int, *, seed: int) -> list[Mapping[str, Any]]:
-    """Return as many rows as are wanted, drawn once and in their order."""
-    numbers = sorted(random.Random(seed).sample(range(len(data)), min(most, len(data))))  # noqa: S311 - no secret
-    return [data[number] for number in numbers]
-
-
-def _passages() -> Sequence[str]:
-    """Return the general text, passage by passage."""
-    return paths.general_text().read_text(encoding="utf-8").strip().split("\n\n")
 
 
 def _sentence(error: Exception) -> str:

@@ -2,10 +2,12 @@
 
 import hashlib
 import itertools
+import random
 from array import array
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from datasets import Dataset
 
@@ -182,3 +184,9 @@ def _first_groups(groups: Sequence[Hashable], wanted: int, *, seed: int) -> list
     before = [0, *itertools.accumulate(sizes[group] for group in order)]
     chosen = {group for group, count in zip(order, before, strict=False) if count < wanted}
     return [row for row, group in enumerate(groups) if group in chosen]
+
+
+def drawn(data: Dataset, most: int, *, seed: int) -> list[Mapping[str, Any]]:
+    """Return as many rows as are wanted, drawn once and in their order."""
+    numbers = sorted(random.Random(seed).sample(range(len(data)), min(most, len(data))))  # noqa: S311 - no secret
+    return [data[number] for number in numbers]

@@ -19,6 +19,7 @@ from trainer.model.loaded import LoadedModel
 from trainer.results import checkpoints
 from trainer.results.answers import answered
 from trainer.results.found import adapter_off, found_in_each
+from trainer.runs import cards
 from trainer.runs.contract import Answer, Phase, State
 from trainer.runs.export import RESULT
 from trainer.runs.feasibility import require_feasible
@@ -224,6 +225,10 @@ def _save(session: Session, model: Any, tokenizer: PreTrainedTokenizerBase) -> N
         if TASK_TYPES[session.plan.task_type].has_head:
             _save_classes(model.config, target)
         tokenizer.save_pretrained(target)
+        # In place of PEFT's, which names the folder of the base model.
+        run = session.store.run(session.run.id)
+        card = cards.model_card(run, session.store.metrics(run.id))
+        (target / "README.md").write_text(card, encoding="utf-8")
 
 
 def _save_classes(config: Any, target: Path) -> None:

@@ -7,7 +7,7 @@ import streamlit as st
 from specs import METHODS, FinetunePlan
 from trainer.runs.contract import Metric, Run
 from ui.parts import notices, text
-from ui.runs import address, serving_view
+from ui.runs import address, quantized_view, serving_view
 from ui.runs.facts import remedies, run_data, tables
 
 
@@ -81,6 +81,7 @@ def share(run: Run) -> None:
                     text.plain(f"Saved in {run_data.merged(run)}. Any tool can load it."), icon=":material/check:"
                 )
     if run.plan.task_type == "CAUSAL_LM":
+        quantized_view.quantized(run)
         serving_view.serving(run)
     st.markdown("**Hugging Face Hub**")
     with st.form("push", clear_on_submit=True):

@@ -97,7 +97,7 @@ def _voice(run: Run, voices: Mapping[str, str]) -> str:
         key=f"voice {run.id}",
         width=340,
         help="Other adapters of the same base model are loaded beside this one: to switch takes no time. "
-        "The router is loaded anew.",
+        "The router and quantized models are loaded anew.",
     )
 
 

@@ -205,7 +205,7 @@ def test_the_command_tells_tries_and_removes(left, capsys):
     assert [(one["kind"], one["bytes"]) for one in freed] == [("checkpoints", size), ("trash", 0)]
     assert not (folder / "checkpoints").exists()
     assert door.main(["disk"]) == 0
-    assert "Merged models and exports (1)" in capsys.readouterr().out
+    assert "Merged and quantized models, exports (1)" in capsys.readouterr().out
     assert door.main(["disk", "--dry-run"]) == 2
     with pytest.raises(SystemExit, match="2"):
         door.main(["disk", "--remove", "finished"])

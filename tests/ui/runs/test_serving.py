@@ -32,7 +32,7 @@ def write(page, run, to):
 
 def test_the_adapter_leaves_for_vllm_with_its_command_and_rank(page, adapted):
     app = write(page, adapted, "vllm")
-    (folder,) = run_data.store().run_folder(adapted.id).glob("merged-*-vllm")
+    (folder,) = run_data.store().run_folder(adapted.id).glob("export-*-vllm")
     assert text.plain(f"Written to {folder}.") in [box.value for box in app.success]
     shown = next(block.value for block in app.code if "vllm serve" in block.value)
     assert shown.startswith(f"cd {folder}\nvllm serve HuggingFaceTB/SmolLM2-135M-Instruct ")

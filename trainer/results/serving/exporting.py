@@ -62,9 +62,7 @@ def served(store: Store, run: Run, to: str, folder: Path, file_type: str = "F16"
         raise RunError("--to", f"must be one of {', '.join(TARGETS)}", to)
     if run.plan.task_type != "CAUSAL_LM":
         raise PlanError("task_type", f"must be CAUSAL_LM to be served by {to}", run.plan.task_type, "Merge it instead")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RunError(str(folder), "must be a new or empty folder", None, "Name another one")
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    files.require_new(folder)
     if to == "vllm":
         return _for_vllm(store, run, result, folder)
     model_file.require_tools(file_type)
@@ -79,8 +77,7 @@ def served_beside(store: Store, run: Run, to: str, file_type: str = "F16") -> Se
     Raises:
         LorafitError: As ``served`` does.
     """
-    # Named as merged models are, so that what takes space on the disk lists and removes it with them.
-    name = export.MERGED.format("-".join((str(run.step), to, *([file_type] if to != "vllm" else []))))
+    name = export.EXPORTED.format("-".join((str(run.result_step), to, *([file_type] if to != "vllm" else []))))
     folder = store.run_folder(run.id) / name
     if folder.is_dir() and (folder / _CARD).is_file():
         shutil.rmtree(folder)
@@ -99,7 +96,7 @@ class _Source:
 @contextmanager
 def _whole(store: Store, run: Run, result: Path, scratch: Path) -> Iterator[Path]:
     """Yield the folder of the whole model: the result itself, one that was merged before, or one merged for this."""
-    merged = store.run_folder(run.id) / export.MERGED.format(run.step)
+    merged = store.run_folder(run.id) / export.MERGED.format(run.result_step)
     if not METHODS[run.plan.method].trains_adapter:
         yield result
     elif merged.is_dir():

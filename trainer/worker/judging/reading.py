@@ -11,6 +11,7 @@ from peft import PeftModel
 from torch.nn import functional
 from trl.trainer.utils import add_fused_lm_head
 
+from specs import paths
 from trainer.failure import NotFiniteError
 from trainer.worker.judging.judge import Row
 
@@ -102,6 +103,11 @@ def require_finite(name: str, value: float) -> None:
     if not math.isfinite(value):
         way_out = "Train a new run that computes in bfloat16 or float32"
         raise NotFiniteError(f"{name} of a row", "must be a finite number in both models", value, way_out)
+
+
+def general_passages() -> Sequence[str]:
+    """Return the general text, passage by passage."""
+    return paths.general_text().read_text(encoding="utf-8").strip().split("\n\n")
 
 
 def after(prompt: Sequence[int], answer: Sequence[int]) -> Learned:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from trainer.data.forms.messages import Turn
 from trainer.results.chat import ROUTER, Conversation, Question
 from trainer.results.companions import companions, routed
+from trainer.results.quantizing import WAYS, kept
 from trainer.runs.contract import Run
 from ui.runs.facts import run_data, titles
 
@@ -24,10 +25,11 @@ def answer(run: Run, turns: Sequence[Turn], *, voice: str, temperature: float) -
 
 
 def others(run: Run) -> dict[str, str]:
-    """Return who else can answer in a run's conversation, and what that is called: runs by id, and the router."""
+    """Return who else can answer, and what that is called: runs by id, the router, and quantized models."""
     found, among = companions(run_data.store(), run), routed(run_data.store(), run)
     router = {ROUTER: f"Router: weighs {len(among)} adapters for each token"} if among else {}
-    return {**{one.id: name for one, name in zip(found, titles.labels(found), strict=True)}, **router}
+    rounded = {way: f"Quantized, {WAYS[way].label}" for way in kept(run_data.store(), run)}
+    return {**{one.id: name for one, name in zip(found, titles.labels(found), strict=True)}, **router, **rounded}
 
 
 def speed(run: Run) -> float | None:

@@ -1,9 +1,11 @@
 """What an evaluation found, as tables: what was measured, and row by row. Draws nothing."""
 
+import math
 from collections.abc import Mapping, Sequence
 from difflib import SequenceMatcher
 from typing import Any
 
+from specs import gib
 from ui.parts import text
 
 _RATES = {"loss", "general"}
@@ -22,6 +24,33 @@ def measures(compared: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
         "Change": [_change(one) for one in compared],
         "p": [f"{one['p']:.2g}" if one["p"] >= 0.001 else "< 0.001" for one in compared],
     }
+
+
+def lost_by_quantizing(found: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Return the size and the perplexities of quantized models, one list per column."""
+    columns: dict[str, list[str]] = {
+        "Numbers": [text.plain(one["label"]) for one in found],
+        "Size": [gib(one["after_bytes"]) for one in found],
+    }
+    for name, what in (("loss", "unlearned rows"), ("general", "general text")):
+        read = [next((part for part in one["compared"] if part["name"] == name), None) for one in found]
+        if any(read):
+            columns[f"Perplexity, {what}"] = [_both_perplexities(part) for part in read]
+            columns[f"Change, {what}"] = [_change_of_perplexity(part) for part in read]
+    return columns
+
+
+def _both_perplexities(part: Mapping[str, Any] | None) -> str:
+    return (
+        f"{math.exp(part['base']):.4g} → {math.exp(part['tuned']):.4g}, {part['rows']:,} rows" if part else "not read"
+    )
+
+
+def _change_of_perplexity(part: Mapping[str, Any] | None) -> str:
+    if part is None:
+        return ""
+    low, high = (100 * math.expm1(part[bound]) for bound in ("low", "high"))
+    return f"{low:+z.1f}% to {high:+z.1f}%"
 
 
 def row_table(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:

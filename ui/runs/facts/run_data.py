@@ -14,7 +14,7 @@ from trainer.data import tested
 from trainer.data.source import DataSource
 from trainer.results import best as results
 from trainer.results import evaluation as evaluating
-from trainer.results import tasks
+from trainer.results import quantizing, tasks
 from trainer.results.best import Best
 from trainer.results.evaluation import Evaluation, Wanted
 from trainer.results.serving import exporting
@@ -127,6 +127,21 @@ def merged(run: Run) -> Path:
 def served(run: Run, to: str, file_type: str) -> Served:
     """Write a run's model for another program into the run's folder."""
     return exporting.served_beside(store(), run, to, file_type)
+
+
+def quantize(run: Run, way: str) -> None:
+    """Round a run's model to fewer bits, and keep it."""
+    quantizing.quantized(store(), run, way)
+
+
+def quantized(run: Run) -> Mapping[str, Mapping[str, Any]]:
+    """Return what was measured of each quantized model of a run's result, by its way."""
+    return quantizing.kept(store(), run)
+
+
+def quantized_folder(run: Run, way: str) -> Path:
+    """Return where a quantized model is kept."""
+    return quantizing.folder(store(), run, way)
 
 
 def pushed(run: Run, repo_id: str, token: str, *, private: bool) -> str:
