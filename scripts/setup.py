@@ -28,6 +28,8 @@ CONVERTER = VENV / "share" / "lorafit" / "llama.cpp"
 """Where ``specs.paths.llama_cpp`` looks for llama.cpp's converter."""
 CONVERTER_LISTS = ("gguf-tools.txt", "llama-cpp.txt")
 CONVERTER_PARTS = ("LICENSE", "convert_hf_to_gguf.py", "conversion", "gguf-py")
+SERVERS = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"
+"""Where programs lie that serve others, which are not in everybody's path."""
 APP_LISTS = ("base.txt", "torch.txt")
 OLDEST, NEWEST = (3, 11), (3, 14)
 
@@ -218,13 +220,11 @@ def unpack_converter(sources: Path) -> None:
                 archive.extract(member, CONVERTER, filter="data")
 
 
-def install_chromium() -> None:
-    """Install Chromium from Debian's packages if possible; otherwise say what will be skipped."""
-    if shutil.which("chromium"):
-        return
+def install_from_debian(*packages: str) -> None:
+    """Install packages of Debian, if this is one and allows it."""
     root: list[str] = [] if hasattr(os, "geteuid") and os.geteuid() == 0 else ["sudo", "-n"]
     if shutil.which("apt-get") and (not root or shutil.which("sudo")):
-        say("Installing Chromium from Debian's packages")
+        say(f"Installing {' and '.join(packages)} from Debian's packages")
         quiet([*root, "apt-get", "update", "-q"])
         environment = ["env", "DEBIAN_FRONTEND=noninteractive"]
         quiet(
@@ -236,10 +236,24 @@ def install_chromium() -> None:
                 "-y",
                 "-q",
                 "--no-install-recommends",
-                "chromium",
-                "fonts-dejavu-core",
+                *packages,
             ]
         )
+
+
+def install_sshd() -> None:
+    """Install the ssh server that the tests of runs elsewhere start; otherwise say what will be skipped."""
+    if not shutil.which("sshd", path=SERVERS):
+        install_from_debian("openssh-server", "openssh-client")
+    if not shutil.which("sshd", path=SERVERS):
+        say("sshd is missing and could not be installed here: the tests of runs on other machines will be SKIPPED.")
+
+
+def install_chromium() -> None:
+    """Install Chromium from Debian's packages if possible; otherwise say what will be skipped."""
+    if shutil.which("chromium"):
+        return
+    install_from_debian("chromium", "fonts-dejavu-core")
     if shutil.which("chromium"):
         return
     if os.environ.get("CI") == "true":
@@ -254,12 +268,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mcp", action="store_true", help="also install what the MCP server needs")
     parser.add_argument("--test", action="store_true", help="also install what the checks and tests need")
+    parser.add_argument("--packages", action="store_true", help="only install what training needs")
     parser.add_argument("--gguf", action="store_true", help="also fetch what writes GGUF files")
     arguments = parser.parse_args()
     try:
         check_python()
         make_environment()
         install_once("app", APP_LISTS)
+        if arguments.packages:
+            return 0
         fetch_demo_model()
         compile_allocator()
         if arguments.mcp or arguments.test:
@@ -267,6 +284,7 @@ def main() -> int:
         if arguments.test:
             install_once("test", ("test.txt", "export-tools.txt", "mutation-tools.txt"))
             install_chromium()
+            install_sshd()
         if arguments.gguf:
             fetch_converter()
         elif arguments.test:

@@ -53,6 +53,11 @@ def demo_classes() -> Path:
     return assets() / "demo_classes.jsonl"
 
 
+def ssh() -> str:
+    """Return the command of the OpenSSH client: ``$LORAFIT_SSH``, such as ``ssh -F FILE``, or ``ssh``."""
+    return os.environ.get("LORAFIT_SSH", "").strip() or "ssh"
+
+
 def _folder(variable: str, default: Path) -> Path:
     text = os.environ.get(variable, "").strip()
     # Unlike Path.resolve, realpath does not raise for a link that leads back to itself.

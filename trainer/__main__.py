@@ -18,7 +18,7 @@ from specs import MIB, FinetunePlan, PlanError, RunError, paths
 from specs.doors.door import Parser, door, run_and_exit
 from specs.doors.reading import small_text
 from specs.errors import shortened
-from trainer.commands import chatting, evaluating, exporting, keeping, quantizing, racing, space
+from trainer.commands import chatting, evaluating, exporting, going, keeping, quantizing, racing, space
 from trainer.commands.examining import show_examined
 from trainer.commands.showing import show, watch
 from trainer.data.source import DataSource, columns_of
@@ -90,13 +90,15 @@ def _commands() -> Iterator[tuple[str, Callable[[argparse.Namespace], int], str,
         "--prompt": {"action": "append", "default": [], "metavar": "TEXT", "help": "ask this before and after"},
         "--evaluate-on": {"default": "", "metavar": "NAME", "help": "the split that is held out, such as test"},
         "--max-steps": {"type": int, "metavar": "N", "help": "train for N optimizer steps, whatever the plan says"},
-        "--device": {"help": "such as cuda:0 or cpu; default: the first device of this machine"},
+        "--device": {"help": "such as cuda:0 or cpu; default: the first device of the machine that trains"},
+        "--on": {"metavar": "PLACE", "help": going.ON},
         **detached,
     }
     yield "run", _run, "train a plan and watch it", run_options
     yield "race", _race, racing.HELP, {**run_options, **racing.OPTIONS}
-    for name, command, text, options in (*keeping.commands(), *evaluating.commands(), *exporting.commands()):
-        yield name, _on_runs(command), text, options
+    for commands in (keeping, evaluating, exporting, going):
+        for name, command, text, options in commands.commands():
+            yield name, _on_runs(command), text, options
     yield from (
         ("show", _show, "show one run: state, figures, answers", run_id),
         ("stop", _stop, "save a run and end it", run_id),
@@ -162,7 +164,8 @@ def _wanted(given: argparse.Namespace) -> tuple[FinetunePlan, DataSource, Place]
     plan = _read_plan(given.plan)
     if given.max_steps is not None:
         plan = dataclasses.replace(plan, max_steps=given.max_steps)
-    place = Place(device=given.device or _device(), model_path=here.model_folder(plan.model_name_or_path))
+    device = going.device(Store(paths.runs()), given.on, given.device) if given.on else given.device or _device()
+    place = Place(device=device, model_path=here.model_folder(plan.model_name_or_path))
     return plan, _data(given), place
 
 

@@ -99,6 +99,15 @@ def put_out(folder: Path) -> Path:
     return doomed
 
 
+def settle(scratch: Path, folder: Path) -> None:
+    """Move what is complete in a scratch folder into a folder, each in place of what that has under its name."""
+    for new in sorted(scratch.iterdir()):
+        old = folder / new.name
+        if old.is_dir() and not old.is_symlink():
+            shutil.rmtree(put_out(old), ignore_errors=True)
+        new.replace(old)
+
+
 def tidy(home: Path) -> None:
     """Remove what processes left behind in a folder when they were killed while writing, and nothing still written."""
     for scratch in home.glob(f"{_WRITING}*"):

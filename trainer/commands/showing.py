@@ -12,7 +12,7 @@ from specs.doors.door import INTERRUPTED
 from specs.units import with_digits
 from trainer.commands import racing
 from trainer.results import best
-from trainer.runs import launcher
+from trainer.runs import distance, launcher
 from trainer.runs.cards import evaluation, judged
 from trainer.runs.combinations import combined_in_words
 from trainer.runs.contract import Answer, Metric, Run, State
@@ -151,7 +151,8 @@ def _heading(run: Run) -> Iterator[str]:
         yield f"{run.id}: combines {combined_in_words(run)}"
     else:
         yield f"{run.id}: {run.state}, step {run.step}/{run.total_steps or '?'}"
-    yield from (f"  {words}" for words in (run.name, run.note, "archived" if run.archived_at else "") if words)
+    places = (distance.where(run), distance.connection(run))
+    yield from (f"  {words}" for words in (*places, run.name, run.note, "archived" if run.archived_at else "") if words)
     if run.race is not None:
         yield from racing.lines(run, run.race)
 

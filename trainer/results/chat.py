@@ -155,7 +155,7 @@ def refuse_while_in_use(store: Store, run: Run, subject: str = "conversation") -
     Raises:
         RunError: If a run is using the device.
     """
-    holder = store.holder(run.place.device)
+    holder = store.holder(run.place.here)
     if holder is not None:
-        rule = f"needs the device {run.place.device}, which run {holder.id} is using"
+        rule = f"needs the device {run.place.here}, which run {holder.id} is using"
         raise RunError(subject, rule, str(holder.state), "Stop that run or wait until it ends")

@@ -152,7 +152,7 @@ def _watch(store: Store, run: Run, pipe: _Pipe) -> None:
     """Free the device as soon as a run takes it."""
     while True:
         time.sleep(_POLL_SECONDS)
-        holder = store.holder(run.place.device)
+        holder = store.holder(run.place.here)
         if holder is not None:
             pipe.leave(f"Run {holder.id} has started on this device, so the model was unloaded.")
 

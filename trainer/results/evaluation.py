@@ -203,11 +203,11 @@ def _require_alone(store: Store, run: Run) -> None:
         RunError: If one is.
     """
     for other in store.runs():
-        if other.id == run.id or other.place.device != run.place.device:
+        if other.id == run.id or other.place.here != run.place.here:
             continue
         found = latest(store, other)
         if found is not None and found.stage == "running":
-            rule = f"needs the device {run.place.device}, on which run {other.id} is being evaluated"
+            rule = f"needs the device {run.place.here}, on which run {other.id} is being evaluated"
             raise RunError("evaluation", rule, None, "Stop that evaluation on its page, or wait for its end")
 
 

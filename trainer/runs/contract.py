@@ -8,6 +8,7 @@ from typing import Any
 
 from specs import FinetunePlan
 from trainer.data.source import DataSource
+from trainer.runs.places import AT, queues_itself
 from trainer.runs.race import Race
 
 HEARTBEAT_SECONDS = 2.0
@@ -58,6 +59,13 @@ class Phase(StrEnum):
         return "answering the questions" if self is Phase.EVALUATING else str(self)
 
 
+LOST_CONNECTION = "connection_lost_at"
+"""The key in ``Run.details`` of the time since when the place where a run trains cannot be reached."""
+
+WISH, TAKEN = "wish", "taken_wish"
+"""Keys of the number of the attempt in which a person wished that a run trains elsewhere: in its details here and in
+its orders there, and in its details there once its keeper has taken it. A follower started again has no wish."""
+
 UNKNOWN = "memory_unknown"
 """The key in ``Run.estimate`` of the sentence that says why there is no estimate."""
 
@@ -86,9 +94,13 @@ TRANSITIONS: Mapping[State, frozenset[State]] = MappingProxyType(
 
 
 def cards(device: str) -> frozenset[str]:
-    """Return the individual devices of a place such as ``cuda:0,2``."""
-    kind, _, numbers = device.partition(":")
-    return frozenset(f"{kind}:{number}" for number in numbers.split(",")) if numbers else frozenset({kind})
+    """Return the individual devices of a place such as ``cuda:0,2``; none where others decide which run uses which."""
+    if queues_itself(device):
+        return frozenset()
+    here, at, where = device.partition(AT)
+    kind, _, numbers = here.partition(":")
+    found = [f"{kind}:{number}" for number in numbers.split(",")] if numbers else [kind]
+    return frozenset(f"{one}{at}{where}" for one in found)
 
 
 def joined(devices: Sequence[str]) -> str:
@@ -99,10 +111,11 @@ def joined(devices: Sequence[str]) -> str:
 
 def spread(device: str, num_gpus: int) -> str:
     """Return all devices of a run, given the first one or all: ``cuda:1`` for two devices is ``cuda:1,2``."""
-    kind, _, number = device.partition(":")
+    here, at, where = device.partition(AT)
+    kind, _, number = here.partition(":")
     if num_gpus == 1 or not number.isdecimal():
         return device
-    return f"{kind}:{','.join(str(int(number) + index) for index in range(num_gpus))}"
+    return f"{kind}:{','.join(str(int(number) + index) for index in range(num_gpus))}{at}{where}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,14 +123,32 @@ class Place:
     """Where a run executes and where it comes from."""
 
     device: str = "cpu"
-    """A torch device such as ``cpu`` or ``cuda:0``, or several cards as ``cuda:0,1``; runs on one device wait for each
-    other."""
+    """A torch device such as ``cpu`` or ``cuda:0``, or several cards as ``cuda:0,1``; that of another place has its
+    address behind it, as in ``cuda:0@ssh://host``. Runs on one device wait for each other."""
     model_path: str = ""
     """Folder or Hub id of the base model; empty means the plan's ``model_name_or_path``."""
     token: str | None = None
     """Identifies one click on a start button: the same token never creates a second run."""
     parent_id: str | None = None
     """The run that this one repeats, with the same settings or with others."""
+
+    @property
+    def away(self) -> str:
+        """The address of the place where it trains; empty for this machine."""
+        return self.device.partition(AT)[2]
+
+    @property
+    def card(self) -> str:
+        """The torch device that it trains on, wherever that is."""
+        return self.device.partition(AT)[0]
+
+    @property
+    def here(self) -> str:
+        """The torch device of this machine that its model is run on afterwards, such as for a chat.
+
+        For a run that trained elsewhere the processor, which every machine has.
+        """
+        return "cpu" if self.away else self.device
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,6 +224,12 @@ class Run:
     def model(self) -> str:
         """Where the base model is loaded from."""
         return self.place.model_path or self.plan.model_name_or_path
+
+    @property
+    def connection_lost_at(self) -> float | None:
+        """Since when the place where it trains cannot be reached, in seconds since 1970; None while it can."""
+        since: float | None = self.details.get(LOST_CONNECTION)
+        return since if self.is_active else None
 
     @property
     def parts(self) -> Sequence[Mapping[str, Any]]:

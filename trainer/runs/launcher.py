@@ -35,6 +35,8 @@ def start_waiting(store: Store) -> None:
     for home in (store.folder, *store.folder.iterdir()):
         files.tidy(home)
     store.sweep()
+    for run in store.claim_forsaken():
+        _started(store, run, again=True)
     for device in store.waiting_devices():
         start_next(store, device)
 
@@ -42,23 +44,27 @@ def start_waiting(store: Store) -> None:
 def start_next(store: Store, device: str) -> None:
     """Start the worker of the oldest run that waits for a device, if the device is free."""
     run = store.claim_next(device)
-    if run is None:
-        return
+    if run is not None:
+        _started(store, run)
+
+
+def _started(store: Store, run: Run, *, again: bool = False) -> None:
+    """Start the process that works on a run, or that follows it again where it trains elsewhere."""
     try:
-        _start_worker(store, run)
+        _start_worker(store, run, again=again)
     except (OSError, RunError) as error:
         sentence = error if isinstance(error, RunError) else RunError("worker", "could not be started", str(error))
         store.enter(run.id, State.FAILED, attempt=run.attempt, error=str(sentence), error_kind="unexpected")
         raise sentence from error
 
 
-def _start_worker(store: Store, run: Run) -> None:
+def _start_worker(store: Store, run: Run, *, again: bool) -> None:
     if run.process is not None:
         # The worker before may only have been silent: two must not write to one run, nor share a device.
         processes.end(run.process)
     kills = deaths.oom_kills()
     crash_notes.forget(store.run_folder(run.id))
-    command = [sys.executable, "-u", *worker_arguments(store, run)]
+    command = [sys.executable, "-u", *worker_arguments(store, run), *(["--again"] if again else [])]
     with (store.run_folder(run.id) / LOG).open("ab") as log:
         process = subprocess.Popen(
             command,
@@ -82,13 +88,20 @@ def _wait(store: Store, run: Run, process: subprocess.Popen[bytes]) -> None:
     """
     status = process.wait()
     with suppress(sqlite3.Error, OSError, LorafitError):
-        store.bury(run, status)
+        if not run.place.away or status == 0:  # what trains elsewhere goes on, and is followed again at once
+            store.bury(run, status)
         start_waiting(store)  # it may have ended its run, and died before it started the next one
 
 
 def worker_arguments(store: Store, run: Run) -> list[str]:
-    """Return the arguments for Python: the worker's module, under torchrun if the plan needs several processes."""
-    worker = ["trainer.worker", str(store.folder), run.id, str(run.attempt)]
+    """Return the arguments for Python: the worker's module, under torchrun if the plan needs several processes.
+
+    For a run that trains elsewhere it is the module that takes it there; the worker there is started in this same way.
+    """
+    given = [str(store.folder), run.id, str(run.attempt)]
+    if run.place.away:
+        return ["-m", "trainer.away", *given]
+    worker = ["trainer.worker", *given]
     if run.plan.num_gpus == 1:
         return ["-m", *worker]
     return ["-m", *torchrun_arguments(run.plan.num_gpus), "-m", *worker]
@@ -101,7 +114,7 @@ def worker_environment(run: Run, environment: Mapping[str, str]) -> dict[str, st
         RunError: If the run names a device that torch does not know.
     """
     values = {
-        **device_environment(run.place.device, environment),
+        **device_environment(run.place.here, environment),
         "PYTHONPATH": str(REPO),
         "PYTHONUNBUFFERED": "1",
     }

@@ -58,7 +58,7 @@ class Session:
     @property
     def device(self) -> str:
         """The torch device; the launcher shows the worker only its own cards."""
-        kind = self.run.place.device.partition(":")[0]
+        kind = self.run.place.here.partition(":")[0]
         return f"{kind}:{self.local_rank}" if kind in {"cuda", "xpu"} else kind
 
     def stop_wanted(self) -> bool:

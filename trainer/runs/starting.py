@@ -3,9 +3,10 @@
 import dataclasses
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from specs import FinetunePlan, PlanError
+from specs import FinetunePlan, PlanError, RunError
 from specs.dataset import share_to_hold_out
 from specs.doors.door import setting
 from trainer.data.examples import Example, examples, first_example, require_trained
@@ -58,6 +59,8 @@ class Starter:
         Raises:
             LorafitError: If there is nothing to compare, or a trial cannot be trained here.
         """
+        if place.away:
+            raise RunError("race", "is run on this machine", place.away, "Race here, or send one plan there")
         shared = judged(plan, data)
         race = race_of(shared, texts)
         for number in range(len(race.changes)):
@@ -132,15 +135,16 @@ class Starter:
             first_example(dataclasses.replace(data, split=data.evaluation_split))
         modules = self._facts.linear_modules(model)
         ground = Ground(
-            device=spread(place.device, plan.num_gpus),
-            compute_capabilities=self._facts.compute_capabilities(),
+            device=spread(place.card, plan.num_gpus),
+            compute_capabilities=None if place.away else self._facts.compute_capabilities(),
             linear_modules=modules,
             task_types=self._facts.task_types(model),
             has_pairs=first.task == "preference",
             kinds=first.kinds,
         )
         require_feasible(plan, ground)
-        self._facts.require_obtainable(model)
+        if not place.away or Path(model).is_dir():
+            self._facts.require_obtainable(model)
         if trial.needs_trial(plan, modules):
             trial.require_buildable(plan, model)
 

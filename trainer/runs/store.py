@@ -32,8 +32,9 @@ from trainer.runs.contract import (
     cards,
     spread,
 )
+from trainer.runs.places import AT
 from trainer.runs.race import Race
-from trainer.runs.storage import mirror, ownership, private, records, shelf, trials
+from trainer.runs.storage import afar, mirror, ownership, private, records, shelf, trials
 from trainer.runs.storage.database import Database
 from trainer.runs.storage.rows import insert, update
 
@@ -102,6 +103,33 @@ class Store:
                 if result is not None:
                     result.rename(self.run_folder(run_id) / RESULT)
         return self.run(run_id if made is None else made["id"])
+
+    def adopt(self, run_id: str, record: Path) -> Run:
+        """Take a run whose folder was sent here with a record into the store, and return it.
+
+        Raises:
+            RunError: If its record cannot be used.
+        """
+        with self._database.transaction() as db:
+            mirror.adopt(db, self.run_folder(run_id), record)
+        return self.run(run_id)
+
+    def put_told(self, run_id: str, told: Sequence[Mapping[str, Any]], *, ahead: float, attempt: int) -> None:
+        """Put what another place told of a run into the store; ``storage.afar`` says what that is."""
+        with self._writing(run_id, attempt) as db:
+            afar.put(db, run_id, told, ahead=ahead)
+
+    def claim_forsaken(self) -> tuple[Run, ...]:
+        """Hand the runs that train elsewhere and that nobody follows any more to the caller, who must follow them."""
+        self._mark_lost()
+        with self._database.transaction() as db:
+            found = ownership.forsaken(db)
+            for row in found:
+                if row["state"] == State.LOST:
+                    ownership.move(db, row["id"], State.PREPARING)
+                db.execute("UPDATE runs SET attempt = attempt + 1 WHERE id = ?", (row["id"],))
+                update(db, row["id"], error=None, error_kind=None, process=None, **ownership.beat())
+        return tuple(self.run(row["id"]) for row in found)
 
     def run(self, run_id: str) -> Run:
         """Return one run.
@@ -335,7 +363,9 @@ class Store:
                 return None
             ownership.move(db, row["id"], State.PREPARING)
             db.execute("UPDATE runs SET attempt = attempt + 1 WHERE id = ?", (row["id"],))
-            update(db, row["id"], **ownership.beat())
+            # A follower ends itself once its attempt is over; the one before is not to be taken for this one's.
+            gone = {"process": None} if AT in row["device"] else {}
+            update(db, row["id"], **gone, **ownership.beat())
         return self.run(row["id"])
 
     def beat(self, run_id: str, attempt: int) -> bool:

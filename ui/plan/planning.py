@@ -269,6 +269,19 @@ def obstacle(asked: Request, plan: FinetunePlan, estimate: MemoryEstimate | None
         return str(error)
     if asked.device is None:
         return f"No {card(asked.situation.gpu)} in this machine. Export the plan and run it where there is one."
+    return _too_large(estimate)
+
+
+def obstacle_anywhere(asked: Request, estimate: MemoryEstimate | None) -> str | None:
+    """Return why a run of a plan cannot start on any machine that has the device, or None if it can."""
+    try:
+        require_trained(asked.data.report.task, asked.data.label)
+    except LorafitError as error:
+        return str(error)
+    return _too_large(estimate)
+
+
+def _too_large(estimate: MemoryEstimate | None) -> str | None:
     if estimate is not None and estimate.verdict == "does not fit":
         return "The plan does not fit. What would save memory stands under Plan."
     return None
@@ -291,7 +304,7 @@ def card(gpu: GpuSpec) -> str:
 
 def label_of(torch_name: str) -> str | None:
     """Return how the page calls a device of this machine, or the first of several; None if it is not here any more."""
-    first = min(cards(torch_name))
+    first = min(cards(torch_name), default="")
     names = (f"{HERE}{device.gpu.name}" for device in machine.devices() if device.torch_name == first)
     return next(names, None)
 

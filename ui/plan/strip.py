@@ -12,7 +12,7 @@ from specs import METHODS, FinetunePlan
 from trainer.runs.contract import UNKNOWN
 from ui.drawing.bars import Bar, memory_bars
 from ui.parts import given, text
-from ui.plan import plan_view, planning, race_form
+from ui.plan import elsewhere_form, plan_view, planning, race_form
 from ui.plan.planning import Request
 from ui.runs.facts import run_data
 
@@ -39,13 +39,16 @@ _ACCEPTED = (
 
 def show(asked: Request, result: Recommendation, estimate: MemoryEstimate) -> None:
     """Show the strip, and below it, out of the way, the details and why nothing can start."""
-    obstacle = given.obstacle(asked.situation.pins) or planning.obstacle(asked, result.plan, estimate)
+    refused = given.obstacle(asked.situation.pins)
+    obstacle = refused or planning.obstacle(asked, result.plan, estimate)
     with st.container(key="strip", gap="xxsmall"):
         left, right = st.columns([5, 1], vertical_alignment="center")
         with left:
             plan_view.verdict(asked, result, estimate)
         with right, st.container(gap="xxsmall"):
-            _action(asked, result.plan, planning.foretold(result, estimate), disabled=obstacle is not None)
+            foretold = planning.foretold(result, estimate)
+            _action(asked, result.plan, foretold, disabled=obstacle is not None)
+            _elsewhere(asked, result.plan, foretold, refused or planning.obstacle_anywhere(asked, estimate))
         bar = Bar(label="this plan", parts=estimate.components)
         alt, capacity = plan_view.memory_alt(estimate), estimate.capacity_bytes
         st.html(memory_bars([bar], alt=alt, capacity_bytes=capacity, band=estimate.error_band, legend=False))
@@ -99,7 +102,17 @@ def _action(asked: Request, plan: FinetunePlan, estimate: Mapping[str, Any], *, 
     run_id = None
     if st.button(label, key="start", type="primary", width="stretch", disabled=disabled):
         run_id = run_data.start(plan, asked.data.source, asked.place(token), estimate)
-    run_id = run_id or race_form.offer(asked, plan, estimate, token=token, disabled=disabled)
+    _go(run_id or race_form.offer(asked, plan, estimate, token=token, disabled=disabled))
+
+
+def _elsewhere(asked: Request, plan: FinetunePlan, estimate: Mapping[str, Any], obstacle: str | None) -> None:
+    """Offer to start the run on another machine."""
+    token = st.session_state.setdefault("ticket", secrets.token_hex(8))
+    _go(elsewhere_form.offer(asked, plan, estimate, token=token, obstacle=obstacle))
+
+
+def _go(run_id: str | None) -> None:
+    """Show a run that was just started."""
     if run_id is not None:
         del st.session_state["ticket"]
         st.switch_page("ui/runs/page.py", query_params={"run": run_id})

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import streamlit as st
 
 from specs import gib
+from trainer.runs import distance
 from trainer.runs.contract import UNKNOWN, Metric, Phase, Run, State
 from trainer.runs.diagnosis import diagnoses
 from ui.drawing.bars import Bar, memory_bars
@@ -197,6 +198,8 @@ def _numbers(run_id: str, *, drawn: tuple[object, ...]) -> None:
         if run.is_active:
             st.caption(standing.last_update(run), width="content")
     st.progress(standing.progress(run))
+    if words := distance.connection(run):
+        st.warning(words, icon=":material/cloud_off:")
     if run.error:
         st.error(text.plain(run.error), icon=":material/error:")
     if words := memory.memory_found(run):

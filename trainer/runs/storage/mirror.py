@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from specs import FinetunePlan, LorafitError
+from specs import FinetunePlan, LorafitError, RunError
 from trainer.data.source import DataSource
 from trainer.runs.contract import ACTIVE, State
 from trainer.runs.storage import private
@@ -168,6 +168,19 @@ def restore(db: sqlite3.Connection, root: Path, version: int, *, newest: bool) -
         finally:
             db.execute("RELEASE one")
     return Found(frozenset(back), frozenset(unreadable))
+
+
+def adopt(db: sqlite3.Connection, folder: Path, file: Path) -> None:
+    """Bring the run of a folder that was sent here into the database.
+
+    Raises:
+        RunError: If its record cannot be used.
+    """
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+        _restore(db, folder, record, newest=True)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, sqlite3.IntegrityError) as error:
+        raise RunError(f"run {folder.name}", "was sent with a record that cannot be read") from error
 
 
 def note(db: sqlite3.Connection, found: Found) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from specs import RunError
 from trainer.runs import deaths, processes
 from trainer.runs.contract import ACTIVE, TRANSITIONS, State, cards
+from trainer.runs.places import AT, queues_itself
 from trainer.runs.storage import mirror, records
 from trainer.runs.storage.rows import update
 
@@ -62,10 +63,22 @@ def next_of(db: sqlite3.Connection, device: str) -> sqlite3.Row | None:
     marks = ", ".join("?" for _ in (*ACTIVE, State.QUEUED))
     query = f"SELECT id, device, state FROM runs WHERE state IN ({marks}) ORDER BY queued_at, id"  # noqa: S608 - marks
     rows = db.execute(query, (*ACTIVE, State.QUEUED)).fetchall()
+    if queues_itself(device):
+        return next((row for row in rows if row["device"] == device and row["state"] == State.QUEUED), None)
     near = [row for row in rows if cards(row["device"]) & cards(device)]
     if not near or any(row["state"] in ACTIVE for row in near) or near[0]["device"] != device:
         return None
     return near[0]
+
+
+def forsaken(db: sqlite3.Connection) -> list[sqlite3.Row]:
+    """Return the runs at other places whose follower on this machine is gone."""
+    marks = ", ".join("?" for _ in (*ACTIVE, State.LOST))
+    query = f"SELECT * FROM runs WHERE state IN ({marks}) AND device LIKE ? AND deleted_at IS NULL"  # noqa: S608 - marks
+    found = db.execute(query, (*ACTIVE, State.LOST, f"%{AT}%")).fetchall()
+    # One that was only just claimed has no process yet.
+    known = [row for row in found if row["process"] is not None or row["state"] == State.LOST]
+    return [row for row in known if row["process"] is None or not processes.lives(row["process"])]
 
 
 def state_of(db: sqlite3.Connection, run_id: str) -> State:

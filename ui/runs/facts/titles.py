@@ -7,6 +7,7 @@ from pathlib import Path
 
 from specs import METHODS
 from trainer.data import uploaded
+from trainer.runs import distance
 from trainer.runs.contract import Run
 
 
@@ -31,8 +32,9 @@ def data_name(run: Run) -> str:
 
 
 def about(run: Run) -> str:
-    """Return what a run is, in a line: model and method where it has a name of its own, its data, its date and ID."""
+    """Return what a run is, in a line: model and method if it has a name, where it trains, data, date and ID."""
     kind = f"{short_model(run)}, {METHODS[run.plan.method].label}. " if run.name else ""
+    kind += f"{place[0].upper()}{place[1:]}. " if (place := distance.where(run)) else ""
     return f"{kind}{about_data(run)}. Created {date(run.created_at)}, ID {run.id}"
 
 
