@@ -87,7 +87,7 @@ class Follower:
                 self._end = {"state": State.STOPPED}  # it was taken back before it began
                 return True
             if told.gone:
-                raise RunError(self._place, "did not start the run", told.gone, "Resume it to try again")
+                raise RunError(self._place, "does not train the run", told.gone, "Resume it to try again")
             if told.over:
                 return True
             self._pass_stop_on()

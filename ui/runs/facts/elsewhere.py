@@ -28,7 +28,8 @@ def device(place: str, gpu: GpuSpec, number: int) -> str:
         RunError: If there is no such place, it cannot be used, or has too few cards.
     """
     found = places.found(run_data.store().folder, place)
-    devices = ["cpu"] if gpu.is_cpu else [one for one in ground(place).devices if one != "cpu"]
+    there = ground(place).devices
+    devices = ["cpu"] if gpu.is_cpu else [one for one in there if one != "cpu"]
     if not gpu.is_cpu and len(devices) < number:
         rule = (
             f"has {len(devices) or 'no'} NVIDIA card{'s' if len(devices) != 1 else ''}, and the plan is for {number:,}"
