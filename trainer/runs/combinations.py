@@ -42,7 +42,7 @@ def added(store: Store, runs: Sequence[Run], weights: Sequence[float], combinati
     ]
     combined = {"type": combination_type, "parts": parts, "shares_rows": _share_rows(runs)}
     details = {**{key: first.details[key] for key in _COPIED if key in first.details}, "combined": combined}
-    place = Place(device=first.place.device, model_path=first.place.model_path, token=_token(runs, combined))
+    place = Place(device=first.place.here, model_path=first.place.model_path, token=_token(runs, combined))
     return store.create_finished(plan, first.data, place=place, name=_name(runs), details=details, result=result)
 
 

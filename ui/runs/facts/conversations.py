@@ -34,13 +34,13 @@ def others(run: Run) -> dict[str, str]:
 
 def speed(run: Run) -> float | None:
     """Return the tokens per second of the last answer."""
-    found = _open.get(run.place.device)
+    found = _open.get(run.place.here)
     return found.speed if found is not None and found.run_id == run.id else None
 
 
 def is_open(run: Run) -> bool:
     """Return whether a process holds this run's model."""
-    found = _open.get(run.place.device)
+    found = _open.get(run.place.here)
     return found is not None and found.run_id == run.id and found.is_open
 
 
@@ -48,14 +48,14 @@ def close(run: Run) -> None:
     """End a run's conversation and free its memory."""
     with _lock:
         if is_open(run):
-            _open.pop(run.place.device).close()
+            _open.pop(run.place.here).close()
 
 
 def _conversation(run: Run) -> Conversation:
     """Return the conversation with a run; starts one if there is none."""
     with _lock:
         if not is_open(run):
-            if run.place.device in _open:
-                _open.pop(run.place.device).close()
-            _open[run.place.device] = Conversation(run_data.store(), run)
-        return _open[run.place.device]
+            if run.place.here in _open:
+                _open.pop(run.place.here).close()
+            _open[run.place.here] = Conversation(run_data.store(), run)
+        return _open[run.place.here]
