@@ -32,8 +32,7 @@ def commands() -> Iterator[tuple[str, Callable[[Store, argparse.Namespace], int]
             "nargs": "?",
             "default": "",
             "metavar": "ADDRESS",
-            "help": "ssh://[user@]host[:port][/folder][?python=PATH], slurm:///shared/folder[?partition=NAME], "
-            "or ray://host:8265/shared/folder",
+            "help": "ssh://[user@]host[:port][/folder][?python=PATH], or slurm:///shared/folder[?partition=NAME]",
         },
     }
     yield "place", _place, "other machines that runs train on: add, list, check and remove them", options

@@ -18,13 +18,12 @@ AT = "@"
 
 _FOLDER = "lorafit"
 """Where a place keeps what is sent to it unless its person says otherwise, in the home folder there."""
-_KINDS: Mapping[str, str] = {"ssh": "ssh://host", "slurm": "slurm:///shared/folder", "ray": "ray://host:8265/folder"}
+_KINDS: Mapping[str, str] = {"ssh": "ssh://host", "slurm": "slurm:///shared/folder"}
 """Each kind of place, and how it is written at its shortest."""
-_SCHEDULED = frozenset({"slurm", "ray"})
+_SCHEDULED = frozenset({"slurm"})
 _OPTIONS: Mapping[str, frozenset[str]] = {
     "ssh": frozenset({"python"}),
     "slurm": frozenset({"partition", "account", "qos", "minutes", "cluster"}),
-    "ray": frozenset(),
 }
 
 

@@ -36,6 +36,7 @@ def test_an_address_is_read_and_written_alike(text, url, host, folder):
         pytest.param("ssh://box/a%00b", id="a sign that nobody sees"),
         pytest.param("slurm:", id="no folder that is shared"),
         pytest.param("http://box", id="another kind"),
+        pytest.param("ray://box:8265/shared", id="a kind that is not built"),
     ],
 )
 def test_an_address_that_names_no_place_is_refused_in_one_sentence(text):
