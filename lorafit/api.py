@@ -19,6 +19,7 @@ from estimator.tape.layers import with_layers
 from lorafit import asked, comparing, watching
 from lorafit.asked import Data, Known, Question
 from lorafit.comparing import Variant
+from lorafit.predicting import predicted
 from lorafit.watching import Watched
 from specs import FinetunePlan, PlanError, RunError, paths
 from trainer.data.source import DataSource
@@ -152,7 +153,7 @@ def train(
     )
     store = Store(paths.runs())
     launcher.start_waiting(store)
-    run = Starter(store, here).start(plan, source, place)
+    run = Starter(store, here).start(plan, source, place, predicted(plan, source, place))
     return watching.waited_for(store, run.id, seconds=math.inf) if wait else run
 
 

@@ -148,7 +148,9 @@ def _commands() -> Iterator[tuple[str, Callable[[argparse.Namespace], int], str,
 
 @_on_runs
 def _run(store: Store, given: argparse.Namespace) -> int:
-    run = Starter(store, here).start(*_wanted(given))
+    plan, data, place = _wanted(given)
+    predicting = importlib.import_module("lorafit.predicting")  # half a second that no other command needs
+    run = Starter(store, here).start(plan, data, place, predicting.predicted(plan, data, place))
     return _watched_unless_detached(store, run, given)
 
 

@@ -156,12 +156,6 @@ def proposal(asked: Request) -> Recommendation | ByRule:
     return _advised(asked.rules, _Key(asked.situation))
 
 
-def foretold(result: Recommendation, estimate: MemoryEstimate) -> dict[str, Any]:
-    """Return what is predicted of a run, to be kept beside what it will measure: its memory and its time."""
-    time = {"time": result.speed.to_dict()} if result.speed is not None else {}
-    return {**estimate.to_dict(), **time}
-
-
 def recommendation(asked: Request) -> Recommendation:
     """Return the recommendation for a request.
 

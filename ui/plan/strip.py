@@ -8,6 +8,7 @@ import streamlit as st
 
 from advisor import ByRule, Recommendation
 from estimator.estimate import MemoryEstimate
+from lorafit.predicting import foretold
 from specs import METHODS, FinetunePlan
 from trainer.runs.contract import UNKNOWN
 from ui.drawing.bars import Bar, memory_bars
@@ -46,9 +47,9 @@ def show(asked: Request, result: Recommendation, estimate: MemoryEstimate) -> No
         with left:
             plan_view.verdict(asked, result, estimate)
         with right, st.container(gap="xxsmall"):
-            foretold = planning.foretold(result, estimate)
-            _action(asked, result.plan, foretold, disabled=obstacle is not None)
-            _elsewhere(asked, result.plan, foretold, refused or planning.obstacle_anywhere(asked, estimate))
+            told = foretold(estimate, result.speed)
+            _action(asked, result.plan, told, disabled=obstacle is not None)
+            _elsewhere(asked, result.plan, told, refused or planning.obstacle_anywhere(asked, estimate))
         bar = Bar(label="this plan", parts=estimate.components)
         alt, capacity = plan_view.memory_alt(estimate), estimate.capacity_bytes
         st.html(memory_bars([bar], alt=alt, capacity_bytes=capacity, band=estimate.error_band, legend=False))
