@@ -37,7 +37,7 @@ MEASURED = (
     ("NF4, bitsandbytes", "43.83", "165 MiB"),
     ("FP4, bitsandbytes", "53.25", "165 MiB"),
 )
-"""Measured with transformers 5.23.0 on two cores; docs/decisions/0212-quantized-after-training.md says how."""
+"""Measured with transformers 5.23.0 on two cores; docs/decisions/0215-quantized-after-training.md says how."""
 MERGING = (
     (
         "Keep the adapter separate",
