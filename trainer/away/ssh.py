@@ -48,9 +48,10 @@ cat > "$part" && mv -- "$part" "$2"
 _SET_UP = """
 umask 077
 cd -- "$1/$2" || exit 11
-mkdir -p "$1/$3" && ln -sfn "$1/$3" .venv || exit 12
 (while sleep 5; do echo; done) &
 trap "kill $!" EXIT
+[ -x "$1/$3/bin/python" ] || "$4" -m venv --clear "$1/$3" 2>&1 || exit 12
+ln -sfn "$1/$3" .venv || exit 12
 "$4" scripts/setup.py --packages 2>&1 || exit 13
 touch "$1/$3.ready"
 """

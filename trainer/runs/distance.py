@@ -16,5 +16,5 @@ def connection(run: Run) -> str:
     if run.connection_lost_at is None:
         return ""
     since = time.strftime("%H:%M", time.localtime(run.connection_lost_at))
-    goes_on = "the run goes on there" if TAKEN in run.details else "it goes there as soon as there is one"
+    goes_on = "the run goes on there" if TAKEN in run.details else "the run is sent on as soon as it is back"
     return f"Connection lost since {since}, {goes_on}."
