@@ -200,14 +200,15 @@ def _large_batch(_situation: Situation, plan: FinetunePlan, _estimate: Estimate 
         )
 
 
-def _not_run_here(_situation: Situation, plan: FinetunePlan, _estimate: Estimate | None) -> Iterator[Caution]:
+def _not_run_here(situation: Situation, plan: FinetunePlan, _estimate: Estimate | None) -> Iterator[Caution]:
     if plan.sharding not in UNSHARDED:
-        yield Caution(
-            "sharding",
-            f"sharding {plan.sharding} splits the model over {plan.num_gpus:,} devices: LoRAFit's own runs were "
-            "tested only with ddp. Export the script with its accelerate configuration.",
-            sources.TRAINER,
-        )
+        if plan.sharding != "fsdp" or not situation.gpu.is_cpu:
+            yield Caution(
+                "sharding",
+                f"sharding {plan.sharding} splits the model over {plan.num_gpus:,} devices: LoRAFit's own runs were "
+                "tested only with ddp, and on CPUs with fsdp. Export the script with its accelerate configuration.",
+                sources.TRAINER,
+            )
         if plan.optim in BITSANDBYTES_OPTIMIZERS:
             yield Caution(
                 "optim",

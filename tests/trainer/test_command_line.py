@@ -66,7 +66,7 @@ LLAMA = "HuggingFaceTB/SmolLM2-135M-Instruct"
             id="no package",
             marks=pytest.mark.skipif(not WITHOUT, reason="wandb is installed here"),
         ),
-        pytest.param({"num_gpus": 2, "sharding": "fsdp"}, "sharding: must be none or ddp", id="sharding"),
+        pytest.param({"num_gpus": 2, "sharding": "zero2"}, "sharding: must be none, ddp or fsdp", id="sharding"),
         pytest.param(
             {"attn_implementation": "flash_attention_2"}, "needs the flash-attn package", id="flash attention"
         ),
@@ -89,7 +89,7 @@ def test_a_retry_that_cannot_run_here_is_refused(store, plan_of, chat_data):
     store.request_stop(run.id)
     result = call(store.folder, "retry", run.id, "--set", "num_gpus=2", "sharding=zero3")
     assert (result.returncode, len(result.stderr.splitlines())) == (2, 1)
-    assert "sharding: must be none or ddp on a CPU" in result.stderr
+    assert "sharding: must be none, ddp or fsdp on a CPU" in result.stderr
     assert len(store.runs()) == 1
 
 

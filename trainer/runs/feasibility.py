@@ -1,7 +1,7 @@
 """What a run cannot do where it is to train: told when it is created, and by the worker if it changed since."""
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -14,6 +14,21 @@ from specs.tasks import require_trained_for, task_type_of
 from trainer.data.source import HELD
 
 _EXPORT = "Export the plan for accelerate and start it yourself, or choose ddp"
+_SHARDED: Mapping[str, tuple[object, ...]] = {
+    "method": ("full", "lora", "qlora"),
+    "task_type": ("CAUSAL_LM",),
+    "offload": ("none",),
+    "optim": ("adamw_torch", "adamw_torch_fused"),
+    "bf16": (False,),
+    "fp16": (False,),
+    "load_in_8bit": (False,),
+    "use_dora": (False,),
+    "init_lora_weights": ("default", "gaussian"),
+    "loraplus_lr_ratio": (None,),
+    "target_parameters": ((),),
+    "load_best_model_at_end": (False,),
+}
+"""What runs with sharding fsdp were tried with: docs/decisions/0214-sharded-runs.md."""
 _FLASH_CAPABILITY = (8, 0)
 """The oldest cards that flash-attn 2 computes on: https://github.com/Dao-AILab/flash-attention, its README."""
 _OWN_REPORTS = {"none", "tensorboard"}
@@ -117,10 +132,8 @@ def require_classes(plan: FinetunePlan, number: int) -> None:
 
 def _require_devices(plan: FinetunePlan, ground: Ground) -> None:
     require_named(ground.device)
-    if plan.sharding not in {"none", "ddp"}:
-        # With ``use_cpu``, transformers silently ignores ``fsdp`` and trains full copies.
-        where, way_out = ("for a run started here", _EXPORT) if ground.on_gpu else ("on a CPU", "Choose ddp")
-        raise PlanError("sharding", f"must be none or ddp {where}", plan.sharding, way_out)
+    if plan.sharding != "none":
+        _require_sharding(plan, ground)
     known = ground.compute_capabilities
     if not ground.on_gpu or known is None:
         return
@@ -132,6 +145,36 @@ def _require_devices(plan: FinetunePlan, ground: Ground) -> None:
     if len(known) < plan.num_gpus:
         rule = f"must be at most {len(known)}, the number of GPUs that this run can use"
         raise PlanError("num_gpus", rule, plan.num_gpus, "Lower it")
+
+
+def _require_sharding(plan: FinetunePlan, ground: Ground) -> None:
+    """Refuse a way to divide a model that no run was tried with: it is exported instead."""
+    if ground.on_gpu:
+        if plan.sharding != "ddp":
+            raise PlanError("sharding", "must be none or ddp for a run started here", plan.sharding, _EXPORT)
+        return
+    if plan.sharding not in {"ddp", "fsdp"}:
+        raise PlanError("sharding", "must be none, ddp or fsdp on a CPU", plan.sharding, "Choose fsdp")
+    if plan.sharding == "fsdp":
+        _require_tried(plan, has_pairs=ground.has_pairs)
+
+
+def _require_tried(plan: FinetunePlan, *, has_pairs: bool) -> None:
+    if has_pairs:
+        raise PlanError("sharding", "must be ddp for preference pairs", plan.sharding, "Choose ddp")
+    if plan.load_in_4bit and plan.bnb_4bit_quant_storage == "uint8":
+        rule = "must be a float format with sharding fsdp, which divides no integers"
+        raise PlanError("bnb_4bit_quant_storage", rule, plan.bnb_4bit_quant_storage, f"Choose {plan.dtype}")
+    for field, possible in _SHARDED.items():
+        if getattr(plan, field) not in possible:
+            rule = f"must be {' or '.join(map(_said, possible))} in a run with sharding fsdp"
+            raise PlanError(field, rule, getattr(plan, field), "Change it, or choose ddp")
+
+
+def _said(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value)) or "empty"
+    return "off" if value is False else "none" if value is None else str(value)
 
 
 def _require_packages(plan: FinetunePlan, ground: Ground) -> None:

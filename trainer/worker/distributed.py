@@ -1,5 +1,6 @@
 """What the processes of one run on several devices agree on; with one process, each function returns its input."""
 
+from threading import Event
 from typing import Any
 
 import torch
@@ -26,6 +27,17 @@ def any_of(flag: bool) -> bool:  # noqa: FBT001 - the flag is the value
     any_set = torch.tensor(int(flag))
     dist.all_reduce(any_set, dist.ReduceOp.MAX)
     return bool(any_set.item())
+
+
+class Agreed:
+    """An event that is set for every process once it is set for one; all must look at it equally often."""
+
+    def __init__(self, event: Event) -> None:
+        self._event = event
+
+    def is_set(self) -> bool:
+        """Return whether the event is set in any process."""
+        return any_of(self._event.is_set())
 
 
 def from_leader(value: Any) -> Any:

@@ -27,6 +27,7 @@ from trainer.runs.session import Session
 from trainer.worker import distributed, memory
 from trainer.worker.ground import ground
 from trainer.worker.loop.callbacks import measures
+from trainer.worker.loop.sharding import gathered, is_sharded
 from trainer.worker.loop.trainers import trainer_of
 from trainer.worker.racing import raced
 from trainer.worker.rows import tokenized_rows
@@ -44,15 +45,21 @@ class _Asked(NamedTuple):
 
     session: Session
     rows: Rows
+    together: bool
+    """Whether each process holds only a part of the model, so that all must ask it."""
 
     def said(self, model: Any, tokenizer: Any, prompts: Sequence[str], *, until: Event) -> list[str]:
         """Return what a model says to prompts, or how alike it finds their texts; empty where it is not asked."""
         task = TASK_TYPES[self.session.plan.task_type]
-        if not self.session.leads:
+        if not (self.session.leads or self.together):
             return []
         if task.writes:
             return answered(model, tokenizer, prompts, until=until)
         return found_in_each(task.name, model, tokenizer, prompts, until=until, number_of_texts=self.rows.texts)
+
+    def agreed(self, event: Event) -> Any:
+        """Return an event that all who ask see alike."""
+        return distributed.Agreed(event) if self.together else event
 
     def answers(self, model: Any, tokenizer: Any, before: Sequence[str] | None) -> Iterator[Answer]:
         """Yield the answer of the tuned and of the base model to each prompt.
@@ -62,7 +69,7 @@ class _Asked(NamedTuple):
             tokenizer: The model's.
             before: The base model's answers if they had to be taken before the training.
         """
-        hurry = self.session.hurry
+        hurry = self.agreed(self.session.hurry)
         for number, prompt in enumerate(self.rows.prompts):
             (tuned,) = self.said(model, tokenizer, [prompt], until=hurry)
             if before is not None:
@@ -102,19 +109,24 @@ def train(session: Session) -> State:
         trainer = trainer_of(session, model, tokenizer, rows)
         has_head = TASK_TYPES[plan.task_type].has_head
         answers_first = not (plan.keeps_base or has_head)
-        asked = _Asked(session, rows)
-        before = asked.said(model, tokenizer, rows.prompts, until=session.stop) if answers_first else None
+        asked = _Asked(session, rows, together=is_sharded(plan))
+        until = asked.agreed(session.stop)
+        before = asked.said(model, tokenizer, rows.prompts, until=until) if answers_first else None
         state = _train_steps(session, trainer)
-    distributed.leave()
+    weights = gathered(trainer.model) if asked.together else None
+    if weights is None:
+        distributed.leave()
+    session.enter(Phase.SAVING)
     if session.leads:
-        session.enter(Phase.SAVING)
-        _save(session, trainer.model, tokenizer)
+        _save(session, trainer.model, tokenizer, weights)
+    if session.leads or asked.together:
         answers = (
             _found(session, trainer.model, tokenizer, rows)
             if has_head
             else asked.answers(trainer.model, tokenizer, before)
         )
         _answer(session, answers, stopped=state is State.STOPPED)
+    distributed.leave()
     return state
 
 
@@ -208,8 +220,15 @@ def _tokenizer(source: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def _save(session: Session, model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Write the adapter (or the model) and its tokenizer, completely or not at all; wait while the disk is full."""
+def _save(session: Session, model: Any, tokenizer: PreTrainedTokenizerBase, weights: Mapping[str, Any] | None) -> None:
+    """Write the adapter (or the model) and its tokenizer, completely or not at all; wait while the disk is full.
+
+    Args:
+        session: The run.
+        model: The trained model.
+        tokenizer: Its tokenizer.
+        weights: The trained weights where the model has only a part of each.
+    """
     while True:
         try:
             files.require_space(session.folder, checkpoints.trained_bytes(model), "saving the result")
@@ -221,7 +240,8 @@ def _save(session: Session, model: Any, tokenizer: PreTrainedTokenizerBase) -> N
     session.details(result_step=None)
     with files.replaced(session.folder / RESULT) as target:
         own_card = {"create_model_card": False} if TASK_TYPES[session.plan.task_type].embeds else {}
-        model.save_pretrained(target, **own_card)
+        gathered_ones = {} if weights is None else {"state_dict": dict(weights)}
+        model.save_pretrained(target, **own_card, **gathered_ones)
         if TASK_TYPES[session.plan.task_type].has_head:
             _save_classes(model.config, target)
         tokenizer.save_pretrained(target)
@@ -244,7 +264,8 @@ def _answer(session: Session, given: Iterator[Answer], *, stopped: bool) -> None
 
     The run is saved by now, so a failure here does not fail it. A stopped run answers only for a short time.
     """
-    if session.hurry.is_set():
+    hurry: Any = distributed.Agreed(session.hurry) if is_sharded(session.plan) else session.hurry
+    if hurry.is_set():
         return
     session.enter(Phase.EVALUATING)
     patience = Timer(STOPPED_SECONDS, session.hurry.set)
@@ -253,7 +274,7 @@ def _answer(session: Session, given: Iterator[Answer], *, stopped: bool) -> None
     answers: list[Answer] = []
     try:
         for answer in given:
-            if session.hurry.is_set():
+            if hurry.is_set():
                 break
             answers.append(answer)
     except (RuntimeError, MemoryError, ValueError, TypeError) as error:

@@ -27,7 +27,27 @@ def plan(**values):
     ("values", "ground", "words"),
     [
         ({"report_to": "wandb"}, CPU, "report_to: needs a package that is not installed, got wandb. Run pip install"),
-        ({"num_gpus": 2, "sharding": "fsdp"}, CPU, "sharding: must be none or ddp on a CPU, got fsdp. Choose ddp."),
+        ({"num_gpus": 2, "sharding": "zero3"}, CPU, "sharding: must be none, ddp or fsdp on a CPU, got zero3. Choose"),
+        (
+            {"num_gpus": 2, "sharding": "fsdp"},
+            gpu(AMPERE, AMPERE),
+            "sharding: must be none or ddp for a run started here, got fsdp. Export the plan",
+        ),
+        (
+            {"method": "qlora", "num_gpus": 2, "sharding": "fsdp"},
+            CPU,
+            "bnb_4bit_quant_storage: must be a float format with sharding fsdp, which divides no integers, got uint8",
+        ),
+        (
+            {"num_gpus": 2, "sharding": "fsdp", "init_lora_weights": "pissa"},
+            CPU,
+            "init_lora_weights: must be default or gaussian in a run with sharding fsdp, got pissa. Change it, or",
+        ),
+        (
+            {"num_gpus": 2, "sharding": "fsdp", "optim": "adafactor"},
+            CPU,
+            "optim: must be adamw_torch or adamw_torch_fused in a run with sharding fsdp, got adafactor",
+        ),
         (
             {"num_gpus": 2, "sharding": "zero2"},
             gpu(AMPERE, AMPERE),

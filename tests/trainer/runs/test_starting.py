@@ -115,7 +115,7 @@ WITHOUT_WANDB = pytest.mark.skipif(importlib.util.find_spec("wandb") is not None
     ("values", "device", "words"),
     [
         pytest.param({"report_to": "wandb"}, "cpu", "report_to: needs a package", id="package", marks=WITHOUT_WANDB),
-        pytest.param({"num_gpus": 2, "sharding": "fsdp"}, "cpu", "sharding: must be none or ddp", id="sharding"),
+        pytest.param({"num_gpus": 2, "sharding": "zero2"}, "cpu", "sharding: must be none, ddp or fsdp", id="sharding"),
         pytest.param({"attn_implementation": "flash_attention_2"}, "cpu", "needs the flash-attn", id="flash attention"),
         pytest.param({"target_modules": ("q_porj",)}, "cpu", "got q_porj. Nearest: q_proj", id="a module"),
         pytest.param({}, "cuda:99", "device: must be cpu", id="a card that is gone"),

@@ -24,6 +24,7 @@ from trainer.worker import distributed
 from trainer.worker.loop import states
 from trainer.worker.loop.adalora import BudgetedTrainer
 from trainer.worker.loop.callbacks import EarlyStopping
+from trainer.worker.loop.sharding import ShardingTrainer, own_part
 
 
 class LengthOrder(LengthGroupedSampler):
@@ -41,7 +42,7 @@ class LengthOrder(LengthGroupedSampler):
         self.generator.manual_seed(self._seed + epoch)
 
 
-class CheckpointingTrainer(BudgetedTrainer):
+class CheckpointingTrainer(ShardingTrainer, BudgetedTrainer):
     """A trainer whose checkpoints are complete or absent, and whose order of rows can be resumed."""
 
     def __init__(self, *, session: Session, numbers: Sequence[int] = (), **kwargs: Any) -> None:
@@ -97,7 +98,7 @@ class CheckpointingTrainer(BudgetedTrainer):
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         session, step = self._session, self.state.global_step
         session.require_ours()
-        if session.leads:
+        if session.leads or session.plan.sharding == "fsdp":  # each then holds a part
             _require_finite(model, step)
         shortage = distributed.from_leader(_shortage(session.folder, model) if session.leads else None)
         if shortage:
@@ -119,16 +120,6 @@ class CheckpointingTrainer(BudgetedTrainer):
         if output_dir is not None:
             # A pickle of the arguments, which follow from the plan: nothing reads it.
             (Path(output_dir) / TRAINING_ARGS_NAME).unlink(missing_ok=True)
-
-    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        if self.args.should_save:
-            states.save(self.optimizer.state_dict(), Path(output_dir) / checkpoints.OPTIMIZER)
-            states.save(self.lr_scheduler.state_dict(), Path(output_dir) / checkpoints.SCHEDULER)
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if checkpoint is not None:
-            self.optimizer.load_state_dict(states.load(checkpoints.to_load(checkpoint, checkpoints.OPTIMIZER)))
-            self.lr_scheduler.load_state_dict(states.load(checkpoints.to_load(checkpoint, checkpoints.SCHEDULER)))
 
     def _save_scaler(self, output_dir: str) -> None:
         if self.args.should_save and self.accelerator.scaler is not None:
@@ -170,7 +161,7 @@ def _require_finite(model: nn.Module, step: int) -> None:
         NotFiniteError: If a trained weight is infinite or not a number.
     """
     for name, weight in model.named_parameters():
-        if weight.requires_grad and not bool(weight.isfinite().all()):
+        if weight.requires_grad and not bool(own_part(weight).isfinite().all()):
             way_out = "Retry with a lower learning_rate, or compute in bfloat16 or float32"
             raise NotFiniteError(f"weights after step {step}", "must be finite numbers", name, way_out)
 

@@ -29,7 +29,7 @@ from trainer.results import checkpoints
 from trainer.runs.feasibility import require_feasible
 from trainer.runs.session import Session
 from trainer.worker.ground import ground
-from trainer.worker.loop import eva
+from trainer.worker.loop import eva, sharding
 from trainer.worker.loop.adalora import RankBudget
 from trainer.worker.loop.callbacks import EarlyStopping, Watch
 from trainer.worker.loop.checkpointing import CheckpointingTrainer
@@ -237,6 +237,8 @@ def training_arguments(
         # Every trained weight is used in each step; a search for unused ones breaks under checkpointing.
         ddp_find_unused_parameters=False if plan.num_gpus > 1 else None,
         dataloader_pin_memory=device.startswith("cuda"),
+        fsdp=True if plan.sharding == "fsdp" else None,
+        fsdp_config=dict(sharding.ARGUMENTS) if plan.sharding == "fsdp" else None,
     )
 
 
