@@ -49,6 +49,8 @@ def gathered(model: nn.Module) -> dict[str, Any]:
 class ShardingTrainer(Trainer):
     """A trainer whose model may be divided over its processes; its checkpoints are those of one process."""
 
+    is_fsdp_enabled: bool
+
     def create_accelerator_and_postprocess(self) -> None:
         """Let accelerate divide the model on CPUs too: with ``use_cpu`` it ignores its FSDP plugin (1.15.0)."""
         super().create_accelerator_and_postprocess()
