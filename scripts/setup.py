@@ -14,7 +14,14 @@ import subprocess
 import sys
 import tarfile
 import venv
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 REPO = Path(__file__).resolve().parent.parent
 LISTS = REPO / "requirements"
@@ -263,6 +270,45 @@ def install_chromium() -> None:
     say("Chromium is missing and could not be installed here: the browser tests will be SKIPPED.")
 
 
+@contextmanager
+def alone() -> Iterator[None]:
+    """Wait until no other set-up works on this environment, which two at once would break.
+
+    Two terminals do that, and a connection that breaks and comes back while another machine is set up. The system takes
+    the lock from whoever ends.
+    """
+    CACHE.mkdir(parents=True, exist_ok=True)
+    name = hashlib.sha256(os.path.realpath(VENV).encode()).hexdigest()[:16]
+    with (CACHE / f"setup-{name}.lock").open("w") as lock:
+        if fcntl is not None:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                say("Waiting for another set-up of this environment")
+                fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def set_up(arguments: argparse.Namespace) -> None:
+    """Take the steps that the arguments ask for."""
+    make_environment()
+    install_once("app", APP_LISTS)
+    if arguments.packages:
+        return
+    fetch_demo_model()
+    compile_allocator()
+    if arguments.mcp or arguments.test:
+        install_once("mcp", ("mcp.txt",))
+    if arguments.test:
+        install_once("test", ("test.txt", "export-tools.txt", "mutation-tools.txt"))
+        install_chromium()
+        install_sshd()
+    if arguments.gguf:
+        fetch_converter()
+    elif arguments.test:
+        fetch_converter_or_say()
+
+
 def main() -> int:
     """Run the set-up steps; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -273,22 +319,8 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         check_python()
-        make_environment()
-        install_once("app", APP_LISTS)
-        if arguments.packages:
-            return 0
-        fetch_demo_model()
-        compile_allocator()
-        if arguments.mcp or arguments.test:
-            install_once("mcp", ("mcp.txt",))
-        if arguments.test:
-            install_once("test", ("test.txt", "export-tools.txt", "mutation-tools.txt"))
-            install_chromium()
-            install_sshd()
-        if arguments.gguf:
-            fetch_converter()
-        elif arguments.test:
-            fetch_converter_or_say()
+        with alone():
+            set_up(arguments)
     except SetupError as error:
         print(error, file=sys.stderr)
         return 2

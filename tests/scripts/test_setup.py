@@ -1,7 +1,9 @@
 """The set-up fetches nothing without a hash, knows when it has nothing to do, and fails in one sentence."""
 
+import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -54,3 +56,18 @@ def test_missing_chromium_is_an_error_in_ci_and_a_printed_line_elsewhere(
 def test_the_error_that_pip_reports_is_printed_in_one_line() -> None:
     result = subprocess.CompletedProcess([], 1, "", "WARNING: slow\nERROR: No matching distribution found for x==1\n")
     assert setup.last_error(result) == "No matching distribution found for x==1"
+
+
+def test_a_second_set_up_waits_for_the_first_one(tmp_path: Path) -> None:
+    hold = "from scripts import setup\nwith setup.alone():\n    print('in', flush=True)\n    input()"
+    start = [sys.executable, "-c", hold]
+    environment = {**os.environ, "LORAFIT_CACHE": str(tmp_path)}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": environment, "cwd": setup.REPO}
+    with subprocess.Popen(start, **pipes) as first, subprocess.Popen(start, **pipes) as second:
+        told = {first: first.stdout.readline(), second: second.stdout.readline()}
+        (holder,) = [process for process, line in told.items() if line == "in\n"]
+        (waiting,) = [process for process, line in told.items() if line.startswith("Waiting for another set-up")]
+        holder.kill()
+        assert waiting.stdout.readline() == "in\n"
+        waiting.communicate("\n")
+    assert waiting.returncode == 0

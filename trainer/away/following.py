@@ -69,7 +69,7 @@ class Follower:
 
     def _begin(self) -> bool:
         """Send the run and have it started; return whether nobody asked it to stop before."""
-        if self._executor.send(self._run, self._folder, self._say):
+        if self._executor.send(self._run, self._folder, self._answered):
             self._details(**{HEARD: 0})
         if self._stop_wanted() and TAKEN not in self._run.details:
             self._enter(State.STOPPED)
@@ -151,6 +151,11 @@ class Follower:
         if self._store.run(self._run.id).connection_lost_at is not None:
             self._details(**{LOST_CONNECTION: None})
             self._say(f"Connected to {self._place} again.")
+
+    def _answered(self, text: str) -> None:
+        """Say what is done at the place, which has just answered."""
+        self._reached()
+        self._say(text)
 
     def _stop_wanted(self) -> bool:
         return self._store.stop_requested(self._run.id)

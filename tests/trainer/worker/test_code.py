@@ -4,8 +4,9 @@ import threading
 
 import pytest
 
+from trainer.data import tested
 from trainer.data.source import DataSource
-from trainer.data.tested import RowTest, brings_tests, test_of, tests_of
+from trainer.data.tested import RowTest, brings_tests
 from trainer.failure import StopRequestedError
 from trainer.results.chat import BASE, TUNED
 from trainer.sandbox import running
@@ -39,7 +40,7 @@ needs_sandbox = pytest.mark.skipif(running._way() is None, reason="this system g
     ],
 )
 def test_an_answer_passes_if_the_program_comes_to_the_end_of_its_test(row, answer, end):
-    assert ended(test_of(row), answer).startswith(end)
+    assert ended(tested.test_of(row), answer).startswith(end)
 
 
 @needs_sandbox
@@ -70,6 +71,6 @@ def test_tests_are_found_by_the_rows_of_the_file_whatever_role_a_column_plays(tm
     path = tmp_path / "rows.jsonl"
     path.write_text('{"q": "One?", "a": "x = 1", "tests": "assert x"}\n{"q": "Two?", "a": "x", "tests": " "}\n')
     source = DataSource(path=str(path), columns={"prompt": "q", "completion": "a"})
-    assert tests_of(source, [1, 2]) == {1: RowTest(code="assert x")}
+    assert tested.tests_of(source, [1, 2]) == {1: RowTest(code="assert x")}
     assert brings_tests(source)
-    assert test_of({"test": {"inputs": []}}) is None  # which nothing here can run
+    assert tested.test_of({"test": {"inputs": []}}) is None  # which nothing here can run
