@@ -63,7 +63,7 @@ def test_a_file_is_whole_or_not_there(tmp_path):
                 raise OSError(28, "No space left on device")
 
     written(b"first")
-    with pytest.raises(RunError, match=r"run\.zip: cannot be written, got No space left on device"):
+    with pytest.raises(RunError, match=r"run\.zip: cannot be written, got 'No space left on device'"):
         written(b"sec", fails=True)
     assert target.read_bytes() == b"first"
     assert [path.name for path in tmp_path.iterdir()] == ["run.zip"]
