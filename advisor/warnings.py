@@ -38,15 +38,13 @@ def _scale(_situation: Situation, plan: FinetunePlan, _estimate: Estimate | None
 
 def _learning_rate(_situation: Situation, plan: FinetunePlan, _estimate: Estimate | None) -> Iterator[Caution]:
     least, most = _LEARNING_RATES["full" if plan.method == "full" else "adapter"]
-    if plan.method in COMPARED:
-        least, most = COMPARED[plan.method].range
+    told, source = "the range of published recipes for", sources.TRL_REGRET.at("learning rates")
+    if found := COMPARED.get(plan.method):
+        least, most = found.range
+        told, source = f"a range around {found.value:g}, which was measured of few rates for", found.source
     if not least <= plan.learning_rate <= most:
-        yield Caution(
-            "learning_rate",
-            f"learning_rate {plan.learning_rate:g} is outside {least:g} to {most:g}, the range of published recipes "
-            f"for {METHODS[plan.method].label}.",
-            sources.TRL_REGRET.at("learning rates"),
-        )
+        words = f"learning_rate {plan.learning_rate:g} is outside {least:g} to {most:g}"
+        yield Caution("learning_rate", f"{words}, {told} {METHODS[plan.method].label}.", source)
 
 
 def _large_rank(situation: Situation, plan: FinetunePlan, _estimate: Estimate | None) -> Iterator[Caution]:
