@@ -1,5 +1,6 @@
 """Evaluations: models that learned are called better, spoiled ones worse, and what was found survives any end."""
 
+import contextlib
 import dataclasses
 import importlib.util
 import json
@@ -263,22 +264,30 @@ def test_what_was_found_survives_a_stop_a_kill_and_a_run_that_takes_the_device(l
     many = Wanted(rows=8, answers=8)
     process = store.run_folder(learned.id) / evaluation.FOLDER / "process"
 
-    def kill():
-        os.kill(int(process.read_text().split()[0]), signal.SIGKILL)
+    def send(number):
+        os.kill(int(process.read_text().split()[0]), number)
+
+    def held():
+        """Start one that waits: a tiny model has answered before anybody can stop it."""
+        evaluation.start(store, learned, many)
+        send(signal.SIGSTOP)
+        waited(store, learned, stage="running")
 
     for end, stage, sentence in (
         (lambda: evaluation.stop(store, learned), "stopped", "Stopped."),
-        (kill, "failed", "ended without giving a reason"),
+        (lambda: send(signal.SIGKILL), "failed", "ended without giving a reason"),
     ):
-        evaluation.start(store, learned, many)
-        waited(store, learned, stage="running")
+        held()
         end()
+        with contextlib.suppress(ProcessLookupError):
+            send(signal.SIGCONT)
         found = waited(store, learned, stage=stage)
         assert sentence in found.sentence
         assert found.found == first
-    evaluation.start(store, learned, many)
+    held()
     store.create(plan_of(), learned.data, place=place)
     taking = store.claim_next("cpu")
+    send(signal.SIGCONT)
     assert taking.id in waited(store, learned, stage="stopped").sentence
     with pytest.raises(RunError, match=f"which run {taking.id} is using"):
         evaluation.start(store, learned, many)
