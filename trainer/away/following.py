@@ -143,8 +143,8 @@ class Follower:
         sys.stderr.write(f"The connection is lost: {ended(str(error))}\n")
         if self._store.run(self._run.id).connection_lost_at is not None:
             return False
-        self._details(**{LOST_CONNECTION: time.time()})
         self._say(f"Connection to {self._place} lost.", kind="warning")
+        self._details(**{LOST_CONNECTION: time.time()})
         return True
 
     def _reached(self) -> None:

@@ -39,7 +39,7 @@ def test_a_run_there_loses_nothing_to_a_cut_network_and_a_killed_follower(
 ):
     secret = "hf_" + "s" * 30
     monkeypatch.setenv("HF_TOKEN", secret)
-    run_id = started(store, plan_of(max_steps=40, save_steps=20), chat_data, there)
+    run_id = started(store, plan_of(max_steps=300, save_steps=150), chat_data, there)
     waited(store, run_id, lambda run: run.step >= 2)
     sshd.cable.cut()
     lost = waited(store, run_id, lambda run: run.connection_lost_at is not None)
@@ -51,14 +51,14 @@ def test_a_run_there_loses_nothing_to_a_cut_network_and_a_killed_follower(
     run = waited(store, run_id, over)
 
     assert run.state is State.FINISHED, run.error
-    assert [metric.step for metric in store.metrics(run_id)] == list(range(1, 41))
+    assert [metric.step for metric in store.metrics(run_id)] == list(range(1, 301))
     texts = [event.text for event in store.events(run_id)]
-    assert texts.count("Running.") == texts.count("Saved the checkpoint of step 20.") == 1
+    assert texts.count("Running.") == texts.count("Saved the checkpoint of step 150.") == 1
     assert any(text.startswith("Connection to ssh://box lost") for text in texts)
     assert [answer.prompt for answer in store.answers(run_id)] == list(chat_data.prompts)
     home = store.run_folder(run_id)
     assert (home / "adapter" / "adapter_model.safetensors").is_file()
-    assert (home / "checkpoints" / "checkpoint-40").is_dir()
+    assert (home / "checkpoints" / "checkpoint-300").is_dir()
     assert str(there.model_path) in (home / "adapter" / "adapter_config.json").read_text()
     assert "train_runtime" in (home / "worker.log").read_text()
     sent = Path(box.folder) / "runs"
