@@ -33,7 +33,8 @@ def interlock(path: Path) -> Iterator[None]:
 
 @contextmanager
 def scratch_folder(home: Path) -> Iterator[Path]:
-    """Yield a temporary folder in ``home``, removed at the end; ``tidy`` removes it if the process was killed."""
+    """Yield a temporary folder in ``home``, which is made, removed at the end; ``tidy`` removes it after a kill."""
+    home.mkdir(parents=True, exist_ok=True)
     tidy(home)
     scratch, handle = _claimed(home)
     try:
@@ -129,16 +130,15 @@ def _remove_abandoned(scratch: Path) -> None:
 
 
 def require_new(folder: Path) -> None:
-    """Refuse a place at which no new folder can be made, and make the folders above it.
+    """Refuse a place at which no new folder can be made; nothing stays there, whatever ends the work that follows.
 
     Raises:
         RunError: If something is there already, or nothing can be written there.
     """
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise RunError(str(folder), "must be a new or empty folder", None, "Name another one")
-        with tempfile.TemporaryDirectory(dir=folder.parent):
+        with tempfile.TemporaryDirectory(dir=next(above for above in folder.parents if above.exists())):
             return
     except OSError as error:
         raise RunError(str(folder), "cannot be written", error.strerror, "Name another folder") from error

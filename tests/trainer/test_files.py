@@ -74,6 +74,13 @@ def test_a_file_is_whole_or_not_there(tmp_path):
 
 def test_a_new_folder_is_asked_for_by_its_own_name(tmp_path):
     files.require_new(tmp_path / "some" / "new")
+    assert not (tmp_path / "some").exists()
+    with files.replaced(tmp_path / "some" / "new"):
+        pass
+    assert (tmp_path / "some" / "new").is_dir()
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match="cannot be written"):
+        files.require_new(tmp_path / "file" / "new")
     with pytest.raises(RunError, match=r"^/proc/1/foo: cannot be written"):
         files.require_new(Path("/proc/1/foo"))
     with pytest.raises(RunError, match="must be a new or empty folder"):

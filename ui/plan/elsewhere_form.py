@@ -30,7 +30,8 @@ def offer(
         obstacle: Why it cannot be trained anywhere.
     """
     with st.popover("Elsewhere", type="tertiary", width="stretch"):
-        known = elsewhere.names()
+        known, unread = _named()
+        obstacle = obstacle or unread
         where = st.selectbox(
             "Where",
             known,
@@ -48,6 +49,14 @@ def offer(
         if starts.button("Start there", key="start there", disabled=not ready, width="stretch"):
             return _started(asked, plan, estimate, where=where or "", token=token)
     return None
+
+
+def _named() -> tuple[list[str], str | None]:
+    """Return the places that have names, and why they cannot be read."""
+    try:
+        return elsewhere.names(), None
+    except LorafitError as error:
+        return [], str(error)
 
 
 def _tell(where: str) -> None:

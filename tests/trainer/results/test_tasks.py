@@ -8,6 +8,7 @@ import psutil
 import pytest
 
 from specs.paths import REPO
+from tests.trainer.waiting import PATIENCE
 
 # PEFT 0.21 reads a property that transformers 5.23 has renamed.
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
@@ -32,6 +33,6 @@ def test_a_merge_ends_with_the_server_that_was_killed_and_leaves_nothing(store, 
     assert merging[0].is_running()
     server.kill()
     server.wait()
-    _, alive = psutil.wait_procs(merging, timeout=30)
+    _, alive = psutil.wait_procs(merging, timeout=PATIENCE)
     assert not alive
     assert not target.parent.exists()

@@ -66,8 +66,11 @@ def test_processes_on_a_cpu_share_its_memory_and_its_speed(asked):
 
 
 def test_a_sharding_that_runs_do_not_have_is_refused_with_the_way_out(asked):
-    plan = dataclasses.replace(planning.proposal(asked).plan, sharding="fsdp")
-    assert "Choose ddp" in planning.obstacle(asked, plan, None)
+    plan = planning.proposal(asked).plan
+    assert planning.obstacle(asked, dataclasses.replace(plan, sharding="fsdp"), None) is None
+    assert "Choose fsdp" in planning.obstacle(asked, dataclasses.replace(plan, sharding="zero3"), None)
+    halved = dataclasses.replace(plan, sharding="fsdp", dtype="bfloat16", bf16=True)
+    assert "choose ddp" in planning.obstacle(asked, halved, None)
 
 
 def test_a_card_beyond_the_last_one_is_refused_before_the_run_is_made():

@@ -1,6 +1,6 @@
 """Other places where runs train: those that a person has named, what they have, and how one can be reached now."""
 
-from specs import GpuSpec, RunError
+from specs import GpuSpec, RunError, paths
 from trainer.away.executor import Ground
 from trainer.away.executors import executor_of
 from trainer.runs import places
@@ -8,8 +8,12 @@ from ui.runs.facts import run_data
 
 
 def names() -> list[str]:
-    """Return what the person calls the places that they named."""
-    return [*places.named(run_data.store().folder)]
+    """Return what the person calls the places that they named.
+
+    Raises:
+        RunError: If the file that holds them cannot be read.
+    """
+    return [*places.named(paths.runs())]
 
 
 def ground(place: str) -> Ground:
