@@ -36,6 +36,12 @@ TRAINED = (
     "gemma3n",
     "gemma4 with shared keys and embeddings for each layer",
 )
+QUANTIZED = (
+    "qwen3_next with experts",
+    "granite 4 with Mamba-2 and experts",
+    "gemma4 with shared keys and embeddings for each layer",
+)
+"""Those whose 4-bit weights are of all kinds: stacked experts, recurrent layers, and shared ones."""
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +64,9 @@ def folder_of(tmp_path_factory, tiny_tokenizer):
     return folder
 
 
-@pytest.mark.parametrize("name", TRAINED)
-@pytest.mark.parametrize("method", ["lora", "qlora"])
+@pytest.mark.parametrize(
+    ("method", "name"), [*(("lora", name) for name in TRAINED), *(("qlora", name) for name in QUANTIZED)]
+)
 def test_a_tape_counts_what_is_built_and_holds_what_autograd_saves(folder_of, plan_of, name, method):
     folder, length = str(folder_of(name)), 448
     plan = plan_of(
@@ -106,21 +113,21 @@ def saved(model, length):
 
 @pytest.mark.parametrize("name", [name for name in TRAINED if name != "gemma3n"])
 def test_a_family_learns_in_4_bit(store, folder_of, plan_of, chat_data, trained_from, name):
-    plan = plan_of(method="qlora", max_steps=10, learning_rate=2e-2, lora_dropout=0.0)
+    plan = plan_of(method="qlora", max_steps=6, learning_rate=2e-2, lora_dropout=0.0)
     run = trained_from(plan, chat_data, Place(model_path=str(folder_of(name))))
     losses = losses_of(store, run.id)
-    assert len(losses) == 10
-    assert sum(losses[-3:]) < 0.99 * sum(losses[:3])
+    assert len(losses) == 6
+    assert sum(losses[-2:]) < 0.99 * sum(losses[:2])
 
 
-@pytest.mark.parametrize("name", ["qwen3_5 with gated delta nets", "granite 4 with Mamba-2 and experts"])
+@pytest.mark.parametrize("name", ["granite 4 with Mamba-2 and experts"])
 def test_a_killed_run_of_a_hybrid_goes_on_and_merges(
     store, folder_of, plan_of, chat_data, trained_from, tmp_path, name
 ):
     place = Place(model_path=str(folder_of(name)))
-    plan = plan_of(method="qlora", max_steps=10, save_steps=3, learning_rate=2e-2, lora_dropout=0.0)
+    plan = plan_of(method="qlora", max_steps=6, save_steps=2, learning_rate=2e-2, lora_dropout=0.0)
     undisturbed = trained_from(plan, chat_data, place)
-    killed = killed_and_resumed(store, plan, chat_data, place, at=4)
+    killed = killed_and_resumed(store, plan, chat_data, place, at=3)
     assert losses_of(store, killed.id) == pytest.approx(losses_of(store, undisturbed.id), rel=1e-4)
     merge(store, killed, tmp_path / "merged")
     base = AutoModelForCausalLM.from_pretrained(killed.model, dtype=torch.float32)
