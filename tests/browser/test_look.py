@@ -71,6 +71,17 @@ def test_all_settings_and_a_reason_are_readable(tab, violations):
     assert flaws(page, violations) == []
 
 
+def test_what_opens_beside_start_is_readable(tab, violations):
+    page = tab()
+    for name, held in (("Race rates", "Start the race"), ("Elsewhere", "Start there")):
+        page.get_by_role("button", name=name).click()
+        expect(page.get_by_role("button", name=held)).to_be_visible()
+        page.mouse.move(0, 0)  # what is under the mouse shows its help
+        assert flaws(page, violations) == [], name
+        page.keyboard.press("Escape")
+        expect(page.get_by_role("button", name=held)).to_be_hidden()
+
+
 def test_a_search_leaves_the_settings_that_have_the_word(tab):
     page = tab()
     page.get_by_text("All other settings").click()
