@@ -28,12 +28,13 @@ def _race(run_id: str) -> None:
     told = text.plain(racing.sentence(run, run.race))
     others = racing.compared(run)
     st.caption(f"{told} {address.link('Compare these runs', others)}" if len(others) > 1 else told)
-    series, table = racing.curves(run, run.race), racing.table(run, run.race)
+    table = racing.table(run, run.race)
     if run.races and not run.is_over:
-        if series:
-            curve_view.draw(series, view=View(), quantity="eval_loss", key="race curves")
         st.table(table, border="horizontal", hide_index=True, alt=_ALT)
+        # Held-out rows are read a few times only; what moves is the loss of the rows that are learned.
+        if series := racing.curves(run, run.race, "loss"):
+            curve_view.draw(series, view=View(), quantity="loss", key="race curves")
         return
-    if series:
+    if series := racing.curves(run, run.race):
         curve_view.exhibit(series, view=View(), quantity="eval_loss", name="race", height=_HEIGHT)
     exhibits.table(table, name="trials", alt=_ALT, about=racing.about(run))

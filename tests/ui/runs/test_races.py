@@ -11,7 +11,7 @@ from trainer.runs.contract import Metric, Phase, State
 from trainer.runs.race import race_of
 from trainer.runs.storage import trials
 from trainer.runs.store import Store
-from ui.runs.facts import phases, racing, run_data, standing
+from ui.runs.facts import phases, quantities, racing, run_data, standing
 
 PLAN = FinetunePlan.for_method("lora", MODEL, learning_rate=2e-4, eval_split=0.1, max_steps=10)
 LOSSES = [(3.0,), (2.5, 2.25), (2.0, 2.5), (4.0,)]
@@ -52,13 +52,26 @@ def test_a_race_is_watched_while_it_is_held(page, raced):
     assert table["Held-out loss after 40%"] == ["3.0000", "2.5000", "2.0000", "4.0000"]
     assert [words.replace("\\", "") for words in table["Outcome"]] == [
         "dropped after 40%",
-        "training",
+        "training, step 4",
         "waiting",
         "dropped after 40%",
     ]
     assert [curve.values for curve in racing.curves(run, run.race)] == [[3.0], [2.5], [2.0], [4.0]]
     assert "●&nbsp;racing" in phases.strip(run)
     assert standing.progress(run) == pytest.approx(1.6 / 2.6)
+    assert "wins appears here once the race is decided" in quantities.nothing_drawn(run, (), "loss")
+
+
+def test_a_race_moves_with_every_step_of_the_plan_that_trains(raced):
+    run = raced(decided=False)
+    folder = run_data.store().run_folder(run.id)
+    trials.add_metric(folder, 1, Metric(step=6, loss=2.375, tokens_per_second=80.0, eta_seconds=20.0))
+    assert standing.progress(run) == pytest.approx(1.8 / 2.6)
+    assert "69% is done" in racing.sentence(run, run.race)
+    told = {label: shown for label, shown, _ in standing.figures(run, ())}
+    # Of 26 steps 18 are done, and a step takes 5 s.
+    assert (told["Loss"], told["Tokens/s"], told["Time left"]) == ("2.375", "80", "40 s")
+    assert [curve.values for curve in racing.curves(run, run.race, "loss")] == [[3.0], [2.5, 2.375], [2.0], [4.0]]
 
 
 def test_once_decided_its_plans_are_runs_to_compare(page, raced):

@@ -7,6 +7,7 @@ from trainer.runs.race import Race, percent
 from ui.drawing.curves import Curve
 from ui.parts import text
 from ui.runs.facts import quantities, run_data, tables
+from ui.runs.facts.course import course
 
 
 def sentence(run: Run, race: Race) -> str:
@@ -14,13 +15,14 @@ def sentence(run: Run, race: Race) -> str:
     if race.winner is not None:
         won = f"{race.label(race.winner, run.plan)} won and is what this run trains."
         return f"{len(race.changes)} plans took part; {won} {race.hint}".strip()
-    return f"{race.foretold} {percent(round(race.done, 2))} is done."
+    held = course(run)
+    return f"{race.foretold} {percent(round(held.done if held else race.done, 2))} is done."
 
 
-def curves(run: Run, race: Race) -> list[Curve]:
-    """Return the held-out loss of each plan over its steps, as far as there is any."""
+def curves(run: Run, race: Race, quantity: str = "eval_loss") -> list[Curve]:
+    """Return the loss on held-out rows, or another quantity, of each plan over its steps, as far as there is any."""
     found = [
-        quantities.curve(points, "eval_loss", race.label(trial, run.plan))
+        quantities.curve(points, quantity, race.label(trial, run.plan))
         for trial, points in enumerate(_points(run, race))
     ]
     return [curve for curve in found if curve.steps]
@@ -36,6 +38,8 @@ def table(run: Run, race: Race) -> dict[str, list[str]]:
         for rung, share in enumerate(race.rungs)
     }
     outcomes = [text.plain(race.outcome(trial, trains=run.is_active)) for trial in trials]
+    if (held := course(run)) and held.points and outcomes[held.trial] == "training":
+        outcomes[held.trial] = f"training, step {held.points[-1].step:,}"
     return {"Plan": [text.plain(race.label(trial, run.plan)) for trial in trials], **losses, "Outcome": outcomes}
 
 

@@ -11,6 +11,7 @@ from trainer.runs.diagnosis import perplexity
 from trainer.runs.race import percent
 from ui.parts import text
 from ui.runs.facts import quantities, run_data, wording
+from ui.runs.facts.course import course
 
 _JUST_NOW_SECONDS = 2.5 * HEARTBEAT_SECONDS
 """A worker that sends heartbeats on time is never silent for longer."""
@@ -40,7 +41,8 @@ def last_update(run: Run, now: float | None = None) -> str:
 def progress(run: Run) -> float:
     """Return the share of steps done; during a race, of the race's."""
     if run.race is not None and run.races:
-        return run.race.done
+        held = course(run)
+        return held.done if held else run.race.done
     return min(1.0, run.step / run.total_steps) if run.total_steps else 0.0
 
 
@@ -51,7 +53,7 @@ def activity(run: Run) -> str:
     if run.state is State.QUEUED:
         return "waiting for the device"
     if run.race is not None and run.races and run.is_active:
-        return f"{run.phase.words}, {percent(round(run.race.done, 2))} of the race"
+        return f"{run.phase.words}, {percent(round(progress(run), 2))} of the race"
     steps = f"step {run.step:,} of {run.total_steps:,}" if run.total_steps else "before the first step"
     return f"{run.phase.words}, {steps}" if run.is_active else steps
 
@@ -66,7 +68,9 @@ def seconds_taken(run: Run, now: float | None = None) -> float | None:
 
 
 def figures(run: Run, points: Sequence[Metric]) -> list[tuple[str, str, str]]:
-    """Return the run's key figures: label, value, meaning."""
+    """Return the run's key figures: label, value, meaning; while a race is held, of the plan that trains now."""
+    held = course(run)
+    points = held.points if held else points
     shown = [
         ("Loss", "loss", ".3f", wording.of(run.plan).loss),
         ("Eval loss", "eval_loss", ".3f", "The same on held-out rows."),
@@ -82,7 +86,7 @@ def figures(run: Run, points: Sequence[Metric]) -> list[tuple[str, str, str]]:
     measured = run.measured.get("evaluation", {})
     known = TASK_TYPES[run.plan.task_type].measures
     cells += [(one.label, one.shown(measured[one.name]), one.meaning) for one in known if one.name in measured]
-    trains = run.state is State.RUNNING and run.phase is Phase.TRAINING
+    trains = run.state is State.RUNNING and (run.phase is Phase.TRAINING or held is not None)
     cells.append(_speed(run, points, trains=trains))
     if run.is_over:
         taken = seconds_taken(run)
@@ -92,6 +96,7 @@ def figures(run: Run, points: Sequence[Metric]) -> list[tuple[str, str, str]]:
     else:
         is_last = run.total_steps is not None and run.step >= run.total_steps
         eta = quantities.newest(points, "eta_seconds") if trains and not is_last else None
+        eta = held.seconds_left if held else eta
         waits = "measuring" if trains and not is_last else "–"
         meaning = "Estimated from the speed of recent steps, once there are a few; the first one takes longer."
         cells.append(("Time left", text.duration(eta) if eta is not None else waits, meaning))
