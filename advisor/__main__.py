@@ -83,6 +83,7 @@ def _exported(args: argparse.Namespace, situation: Situation, report: Report | N
         args.export,
         data=data,
         model=model,
+        gpu=situation.gpu,
     )
     if args.to is None:
         others = [*made.files][1:] + ([made.conversion.name] if made.conversion else [])

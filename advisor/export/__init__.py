@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from advisor.export import accelerate, axolotl, llama_factory, script, snippet, trl_cli
+from advisor.export import accelerate, axolotl, llama_factory, script, sky, snippet, trl_cli
 from advisor.export.conversion import Conversion, Tool, conversion, converted
 from advisor.export.job import Job, assumed
-from specs import FinetunePlan, ModelSpec, PlanError
+from specs import FinetunePlan, GpuSpec, ModelSpec, PlanError
 from specs.dataset import TrainingData
 
 __all__ = ["FORMATS", "Conversion", "Export", "Format", "Job", "assumed", "exported"]
@@ -76,7 +76,7 @@ def _run_command(job: Job) -> str:
 
 
 def _script(job: Job) -> Mapping[str, str]:
-    """Return the script that accelerate launches."""
+    """Return the script that accelerate or SkyPilot launches."""
     return {"train.py": script.text(job)}
 
 
@@ -134,6 +134,16 @@ _ENTRIES = (
         beside=_script,
     ),
     Format(
+        name="sky",
+        label="SkyPilot",
+        filename=_always("sky.yaml"),
+        text=sky.text,
+        command=_always("sky launch -c lorafit sky.yaml"),
+        tool=script.TOOL,
+        any_task=True,
+        beside=_script,
+    ),
+    Format(
         name="snippet",
         label="Configuration objects",
         filename=_always("snippet.py"),
@@ -154,6 +164,7 @@ def exported(
     *,
     data: TrainingData | None = None,
     model: ModelSpec | None = None,
+    gpu: GpuSpec | None = None,
 ) -> Export:
     """Return a plan and its data written in one format.
 
@@ -163,6 +174,7 @@ def exported(
         data: What is known of the data set; None takes rows of messages in ``data.jsonl``.
         model: The model: from it follow the targets, and how it is loaded; None takes a model of text alone whose
             layers are not known.
+        gpu: The device that the plan is for, where a format names it.
 
     Raises:
         PlanError: If the tool cannot be told something of the plan or of the data.
@@ -172,7 +184,7 @@ def exported(
         rule = f"must be CAUSAL_LM (text generation) in an export to {form.label}"
         raise PlanError("task_type", rule, plan.task_type, "Export the Python script")
     known = {} if model is None else _known_of(model)
-    job = Job(plan=plan, data=data or TrainingData(), **known)
+    job = Job(plan=plan, data=data or TrainingData(), gpu=gpu, **known)
     made = conversion(job, form.tool) if form.tool else None
     if made is not None:
         job = dataclasses.replace(job, data=converted(job.data, made), note=made.why)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from specs import METHODS, FinetunePlan, PlanError, dataset
+from specs import METHODS, FinetunePlan, GpuSpec, PlanError, dataset
 from specs.dataset import DataFile, TrainingData
 from specs.launch import torchrun_arguments
 from specs.targets import Layers
@@ -19,6 +19,8 @@ class Job:
 
     plan: FinetunePlan
     data: TrainingData = field(default_factory=TrainingData)
+    gpu: GpuSpec | None = None
+    """The device that the plan is for; None if nobody named one."""
     note: str = ""
     """Why the data is not the person's own file, in a sentence."""
     output_dir: str = "output"

@@ -103,7 +103,7 @@ def text(job: Job) -> str:
     head = _HEAD.format(
         model=words(plan.model_name_or_path),
         method=plan.method,
-        packages=_packages(job),
+        packages=", ".join(packages(job)),
         data="\n".join(words(line) for line in about_job(job).split("\n")),
         modules="\n".join(f"import {name}" for name in script_data.modules(job)),
         datasets="Dataset, load_dataset" if script_data.needs_datasets(job) else "Dataset",
@@ -159,13 +159,16 @@ def _callbacks(job: Job) -> str:
     return ", ".join(names)
 
 
-def _packages(job: Job) -> str:
+def packages(job: Job) -> list[str]:
+    """Return the packages that the script needs, as pip takes them."""
+    if job.plan.task_type in PARTS:
+        return tasks_script.packages(job, PARTS[job.plan.task_type].packages)
     names = ["torch", "transformers>=5.23", "trl>=1.16", "datasets", "accelerate"]
     if job.has_adapter:
         names.insert(3, "peft>=0.21")
     if job.plan.quantization != "none" or "8bit" in job.plan.optim or "paged" in job.plan.optim:
         names.append("bitsandbytes>=0.50")
-    return ", ".join(names)
+    return names
 
 
 def _peft_imports(job: Job) -> str:

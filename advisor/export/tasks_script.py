@@ -109,7 +109,7 @@ def text(job: Job) -> str:
         model=words(plan.model_name_or_path),
         task=task.label,
         method=plan.method,
-        packages=_packages(job, part.packages),
+        packages=", ".join(packages(job, part.packages)),
         data="\n".join(words(line) for line in about_job(job).split("\n")),
         modules="\n".join(f"import {name}" for name in _modules(job, part.modules)),
         imports="\n".join(part.imports),
@@ -172,11 +172,12 @@ held_out = data.select(apart)
 data = data.select(sorted({{*range(len(data))}} - {{*apart}}))"""
 
 
-def _packages(job: Job, more: Sequence[str]) -> str:
+def packages(job: Job, more: Sequence[str]) -> list[str]:
+    """Return the packages that the script needs, as pip takes them; more are those of its task."""
     names = ["torch", "transformers>=5.23", "datasets", "accelerate", *more]
     names += ["peft>=0.21"] if job.has_adapter else []
     needs_bnb = job.plan.quantization != "none" or "8bit" in job.plan.optim or "paged" in job.plan.optim
-    return ", ".join([*names, *(["bitsandbytes>=0.50"] if needs_bnb else [])])
+    return [*names, *(["bitsandbytes>=0.50"] if needs_bnb else [])]
 
 
 def _modules(job: Job, more: Sequence[str]) -> list[str]:

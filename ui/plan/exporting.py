@@ -25,6 +25,7 @@ def export_of(asked: Request, result: Recommendation | ByRule, name: str) -> Exp
         name,
         data=known,
         model=model,
+        gpu=asked.situation.gpu,
     )
 
 
