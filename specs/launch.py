@@ -8,6 +8,9 @@ from specs.errors import RunError
 MEMORY_LIMIT = "MALLOC_MMAP_THRESHOLD_"
 """Above so many bytes, glibc gives each block back as soon as it is freed: ``mallopt(3)``."""
 
+GIVEN_CARDS = "LORAFIT_GIVEN_CARDS"
+"""The variable with the cards that a scheduler gave to its job, in CUDA's words; numbers count within these."""
+
 _DEVICE = re.compile(r"cpu|mps|(?:cuda|xpu):\d+(?:,\d+)*")
 
 
@@ -40,7 +43,7 @@ def device_environment(device: str, environment: Mapping[str, str]) -> dict[str,
     }
     kind, _, index = device.partition(":")
     if kind == "cuda":
-        values |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": index}
+        values |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": _given(index, environment)}
     elif kind == "cpu":
         # glibc raises this limit by itself whenever a large block is freed, and then keeps freed tensors. Peak of QLoRA
         # on SmolLM2-135M with 2 x 128 tokens: 2,409 MiB without a fixed limit, 1,833 MiB with it, and no slower;
@@ -50,6 +53,17 @@ def device_environment(device: str, environment: Mapping[str, str]) -> dict[str,
             MEMORY_LIMIT: environment.get(MEMORY_LIMIT, "65536"),
         }
     return values
+
+
+def _given(numbers: str, environment: Mapping[str, str]) -> str:
+    """Return cards in CUDA's words: by their numbers on the machine, or among those that a scheduler gave."""
+    given = [card for card in environment.get(GIVEN_CARDS, "").split(",") if card]
+    wanted = [int(number) for number in numbers.split(",")]
+    if not given:
+        return numbers
+    if max(wanted) >= len(given):
+        raise RunError("device", f"must be among the {len(given)} that the scheduler gave", f"cuda:{numbers}")
+    return ",".join(given[number] for number in wanted)
 
 
 def torchrun_arguments(processes: int, *, nodes: int = 1, endpoint: str = "HOST:29500") -> list[str]:

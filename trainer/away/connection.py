@@ -3,6 +3,7 @@
 import hashlib
 import os
 import queue
+import re
 import shlex
 import stat
 import subprocess
@@ -14,11 +15,8 @@ from pathlib import Path
 from typing import IO
 
 from specs import RunError, paths
-from trainer.away.executor import UnreachableError
+from trainer.away.executor import SILENCE_SECONDS, UnreachableError
 from trainer.runs.places import Where
-
-SILENCE_SECONDS = 15.0
-"""After so long without a word from a machine that should speak every second, its connection counts as lost."""
 
 _OPTIONS = (
     "BatchMode=yes",  # nobody is there to be asked
@@ -32,10 +30,19 @@ _FAILED = 255
 _LONGEST_SOCKET = 104 - 18
 """Bytes of the path of a socket, on the systems with the shortest, less what ssh adds while it makes one."""
 _REASONS = (
+    ("revoked host key", "has a host key that was revoked", "Ask whoever runs it for its key"),
     ("host key verification failed", "has a host key that is not known", "Run ssh to it once in a terminal"),
-    ("permission denied", "lets nobody in with the keys that ssh offers", "Set up a key, and try ssh in a terminal"),
+    ("unprotected private key", "is offered no key, as others may read it", "Run chmod 600 on the file of the key"),
+    (
+        "permission denied",
+        "lets nobody in with the keys that ssh offers",
+        "Set up a key, in ssh-agent if it has a passphrase",
+    ),
     ("could not resolve", "is the name of no machine that can be found", "Check the name and ~/.ssh/config"),
 )
+_CHANGED = re.compile(r"host key for (\S+) has changed", re.IGNORECASE)
+_OFFENDING = re.compile(r"offending .* key in (.+):\d+", re.IGNORECASE)
+"""What ssh says of a machine whose key is not the one that it knows: under which name, and in which file."""
 
 
 class Connection:
@@ -150,7 +157,8 @@ class Connection:
 
     def _target(self) -> list[str]:
         port = ["-p", str(self._place.port)] if self._place.port is not None else []
-        return [*port, "--", self._place.host]
+        user, at, host = self._place.host.rpartition("@")
+        return [*port, "--", f"{user}{at}{host.strip('[]')}"]  # ssh takes no brackets around an address of IPv6
 
     def _require_success(self, status: int, errors: bytes) -> None:
         if status == 0:
@@ -158,13 +166,8 @@ class Connection:
         said = [line.strip() for line in errors.decode("utf-8", errors="replace").splitlines() if line.strip()]
         last = said[-1] if said else ""
         if status in {_FAILED, -9}:
-            text = " ".join(said).lower()
-            rule, way_out = next(
-                ((rule, way_out) for sign, rule, way_out in _REASONS if sign in text),
-                ("cannot be reached", "Check that it runs, and try ssh in a terminal"),
-            )
             self.drop()
-            raise UnreachableError(self._place.short, rule, last or None, way_out)
+            raise _unreachable(self._place.short, said)
         if "no space left" in " ".join(said).lower():
             raise ScriptError(status, self._place.short, "has no space left on its disk", None, "Free some there")
         raise ScriptError(status, self._place.short, "could not do what was asked", last or f"status {status}")
@@ -176,6 +179,23 @@ class ScriptError(RunError):
     def __init__(self, status: int, subject: str, rule: str, got: object = None, way_out: str = "") -> None:
         super().__init__(subject, rule, got, way_out)
         self.status = status
+
+
+def _unreachable(place: str, said: Sequence[str]) -> UnreachableError:
+    """Return in one sentence why ssh failed, of what it said itself."""
+    text = "\n".join(said)
+    if changed := _CHANGED.search(text):
+        found = _OFFENDING.search(text)
+        file = found[1] if found else ""
+        named = ["-f", file] if file and Path(file) != Path.home() / ".ssh" / "known_hosts" else []
+        forget = shlex.join(["ssh-keygen", *named, "-R", changed[1]])
+        rule = "has another host key than it had, as if another machine answered in its place"
+        return UnreachableError(place, rule, None, f"If it was set up anew, run {forget}, then ssh to it once")
+    rule, way_out = next(
+        ((rule, way_out) for sign, rule, way_out in _REASONS if sign in text.lower()),
+        ("cannot be reached", "Check that it runs, and try ssh in a terminal"),
+    )
+    return UnreachableError(place, rule, said[-1] if said else None, way_out)
 
 
 def _give(process: subprocess.Popen[bytes], give: Callable[[IO[bytes]], None] | None) -> None:

@@ -17,6 +17,10 @@ NOT_FETCHED = frozenset({RECORD, METRICS, EVENTS, PARCEL, ORDERS, STOP, KEPT_LOG
 """Files of a run's folder there that are told line by line while it trains, or mean nothing here."""
 
 
+SILENCE_SECONDS = 15.0
+"""After so long without a word from a place that should speak every second, its connection counts as lost."""
+
+
 class UnreachableError(RunError):
     """A place that cannot be reached now, such as for a lost connection; what trains there goes on."""
 
@@ -33,6 +37,8 @@ class Told:
     """The time there, in seconds since 1970."""
     over: bool = False
     """Whether nobody works on it any more."""
+    lost: UnreachableError | None = None
+    """Why part of the place cannot be asked now, while what is told of the run still arrives."""
     gone: str = ""
     """Why nobody can work on it although it is not over, in a sentence; empty if that is not so."""
 

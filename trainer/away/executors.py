@@ -6,7 +6,11 @@ from collections.abc import Mapping
 from trainer.away.executor import Executor
 from trainer.runs.places import Where, where
 
-_MODULES: Mapping[str, str] = {"ssh": "trainer.away.ssh", "slurm": "trainer.away.slurm"}
+_MODULES: Mapping[str, str] = {
+    "ssh": "trainer.away.ssh",
+    "slurm": "trainer.away.slurm",
+    "ray": "trainer.away.ray",
+}
 
 
 def executor_of(place: str | Where) -> Executor:

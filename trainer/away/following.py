@@ -81,7 +81,10 @@ class Follower:
     def _listen(self) -> bool:
         """Put what is told into the store until the run is over there."""
         for told in self._executor.follow(self._run, self._position):
-            self._reached()
+            if told.lost is None:
+                self._reached()
+            else:
+                self._lost(told.lost)
             self._put(told)
             if told.gone and self._stop_wanted():
                 self._end = {"state": State.STOPPED}  # it was taken back before it began
@@ -140,10 +143,11 @@ class Follower:
 
     def _lost(self, error: UnreachableError) -> bool:
         """Note since when the place cannot be reached; return whether it could until now."""
-        sys.stderr.write(f"The connection is lost: {ended(str(error))}\n")
         if self._store.run(self._run.id).connection_lost_at is not None:
             return False
-        self._say(f"Connection to {self._place} lost.", kind="warning")
+        sys.stderr.write(f"The connection is lost: {ended(str(error))}\n")
+        reason = str(error).removeprefix(f"{error.subject}: ")
+        self._say(f"Connection to {self._place} lost: {ended(reason)}", kind="warning")
         self._details(**{LOST_CONNECTION: time.time()})
         return True
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from specs import RunError
 from trainer import files
 from trainer.away import parcel, telling
-from trainer.away.executor import KEPT_LOG, NOT_FETCHED, ORDERS, PARCEL, STOP, Ground, Told
+from trainer.away.executor import KEPT_LOG, NOT_FETCHED, ORDERS, PARCEL, STOP, Ground, Told, UnreachableError
 from trainer.runs.contract import ACTIVE, TAKEN, WISH, Run, State
 from trainer.runs.places import Where
 from trainer.runs.storage import private
@@ -24,12 +24,13 @@ from trainer.runs.storage.mirror import RECORD
 _TICK_SECONDS = 1.0
 _JOB = "job.json"
 """The scheduler's number of the run's job, and for which wish it was submitted."""
-_SETTLING_SECONDS = 5.0
-"""How long after its job's end a run's last files may take to be seen through a shared disk."""
 
 
 class Scheduler(Protocol):
-    """What is asked of a scheduler."""
+    """What is asked of a scheduler. Each may raise ``UnreachableError``."""
+
+    settling_seconds: float
+    """How long after its job's end the files of a run may still change, also as a shared disk shows them late."""
 
     def check(self) -> str:
         """Return that it can be reached, as a sentence, or raise a ``RunError``."""
@@ -81,25 +82,25 @@ class SharedFolder:
         if job.get(WISH) == run.details[WISH]:
             return
         (home / STOP).unlink(missing_ok=True)
-        keeper = ["trainer.away.there", "keep", str(home.parent), run.id]
+        keeper = ["trainer.away.there", "job", str(home.parent), run.id]
         number = self._scheduler.submit([sys.executable, "-u", "-m", *keeper], home / "job", run)
         _replace(home / _JOB, json.dumps({"job": number, WISH: run.details[WISH]}).encode())
 
     def follow(self, run: Run, position: Mapping[str, Any]) -> Iterator[Told]:
         """Yield what the files of the run's folder tell; the scheduler tells of a job that ended without a word."""
-        home, ended_at = self._home(run), None
+        home, quiet_since = self._home(run), time.monotonic()
         state: Mapping[str, Any] = {}
         while True:
             found, position = telling.changes(home, position)
             state = next((one["run"] for one in found if "run" in one), state) or _known(home)
             taken = state.get("details", {}).get(TAKEN) == run.details[WISH]
             over = taken and state["state"] not in {*ACTIVE, State.QUEUED}
-            ended = "" if over else self._scheduler.ended(str(self._job(run).get("job", "")), home / "job")
-            if ended and ended_at is None:
-                ended_at = time.monotonic()
-            late = ended_at is not None and time.monotonic() - ended_at > _SETTLING_SECONDS
-            why = f"its job ended as {ended}. {telling.last_line(home / KEPT_LOG)}" if late and not over else ""
-            yield Told(changes=found if taken else [], position=position, over=over, gone=why)
+            ended, lost = ("", None) if over else self._ended(run, home)
+            if found or not ended:
+                quiet_since = time.monotonic()
+            late = time.monotonic() - quiet_since > self._scheduler.settling_seconds
+            why = f"its job ended as {ended}. {telling.last_line(home / KEPT_LOG)}" if late else ""
+            yield Told(changes=found if taken else [], position=position, over=over, lost=lost, gone=why)
             time.sleep(_TICK_SECONDS)
 
     def stop(self, run: Run) -> None:
@@ -120,6 +121,13 @@ class SharedFolder:
                 else:
                     shutil.copyfile(path, scratch / path.name)
             files.settle(scratch, folder)
+
+    def _ended(self, run: Run, home: Path) -> tuple[str, UnreachableError | None]:
+        """Return the scheduler's word for how the run's job ended, or why it cannot be asked."""
+        try:
+            return self._scheduler.ended(str(self._job(run).get("job", "")), home / "job"), None
+        except UnreachableError as error:
+            return "", error
 
     def _home(self, run: Run) -> Path:
         return Path(self._place.folder) / f"job-{run.id}" / run.id

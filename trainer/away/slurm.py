@@ -36,6 +36,8 @@ _DAY_MINUTES = 1440
 class Slurm:
     """Slurm as submitit reaches it from this machine; ``cluster=local`` runs jobs here instead, to try it."""
 
+    settling_seconds = 5.0
+
     def __init__(self, place: Where) -> None:
         if importlib.util.find_spec("submitit") is None:
             raise RunError(place.short, "needs the package submitit", None, "Run .venv/bin/pip install submitit")

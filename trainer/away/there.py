@@ -1,12 +1,13 @@
 """What runs at the other place: ``python -m trainer.away.there VERB RUNS_FOLDER RUN_ID``.
 
-``keep`` has a run trained by a worker, as the launcher does anywhere, and waits for its end. ``tell`` prints what
-becomes of it as lines of JSON. Both read and write only that runs folder.
+``keep`` has a run trained by a worker, as the launcher does anywhere, and waits for its end; ``job`` is a keeper as the
+job of a scheduler. ``tell`` prints what becomes of it as lines of JSON. All read and write only that runs folder.
 """
 
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,7 @@ from typing import Any
 import psutil
 
 from specs import FinetunePlan, LorafitError
+from specs.launch import GIVEN_CARDS
 from trainer.away import telling
 from trainer.away.executor import KEPT_LOG, ORDERS, PARCEL, STOP
 from trainer.runs import launcher, processes
@@ -42,6 +44,23 @@ def keep(folder: Path, run_id: str) -> int:
         time.sleep(_TICK_SECONDS)
     launcher.start_waiting(store)  # whoever waits for the worker may not have come to it
     return 0 if run.state in {State.FINISHED, State.STOPPED} else 1
+
+
+def job(folder: Path, run_id: str) -> int:
+    """Have a run kept as a scheduler's job: on the cards that it was given, and though the scheduler itself dies.
+
+    Ray kills the group of its job's processes when its head node is gone: the keeper is in one of its own.
+    """
+    keeper = [sys.executable, "-u", "-m", "trainer.away.there", "keep", str(folder), run_id]
+    given = {GIVEN_CARDS: os.environ.get("CUDA_VISIBLE_DEVICES", "")}
+    with (
+        (folder / run_id / KEPT_LOG).open("ab") as log,
+        subprocess.Popen(
+            keeper, env={**os.environ, **given}, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        ) as process,
+    ):
+        signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+        return process.wait()
 
 
 def _taken(store: Store, run_id: str, orders: Mapping[str, Any]) -> Run:
@@ -110,12 +129,15 @@ def _wish(home: Path) -> int:
         return -1
 
 
+_KEEPING = {"keep": keep, "job": job}
+
+
 def main(arguments: list[str]) -> int:
     """Do what the arguments ask for; return the exit status."""
     verb, folder, run_id, *more = arguments
     try:
-        if verb == "keep":
-            return keep(Path(folder), run_id)
+        if verb in _KEEPING:
+            return _KEEPING[verb](Path(folder), run_id)
         return tell(Path(folder), run_id, json.loads(more[0]))
     except LorafitError as error:
         sys.stderr.write(f"{error}\n")

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from specs import RunError
 from trainer.away.executors import executor_of
 from trainer.runs import places
 from trainer.runs.store import Store
@@ -32,13 +33,18 @@ def commands() -> Iterator[tuple[str, Callable[[Store, argparse.Namespace], int]
             "nargs": "?",
             "default": "",
             "metavar": "ADDRESS",
-            "help": "ssh://[user@]host[:port][/folder][?python=PATH], or slurm:///shared/folder[?partition=NAME]",
+            "help": "ssh://[user@]host[:port][/folder][?python=PATH], slurm:///shared/folder[?partition=NAME], or "
+            "ray://host:8265/shared/folder",
         },
     }
     yield "place", _place, "other machines that runs train on: add, list, check and remove them", options
 
 
 def _place(store: Store, given: argparse.Namespace) -> int:
+    takes = _TAKES[given.deed]
+    for number, name in enumerate(("name", "address")):
+        if getattr(given, name) and number >= takes:
+            raise RunError(name, f"belongs to no place {given.deed}", getattr(given, name), "Leave it out")
     told = _DEEDS[given.deed](store, given)
     print(json.dumps(told, indent=2) if given.json else "\n".join(f"{name}: {text}" for name, text in told.items()))
     return 0
@@ -64,6 +70,8 @@ def _remove(store: Store, given: argparse.Namespace) -> dict[str, str]:
     return {given.name: "removed; what is there is untouched"}
 
 
+_TAKES = {"add": 2, "list": 0, "check": 1, "remove": 1}
+"""How many of name and address each deed is about."""
 _DEEDS: dict[str, Callable[[Store, argparse.Namespace], dict[str, str]]] = {
     "add": _add,
     "list": _list,

@@ -1,6 +1,7 @@
 """Places other than this machine where runs can train: what a person calls them, and where they are."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +19,29 @@ AT = "@"
 
 _FOLDER = "lorafit"
 """Where a place keeps what is sent to it unless its person says otherwise, in the home folder there."""
-_KINDS: Mapping[str, str] = {"ssh": "ssh://host", "slurm": "slurm:///shared/folder"}
-"""Each kind of place, and how it is written at its shortest."""
-_SCHEDULED = frozenset({"slurm"})
-_OPTIONS: Mapping[str, frozenset[str]] = {
-    "ssh": frozenset({"python"}),
-    "slurm": frozenset({"partition", "account", "qos", "minutes", "cluster"}),
+_HOME = "/~/"
+"""What a folder within the home folder begins with in an address."""
+_KINDS: Mapping[str, str] = {
+    "ssh": "ssh://host",
+    "slurm": "slurm:///shared/folder",
+    "ray": "ray://host:8265/shared/folder",
 }
+"""Each kind of place, and how it is written at its shortest."""
+_SCHEDULED = frozenset({"slurm", "ray"})
+"""Kinds whose scheduler decides which run comes when, and which share a folder with this machine."""
+_WORD = (r"\S+", "one word")
+_OPTIONS: Mapping[str, Mapping[str, tuple[str, str]]] = {
+    "ssh": {"python": (r"\S(?:.*\S)?", "a program")},
+    "slurm": {
+        **dict.fromkeys(("partition", "account", "qos"), _WORD),
+        "minutes": (r"[1-9]\d{0,6}", "a whole number"),
+        "cluster": ("local|slurm", "local or slurm"),
+    },
+    "ray": {},
+}
+"""What may stand after the question mark of each kind, and how its value is written, as a pattern and in words."""
+_HOST = re.compile(r"(?:[\w.+\\-]+@)?(?:[\w.-]+|\[[0-9a-f:.]+(?:%\w+)?\])", re.IGNORECASE)
+"""A host name, an alias of ssh, or an IP address, after a user; what a shell or ssh would take otherwise is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +64,7 @@ class Where:
     def url(self) -> str:
         """The place in one word, as the store keeps it."""
         port = f":{self.port}" if self.port is not None else ""
-        folder = quote(self.folder) if self.folder.startswith("/") else f"/~/{quote(self.folder)}"
+        folder = quote(self.folder) if self.folder.startswith("/") else f"{_HOME}{quote(self.folder)}"
         options = f"?{urlencode(self.options)}" if self.options else ""
         return f"{self.kind}://{self.host}{port}{'' if self.folder == _FOLDER else folder}{options}"
 
@@ -61,40 +78,87 @@ def where(text: str) -> Where:
     """Return the place that a text names, such as ``ssh://user@host:22/folder?python=python3.12``.
 
     Raises:
-        RunError: If it names none.
+        RunError: If it names none, or says something that a place does not have.
     """
+    if any(is_unseen(sign) for sign in text):  # which urlsplit would leave out
+        raise RunError("place", "must be written with letters that can be seen", text)
     try:
         parts = urlsplit(text)
-        found = Where(
-            kind=parts.scheme,
-            host=parts.netloc.removesuffix(f":{parts.port}") if parts.port is not None else parts.netloc,
-            port=parts.port,
-            folder=unquote(parts.path).removeprefix("/~/").rstrip("/") or _FOLDER,
-            options=tuple(sorted(parse_qsl(parts.query, strict_parsing=bool(parts.query)))),
-        )
+        port = parts.port
     except ValueError:
-        found = Where(kind="")
-    _require_usable(found, text)
-    return found
-
-
-def _require_usable(found: Where, text: str) -> None:
-    if found.kind not in _KINDS:
+        rule = "must have a host that can be told from its port, and a port from 1 to 65535"
+        raise RunError("place", rule, _without_password(text)) from None
+    if parts.scheme not in _KINDS:
         written = ", ".join(_KINDS.values())
         raise RunError("place", f"must be one that you have named, or an address such as {written}", text)
-    if ":" in found.host.partition("@")[0] and "@" in found.host:
+    if "#" in text:
+        raise RunError("place", "must hold no #, which ends an address", text, "Write %23 for a # in its folder")
+    host = parts.netloc if port is None else parts.netloc.removesuffix(f":{port}")
+    _require_host(parts.scheme, host, port, text)
+    return Where(
+        kind=parts.scheme,
+        host=host,
+        port=port,
+        folder=_folder(parts.scheme, parts.path, text),
+        options=_options(parts.scheme, parts.query),
+    )
+
+
+def _require_host(kind: str, host: str, port: int | None, text: str) -> None:
+    if ":" in host.rpartition("@")[0]:
         raise RunError("place", "must hold no password", None, "Set up a key for ssh, and leave it out")
-    if found.kind != "slurm" and (not found.host or found.host.startswith("-")):
-        raise RunError("place", f"must name a host, as in {_KINDS[found.kind]}", text)
-    if found.kind in _SCHEDULED and not found.folder.startswith("/"):
+    if kind == "slurm":
+        if host or port is not None:
+            raise RunError("place", "must name no host: Slurm is reached from this machine", text, "Write slurm:///")
+        return
+    if not _HOST.fullmatch(host) or host.startswith("-") or "@-" in host:
+        raise RunError("place", f"must name a host, as in {_KINDS[kind]}", text)
+    if kind == "ray" and ("@" in host or port is None):
+        rule = "must name the head node and the port of its dashboard, and no user"
+        raise RunError("place", rule, text, f"Write {_KINDS[kind]}")
+    if port == 0:
+        raise RunError("place", "must have a port from 1 to 65535", text)
+
+
+def _folder(kind: str, path: str, text: str) -> str:
+    try:
+        folder = unquote(path, errors="strict")
+    except UnicodeDecodeError:
+        raise RunError("place", "must have a folder whose %-signs stand for letters in UTF-8", text) from None
+    if folder.startswith("/~") and not f"{folder}/".startswith(_HOME):
+        raise RunError("place", "must have a folder of your own user there", text, "Write /~/ for your home folder")
+    if f"{folder}/".startswith(_HOME):
+        folder = folder[len(_HOME) :].strip("/")
+    folder = folder.rstrip("/") or _FOLDER
+    if kind in _SCHEDULED and not folder.startswith("/"):
         rule = "must name a folder that this machine and the machines there share"
-        raise RunError("place", rule, text, f"Write {_KINDS[found.kind]}")
-    if found.folder.startswith("-") or any(is_unseen(sign) for sign in found.folder + found.host):
-        raise RunError("place", "must be written with letters that can be seen", text)
-    known = _OPTIONS[found.kind]
-    if unknown := sorted({name for name, _ in found.options} - known):
-        rule = f"takes {', '.join(sorted(known)) or 'nothing'} after the question mark"
-        raise RunError("place", rule, unknown[0])
+        raise RunError("place", rule, text, f"Write {_KINDS[kind]}")
+    if folder.startswith("-") or any(is_unseen(sign) for sign in folder):
+        raise RunError("place", "must have a folder of letters that can be seen, without - at its beginning", text)
+    return folder
+
+
+def _options(kind: str, query: str) -> tuple[tuple[str, str], ...]:
+    known = _OPTIONS[kind]
+    try:
+        found = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query), errors="strict")
+    except ValueError:
+        raise RunError("place", "must have NAME=VALUE after the question mark", query) from None
+    for name, value in found:
+        if name not in known:
+            takes = f"takes {', '.join(sorted(known))}" if known else "takes nothing"
+            raise RunError("place", f"{takes} after the question mark", name)
+        if [other for other, _ in found].count(name) > 1:
+            raise RunError("place", f"must say {name} once", query)
+        pattern, words = known[name]
+        if not re.fullmatch(pattern, value) or any(is_unseen(sign) for sign in value):
+            raise RunError("place", f"must have {words} as {name}", value)
+    return tuple(sorted(found))
+
+
+def _without_password(text: str) -> str:
+    """Return an address without what stands between a user and the host."""
+    return re.sub(r"//([^/@:]*):[^/@]*@", r"//\1@", text)
 
 
 def queues_itself(device: str) -> bool:
@@ -132,11 +196,16 @@ def keep(runs_folder: Path, name: str, place: Where) -> None:
     """Name a place.
 
     Raises:
-        RunError: If the name cannot be told from an address.
+        RunError: If the name cannot be told from an address, or is that of another place.
     """
     if not name or not all(sign.isalnum() or sign in "-_." for sign in name):
         raise RunError("name of a place", "must be letters, digits, dots, dashes and underscores", name)
-    _write(runs_folder, {**named(runs_folder), name: place})
+    known = named(runs_folder)
+    if name in known and known[name] != place:
+        raise RunError(
+            "name of a place", f"is that of {known[name].url}", name, "Take another, or remove that one first"
+        )
+    _write(runs_folder, {**known, name: place})
 
 
 def forget(runs_folder: Path, name: str) -> None:

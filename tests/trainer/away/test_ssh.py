@@ -94,6 +94,10 @@ def test_a_worker_killed_there_is_named_and_the_run_is_resumed_there_and_stopped
     [
         pytest.param("ssh://nowhere.invalid", "name of no machine", id="no such host"),
         pytest.param("ssh://stranger", "host key that is not known", id="unknown host key"),
+        pytest.param(
+            "ssh://renewed", "If it was set up anew, run ssh-keygen -f .*changed -R box", id="changed host key"
+        ),
+        pytest.param("ssh://careless", "chmod 600", id="a key that others may read"),
         pytest.param("ssh://keyless", "lets nobody in with the keys", id="no key"),
         pytest.param("ssh://closed", "cannot be reached", id="nothing listens"),
         pytest.param("ssh://box/~/{tmp}?python=py99", "needs Python 3.11 or newer as py99", id="no Python"),
@@ -110,8 +114,14 @@ def test_a_place_that_cannot_be_used_is_told_in_one_sentence(sshd, tmp_path, mon
     keyless = f"Host keyless\n{base} IdentityFile {tmp_path}/none\n StrictHostKeyChecking no\n"
     keyless += f" UserKnownHostsFile {tmp_path}/accepted\n"
     stranger = f"Host stranger\n{base} StrictHostKeyChecking yes\n UserKnownHostsFile {tmp_path}/empty\n"
+    other_key = (sshd.config.parent / "user.pub").read_text()
+    (tmp_path / "changed").write_text(f"box {other_key}")
+    renewed = f"Host renewed\n{base} HostKeyAlias box\n UserKnownHostsFile {tmp_path}/changed\n"
+    (tmp_path / "open").write_bytes((sshd.config.parent / "user").read_bytes())
+    (tmp_path / "open").chmod(0o644)
+    careless = keyless.replace("Host keyless", "Host careless").replace(f"{tmp_path}/none", f"{tmp_path}/open")
     closed = "Host closed\n HostName 127.0.0.1\n Port 1\n"
-    other.write_text(known + keyless + stranger + closed)
+    other.write_text(known + keyless + stranger + renewed + careless + closed)
     monkeypatch.setenv("LORAFIT_SSH", f"ssh -F {other}")
     place = where(address.replace("/~/{tmp}", quote(str(tmp_path / "there"))))
     with pytest.raises(RunError, match=said) as told:

@@ -34,7 +34,7 @@ def device(place: str, gpu: GpuSpec, number: int) -> str:
     found = places.found(run_data.store().folder, place)
     there = ground(place).devices
     devices = ["cpu"] if gpu.is_cpu else [one for one in there if one != "cpu"]
-    if not gpu.is_cpu and len(devices) < number:
+    if not gpu.is_cpu and len(devices) < number and not places.queues_itself(f"{places.AT}{found.url}"):
         rule = (
             f"has {len(devices) or 'no'} NVIDIA card{'s' if len(devices) != 1 else ''}, and the plan is for {number:,}"
         )
