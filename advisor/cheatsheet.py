@@ -1,13 +1,13 @@
 """The cheat sheet: the plan for a situation, its reasons, what it costs and what to do next, on one page."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from advisor import sheet
 from advisor.advice import spelled
 from advisor.advise import Recommendation
 from advisor.sheet import Section, Sheet
 from advisor.situation import GOALS, Situation
-from specs import METHODS, gib
+from specs import METHODS, FinetunePlan, gib
 from specs.units import with_digits
 
 _MAIN_FIELDS = (
@@ -65,19 +65,21 @@ def cheat_sheet(situation: Situation, recommendation: Recommendation, *, rules: 
                 head=("Method", "Batch", "Memory", "Fits", "Time", "Quality"),
                 rows=[*_alternatives(recommendation)],
             ),
-            Section(heading="If it goes wrong", rows=[(f"{symptom}: {cure}.",) for symptom, cure in SYMPTOMS]),
+            Section(heading="If it goes wrong", rows=[*_symptoms(recommendation.plan)]),
             Section(heading="Sources", rows=_sources(recommendation)),
         ),
     )
 
 
-SYMPTOMS: Sequence[tuple[str, str]] = (
-    ("Out of memory", "make the first change in the list above"),
-    ("Loss jumps or is NaN", "halve learning_rate; with float16, watch for overflow"),
-    ("Loss does not fall", "check that max_length does not truncate answers; then double learning_rate; change r last"),
-    ("Held-out loss rises while the loss falls", "fewer epochs, then more data; a smaller r forgets less"),
-)
-"""The most common problems, and what to try."""
+def _symptoms(plan: FinetunePlan) -> Iterator[tuple[str]]:
+    """Yield the most common problems, with what to try of what the plan's method has."""
+    size = METHODS[plan.method].size_field
+    last, less = (f"; change {size} last", f"; a smaller {size} forgets less") if size else ("", "")
+    overflow = "; with float16, watch for overflow" if plan.compute_dtype == "float16" else ""
+    yield ("Out of memory: make the first change in the list above.",)
+    yield (f"Loss jumps or is NaN: halve learning_rate{overflow}.",)
+    yield (f"Loss does not fall: check that max_length does not truncate answers; then double learning_rate{last}.",)
+    yield (f"Held-out loss rises while the loss falls: fewer epochs, then more data{less}.",)
 
 
 def verdict(situation: Situation, recommendation: Recommendation) -> str:

@@ -318,8 +318,9 @@ def starting_plan(situation: Situation, method: str) -> FinetunePlan:
 
 
 def _compatible(methods: Sequence[str], situation: Situation) -> tuple[str, ...]:
-    """Return the methods that are compatible with the pinned fields."""
-    return tuple(method for method in methods if _is_compatible(method, situation))
+    """Return the methods that are compatible with the pinned fields: those that use all of them, if there are any."""
+    found = tuple(method for method in methods if _is_compatible(method, situation))
+    return tuple(method for method in found if all(map(METHODS[method].uses, situation.pins))) or found
 
 
 def _is_compatible(method: str, situation: Situation) -> bool:

@@ -3,13 +3,15 @@
 from collections.abc import Callable, Iterator
 
 from advisor import sources
-from advisor.advice import Caution, Estimate
+from advisor.advice import Caution, Estimate, spelled
 from advisor.rules.batch import WITHOUT_SDPA
 from advisor.rules.compared import COMPARED
+from advisor.rules.method import defined_by
 from advisor.rules.schedule import BITSANDBYTES_OPTIMIZERS, FEW_STEPS, UNSHARDED, total_steps
 from advisor.situation import Situation
 from specs import METHODS, TASK_TYPES, FinetunePlan, gib
 from specs.adapters import INITS
+from specs.effect import without_effect
 
 Check = Callable[[Situation, FinetunePlan, Estimate | None], Iterator[Caution]]
 
@@ -20,6 +22,14 @@ _SHARE_OF_LOGITS = 0.25
 def cautions(situation: Situation, plan: FinetunePlan, estimate: Estimate | None) -> tuple[Caution, ...]:
     """Return everything worth a warning about a plan; what needs an estimate is left out if there is none."""
     return tuple(caution for check in CHECKS for caution in check(situation, plan, estimate))
+
+
+def _unused(situation: Situation, plan: FinetunePlan, _estimate: Estimate | None) -> Iterator[Caution]:
+    """Say of every field that the person set whether it changes nothing, and who says so."""
+    for name, why in without_effect(plan, situation.pins):
+        entry = TASK_TYPES[plan.task_type] if METHODS[plan.method].uses(name) else METHODS[plan.method]
+        said = f"You set {name} to {spelled(getattr(plan, name))}, which changes nothing: {why}"
+        yield Caution(name, said, defined_by(entry))
 
 
 def _scale(_situation: Situation, plan: FinetunePlan, _estimate: Estimate | None) -> Iterator[Caution]:
@@ -217,6 +227,7 @@ def _not_run_here(situation: Situation, plan: FinetunePlan, _estimate: Estimate 
 
 
 CHECKS: tuple[Check, ...] = (
+    _unused,
     _scale,
     _learning_rate,
     _large_rank,

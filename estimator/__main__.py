@@ -22,6 +22,7 @@ from estimator.tape.recipe import Recipe, recipe
 from specs import METHODS, MIB, CatalogError, FinetunePlan, GpuSpec, LorafitError, ModelSpec, PlanError, gib
 from specs.doors.door import Parser, door, json_value, run_and_exit
 from specs.doors.reading import small_text
+from specs.effect import without_effect
 from specs.errors import shortened
 from specs.fields import NAMES
 from specs.paths import assets
@@ -180,7 +181,10 @@ def _plan(args: argparse.Namespace, model: ModelSpec) -> FinetunePlan:
         values["num_gpus"] = 2  # a strategy needs several; the number is what we compute
     if args.autocast:
         values["fp16" if values.get("dtype") == "float16" else "bf16"] = True
-    return pricing.plan_for(model, args.model, args.method, values)
+    plan = pricing.plan_for(model, args.model, args.method, values)
+    for name, why in without_effect(plan, values):
+        _progress(f"{name} changes nothing: {why}")
+    return plan
 
 
 def _page(model: ModelSpec, plan: FinetunePlan, gpu: GpuSpec, found: MemoryEstimate) -> str:

@@ -88,7 +88,7 @@ def watched(store: Store, run_id: str, *, seconds: float = 0) -> Watched:
         run=run,
         newest=metrics[-1] if metrics else None,
         held_out=next((metric for metric in reversed(metrics) if metric.eval_loss is not None), None),
-        diagnoses=tuple(diagnoses(metrics)),
+        diagnoses=tuple(diagnoses(metrics, run.plan.method)),
         answers=store.answers(run.id),
         evaluation=evaluation.latest(store, run),
     )

@@ -31,6 +31,12 @@ MEASURED_STEPS = ((1, 16), (2, 72))
 MEASURED_RANK = 8
 """Rank of their adapters, and of the narrow products measured alone."""
 
+RATE, SECONDS, FACTOR = (1e4, 1e18), (1e-10, 1e5), (1e-3, 1e3)
+"""The least and the most that a figure of a device can be: operations or bytes a second, seconds of a call, a step or a
+start, and how many times as long something takes. A choice: the fastest card of ``assets/gpus.json`` multiplies at some
+1e15 operations a second."""
+_TOKENS = (1e-3, 1e9)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curves:
@@ -65,24 +71,25 @@ class Curves:
 
     def __post_init__(self) -> None:
         """Refuse figures that no device has, such as a speed of 0, and points that do not rise in tokens."""
-        for name, value in self._figures():
-            if not is_positive(value):
-                raise SpecError(name, "must be a finite number above 0", value)
-        for name in ("seconds_to_start", "decoding", "to_ram"):
-            value = getattr(self, name)
-            if value != 0 and not is_positive(value):
-                raise SpecError(name, "must be 0 or a finite number above it", value)
+        for name, value, possible in self._figures():
+            require_possible(name, value, possible)
+        for name, possible in {"seconds_to_start": SECONDS, "decoding": RATE, "to_ram": RATE}.items():
+            if getattr(self, name) != 0:
+                require_possible(name, getattr(self, name), possible)
         for dtype, points in self.matmul.items():
             tokens = [at for at, _ in points]
             if not tokens or tokens != sorted(set(tokens)):
                 raise SpecError(f"matmul in {dtype}", "must have points that rise in tokens", tokens)
 
-    def _figures(self) -> Iterator[tuple[str, object]]:
-        """Yield every figure that has to be above 0, by name."""
-        for name in ("attention_flops", "moved", "adapter", "expanded", "eight_bit", "call_seconds", "corrected_by"):
-            yield name, getattr(self, name)
+    def _figures(self) -> Iterator[tuple[str, object, tuple[float, float]]]:
+        """Yield every figure that has to be above 0, by name, with what a device can have."""
+        yield from ((name, getattr(self, name), RATE) for name in ("attention_flops", "moved", "adapter", "expanded"))
+        yield from ((name, getattr(self, name), FACTOR) for name in ("eight_bit", "corrected_by"))
+        yield "call_seconds", self.call_seconds, SECONDS
         for dtype, points in self.matmul.items():
-            yield from ((f"matmul in {dtype}", number) for point in points for number in point)
+            for tokens, rate in points:
+                yield f"tokens of matmul in {dtype}", tokens, _TOKENS
+                yield f"matmul in {dtype}", rate, RATE
 
     def matmul_flops(self, tokens: float, dtype: str) -> float | None:
         """Return the FLOP/s of matrix products with so many rows; None if the dtype is unknown."""
@@ -110,6 +117,17 @@ class Curves:
 def is_positive(value: object) -> TypeGuard[float]:
     """Return whether a value is a number above 0 that can be computed with: not infinite, and no truth value."""
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= sys.float_info.max
+
+
+def require_possible(name: str, value: object, possible: tuple[float, float]) -> None:
+    """Refuse a figure that no device has.
+
+    Raises:
+        SpecError: If it is no number, or out of bounds.
+    """
+    least, most = possible
+    if not is_positive(value) or not least <= value <= most:
+        raise SpecError(name, f"must be a number from {least:g} to {most:g}", value)
 
 
 def _between(points: tuple[tuple[float, float], ...], tokens: float) -> float:

@@ -42,11 +42,17 @@ class Method:
         """Whether the method uses ``r``."""
         return self.uses("r")
 
+    @property
+    def size_field(self) -> str:
+        """The field that says how much the method can learn; empty if none does."""
+        return next(filter(self.uses, _SIZES), "")
+
     def uses(self, field: str) -> bool:
         """Return whether the method uses a plan field; the others are ignored."""
         return field not in _ADAPTER_FIELDS or (self.adapter is not None and field in self.adapter.fields)
 
 
+_SIZES = ("r", "target_r", "oft_block_size", "num_virtual_tokens")
 _ADAPTER_FIELDS = frozenset[str]().union(*(adapter.fields for adapter in ADAPTERS.values()))
 
 

@@ -5,6 +5,8 @@ import dataclasses
 from advisor.advice import Advice, Confidence, Rule, Source
 from advisor.situation import Situation
 from specs import METHODS, TASK_TYPES, FinetunePlan
+from specs.methods import Method
+from specs.tasks import TaskType
 
 
 def within_method(rule: Rule) -> Rule:
@@ -19,14 +21,19 @@ def within_method(rule: Rule) -> Rule:
         fixed = method.preset.get(rule.field, advice.value)
         if fixed == advice.value:
             return advice
-        title, _, url = method.source.rpartition(", ")
         return dataclasses.replace(
             advice,
             value=fixed,
             range=(fixed,),
             reason=f"{method.label} works only with {rule.field} {'on' if fixed else 'off'}. {advice.reason}",
-            source=Source(title, url),
+            source=defined_by(method),
             confidence=Confidence.HIGH,
         )
 
     return dataclasses.replace(rule, applies=applies, decide=decide)
+
+
+def defined_by(entry: Method | TaskType) -> Source:
+    """Return the paper or documentation that defines a method or a task."""
+    title, _, url = entry.source.rpartition(", ")
+    return Source(title or entry.label, url)

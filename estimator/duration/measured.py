@@ -9,7 +9,15 @@ import numpy as np
 from estimator.duration.operations import Kind, operations
 from estimator.duration.step import seconds_by_kind
 from specs import FinetunePlan, ModelSpec, SpecError
-from specs.curves import MEASURED_METHODS, MEASURED_MODEL, MEASURED_RANK, MEASURED_STEPS, Curves, is_positive
+from specs.curves import (
+    MEASURED_METHODS,
+    MEASURED_MODEL,
+    MEASURED_RANK,
+    MEASURED_STEPS,
+    SECONDS,
+    Curves,
+    require_possible,
+)
 
 _EIGHT_BIT_SLOWER = {"cpu": 1.3, "cuda": 2.5}
 """8-bit products compared with plain ones: SmolLM2-135M on two cores, 2 x 128 tokens, 1.22 s against 0.94 s (torch
@@ -65,8 +73,7 @@ def _closed(curves: Curves, steps: Mapping[str, list[float]]) -> dict[str, float
     shares = []
     for method, times in steps.items():
         for (batch, length), seconds in zip(MEASURED_STEPS, times, strict=True):
-            if not is_positive(seconds):
-                raise SpecError(f"steps of {method}", "must take more than 0 s", seconds)
+            require_possible(f"seconds of a step of {method}", seconds, SECONDS)
             shares.append([part / seconds for part in _work(curves, method, batch, length)])
     if not np.isfinite(shares).all():
         raise SpecError("matmul", "must have points in float32, as the measured steps compute")

@@ -1,11 +1,17 @@
 """Each warning on either side of its bound, with its numbers."""
 
+import dataclasses
+import re
+
 import pytest
 
+from advisor import advise, cheatsheet
 from advisor.warnings import cautions
-from specs import GIB, FinetunePlan
+from specs import GIB, METHODS, FinetunePlan
 from tests.advisor.prices import Priced
 from tests.advisor.pricing import situation
+from trainer.runs.contract import Metric
+from trainer.runs.diagnosis import diagnoses
 
 
 def said(asked, plan, estimate=None):
@@ -30,6 +36,64 @@ def planned(method="lora", **values):
 def test_a_scale_outside_the_recipes_is_named(values, scale):
     found = said(situation(), planned(r=16, **values)).get("lora_alpha", "")
     assert (f"scales the update by {scale}" in found) if scale else not found
+
+
+@pytest.mark.parametrize(
+    ("pins", "said"),
+    [
+        pytest.param(
+            {"method": "miss", "init_lora_weights": "eva"},
+            "init_lora_weights to eva, which changes nothing: MiSS has no such",
+            id="MiSS",
+        ),
+        pytest.param(
+            {"method": "ln-tuning", "r": 16}, "r to 16, which changes nothing: LN tuning", id="also at the default"
+        ),
+        pytest.param(
+            {"method": "lora", "oft_block_size": 64}, "oft_block_size to 64, which changes nothing: LoRA", id="LoRA"
+        ),
+        pytest.param({"method": "beft", "r": 8}, "r to 8, which changes nothing: BEFT", id="BEFT"),
+        pytest.param(
+            {"method": "adalora", "init_lora_weights": "olora"},
+            "to olora, which changes nothing: AdaLoRA",
+            id="AdaLoRA",
+        ),
+        pytest.param(
+            {"method": "full", "target_modules": ("q_proj",)}, "to q_proj, which changes nothing: Full", id="full"
+        ),
+        pytest.param(
+            {"scale": 5.0},
+            "scale to 5, which changes nothing: text generation has no use for it",
+            id="a task without it",
+        ),
+    ],
+)
+def test_what_was_set_and_changes_nothing_is_named_once(pins, said):
+    result = advise(situation(pins=pins), price=lambda _: Priced())
+    (told,) = (str(caution) for caution in result.warnings if "changes nothing" in str(caution))
+    assert said in told
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_a_method_uses_is_not_said_to_change_nothing(method):
+    asked = situation(pins={"method": method, **METHODS[method].preset, "learning_rate": 1e-3})
+    assert not [found for found in advise(asked, price=lambda _: Priced()).warnings if "changes nothing" in str(found)]
+
+
+def test_a_field_of_adapters_that_was_set_keeps_the_advice_from_training_every_weight():
+    asked = situation(task="domain", goal="quality", dataset_rows=10**6, dataset_tokens=(900, 900, 900))
+    chosen = [advise(dataclasses.replace(asked, pins=pins), price=lambda _: Priced()) for pins in ({}, {"r": 64})]
+    assert [found.plan.method for found in chosen] == ["full", "lora"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_sentence_tells_to_change_what_the_method_has_not(method):
+    page = cheatsheet.markdown(asked := situation(pins={"method": method}), advise(asked, price=lambda _: Priced()))
+    curve = [Metric(step=step, loss=2.5, learning_rate=1e-4) for step in range(1, 81)]
+    told = [page.partition("## If it goes wrong")[2].partition("## ")[0], diagnoses(curve, method)[0].advice]
+    fields = {entry.name for entry in dataclasses.fields(FinetunePlan) if not METHODS[method].uses(entry.name)}
+    assert not fields & {word for text in told for word in re.findall(r"\w+", text)}
+    assert all(METHODS[method].size_field in text for text in told)
 
 
 def test_a_method_without_a_rank_has_no_scale():

@@ -49,6 +49,11 @@ def test_levers_of_recomputing_that_change_nothing_are_said(capsys):
 
 
 @pytest.mark.slow
+def test_an_option_that_changes_nothing_is_named(capsys):
+    _plan(_parser().parse_args([*MODEL, "--method", "ln-tuning", "--r", "64"]), models.find(MODEL[1]))
+    assert capsys.readouterr().err.startswith("... r changes nothing: LN tuning (norms only) has no such setting.")
+
+
 def test_a_table_has_the_usual_methods(capsys):
     status, printed = run(capsys, *MODEL, "--max-length", "512", "--autocast", "--table")
     assert status == 0

@@ -124,7 +124,7 @@ def _tell(found: Evaluation) -> None:
 
 def _causes(store: Store, run: Run) -> Iterator[str]:
     """Yield what the curves of a run that is not better show, and what to change."""
-    yield from (f"  {diagnosis_line(found, run)}" for found in diagnoses(store.metrics(run.id)))
+    yield from (f"  {diagnosis_line(found, run)}" for found in diagnoses(store.metrics(run.id), run.plan.method))
 
 
 def lines(found: Mapping[str, Any]) -> Iterator[str]:

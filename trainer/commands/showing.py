@@ -61,7 +61,10 @@ class _Reporter:
         yield from (_line(metric, run) for metric in points if self._racing.is_new(run, metric))
         facts: dict[object, str] = {(run.state, run.phase): f"{run.id}: {run.state}, {run.phase.words}"}
         if points:
-            facts |= {found.name: f"{run.id}: {diagnosis_line(found, run)}" for found in diagnoses(self._points)}
+            facts |= {
+                found.name: f"{run.id}: {diagnosis_line(found, run)}"
+                for found in diagnoses(self._points, run.plan.method)
+            }
         if run.race is not None:
             told = (event.text for event in store.events(run.id) if event.kind == "race")
             facts |= {text: f"{run.id}: {text}" for text in told}
@@ -101,7 +104,7 @@ def show(run: Run, store: Store, *, as_json: bool = False) -> None:
         folder = store.run_folder(run.id)
         described["diagnoses"] = [
             {**dataclasses.asdict(found), "rows": order.rows_of(folder, found.step) if found.step else []}
-            for found in diagnoses(metrics)
+            for found in diagnoses(metrics, run.plan.method)
         ]
         described["race"] = racing.described(run)
         described["answers"] = [dataclasses.asdict(answer) for answer in store.answers(run.id)]
@@ -120,7 +123,7 @@ def show(run: Run, store: Store, *, as_json: bool = False) -> None:
         print(f"  {run.error}")
     if run.place.parent_id:
         print(f"  {_repeated(run, run.place.parent_id, store)}")
-    for found in diagnoses(metrics):
+    for found in diagnoses(metrics, run.plan.method):
         print(f"  {diagnosis_line(found, run)}", *_rows_behind(found, run, store), sep="\n")
     for answer in store.answers(run.id):
         print(f"  {answer.prompt}\n" + "\n".join(_sides(run, answer)))

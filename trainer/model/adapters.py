@@ -124,6 +124,18 @@ def _has_conv1d(model: nn.Module) -> bool:
     return any(isinstance(module, Conv1D) for module in model.modules())
 
 
+def _require_transposing(adapter: Adapter, plan: FinetunePlan) -> None:
+    """Refuse an adapter that PEFT puts on no transposed layers."""
+    if not adapter.transposes:
+        able = [name for name, one in METHODS.items() if one.adapter is None or _fits_transposed(one.adapter)]
+        rule = "cannot be put on the model's layers, which store their weights transposed (Conv1D), as GPT-2's"
+        raise PlanError("method", rule, plan.method, f"Choose one of {', '.join(able)}")
+
+
+def _fits_transposed(adapter: Adapter) -> bool:
+    return adapter.transposes or adapter.on != "linear"
+
+
 def _where(adapter: Adapter, plan: FinetunePlan, model: nn.Module) -> dict[str, Any]:
     """Return which modules get an adapter, always by name: what PEFT takes ``all-linear`` for depends on the model.
 
@@ -134,7 +146,10 @@ def _where(adapter: Adapter, plan: FinetunePlan, model: nn.Module) -> dict[str, 
         return {}
     if adapter.on == "norms":
         return {"target_modules": norms(model)}
-    transposed = {"fan_in_fan_out": True} if adapter.transposes and _has_conv1d(model) else {}
+    transposed = {}
+    if _has_conv1d(model):
+        _require_transposing(adapter, plan)
+        transposed = {"fan_in_fan_out": True}
     targets = layers(model).resolved(plan)
     if not targets.excluded or adapter.excludes:
         return {"target_modules": [*targets.modules], **_excluded(targets.excluded)} | transposed

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from specs import FinetunePlan
+from specs import METHODS, FinetunePlan
 from specs.units import with_digits
 from trainer.runs.contract import Metric
 
@@ -47,7 +47,7 @@ class Diagnosis:
     rule: str
     """The figures that it is based on."""
     advice: str
-    """What to change."""
+    """What to change; a rule's has places for what its method has."""
     factors: Mapping[str, float] = field(default_factory=dict)
     """Factors for fields of the plan, if multiplying them is the remedy."""
     step: int | None = None
@@ -64,9 +64,17 @@ class Diagnosis:
         return ", ".join(f"{name} {getattr(plan, name):g} -> {getattr(changed, name):g}" for name in self.factors)
 
 
-def diagnoses(metrics: Sequence[Metric]) -> tuple[Diagnosis, ...]:
-    """Return what the metrics of a run show, the most urgent first; empty while there are too few."""
-    return tuple(found for rule in _RULES if (found := rule(metrics)) is not None)
+def diagnoses(metrics: Sequence[Metric], method: str) -> tuple[Diagnosis, ...]:
+    """Return what the metrics of a run show, the most urgent first; empty while there are too few.
+
+    Args:
+        metrics: What the run has measured, by step.
+        method: How it trains: what is to be changed must be something that the method has.
+    """
+    size = METHODS[method].size_field
+    words = {"or_lower": f" or {size}" if size else "", "or_raise": f" or raise {size}" if size else ""}
+    found = (rule(metrics) for rule in _RULES)
+    return tuple(dataclasses.replace(one, advice=one.advice.format(**words)) for one in found if one is not None)
 
 
 def too_high(metrics: Sequence[Metric]) -> Diagnosis | None:
@@ -127,7 +135,7 @@ def overfitting(metrics: Sequence[Metric]) -> Diagnosis | None:
         name="overfitting",
         sentence=f"The loss on held-out rows rose from {last[0]:.3f} to {last[-1]:.3f} while the training loss fell.",
         rule=f"eval_loss rose {_EVALUATIONS} times in a row.",
-        advice="Keep the checkpoint from before the rise; lower num_train_epochs or r, or add data.",
+        advice="Keep the checkpoint from before the rise; lower num_train_epochs{or_lower}, or add data.",
     )
 
 
@@ -158,7 +166,7 @@ def too_low(metrics: Sequence[Metric]) -> Diagnosis | None:
         name="learning rate too low",
         sentence=f"The loss is still at {still[0]:.3f}, where it started ({still[1]:.3f}).",
         rule=f"{_FLAT_RULE}, and the last is less than {1 - _FALLEN:.0%} below the first window.",
-        advice="Triple learning_rate or raise r, or check whether the answers can be learned at all.",
+        advice="Triple learning_rate{or_raise}, or check whether the answers can be learned at all.",
         factors={"learning_rate": 3},
     )
 
@@ -172,7 +180,7 @@ def plateau(metrics: Sequence[Metric]) -> Diagnosis | None:
         name="plateau",
         sentence=f"The loss has fallen from {still[1]:.3f} to {still[0]:.3f} and stays there.",
         rule=f"{_FLAT_RULE} while learning_rate is above {_HIGH_RATE:.0%} of its maximum.",
-        advice="Stop here, since more steps gain little; or raise r, or clean the data.",
+        advice="Stop here, since more steps gain little{or_raise}, or clean the data.",
     )
 
 

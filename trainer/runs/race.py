@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from specs import FinetunePlan, PlanError
 from specs.doors.door import setting
+from specs.effect import require_effect
 from specs.fields import NAMES
 
 MOST_TRIALS = 8
@@ -202,6 +203,7 @@ def race_of(plan: FinetunePlan, texts: Sequence[str]) -> Race:
     if len(set(plans)) < len(plans):
         raise PlanError("--vary", "must give plans that differ", "a value twice", "Leave one out")
     for one in plans:
+        require_effect(one, names, option="--vary")
         _require_together(plan, one)
     differing = sorted({name for one in plans for name, _ in _differences(plan, one)})
     each = [one.to_dict() for one in plans]

@@ -9,6 +9,7 @@ from typing import Any
 from specs import FinetunePlan, PlanError, RunError
 from specs.dataset import share_to_hold_out
 from specs.doors.door import setting
+from specs.effect import require_effect
 from trainer.data.examples import Example, examples, first_example, require_trained
 from trainer.data.source import DataSource
 from trainer.runs import launcher, trial
@@ -184,12 +185,14 @@ def changed(plan: FinetunePlan, texts: Iterable[str]) -> FinetunePlan:
     """Return a plan with fields set from texts such as ``learning_rate=1e-4``; a new ``method`` sets its fields first.
 
     Raises:
-        PlanError: If a text is not such a pair, or the plan refuses the values.
+        PlanError: If a text is not such a pair, a field changes nothing, or the plan refuses the values.
     """
     values = dict(setting("--set", text) for text in texts)
     if not values:
         raise PlanError("--set", "must change at least one field of the plan", None, "Write it as field=value")
-    return with_values(plan, values)
+    found = with_values(plan, values)
+    require_effect(found, values, option="--set")
+    return found
 
 
 def _token(store: Store, run: Run, plan: FinetunePlan) -> str:

@@ -214,7 +214,7 @@ def _numbers(run_id: str, *, drawn: tuple[object, ...]) -> None:
 
 def _diagnosed(run: Run, points: Sequence[Metric]) -> None:
     """Show what the curves reveal: the finding, its rule, and what to change."""
-    for found in diagnoses(points):
+    for found in diagnoses(points, run.plan.method):
         remedy = found.remedy(run.plan)
         change = f"{found.advice} Try {remedy}." if remedy else found.advice
         st.warning(

@@ -66,7 +66,9 @@ def test_a_measurement_is_found_again_and_a_damaged_one_counts_as_none():
 
 
 @pytest.mark.usefixtures("folder")
-@pytest.mark.parametrize("value", [0, -1.0, math.nan, math.inf, 10**400, "1e9", True, None, [], {}], ids=str)
+@pytest.mark.parametrize(
+    "value", [0, -1.0, 1e-300, 1e308, math.nan, math.inf, 10**400, "1e9", True, None, [], {}], ids=str
+)
 @pytest.mark.parametrize(
     "path",
     [

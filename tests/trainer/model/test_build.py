@@ -5,7 +5,8 @@ from datasets import Dataset
 from transformers import AutoTokenizer, Trainer
 from trl import SFTConfig, SFTTrainer
 
-from specs import FinetunePlan, PlanError, SpecError
+from specs import METHODS, FinetunePlan, PlanError, SpecError
+from specs.errors import LONGEST
 from trainer.model import build as building
 from trainer.model.build import build, kept_adapter_dtype
 from trainer.model.layers import layers
@@ -77,6 +78,18 @@ def test_architectures_of_all_kinds_are_built_on_meta(model_type):
     plan = FinetunePlan.for_method("qlora", "any")
     model = build(plan, {"model_type": model_type, "num_hidden_layers": 2, "n_layer": 2}, device="meta")
     assert any(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_transposed_layers_get_an_adapter_or_a_refusal_with_the_methods_that_fit(method):
+    adapter, gpt2 = METHODS[method].adapter, {"model_type": "gpt2", "n_layer": 1, "n_embd": 48, "n_head": 4}
+    plan = FinetunePlan.for_method(method, "any")
+    if adapter is None or adapter.transposes or adapter.on != "linear" or plan.load_in_4bit or plan.load_in_8bit:
+        assert any(weight.requires_grad for weight in build(plan, gpt2, device="meta").parameters())
+        return
+    with pytest.raises(PlanError, match=r"weights transposed \(Conv1D\).*Choose one of full, lora, .*vera") as refused:
+        build(plan, gpt2, device="meta")
+    assert len(str(refused.value)) < LONGEST
 
 
 def test_the_adapter_dtype_holds_through_trl(tiny_model, plan_of, tmp_path):

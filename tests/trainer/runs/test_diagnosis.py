@@ -70,7 +70,7 @@ NOISES = [NOISE.uniform(0.2, 3.0) for _ in range(200)]
     ],
 )
 def test_curves_are_put_in_words(metrics, names):
-    found = diagnoses(metrics)
+    found = diagnoses(metrics, "lora")
     assert [entry.name for entry in found] == names
     assert all(entry.sentence.endswith(".") and entry.rule and entry.advice for entry in found)
 
@@ -78,11 +78,11 @@ def test_curves_are_put_in_words(metrics, names):
 @given(losses=st.lists(st.floats(0, 50), max_size=120))
 def test_no_curve_breaks_the_diagnosis(losses):
     metrics = [Metric(step=step, loss=loss, grad_norm=loss) for step, loss in enumerate(losses, start=1)]
-    assert len(diagnoses(metrics)) <= 6
+    assert len(diagnoses(metrics, "lora")) <= 6
 
 
 def test_a_loss_that_fell_and_stands_still_is_a_plateau():
-    (found,) = diagnoses(curve(lambda step: 3.0 if step < 20 else 1.5, steps=100))
+    (found,) = diagnoses(curve(lambda step: 3.0 if step < 20 else 1.5, steps=100), "lora")
     assert (found.name, found.factors) == ("plateau", {})
     assert "Stop here" in found.advice
 
@@ -99,15 +99,15 @@ def test_a_loss_that_fell_and_stands_still_is_a_plateau():
 )
 def test_a_remedy_that_is_a_number_changes_the_plan(plan_of, metrics, field, before, after):
     plan = plan_of(**{field: before})
-    (found,) = diagnoses(metrics)
+    (found,) = diagnoses(metrics, "lora")
     assert found.changed(plan) == dataclasses.replace(plan, **{field: after})
     assert found.remedy(plan) == f"{field} {before:g} -> {after:g}"
 
 
 def test_five_thousand_steps_are_judged_within_a_tick():
     metrics = curve(falling, steps=5000, held_out=lambda step: 3 - step / 5000)
-    diagnoses(metrics)
-    seconds = min(timeit.repeat(lambda: diagnoses(metrics), number=1, repeat=5))
+    diagnoses(metrics, "lora")
+    seconds = min(timeit.repeat(lambda: diagnoses(metrics, "lora"), number=1, repeat=5))
     assert seconds < 0.1
 
 

@@ -105,6 +105,7 @@ def test_any_plan_of_a_race_becomes_any_other_and_json_keeps_all():
             "2 to 8 plans to compare, got 996005996001",
             id="more than memory holds",
         ),
+        pytest.param(["method=lora,ia3", "r=4,8"], "must change something: IA3 has no such setting, got r", id="idle"),
         pytest.param(["max_length=512,1024"], "max_length: cannot differ within a race", id="other rows"),
         pytest.param(["method=lora,qlora"], "cannot differ within a race", id="another base model"),
         pytest.param(["init_lora_weights=default,pissa"], "must leave the base model unchanged", id="changes the base"),

@@ -39,6 +39,7 @@ def test_settings_are_changed_as_written(plan_of, texts, expected):
         pytest.param(["rank=8"], "is not a field of a plan", id="unknown field"),
         pytest.param(["r=many"], "r: must be", id="not a number"),
         pytest.param(["method=magic"], "must be one of", id="unknown method"),
+        pytest.param(["method=ia3", "r=8"], "--set: must change something: IA3 has no such setting", id="no effect"),
     ],
 )
 def test_wrong_settings_are_refused_in_a_sentence(plan_of, texts, said):

@@ -55,7 +55,7 @@ def test_a_tick_at_five_thousand_points_takes_the_server_under_a_tenth_of_a_seco
 
     def numbers():
         points = run_data.metrics(store.run(run.id))
-        diagnoses(points)
+        diagnoses(points, "lora")
         standing.figures(run, points)
 
     def chart():

@@ -42,7 +42,7 @@ class Fix:
 
 def fixes(run: Run, points: Sequence[Metric]) -> list[Fix]:
     """Return what would fix a run: what saves memory if it ran out of it, and what its curves call for."""
-    found = [_LOSS_NOT_FINITE] if run.error_kind == NOT_FINITE else list(diagnoses(points))
+    found = [_LOSS_NOT_FINITE] if run.error_kind == NOT_FINITE else list(diagnoses(points, run.plan.method))
     remedies = [_remedy(run, diagnosis) for diagnosis in found if diagnosis.factors]
     savings = list(_savings(run)) if run.error_kind == OUT_OF_MEMORY else []
     return [*savings, *(fix for fix in remedies if fix is not None)]
