@@ -118,6 +118,17 @@ def test_somebody_who_is_not_root_gets_the_same():
     assert "home" not in done.stdout
 
 
+def test_a_program_that_could_not_be_confined_has_not_run_and_its_own_status_never_says_so(monkeypatch):
+    assert running.ran("import sys; print('ran'); sys.exit(125)").status == 125
+    written = (
+        "import os\nfor one in range(3, 90):\n    try:\n        os.write(one, b'no')\n    except OSError:\n        pass"
+    )
+    assert running.ran(f"{written}\nos.closerange(0, 90)").status == 0
+    monkeypatch.setitem(running._LIMITS, "RLIMIT_OF_NOTHING", 1)
+    with pytest.raises(RunError, match=r"lost its sandbox.*RLIMIT_OF_NOTHING"):
+        running.ran("print('ran')")
+
+
 def test_without_a_sandbox_nothing_is_run(monkeypatch):
     monkeypatch.setattr(running.sys, "platform", "darwin")
     running._way.cache_clear()

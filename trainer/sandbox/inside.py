@@ -1,5 +1,7 @@
 """Confines itself and becomes a program that nobody has read: ``python -I -S inside.py SETTINGS``, program on stdin.
 
+That it did so is said over a pipe that the program does not inherit: what stands there is never the program's word.
+
 Started by ``trainer.sandbox.running`` alone, as a file, with the standard library only, and never imported: what it
 calls is there on Linux alone.
 
@@ -15,6 +17,7 @@ import resource
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -97,9 +100,9 @@ def _become(program: bytes, settings: Mapping[str, Any]) -> NoReturn:
         resource.setrlimit(getattr(resource, name), (most, most))
     os.dup2(os.open(_PROGRAM, os.O_RDONLY), 0)
     os.lseek(0, 0, os.SEEK_END)
-    # Not as __main__: what an answer does when it is started as a program is not what is tested.
-    start = f"import runpy; runpy.run_path({_PROGRAM!r}, run_name='answer')"
+    start = f"import runpy; runpy.run_path({_PROGRAM!r}, run_name='program')"
     python = settings["python"]
+    os.write(settings["says"], settings["confined"].encode())
     os.execve(python, [python, "-I", "-B", "-X", "utf8", "-c", start], {})  # noqa: S606 - which is the purpose
 
 
@@ -114,6 +117,11 @@ def _confined(program: bytes, settings: Mapping[str, Any], proc: int) -> NoRetur
         _own_users(proc, _NOBODY, _NOBODY)
     os.close(proc)
     _become(program, settings)
+
+
+def _killed(child: int) -> None:
+    with suppress(ProcessLookupError):  # which has ended by itself meanwhile
+        os.kill(child, signal.SIGKILL)
 
 
 def _alone(program: bytes, settings: Mapping[str, Any]) -> int:
@@ -131,9 +139,9 @@ def _alone(program: bytes, settings: Mapping[str, Any]) -> int:
         try:
             _confined(program, settings, proc)
         except BaseException as error:  # noqa: BLE001 - whatever it is, nothing of this process may go on
-            os.write(2, f"{error}\n".encode(errors="replace"))
-        os._exit(settings["failed"])
-    signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGKILL))
+            os.write(settings["says"], f"{error}\n".encode(errors="replace"))
+        os._exit(1)
+    signal.signal(signal.SIGTERM, lambda *_: _killed(child))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
@@ -141,13 +149,14 @@ def _alone(program: bytes, settings: Mapping[str, Any]) -> int:
 def main(argument: str) -> int:
     """Run the program on standard input; return its exit status, negative for the signal that ended it."""
     settings, program = json.loads(argument), sys.stdin.buffer.read()
+    os.set_inheritable(settings["says"], False)  # noqa: FBT003 - has no name
     try:
         if settings["root"]:
             return _alone(program, settings)
         _become(program, settings)
     except OSError as error:
-        os.write(2, f"{error}\n".encode(errors="replace"))
-    return int(settings["failed"])
+        os.write(settings["says"], f"{error}\n".encode(errors="replace"))
+    return 1
 
 
 if __name__ == "__main__":

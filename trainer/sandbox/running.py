@@ -8,17 +8,20 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from specs import MIB, RunError
+from trainer.sandbox.offered import Offered
 
 _INSIDE = Path(__file__).with_name("inside.py")
 SECONDS = 10
@@ -38,8 +41,18 @@ _LIMITS = {
 _READ_BYTES = 64 * 1024
 """Of what a program prints, the end is looked at."""
 _GRACE_SECONDS = 5
-_FAILED = 125
-"""The exit status of what confines a program if it cannot; nothing of the program has run then."""
+_CONFINED = "confined"
+"""What is said, over a pipe that no program has, when a program begins; anything else there tells why it did not."""
+_SIDES = ("mirrors", "peer", "sides")
+"""The modules of an answer's program and of its tests', which no sandbox holds: each after those it imports."""
+_BEGINS = """
+import sys, types
+for name, source in [("trainer", ""), ("trainer.sandbox", ""), *{sources!r}]:
+    module = sys.modules[name] = types.ModuleType(name)
+    setattr(sys.modules[name.rpartition(".")[0] or name], name.rpartition(".")[2], module)
+    exec(compile(source, name, "exec"), module.__dict__)
+sys.modules["trainer.sandbox.sides"].{side}(*{given!r})
+"""
 _SHOWN = ("/usr", "/lib", "/lib32", "/lib64", "/libx32", "/bin", "/sbin", "/etc/ld.so.cache", "/nix/store")
 """What a Python needs to start, besides itself; what of it there is."""
 _SETTLES = "print('settled', flush=True)"
@@ -54,7 +67,19 @@ class Ran:
     printed: str
     """The end of what it printed."""
     is_late: bool = False
-    """Whether it was ended because its time was over."""
+    """Whether its time was over."""
+    is_cut_off: bool = False
+    """Whether it was ended, for whatever reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tested:
+    """How the tests of an answer ended."""
+
+    told: Mapping[str, Any]
+    """What their process said at its end: ``passed``, the ``error``, or that the answer was ``gone``; or nothing."""
+    answer: Ran
+    tests: Ran
 
 
 def require() -> None:
@@ -78,10 +103,46 @@ def ran(program: str) -> Ran:
         RunError: If it cannot be confined here.
     """
     require()
-    found = _ran(program, str(_way()))
-    if found.status == _FAILED:
-        raise RunError("--run-code", "lost its sandbox", found.printed.strip()[-100:], "Leave it out")
-    return found
+    with _started(program, str(_way())) as process:
+        process.wait(time.monotonic() + SECONDS)
+    return process.ran()
+
+
+def tested(answer: Sequence[str], tests: Sequence[str], offered: Offered) -> Tested:
+    """Run an answer and its tests, each in a sandbox of its own, and return how the tests ended.
+
+    Args:
+        answer: What is run as the answer, part by part.
+        tests: What is run as its tests, part by part.
+        offered: What the tests may take from the answer.
+
+    Raises:
+        RunError: If they cannot be confined here.
+    """
+    require()
+    way = str(_way())
+    ours, theirs = socket.socketpair()
+    result, says = os.pipe()
+    has_objects = offered.believed is not None
+    one_side = _side("answer", theirs.fileno(), [*answer], has_objects)
+    other_side = _side("tests", ours.fileno(), says, [*tests], sorted(offered.names), offered.believed)
+    with ours, theirs, os.fdopen(result, "rb") as told:
+        with os.fdopen(says, "wb"), _started(one_side, way, theirs.fileno()) as one:
+            theirs.close()
+            with _started(other_side, way, ours.fileno(), says) as other:
+                ours.close()
+                other.wait(time.monotonic() + SECONDS)
+        os.set_blocking(result, False)
+        found = json.loads(told.read() or b"{}")
+    return Tested(found, answer=one.ran(), tests=other.ran())
+
+
+def _side(name: str, *given: Any) -> str:
+    """Return the program of the answer, or of the tests."""
+    sources = [
+        (f"trainer.sandbox.{one}", Path(__file__).with_name(f"{one}.py").read_text(encoding="utf-8")) for one in _SIDES
+    ]
+    return _BEGINS.format(sources=sources, side=name, given=given)
 
 
 @cache
@@ -95,33 +156,87 @@ def _way() -> str | None:
 
 
 def _works(way: str) -> bool:
-    with suppress(OSError):
-        found = _ran(_SETTLES, way)
+    with suppress(OSError, RunError):
+        with _started(_SETTLES, way) as process:
+            process.wait(time.monotonic() + SECONDS)
+        found = process.ran()
         return found.status == 0 and found.printed.strip() == "settled"
     return False
 
 
-def _ran(program: str, way: str) -> Ran:
-    with tempfile.TemporaryDirectory() as root, tempfile.TemporaryFile() as printed:
-        process = subprocess.Popen(
-            [*_wrapped(way), *_command("" if way else root, way)],
-            env={},
-            cwd="/",
-            stdin=subprocess.PIPE,
-            stdout=printed,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        is_late = False
+class _Started:
+    """A program in its sandbox."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", printed: IO[bytes], says: IO[bytes]) -> None:
+        self._process, self._printed, self._says = process, printed, says
+        self._is_late, self._why_not = False, ""
+        self._ran: Ran | None = None
+
+    def wait(self, until: float) -> None:
+        """Wait for the program's end, or for the end of its time."""
         try:
-            process.communicate(program.encode(errors="surrogatepass"), timeout=SECONDS)
+            self._process.wait(max(0.0, until - time.monotonic()))
         except subprocess.TimeoutExpired:
-            is_late = True
+            self._is_late = True
+
+    def end(self) -> None:
+        """End the program with all that it started, and note how it ended."""
+        is_cut_off = self._process.poll() is None
+        _end(self._process)
+        size = self._printed.seek(0, os.SEEK_END)
+        self._printed.seek(max(0, size - _READ_BYTES))
+        printed = self._printed.read().decode(errors="replace")
+        os.set_blocking(self._says.fileno(), False)
+        said = (self._says.read() or b"").decode(errors="replace")
+        if said != _CONFINED and (said or not is_cut_off):
+            self._why_not = said or printed.strip() or "no word"
+        self._ran = Ran(self._process.returncode, printed, self._is_late, is_cut_off)
+
+    def ran(self) -> Ran:
+        """Return how the program ended.
+
+        Raises:
+            RunError: If it was never confined, and so has not run.
+        """
+        if self._why_not or self._ran is None:
+            raise RunError("--run-code", "lost its sandbox", self._why_not.strip()[-100:], "Leave it out")
+        return self._ran
+
+
+@contextmanager
+def _started(program: str, way: str, *shared: int) -> Iterator[_Started]:
+    """Start a program in a sandbox, and end it.
+
+    Args:
+        program: The program.
+        way: How to confine it.
+        shared: Files that it is given open.
+    """
+    reads, says = os.pipe()
+    with (
+        os.fdopen(reads, "rb") as said,
+        tempfile.TemporaryDirectory() as root,
+        tempfile.TemporaryFile() as given,
+        tempfile.TemporaryFile() as printed,
+    ):
+        with os.fdopen(says, "wb"):
+            given.write(program.encode(errors="surrogatepass"))
+            given.seek(0)
+            process = subprocess.Popen(
+                [*_wrapped(way), *_command("" if way else root, way, says)],
+                env={},
+                cwd="/",
+                stdin=given,
+                stdout=printed,
+                stderr=subprocess.STDOUT,
+                pass_fds=(says, *shared),
+                start_new_session=True,
+            )
+        started = _Started(process, printed, said)
+        try:
+            yield started
         finally:
-            _end(process)
-        size = printed.seek(0, os.SEEK_END)
-        printed.seek(max(0, size - _READ_BYTES))
-        return Ran(process.returncode, printed.read().decode(errors="replace"), is_late)
+            started.end()
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
@@ -142,14 +257,15 @@ def _python() -> str:
     return os.path.realpath(getattr(sys, "_base_executable", sys.executable))
 
 
-def _command(root: str, way: str) -> list[str]:
+def _command(root: str, way: str, says: int) -> list[str]:
     settings: Mapping[str, Any] = {
         "root": root,
         "shown": [*_shown()],
         "tmp_bytes": FILE_BYTES,
         "limits": _LIMITS,
         "python": _python(),
-        "failed": _FAILED,
+        "says": says,
+        "confined": _CONFINED,
     }
     file = "/inside.py" if way else _INSIDE
     return [_python(), "-I", "-S", "-B", str(file), json.dumps(settings)]

@@ -372,7 +372,7 @@ def test_code_is_run_where_it_is_asked_for_and_rows_bring_tests(learned, evaluat
     found, judged = evaluated(learned, data=source, answers=4, run_code=True)
     passed = next(one for one in found.found["compared"] if one["name"] == "passed")
     assert (passed["rows"], passed["tuned"]) == (2, 0.0)
-    assert found.found["notes"] == ["2 of 4 tests are left out: the answer in the data fails them itself."]
+    assert found.found["notes"] == ["2 of 4 tests are left out: the answer in the data does not pass them."]
     assert "SyntaxError" in judged[1]["tuned_ended"]
     with pytest.raises(
         DataError, match="--run-code: needs rows with a test, in a column named test, tests, test_list or"

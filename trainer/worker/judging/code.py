@@ -1,7 +1,6 @@
 """Answers that are code, run with the tests of their rows: how many pass."""
 
 import re
-import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from threading import Event
 
@@ -11,6 +10,7 @@ from trainer.results import judgement
 from trainer.results.chat import BASE, TUNED
 from trainer.results.judgement import Compared
 from trainer.sandbox import running
+from trainer.sandbox.offered import offered
 
 LONGEST_CODE = 512
 """Tokens that an answer may have where it is run: the longest of HumanEval's own solutions takes 400 to 500, by
@@ -54,7 +54,7 @@ class Code:
         for number, answer in answers.items():
             if stop.is_set():
                 raise StopRequestedError
-            yield number, ended(self._tests[number], answer)
+            yield number, ended(self._tests[number], answer, self._right[number])
 
     def compared(self) -> Iterator[Compared]:
         """Yield how many answers pass, one for each question: pass@1 of answers that are written without sampling."""
@@ -70,7 +70,7 @@ class Code:
         wrong = len(self._tests) - len(self._sound or ())
         if not wrong:
             return ()
-        return (f"{wrong:,} of {len(self._tests):,} tests are left out: the answer in the data fails them itself.",)
+        return (f"{wrong:,} of {len(self._tests):,} tests are left out: the answer in the data does not pass them.",)
 
     def told(self, number: int) -> Mapping[str, str]:
         """Return how the answers to a question ended; nothing where there is no test."""
@@ -80,23 +80,28 @@ class Code:
         return {"base_ended": self._ends[BASE][number], "tuned_ended": self._ends[TUNED][number], **broken}
 
 
-def ended(test: RowTest, answer: str) -> str:
-    """Return how an answer ends when it is run with its test: ``PASSED``, or why not."""
-    mark = secrets.token_hex(16)
-    ran = running.ran(program(test, answer, mark))
-    if mark in ran.printed:  # and not by its exit status, which an answer can choose
-        return PASSED
-    if ran.is_late:
-        return f"took longer than {running.SECONDS} seconds"
-    last = ran.printed.strip().rpartition("\n")[2].strip()
-    return last[:_MOST_SHOWN] or f"ended with status {ran.status}"
+def ended(test: RowTest, answer: str, right: str) -> str:
+    """Return how an answer ends when it is run with its test: ``PASSED``, or why not.
 
-
-def program(test: RowTest, answer: str, mark: str) -> str:
-    """Return an answer with its test as one program, which prints a mark if it comes to its end."""
+    Args:
+        test: The test.
+        answer: The answer.
+        right: The answer in the data, which says what the test may take from an answer.
+    """
+    own = offered(_whole(test, _code(right)), test.entry_point)
     check = f"check({test.entry_point})" if test.entry_point and re.search(r"^def check\(", test.code, re.M) else ""
-    end = f"__import__('os').write(1, b'\\n{mark}\\n')"
-    return "\n".join((_whole(test, _code(answer)), test.before, test.code, check, end, ""))
+    # What is set up may be needed on both sides: a class, or what the answer was told to be imported.
+    answered = (_whole(test, _code(answer)), test.before)
+    found = running.tested(answered, (own.imports, test.before, test.code, check), own)
+    if found.told.get("passed"):
+        return PASSED
+    if found.tests.is_late:
+        return f"took longer than {running.SECONDS} seconds"
+    error = str(found.told.get("error", "")).strip().rpartition("\n")[2].strip()
+    one = found.answer if found.told.get("gone") else found.tests
+    if one.is_cut_off:
+        return "stopped talking to its test"
+    return error[:_MOST_SHOWN] or f"ended with status {one.status}"
 
 
 def _code(answer: str) -> str:
