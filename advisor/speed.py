@@ -76,9 +76,7 @@ def step_speed(situation: Situation, plan: FinetunePlan) -> Speed | None:
     if curves is None:
         return None
     data, steps = _data(situation, plan), total_steps(situation, plan)
-    shared = plan.num_gpus if situation.gpu.is_cpu else 1  # several processes on a CPU share its cores
-    seconds = shared * run.seconds_per_step(situation.model, plan, curves, data)
-    tokens = run.padded_length(plan, data) * (2 if data.pairs else 1) * plan.effective_batch_size
+    shared, seconds, tokens = _step(situation, plan, curves, data)
     error, basis = _basis(situation)
     spread = situation.gpu.throughput_spread if situation.gpu.measured is None else 1.0
     spread *= EIGHT_BIT_SPREAD if plan.load_in_8bit else 1.0
@@ -109,10 +107,24 @@ def why_unknown(situation: Situation, plan: FinetunePlan) -> str:
 
 def relative_time(situation: Situation, plan: FinetunePlan, other: FinetunePlan) -> float | None:
     """Return the time of a plan for the same data, divided by that of another plan."""
-    mine, theirs = step_speed(situation, plan), step_speed(situation, other)
-    if mine is None or theirs is None:
+    mine, theirs = _seconds_per_token(situation, plan), _seconds_per_token(situation, other)
+    return None if mine is None or theirs is None else mine / theirs
+
+
+def _seconds_per_token(situation: Situation, plan: FinetunePlan) -> float | None:
+    """Return the time that training takes for each token, padding included; None if the device's speed is unknown."""
+    curves = curves_for(situation, plan)
+    if curves is None:
         return None
-    return theirs.tokens_per_second / mine.tokens_per_second
+    _, seconds, tokens = _step(situation, plan, curves, _data(situation, plan))
+    return seconds / tokens
+
+
+def _step(situation: Situation, plan: FinetunePlan, curves: Curves, data: Data) -> tuple[int, float, float]:
+    """Return how many processes share the device, and the seconds and tokens of an optimizer step on all devices."""
+    shared = plan.num_gpus if situation.gpu.is_cpu else 1  # several processes on a CPU share its cores
+    seconds = shared * run.seconds_per_step(situation.model, plan, curves, data)
+    return shared, seconds, run.padded_length(plan, data) * (2 if data.pairs else 1) * plan.effective_batch_size
 
 
 def curves_for(situation: Situation, plan: FinetunePlan) -> Curves | None:

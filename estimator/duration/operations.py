@@ -366,11 +366,14 @@ def _guessed(model: ModelSpec, share: float, common: dict[str, float]) -> Widths
 
 def _trained(model: ModelSpec, plan: FinetunePlan, width: float) -> float:
     """Return about how many weights an adapter trains, given the sum of its layers' inputs and outputs."""
+    lora = width * plan.r
+    if model.layers is None or METHODS[plan.method].peft_type == "LORA":
+        return lora
     try:
-        found = model.layers.adapter_params(plan) if model.layers is not None else None
+        found = model.layers.adapter_params(plan)
     except LorafitError:
-        found = None
-    return float(found) if found is not None and METHODS[plan.method].peft_type != "LORA" else width * plan.r
+        return lora
+    return lora if found is None else float(found)
 
 
 @functools.lru_cache(maxsize=1024)
