@@ -129,7 +129,7 @@ def chromium(shared_server: Server) -> Iterator[BrowserContext]:
         browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"])
         context = browser.new_context()
         context.set_default_timeout(60_000)
-        expect.set_options(timeout=20_000)  # two workers share the cores with a server each
+        expect.set_options(timeout=60_000)  # two workers share the cores with a server each
         context.new_page().goto(f"{shared_server.url}/_stcore/health")
         yield context
         browser.close()

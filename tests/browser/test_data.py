@@ -47,7 +47,7 @@ def test_a_long_file_is_read_on_and_the_page_follows_by_itself(tab):
     lines = (json.dumps({"prompt": f"Question {n}?", "completion": "word " * 100}) for n in range(30_000))
     upload(page, "long.jsonl", "\n".join(lines))
     page.get_by_text("30,000", exact=True).wait_for()
-    expect(page.get_by_text("The rest is being read")).to_have_count(0, timeout=30_000)
+    expect(page.get_by_text("The rest is being read")).to_have_count(0, timeout=120_000)
 
 
 def test_choices_about_the_data_stay_in_the_address(tab):

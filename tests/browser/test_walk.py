@@ -63,7 +63,7 @@ def test_one_click_starts_a_run_with_a_live_chart(tab, run_id):
     expect(chart(page)).to_be_visible(timeout=240_000)
     wait_for_step(page, 3)
     points = page.locator(".scatterlayer .trace .points path")
-    expect(points.nth(2)).to_be_attached(timeout=60_000)
+    expect(points.nth(2)).to_be_attached(timeout=240_000)
 
 
 def test_a_double_click_started_one_run(server, run_id):

@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from tests.patience import PATIENCE
 from tests.unusable import disk, fill
 
 CONFIG = json.dumps(
@@ -83,7 +84,7 @@ def endpoint():
 def asked(name, endpoint, folder):
     environment = {**os.environ, "HF_ENDPOINT": endpoint, "LORAFIT_CACHE": str(folder), "HF_HUB_DISABLE_XET": "1"}
     command = [sys.executable, "-m", "catalog", "models", name, "--json"]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=PATIENCE, check=False)
 
 
 def test_a_hub_model_is_read_and_later_found_without_the_network(endpoint, tmp_path):
@@ -148,7 +149,7 @@ def fetched(name, endpoint, folder):
     environment = {**os.environ, "HF_ENDPOINT": endpoint, "LORAFIT_CACHE": str(folder), "HF_HUB_DISABLE_XET": "1"}
     environment["HF_HOME"] = str(folder / "hf")
     command = [sys.executable, "-c", FETCH, name]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=PATIENCE, check=False)
 
 
 def test_a_tokenizer_is_fetched_on_demand_and_then_found_on_this_machine(endpoint, tmp_path):
@@ -193,7 +194,9 @@ except CatalogError as error:
 def obtained(name, endpoint, folder):
     environment = {**os.environ, "HF_ENDPOINT": endpoint, "LORAFIT_CACHE": str(folder), "HF_HOME": str(folder / "hf")}
     command = [sys.executable, "-c", OBTAIN, name]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False).stderr
+    return subprocess.run(
+        command, capture_output=True, text=True, env=environment, timeout=PATIENCE, check=False
+    ).stderr
 
 
 @pytest.mark.parametrize(

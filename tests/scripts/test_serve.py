@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from scripts import serve
+from tests.patience import PATIENCE
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def test_a_busy_port_is_named_with_the_one_taken_instead(busy_port: int) -> None
         assert server.stdout is not None
         said = [server.stdout.readline(), server.stdout.readline()]
         server.send_signal(signal.SIGTERM)
-        server.communicate(timeout=30)
+        server.communicate(timeout=PATIENCE)
     assert f"Port {busy_port} is busy; using" in said[0]
     assert "http://localhost:" in said[1]
 

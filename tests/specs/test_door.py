@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 
 from specs.doors.door import door
 from specs.errors import LONGEST, LorafitError
+from tests.patience import PATIENCE
 
 MODEL = ["--model", "HuggingFaceTB/SmolLM2-135M-Instruct"]
 COMMANDS = {
@@ -97,7 +98,7 @@ def test_without_a_terminal_the_token_is_not_waited_for(tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    said = process.communicate(timeout=60)[1]
+    said = process.communicate(timeout=PATIENCE)[1]
     assert process.returncode == 2
     assert said == "token: is asked for in a terminal, and there is none. Set HF_TOKEN.\n"
 

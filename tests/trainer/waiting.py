@@ -7,13 +7,11 @@ import time
 
 import psutil
 
+from tests.patience import PATIENCE
 from trainer.runs import launcher
 from trainer.runs.contract import State
 from trainer.runs.session import Session
 from trainer.worker.train import train
-
-PATIENCE = 240
-"""Seconds; importing the training stack alone takes up to half a minute on a busy machine of two cores."""
 
 
 def waited(store, run_id, condition):

@@ -10,6 +10,7 @@ from streamlit.testing.v1 import AppTest
 from catalog import models
 from specs import FinetunePlan
 from specs.paths import REPO
+from tests.patience import PATIENCE
 from trainer.data.source import DataSource
 from trainer.runs.contract import Answer, Metric, Phase, Place, Run, State
 from trainer.runs.store import Store
@@ -42,7 +43,7 @@ def page() -> Callable[..., AppTest]:
     """Open a page as a link would; fails when the page raised anything."""
 
     def opened(name: str = "plan", **parameters: str | list[str]) -> AppTest:
-        app = AppTest.from_file(str(REPO / "app.py"), default_timeout=60)
+        app = AppTest.from_file(str(REPO / "app.py"), default_timeout=PATIENCE)
         for key, value in parameters.items():
             app.query_params[key] = value
         app.run()

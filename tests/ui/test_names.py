@@ -11,6 +11,7 @@ from streamlit.testing.v1 import AppTest
 from catalog import models
 from specs import FinetunePlan
 from specs.paths import REPO
+from tests.patience import PATIENCE
 from trainer.data.source import DataSource
 from trainer.runs.contract import Metric, State
 from trainer.runs.store import Store
@@ -73,7 +74,7 @@ def test_the_name_of_a_model_is_never_markdown_on_the_plan_page(page, model, vie
 
 @pytest.mark.parametrize("show", ["Side by side", "One step", "Where the bytes are", "Devices needed"])
 def test_the_name_of_a_model_is_never_markdown_on_the_compare_page(model, show):
-    app = AppTest.from_file(str(REPO / "ui" / "compare" / "page.py"), default_timeout=60)
+    app = AppTest.from_file(str(REPO / "ui" / "compare" / "page.py"), default_timeout=PATIENCE)
     app.query_params["model"], app.query_params["show"] = model, show
     assert_literal(app.run())
 

@@ -9,7 +9,7 @@ from specs.paths import REPO
 OPEN = """
 import sys
 from streamlit.testing.v1 import AppTest
-app = AppTest.from_file("app.py", default_timeout=60).run()
+app = AppTest.from_file("app.py", default_timeout=240).run()
 for page in ("compare", "runs", "accuracy", "learn"):
     app.switch_page(f"ui/{page}/page.py").run()
     assert not app.exception, page

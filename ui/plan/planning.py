@@ -262,7 +262,7 @@ def obstacle(asked: Request, plan: FinetunePlan, estimate: MemoryEstimate | None
     except LorafitError as error:
         return str(error)
     if asked.device is None:
-        return f"No {card(asked.situation.gpu)} in this machine. Export the plan and run it where there is one."
+        return f"No {card(asked.situation.gpu)} in this machine. Start the plan elsewhere, or export it."
     return _too_large(estimate)
 
 

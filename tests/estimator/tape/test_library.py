@@ -15,6 +15,7 @@ from estimator.tape.tracer_process import TracerProcess
 from specs import FinetunePlan, ModelSpec, PlanError, SpecError, TraceError
 from specs.paths import REPO
 from tests.estimator.small import CONFIGS, model
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.slow
 
@@ -198,7 +199,7 @@ def test_the_tracer_ends_with_its_parent_process():
         "process.ask(wanted(), lambda _: None)\n"
         "print(process.pid)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=PATIENCE)
     pid = int(done.stdout.split()[-1])
     for _ in range(100):
         try:

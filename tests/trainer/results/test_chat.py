@@ -7,7 +7,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from specs import RunError
-from tests.trainer.waiting import PATIENCE
+from tests.patience import PATIENCE
 from trainer.data.forms.messages import Turn
 from trainer.failure import PassedOnError
 from trainer.results.chat import BASE, TUNED, Conversation, Question

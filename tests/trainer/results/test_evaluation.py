@@ -16,10 +16,10 @@ from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from specs import DataError, RunError
+from tests.patience import PATIENCE
 from tests.trainer.classified import model_folder, source_of
 from tests.trainer.conftest import QUESTIONS
 from tests.trainer.tasks import CASES
-from tests.trainer.waiting import PATIENCE
 from trainer.__main__ import _parser, main
 from trainer.commands.evaluating import _other_rows
 from trainer.data.source import DataSource

@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from specs.paths import REPO
-from tests.trainer.waiting import PATIENCE
+from tests.patience import PATIENCE
 
 # PEFT 0.21 reads a property that transformers 5.23 has renamed.
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
@@ -26,7 +26,7 @@ def test_a_merge_ends_with_the_server_that_was_killed_and_leaves_nothing(store, 
     target = tmp_path / "merged" / "model"
     command = [sys.executable, "-c", ASKER, str(store.folder), adapter_run(), str(target)]
     server = subprocess.Popen(command, cwd=REPO)
-    until = time.monotonic() + 60
+    until = time.monotonic() + PATIENCE
     while not (merging := psutil.Process(server.pid).children()) and time.monotonic() < until:
         time.sleep(0.01)
     time.sleep(1)

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from specs.paths import REPO
+from tests.patience import PATIENCE
 from tests.trainer.waiting import losses_of, over, waited, worker_of
 from trainer.runs import deaths, launcher, processes
 from trainer.runs import store as storing
@@ -86,7 +87,7 @@ def test_a_process_is_known_by_its_number_and_start():
     assert processes.lives(known)
     assert not processes.lives(f"{sleeper.pid} 1")  # its number, given out again
     sleeper.kill()
-    until = time.monotonic() + 10
+    until = time.monotonic() + PATIENCE
     while processes.lives(known) and time.monotonic() < until:
         time.sleep(0.01)
     assert not processes.lives(known)  # a zombie by now
@@ -98,13 +99,13 @@ def test_a_process_is_known_by_its_number_and_start():
 def test_a_process_that_stays_is_ended_with_its_children(monkeypatch):
     code = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(600)'])"
     parent = subprocess.Popen([sys.executable, "-c", code])
-    until = time.monotonic() + 30
+    until = time.monotonic() + PATIENCE
     while not (children := psutil.Process(parent.pid).children()) and time.monotonic() < until:
         time.sleep(0.01)
     monkeypatch.setattr(processes, "GRACE_SECONDS", 0.1)
     processes.end(processes.identity(parent.pid))
     parent.wait()
-    psutil.wait_procs(children, timeout=10)
+    psutil.wait_procs(children, timeout=PATIENCE)
     assert not children[0].is_running()
     processes.end(processes.identity(os.getpid()))  # a worker that starts its own run again leaves itself alone
 
@@ -145,7 +146,7 @@ def test_a_worker_that_ends_without_starting_the_next_run_is_followed(store, pla
     launcher.launch(store, first.id)
     store.start_training(first.id)
     store.enter(first.id, State.FINISHED)
-    until = time.monotonic() + 30
+    until = time.monotonic() + PATIENCE
     while store.run(second.id).state is State.QUEUED and time.monotonic() < until:
         time.sleep(0.05)
     assert store.run(second.id).attempt == 1
@@ -165,7 +166,7 @@ def test_a_worker_whose_store_cannot_be_written_waits_and_goes_on(store, plan_of
     assert store.run(run.id).step == silent_at
     monkeypatch.undo()  # on a busy machine, a worker that goes on may be silent for 5 seconds
     worker.rlimit(psutil.RLIMIT_FSIZE, (psutil.RLIM_INFINITY, psutil.RLIM_INFINITY))
-    until = time.monotonic() + 60
+    until = time.monotonic() + PATIENCE
     while store.run(run.id).state is State.LOST and time.monotonic() < until:
         time.sleep(0.05)
     back = waited(store, run.id, lambda now: now.step > silent_at + 2)

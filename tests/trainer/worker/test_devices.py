@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from specs.paths import REPO
-from tests.trainer.waiting import PATIENCE, losses_of, over, waited, worker_of
+from tests.patience import PATIENCE
+from tests.trainer.waiting import losses_of, over, waited, worker_of
 from trainer.commands.showing import show
 from trainer.failure import kind_and_sentence
 from trainer.results import checkpoints

@@ -5,7 +5,8 @@ import psutil
 import pytest
 from safetensors.torch import load_file
 
-from tests.trainer.waiting import PATIENCE, losses_of, waited, worker_of
+from tests.patience import PATIENCE
+from tests.trainer.waiting import losses_of, waited, worker_of
 from trainer.results import checkpoints
 from trainer.runs import launcher
 from trainer.runs.contract import State

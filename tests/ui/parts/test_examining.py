@@ -6,6 +6,7 @@ import time
 import pytest
 
 from specs import DataError
+from tests.patience import PATIENCE
 from trainer.data.readers import reader
 from trainer.data.source import DataSource
 from ui.parts import examining
@@ -34,7 +35,7 @@ def test_a_long_file_shows_its_first_rows_and_is_read_on(tmp_path, monkeypatch):
     source = written(tmp_path / "a.jsonl", map(good, range(20_000)))
     report, running = report_of(source, READER)
     assert (report.rows, report.whole) == (FIRST_ROWS, False)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while not running.is_over and time.monotonic() < deadline:
         time.sleep(0.05)
     assert running.rows_read >= 15_000

@@ -10,6 +10,7 @@ from streamlit.testing.v1 import AppTest
 
 from specs import FinetunePlan
 from specs.paths import REPO
+from tests.patience import PATIENCE
 from trainer.data.source import DataSource
 from trainer.runs.diagnosis import diagnoses
 from trainer.runs.storage import database
@@ -79,7 +80,7 @@ def test_a_thousand_runs_are_listed_within_a_second(crowded):
 
 @pytest.mark.parametrize("opened", [0, 1, 2], ids=["the list", "one run", "a comparison"])
 def test_the_page_of_a_thousand_runs_is_drawn_within_a_second(crowded, opened):
-    app = AppTest.from_file(str(REPO / "ui/runs/page.py"), default_timeout=60)
+    app = AppTest.from_file(str(REPO / "ui/runs/page.py"), default_timeout=PATIENCE)
     app.query_params["run"] = crowded[500 : 500 + opened]
     app.run()  # imports the pages
     begun = time.process_time()
