@@ -109,6 +109,10 @@ class Search:
 
     def best(self) -> Fit:
         """Return the best plan that fits with headroom; failing that, without; failing that, the smallest."""
+        return self._fit(*self._found())
+
+    def _found(self) -> tuple[FinetunePlan, Fields, Mapping[str, FinetunePlan]]:
+        """Return the best plan, what was changed in it, and the smallest plans of better methods that did not fit."""
         stages = list(self._stages())
         for headroom in (HEADROOM, 0.0):
             refused: dict[str, FinetunePlan] = {}
@@ -117,16 +121,18 @@ class Search:
                     continue
                 refined = self._refined(plan, headroom)
                 if refined is not None:
-                    return self._fit(refined, changed, refused)
+                    return refined, changed, refused
                 refused.setdefault(plan.method, self._smallest(plan))
         plan, changed = stages[-1]
-        return self._fit(self._smallest(plan), changed, refused)
+        return self._smallest(plan), changed, refused
 
     def best_of(self, method: str) -> Fit:
-        """Return the best plan of one method that fits, or its smallest form."""
-        proposed = self.drafted(method)
-        refined = self._refined(proposed, HEADROOM) or self._refined(proposed, 0.0)
-        return self._fit(refined or self._smallest(proposed), (), {})
+        """Return what ``best`` finds where the method is pinned: the plan that choosing the method leads to."""
+        pins = {**self.situation.pins, "method": method}
+        pinned = Search(dataclasses.replace(self.situation, pins=pins), self.rules, self._price, self._at_least)
+        pinned._priced = self._priced
+        plan, changed, _ = pinned._found()
+        return self._fit(plan, changed, {})
 
     def smallest_of(self, method: str) -> Fit:
         """Return the smallest form of a method: one sequence, checkpointing, paged 8-bit optimizer."""
@@ -154,7 +160,7 @@ class Search:
 
     def is_compatible(self, method: str) -> bool:
         """Return whether a method is compatible with the pinned fields."""
-        return _is_compatible(method, self.situation)
+        return is_compatible(method, self.situation)
 
     def allows(self, name: str, method: str | None = None) -> bool:
         """Return whether the search may change a field: neither the person nor the method has fixed it."""
@@ -319,11 +325,12 @@ def starting_plan(situation: Situation, method: str) -> FinetunePlan:
 
 def _compatible(methods: Sequence[str], situation: Situation) -> tuple[str, ...]:
     """Return the methods that are compatible with the pinned fields: those that use all of them, if there are any."""
-    found = tuple(method for method in methods if _is_compatible(method, situation))
+    found = tuple(method for method in methods if is_compatible(method, situation))
     return tuple(method for method in found if all(map(METHODS[method].uses, situation.pins))) or found
 
 
-def _is_compatible(method: str, situation: Situation) -> bool:
+def is_compatible(method: str, situation: Situation) -> bool:
+    """Return whether a method is compatible with the pinned fields of a situation."""
     preset = METHODS[method].preset
     if any(situation.pins.get(name, value) != value for name, value in preset.items()):
         return False

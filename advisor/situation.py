@@ -122,6 +122,11 @@ class Situation:
         return free // self.num_gpus if self.gpu.is_cpu else free
 
     @property
+    def device(self) -> GpuSpec:
+        """The device, limited to the bytes that the run may use: what every plan of the situation is priced on."""
+        return dataclasses.replace(self.gpu, usable_bytes=self.available_bytes)
+
+    @property
     def task_type(self) -> str:
         """What the model learns to give out: what the person insists on, else what the data is for."""
         return str(self.pins.get("task_type", self.data_task_type))

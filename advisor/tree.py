@@ -1,6 +1,5 @@
 """The decision tree as data: the questions for one situation with its numbers, and the map of size by memory."""
 
-import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -11,9 +10,8 @@ from advisor.search import HEADROOM, Search
 from advisor.situation import Situation
 from specs import METHODS, TASK_TYPES, FinetunePlan, GpuSpec, ModelSpec, gib
 
-PriceOfModel = Callable[[ModelSpec, FinetunePlan], Estimate]
-
-_LADDER = ("full", "lora", "qlora")
+PriceOnCard = Callable[[ModelSpec, FinetunePlan, GpuSpec], Estimate]
+LeastOnCard = Callable[[ModelSpec, FinetunePlan, GpuSpec], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +35,11 @@ class Cell:
     gpu: str
     memory_bytes: int
     method: str | None
-    """The most precise adapter that fits with headroom; None if none fits."""
+    """The method that is advised; None if nothing fits."""
     full_fits: bool
     """Whether full fine-tuning fits too."""
     used_bytes: int
-    """Bytes of the method's smallest form; of QLoRA's if nothing fits."""
+    """Bytes that the advised plan uses."""
 
 
 def questions(situation: Situation, recommendation: Recommendation) -> tuple[Question, ...]:
@@ -77,41 +75,29 @@ def questions(situation: Situation, recommendation: Recommendation) -> tuple[Que
     return tuple(asked)
 
 
-def method_map(models: Iterable[ModelSpec], gpus: Iterable[GpuSpec], price: PriceOfModel) -> tuple[Cell, ...]:
-    """Return the method for each model on each card; every model is priced three times."""
-    cards = tuple(gpus)
-    cells = []
-    for model in models:
-        needed = _needed(model, max(cards, key=lambda card: card.memory_bytes), price)
-        for gpu in cards:
-            fitting = [name for name in _LADDER if needed[name] <= (1 - HEADROOM) * gpu.usable_bytes]
-            adapters = [name for name in fitting if name != "full"]
-            method = adapters[0] if adapters else None
-            cells.append(
-                Cell(
-                    model=model.name,
-                    num_params=Situation(model=model, gpu=gpu).num_params,
-                    gpu=gpu.name,
-                    memory_bytes=gpu.memory_bytes,
-                    method=method,
-                    full_fits="full" in fitting,
-                    used_bytes=needed[method or "qlora"],
-                )
-            )
-    return tuple(cells)
+def method_map(situations: Iterable[Situation], price: PriceOnCard, at_least: LeastOnCard) -> tuple[Cell, ...]:
+    """Return the method that is advised in each situation of a model and a card, as its plan has it."""
+    return tuple(_cell(situation, price, at_least) for situation in situations)
 
 
-def _needed(model: ModelSpec, gpu: GpuSpec, price: PriceOfModel) -> dict[str, int]:
-    """Return the bytes of each method's smallest form."""
-    situation = Situation(model=model, gpu=gpu, goal="memory")
-
-    def priced(plan: FinetunePlan) -> Estimate:
-        return price(model, plan)
-
-    search = Search(situation, RULE_SETS["evidence"], priced)
-    smallest = {name: search.smallest_of(name).plan for name in _LADDER}
-    smallest["full"] = dataclasses.replace(smallest["full"], optim="adamw_torch_fused")
-    return {name: search.estimate(plan).used_bytes for name, plan in smallest.items()}
+def _cell(situation: Situation, price: PriceOnCard, at_least: LeastOnCard) -> Cell:
+    model, card = situation.model, situation.device
+    search = Search(
+        situation,
+        RULE_SETS["evidence"],
+        lambda plan: price(model, plan, card),
+        lambda plan: at_least(model, plan, card),
+    )
+    fit = search.best()
+    return Cell(
+        model=model.name,
+        num_params=situation.num_params,
+        gpu=situation.gpu.name,
+        memory_bytes=situation.gpu.memory_bytes,
+        method=fit.plan.method if fit.fits else None,
+        full_fits=search.best_of("full").fits,
+        used_bytes=fit.estimate.used_bytes,
+    )
 
 
 def _prompting(situation: Situation) -> Question:

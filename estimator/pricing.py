@@ -3,7 +3,7 @@
 The tape comes from ``estimator.tape.library``, which may have to trace it first.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -110,10 +110,23 @@ def least_used_bytes(model: ModelSpec, plan: FinetunePlan, gpu: GpuSpec, *, prog
     return allocated + _overhead_bytes(gpu)
 
 
-def gpus_needed(model: ModelSpec, plan: FinetunePlan, gpu: GpuSpec, *, progress: Progress | None = None) -> int | None:
+def gpus_needed(
+    model: ModelSpec,
+    plan: FinetunePlan,
+    gpu: GpuSpec,
+    *,
+    spread: Callable[[FinetunePlan, int], FinetunePlan] | None = None,
+    progress: Progress | None = None,
+) -> int | None:
     """Return how many of these cards a plan needs; None if no number of them suffices.
 
-    A plan without a strategy for several GPUs is sharded by FSDP.
+    Args:
+        model: The base model.
+        plan: The plan.
+        gpu: The card.
+        spread: Returns the plan on several cards; None keeps all that one card has, and shards a plan without a
+            strategy by FSDP.
+        progress: Told what is happening while a trace runs.
 
     Raises:
         LorafitError: If the model cannot be built or traced.
@@ -122,7 +135,7 @@ def gpus_needed(model: ModelSpec, plan: FinetunePlan, gpu: GpuSpec, *, progress:
     tape = tape_for(model, one, progress=progress, gpu=gpu)
 
     def used_on_each(num_gpus: int) -> int:
-        each = one if num_gpus == 1 else on_several(plan, num_gpus)
+        each = one if num_gpus == 1 else (spread or on_several)(plan, num_gpus)
         least = peak_allocated_bytes(tape, each, gpu) + _overhead_bytes(gpu)
         return least if least > gpu.usable_bytes else estimate(tape, each, gpu).used_bytes
 

@@ -113,8 +113,7 @@ def compare(
     known, plan = _to_vary(model, gpu, data, question)
     _tell(known)
     situation = known.situation
-    own = dataclasses.replace(situation.gpu, usable_bytes=situation.available_bytes)
-    point = comparing.begun(situation, plan, own, vary)
+    point = comparing.begun(situation, plan, situation.device, vary)
     return comparing.variants(point, vary, pricing.price)
 
 

@@ -286,7 +286,7 @@ def listed(name: str, value: Any) -> Any:
 
 
 def recommended(situation: Situation, *, rules: str = "evidence") -> Recommendation:
-    """Return the advice for a situation, its plans priced on its card.
+    """Return the advice for a situation, its plans priced on what is free of its card.
 
     Raises:
         TraceError: If the memory of the model is unknown.
@@ -294,9 +294,9 @@ def recommended(situation: Situation, *, rules: str = "evidence") -> Recommendat
     """
 
     def price(plan: FinetunePlan) -> MemoryEstimate:
-        return pricing.price(situation.model, plan, situation.gpu)
+        return pricing.price(situation.model, plan, situation.device)
 
     def at_least(plan: FinetunePlan) -> int:
-        return pricing.least_used_bytes(situation.model, plan, situation.gpu)
+        return pricing.least_used_bytes(situation.model, plan, situation.device)
 
     return advise(situation, rules=rules, price=price, at_least=at_least)

@@ -1,7 +1,6 @@
 """What is predicted of a run that is started without a page, to be kept beside what it will measure."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from advisor import Situation, speed
@@ -45,8 +44,7 @@ def predicted(plan: FinetunePlan, data: DataSource, place: Place) -> Mapping[str
             questions=len(data.prompts),
             **facts(report, model.task_types),
         )
-        own = replace(gpu, usable_bytes=situation.available_bytes)
-        estimate = pricing.price(model, situation.as_priced(plan), own)
+        estimate = pricing.price(model, situation.as_priced(plan), situation.device)
         return foretold(estimate, speed.step_speed(situation, plan))
     except (LorafitError, StopIteration):
         return None  # the run itself says what is wrong with its model or its data

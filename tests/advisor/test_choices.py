@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from advisor import advise, cheatsheet, tree
+from advisor import Situation, advise, cheatsheet, tree
 from advisor.levers import levers
 from advisor.rules import RULE_SETS
 from advisor.search import Search, powers_of_two, same_in_memory
@@ -260,7 +260,7 @@ def test_alternatives_are_the_best_of_each_method_and_the_smallest():
     shown = [(entry.label, entry.used_bytes / GIB, entry.fits, entry.recommended) for entry in result.alternatives]
     assert shown == [
         ("LoRA", 69, True, True),
-        ("Full fine-tuning", BEYOND + 3, False, False),
+        ("Full fine-tuning", BEYOND + 1.25, False, False),  # paged, and shortened as far as it goes
         ("QLoRA (4-bit)", 15, True, False),
         ("Smallest QLoRA", 7, True, False),
     ]
@@ -288,19 +288,23 @@ def test_the_tree_asks_until_something_fits(weights, values, answers, outcome):
     assert questions[-1].outcome == outcome
 
 
-def test_the_map_leaves_a_tenth_of_every_card():
+def test_the_map_names_what_is_advised_and_none_only_where_nothing_fits():
     card = gpus.find("RTX 4090")
-    nine_tenths = int(0.9 * card.usable_bytes)
-    needs = {"full": nine_tenths + 1, "lora": nine_tenths, "qlora": GIB}
+    whole = card.usable_bytes
+    asked = Situation(model=models.find("meta-llama/Llama-3.1-8B"), gpu=card)
 
-    def price(_model, plan):
-        return Priced(needs[plan.method])
+    def cell(**needs):
+        def used(_model, plan, _card):
+            return needs[plan.method]
 
-    (cell,) = tree.method_map([models.find("meta-llama/Llama-3.1-8B")], [card], price)
-    assert (cell.method, cell.full_fits, cell.used_bytes) == ("lora", False, nine_tenths)
-    needs |= {"full": nine_tenths, "lora": nine_tenths + 1}
-    (cell,) = tree.method_map([models.find("meta-llama/Llama-3.1-8B")], [card], price)
-    assert (cell.method, cell.full_fits, cell.used_bytes) == ("qlora", True, GIB)
+        return tree.method_map([asked], lambda *plan: Priced(used(*plan)), used)[0]
+
+    usual = cell(full=whole + 1, lora=int(0.89 * whole), qlora=GIB)
+    assert (usual.method, usual.full_fits, usual.used_bytes) == ("lora", False, int(0.89 * whole))
+    tight = cell(full=whole, lora=whole, qlora=whole)
+    assert (tight.method, tight.full_fits, tight.used_bytes) == ("lora", True, whole)
+    nothing = cell(full=3 * whole, lora=2 * whole, qlora=whole + 1)
+    assert (nothing.method, nothing.full_fits, nothing.used_bytes) == (None, False, whole + 1)
 
 
 @pytest.mark.parametrize(

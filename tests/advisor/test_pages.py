@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from advisor import advise, cheatsheet, tree
+from advisor import Situation, advise, cheatsheet, tree
 from advisor.__main__ import main
 from catalog import gpus, models
 from estimator import pricing
@@ -85,7 +85,8 @@ def test_the_tree_asks_until_a_method_fits():
 
 def test_the_map_changes_to_qlora_and_then_to_nothing_as_memory_shrinks():
     cards = [gpus.find(f"{gib} GiB") for gib in (80, 24, 12, 4)]
-    cells = tree.method_map([models.find(LLAMA)], cards, lambda model, plan: pricing.price(model, plan, cards[0]))
+    asked = [Situation(model=models.find(LLAMA), gpu=card) for card in cards]
+    cells = tree.method_map(asked, pricing.price, pricing.least_used_bytes)
     assert [cell.method for cell in cells] == ["lora", "lora", "qlora", None]
     assert all(cell.used_bytes > 0 for cell in cells)
 

@@ -93,8 +93,8 @@ def devices_needed(asked: Request, usual: str) -> None:
         about={"method": str(chosen)},
     )
     st.caption(
-        "The smallest plan of the method: one sequence per device, with gradient checkpointing; two or more devices "
-        "shard it with FSDP. Click a number to open its plan."
+        "One device where what Plan advises for the method fits there. Two or more shard its smallest plan with FSDP: "
+        "one sequence on each device, with gradient checkpointing. Click a number to open its plan."
     )
 
 
@@ -188,25 +188,25 @@ def parts(estimate: MemoryEstimate, about: Mapping[str, str]) -> None:
     )
 
 
-def method_map() -> None:
-    """Show which method popular models can be trained with on common sizes of cards."""
-    with st.spinner("Finding the smallest plan of each method ..."):
-        cells = comparison.map_of_methods()
+def method_map(asked: Request) -> None:
+    """Show which method is advised for popular models on common sizes of cards."""
+    with st.spinner("Finding the plan of each model on each card ..."):
+        cells = comparison.map_of_methods(asked.situation)
     if not cells:
-        st.caption("No model is traced yet; choose one under Plan first.")
+        st.caption("No model is traced for this task yet; choose one under Plan first.")
         return
     exhibits.chart(
         charts.method_map(cells),
         {
             "model": [cell.model for cell in cells],
             "card": [cell.gpu for cell in cells],
-            "method": [charts.METHOD_LABELS["full" if cell.full_fits else cell.method] for cell in cells],
+            "method": [charts.method_label(cell) for cell in cells],
             "used_bytes": [cell.used_bytes for cell in cells],
         },
         name="method_map",
-        alt="; ".join(f"{cell.model} on {cell.gpu}: {charts.METHOD_LABELS[cell.method]}" for cell in cells[:12]),
+        alt="; ".join(f"{cell.model} on {cell.gpu}: {charts.method_label(cell)}" for cell in cells[:12]),
     )
     st.caption(
-        "The most precise method whose smallest plan leaves a tenth of the memory free; "
-        f"full means full fine-tuning; none means that no method does. {comparison.SIZES}"
+        "The method that Plan advises for your data and goal with nothing set by hand; full means that full "
+        f"fine-tuning fits too; none means that nothing fits. {comparison.SIZES}"
     )

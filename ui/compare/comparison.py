@@ -1,5 +1,6 @@
 """Compares any settings of a plan: what each combination of values needs. Draws nothing."""
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,7 +11,7 @@ from advisor.tree import method_map
 from catalog import gpus, models
 from lorafit import comparing
 from lorafit.comparing import Cell, Point
-from specs import METHODS, FinetunePlan
+from specs import METHODS, FinetunePlan, GpuSpec, LorafitError, ModelSpec
 from ui.parts import prices, text
 from ui.plan import planning
 
@@ -127,13 +128,27 @@ def table(
     return cells
 
 
-def map_of_methods() -> tuple[MapCell, ...]:
-    """Return the method that popular models can train with on cards of common sizes; untraced models are left out."""
+def map_of_methods(situation: Situation) -> tuple[MapCell, ...]:
+    """Return the method that is advised for popular models on cards of common sizes; untraced models are left out.
+
+    Args:
+        situation: Its data and goal apply to all, and its model is among them.
+    """
     cards = [gpus.find(size) for size in _SIZES]
-    usual = [Situation(model=models.find(name), gpu=cards[-1], goal="memory") for name in _MODELS]
-    specs = [situation.model for situation in usual if planning.is_traced(situation)]
-    specs.sort(key=lambda spec: spec.num_params or 0)
-    return method_map(specs, cards, lambda model, plan: prices.priced(model, plan, cards[-1]))
+    names = dict.fromkeys((situation.model.name, *_MODELS))
+    specs = [situation.model if name == situation.model.name else models.find(name) for name in names]
+    found: list[MapCell] = []
+    for spec in sorted(specs, key=lambda spec: spec.num_params or 0):
+        with contextlib.suppress(LorafitError):  # not traced, or not trained for the task of the data
+            asked = [elsewhere(situation, spec, card) for card in cards]
+            if planning.is_traced(asked[-1]):
+                found += method_map(asked, prices.priced, prices.at_least)
+    return tuple(found)
+
+
+def elsewhere(situation: Situation, model: ModelSpec, gpu: GpuSpec) -> Situation:
+    """Return the same data and goal with another model on one whole card, and nothing fixed."""
+    return replace(situation, model=model, gpu=gpu, free_bytes=None, num_gpus=1, pins={})
 
 
 def numbers_of_devices(
@@ -151,8 +166,7 @@ def numbers_of_devices(
     for done, name in enumerate(names):
         progress(done / len(names))
         model = situation.model if name == situation.model.name else models.find(name)
-        cards = [gpus.find(card) for card in _FOR_LARGE]
-        asked = [replace(situation, model=model, gpu=card, free_bytes=None, num_gpus=1, pins={}) for card in cards]
+        asked = [elsewhere(situation, model, gpus.find(card)) for card in _FOR_LARGE]
         found[name] = {entry.gpu.name: planning.devices_needed(entry, method) for entry in asked}
     return found
 

@@ -27,7 +27,7 @@ def draw(inputs: Inputs) -> None:
         "Where the bytes are": lambda: compare_view.parts(estimate, about),
         "Time and cost": lambda: cost_view.show(asked, result.plan),
         "Devices needed": lambda: compare_view.devices_needed(asked, result.plan.method),
-        "Method map": compare_view.method_map,
+        "Method map": lambda: compare_view.method_map(asked),
     }
     tabs = st.tabs(list(views), key="show", bind=forms.URL, on_change="rerun")
     for tab, show in zip(tabs, views.values(), strict=True):

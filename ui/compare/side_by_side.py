@@ -49,10 +49,11 @@ def show(asked: Request, plan: FinetunePlan) -> None:
         alt=f"Used memory by {groups.name}, {rows.name} and {columns.name}",
         values=_values(asked, plan, chosen, cells),
     )
+    each = f" on each of {plan.num_gpus:,} devices" if plan.num_gpus > 1 else ""
     st.caption(
-        "Memory used; all other settings stay as planned, but number formats follow the device, and a model that lacks "
-        "the plan's target modules gets its own. **Bold**: the least of a column within a group that fits. A name "
-        "opens its plan."
+        f"Memory used{each}; all other settings, the batch too, stay as planned, but number formats follow the device, "
+        "and a model that lacks the plan's target modules gets its own. **Bold**: the least of a column within a group "
+        "that fits. A name opens the plan that is advised for it, whose batch may differ."
     )
     st.caption(palette.SIGNS)
     if "device" in {one.name for one in chosen}:

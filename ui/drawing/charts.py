@@ -8,15 +8,15 @@ import plotly.graph_objects as go
 
 from advisor.tree import Cell
 from estimator.estimate import Moment
-from specs import GIB, gib
+from specs import GIB, METHODS, gib
 from ui.drawing.bars import shown_parts
 from ui.drawing.palette import CAPACITY_LINE, CURVES, NEUTRAL, part
 
 CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["lasso2d", "select2d", "autoScale2d"]}
 """Plotly's toolbar; its camera button saves a PNG."""
 
-METHOD_LABELS: Mapping[str | None, str] = {None: "none", "qlora": "QLoRA", "lora": "LoRA", "full": "full"}
-"""The labels in the cells of the method map."""
+_SHORT: Mapping[str | None, str] = {None: "none", "qlora": "QLoRA", "lora": "LoRA", "full": "full"}
+"""The labels of the usual methods in the cells of the method map."""
 _STEPS: tuple[str | None, ...] = (None, "qlora", "lora", "full")
 
 
@@ -96,6 +96,17 @@ def heat_map(grid: Grid, *, plan: tuple[int, int] | None = None) -> go.Figure:
     return figure
 
 
+def method_of(cell: Cell) -> str | None:
+    """Return the method that a cell of the map stands for: the most precise that fits."""
+    return "full" if cell.full_fits else cell.method
+
+
+def method_label(cell: Cell) -> str:
+    """Return what stands in a cell of the map."""
+    name = method_of(cell)
+    return _SHORT[name] if name in _SHORT else METHODS[str(name)].label
+
+
 def method_map(cells: Sequence[Cell]) -> go.Figure:
     """Return a grid that names, for each model and device, the method it can be trained with."""
     models, devices = list(dict.fromkeys(cell.model for cell in cells)), list(dict.fromkeys(cell.gpu for cell in cells))
@@ -103,17 +114,17 @@ def method_map(cells: Sequence[Cell]) -> go.Figure:
     rows = [[found[model, device] for device in devices] for model in models]
     figure = go.Figure()
     figure.add_heatmap(
-        z=[[_STEPS.index("full" if cell.full_fits else cell.method) for cell in row] for row in rows],
+        z=[[_STEPS.index(name if (name := method_of(cell)) in _STEPS else "lora") for cell in row] for row in rows],
         x=[f"{found[models[0], device].memory_bytes / GIB:.0f} GiB" for device in devices],
         y=[model.rsplit("/", 1)[-1] for model in models],
         zmin=0,
         zmax=3,
         colorscale=[(0, "#EE6677"), (0.333, "#CCBB44"), (0.667, "#66CCEE"), (1, "#4477AA")],
         showscale=False,
-        text=[["full" if cell.full_fits else METHOD_LABELS[cell.method] for cell in row] for row in rows],
+        text=[[method_label(cell) for cell in row] for row in rows],
         texttemplate="%{text}",
         customdata=[[gib(cell.used_bytes) for cell in row] for row in rows],
-        hovertemplate="%{y} on %{x}: %{text}, needs at least %{customdata}<extra></extra>",
+        hovertemplate="%{y} on %{x}: %{text}, %{customdata}<extra></extra>",
         xgap=2,
         ygap=2,
     )

@@ -12,7 +12,7 @@ from specs import METHODS, TASK_TYPES, FinetunePlan, LorafitError
 from trainer.runs.contract import Run
 from ui.parts import given
 from ui.parts.links import AGAIN
-from ui.plan import fields, forms, pins, planning
+from ui.plan import fields, forms, pins, planning, taking
 from ui.plan.data import data_form, datasets
 from ui.plan.forms import Inputs
 from ui.runs.facts import plan_fields, run_data, titles
@@ -68,14 +68,14 @@ def overrides(run: Run, said: Mapping[str, Any]) -> dict[str, Any]:
     wanted = _decided(run.plan)
     if "data" not in said:
         return wanted  # on other data, other values would be advised
-    asked, pinned = _asked(run, said), dict[str, Any]()
+    asked = _asked(run, said)
+
+    def moved(pinned: Mapping[str, Any]) -> list[str]:
+        plan = planning.proposal(planning.request(replace(asked, pins=dict(pinned)))).plan
+        return [name for name, value in wanted.items() if getattr(plan, name) != value]
+
     with suppress(LorafitError):
-        for _ in wanted:
-            plan = planning.proposal(planning.request(replace(asked, pins=pinned))).plan
-            more = {name: value for name, value in wanted.items() if getattr(plan, name) != value}
-            if not more:
-                return pinned
-            pinned |= more
+        return taking.fewest(wanted, {}, moved)
     return wanted
 
 

@@ -36,7 +36,7 @@ def draw(inputs: Inputs) -> None:
     )
     if plan.open:
         with plan:
-            plan_card.chips(result, upgrades(asked, result.plan) if result.fits else ())
+            plan_card.chips(asked, result, upgrades(asked, result.plan) if result.fits else ())
             plan_view.cautions(asked, result, estimate)
             plan_card.show(asked, result)
     if methods.open:

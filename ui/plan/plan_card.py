@@ -1,16 +1,16 @@
 """The plan as a card: the settings that matter as rows edited in place, and all others in a drawer to search."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import streamlit as st
 
 from advisor import Advice, Recommendation
 from advisor.levers import Lever
-from specs import METHODS, MIB
+from specs import METHODS, MIB, FinetunePlan
 from ui.parts import text
 from ui.parts.notices import guarded
-from ui.plan import fields, pins, spread, steps
+from ui.plan import fields, pins, spread, steps, taking
 from ui.plan.planning import Request
 from ui.plan.reason import Reason, named
 from ui.plan.steps import Override, Step
@@ -48,36 +48,44 @@ def show(asked: Request, result: Recommendation) -> None:
     _drawer(asked, result, [name for name in fields.ALL if name in advice and name not in {*listed, *others}], advice)
 
 
-def chips(result: Recommendation, upgrades: Sequence[Upgrade]) -> None:
+def chips(asked: Request, result: Recommendation, upgrades: Sequence[Upgrade]) -> None:
     """Offer single changes: what would make the plan fit, or save memory, and what the free memory buys."""
     levers = [lever for lever in result.levers if lever.saved_bytes >= MIB or not result.fits]
     if levers:
-        _chips("To save memory:" if result.fits else "To make it fit:", map(_saving, levers), "save")
+        _chips(asked, "To save memory:" if result.fits else "To make it fit:", map(_saving, levers), "save")
     if upgrades:
-        _chips("The free memory buys:", map(_gain, upgrades), "buy")
+        _chips(asked, "The free memory buys:", map(_gain, upgrades), "buy")
 
 
-def _chips(words: str, entries: Any, key: str) -> None:
+def _chips(asked: Request, words: str, entries: Iterable[tuple[Lever | Upgrade, str, str]], key: str) -> None:
     with st.container(horizontal=True, vertical_alignment="center", key=f"chips_{key}", gap="small"):
         st.markdown(f":small[:gray[{words}]]", width="content")
-        for field, after, cost, help_ in entries:
-            name = "" if field == "method" else f"{fields.label(field)} "
+        for offer, cost, help_ in entries:
+            name = "" if offer.field == "method" else f"{fields.label(offer.field)} "
             st.button(
-                f":small[{text.plain(name + _shown(field, after))} {cost}]",
-                key=f"{key}_{field}",
+                f":small[{text.plain(name + _shown(offer.field, offer.after))} {cost}]",
+                key=f"{key}_{offer.field}",
                 help=help_,
-                on_click=guarded(pins.put),
-                args=(field, after),
+                on_click=guarded(_take),
+                args=(asked, offer.field, offer.plan),
             )
 
 
-def _saving(lever: Lever) -> tuple[str, Any, str, str]:
+def _take(asked: Request, field: str, offered: FinetunePlan) -> None:
+    """Make exactly the plan that was offered with its cost; without a cost, the change alone."""
+    priced = asked.is_warm(offered)
+    chosen = taking.taken(asked, field, offered) if priced else {field: getattr(offered, field)}
+    for name, value in chosen.items():
+        pins.put(name, value)
+
+
+def _saving(lever: Lever) -> tuple[Lever, str, str]:
     color = "green" if lever.fits else "gray"
-    return lever.field, lever.after, f":{color}[{_signed(-lever.saved_bytes)}]", text.plain(lever.cost)
+    return lever, f":{color}[{_signed(-lever.saved_bytes)}]", text.plain(lever.cost)
 
 
-def _gain(upgrade: Upgrade) -> tuple[str, Any, str, str]:
-    return upgrade.field, upgrade.after, f":gray[{_signed(upgrade.more_bytes)}]", text.plain(upgrade.gain)
+def _gain(upgrade: Upgrade) -> tuple[Upgrade, str, str]:
+    return upgrade, f":gray[{_signed(upgrade.more_bytes)}]", text.plain(upgrade.gain)
 
 
 def _row(
@@ -97,7 +105,7 @@ def _row(
             pins.ask(name, recommended=_shown(name, wished), modules=asked.situation.modules, bare_width=width)
         for name in names:
             if step := steps.next_step(asked, result.plan, name):
-                _step(step)
+                _step(asked, step)
     for name in names:
         if name in found:
             _changed(found[name])
@@ -124,7 +132,7 @@ def _reason(result: Recommendation, name: str, advice: Advice | None) -> Reason:
     return Reason(field=name, meaning=fields.MEANINGS[name], shown=shown, advice=advice)
 
 
-def _step(step: Step) -> None:
+def _step(asked: Request, step: Step) -> None:
     """Offer the next value with its cost; a click takes it."""
     color = "red" if step.verdict == "does not fit" else "gray"
     if step.more_bytes is None:
@@ -141,8 +149,8 @@ def _step(step: Step) -> None:
         f":small[{text.plain(_shown(step.field, step.after))}: :{color}[{cost}]]",
         key=f"step_{step.field}",
         type="tertiary",
-        on_click=guarded(pins.put),
-        args=(step.field, step.after),
+        on_click=guarded(_take),
+        args=(asked, step.field, step.plan),
     )
 
 

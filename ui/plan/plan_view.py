@@ -100,14 +100,16 @@ def warned(sentences: Sequence[str]) -> None:
 def alternatives(asked: Request, result: Recommendation) -> None:
     """Show the best plan of each method side by side."""
     entries = result.alternatives
-    bars = [Bar(label=entry.label, parts=asked.price(entry.plan).components) for entry in entries]
+    estimates = [asked.price(entry.plan) for entry in entries]
+    bars = [Bar(label=entry.label, parts=one.components) for entry, one in zip(entries, estimates, strict=True)]
+    used = "Used on each" if result.plan.num_gpus > 1 else "Used"
     alt = "; ".join(f"{entry.label}: {text.size(entry.used_bytes)}" for entry in entries)
     st.html(memory_bars(bars, alt=alt, capacity_bytes=asked.situation.available_bytes))
     exhibits.table(
         {
             "Method": [_method_link(entry) for entry in entries],
-            "Verdict": [verdict_words("fits" if entry.fits else "does not fit") for entry in entries],
-            "Used": [text.size(entry.used_bytes) for entry in entries],
+            "Verdict": [verdict_words(one.verdict) for one in estimates],
+            used: [text.size(entry.used_bytes) for entry in entries],
             "Batch": [f"{e.plan.per_device_train_batch_size} x {e.plan.gradient_accumulation_steps}" for e in entries],
             "max_length": [f"{entry.plan.max_length:,}" for entry in entries],
             "What to expect": [text.plain(entry.quality) for entry in entries],
@@ -117,7 +119,7 @@ def alternatives(asked: Request, result: Recommendation) -> None:
         about={"model": asked.situation.model.name, "card": asked.situation.gpu.name},
         values={
             "method": [entry.label for entry in entries],
-            "verdict": ["fits" if entry.fits else "does not fit" for entry in entries],
+            "verdict": [one.verdict for one in estimates],
             "used_bytes": [entry.used_bytes for entry in entries],
             **{
                 name: [getattr(entry.plan, name) for entry in entries]

@@ -60,7 +60,7 @@ class Request:
     @property
     def gpu(self) -> GpuSpec:
         """The device, limited to its free memory."""
-        return dataclasses.replace(self.situation.gpu, usable_bytes=self.situation.available_bytes)
+        return self.situation.device
 
     @property
     def ground(self) -> Ground:
@@ -81,10 +81,6 @@ class Request:
     def is_warm(self, plan: FinetunePlan) -> bool:
         """Return whether a plan is priced without tracing a step first."""
         return library.is_warm(self.situation.model, self.situation.as_priced(plan), gpu=self.gpu)
-
-    def at_least(self, plan: FinetunePlan) -> int:
-        """Return what a plan needs on the device at the very least."""
-        return pricing.least_used_bytes(self.situation.model, self.situation.as_priced(plan), self.gpu)
 
     def place(self, token: str) -> Place:
         """Return where to execute a run of this request; the token makes a double click start one run only."""
@@ -183,21 +179,28 @@ class _Key:
 @functools.lru_cache(maxsize=256)
 def _advised(rules: str, key: _Key) -> Recommendation | ByRule:
     try:
-        return advise(key.situation, rules=rules, price=_price_for(key.situation))
+        price, at_least = _price_for(key.situation), _at_least_for(key.situation)
+        return advise(key.situation, rules=rules, price=price, at_least=at_least)
     except TraceError as error:
         return by_rule(key.situation, str(error), rules=rules)
 
 
 def _price_for(situation: Situation) -> Callable[[FinetunePlan], MemoryEstimate]:
     """Return what prices plans on the free memory of a situation's device."""
-    gpu = dataclasses.replace(situation.gpu, usable_bytes=situation.available_bytes)
+    gpu = situation.device
     return lambda plan: prices.priced(situation.model, plan, gpu)
 
 
-def devices_needed(situation: Situation, method: str) -> int | None:
-    """Return how many of the devices a method's smallest plan needs; None if no number is enough.
+def _at_least_for(situation: Situation) -> Callable[[FinetunePlan], int]:
+    """Return what gives the lower bound of plans on the free memory of a situation's device."""
+    gpu = situation.device
+    return lambda plan: prices.at_least(situation.model, plan, gpu)
 
-    FSDP shards the plan across two or more devices.
+
+def devices_needed(situation: Situation, method: str) -> int | None:
+    """Return how many of the devices a method needs; None if no number is enough.
+
+    One is enough if the plan that is advised under the method fits there. On two or more, FSDP shards its smallest one.
     """
     return _devices_needed(_Key(dataclasses.replace(situation, num_gpus=1)), method)
 
@@ -205,13 +208,15 @@ def devices_needed(situation: Situation, method: str) -> int | None:
 @functools.lru_cache(maxsize=1024)
 def _devices_needed(key: _Key, method: str) -> int | None:
     situation = key.situation
-    gpu = dataclasses.replace(situation.gpu, usable_bytes=situation.available_bytes)
-    search = Search(situation, RULE_SETS["evidence"], _price_for(situation))
-    smallest = search.smallest_of(method)
-    if smallest.fits:
+    search = Search(situation, RULE_SETS["evidence"], _price_for(situation), _at_least_for(situation))
+    best = search.best_of(method)
+    if best.fits:
         return 1
-    divided = situation.as_priced(search.sharded_over(smallest.plan, 2))
-    return pricing.gpus_needed(situation.model, divided, gpu, progress=notices.tell)
+
+    def spread(plan: FinetunePlan, number: int) -> FinetunePlan:
+        return situation.as_priced(search.sharded_over(plan, number))
+
+    return pricing.gpus_needed(situation.model, best.plan, situation.device, spread=spread, progress=notices.tell)
 
 
 @functools.lru_cache(maxsize=64)

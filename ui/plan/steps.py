@@ -27,6 +27,8 @@ class Step:
     """Change of the time for the same data, as a share; None if unknown."""
     verdict: Verdict | None
     """Whether the changed plan fits; None if that takes a trace first."""
+    plan: FinetunePlan
+    """The changed plan."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +67,7 @@ def next_step(asked: Request, plan: FinetunePlan, field: str) -> Step | None:
         more_bytes=estimate.used_bytes - asked.price(plan).used_bytes if estimate else None,
         more_time=None if time is None else time - 1,
         verdict=estimate.verdict if estimate else None,
+        plan=larger,
     )
 
 

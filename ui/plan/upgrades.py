@@ -7,7 +7,7 @@ from typing import Any
 
 from advisor.levers import with_rank
 from advisor.rules import RULE_SETS
-from advisor.search import drafted
+from advisor.search import Search, is_compatible
 from advisor.speed import relative_time
 from specs import METHODS, FinetunePlan, LorafitError
 from ui.plan.planning import Request
@@ -41,6 +41,8 @@ class Upgrade:
     """How much more memory is used than by the plan."""
     gain: str
     """The benefit of the change."""
+    plan: FinetunePlan
+    """The changed plan."""
 
 
 def upgrades(asked: Request, plan: FinetunePlan) -> tuple[Upgrade, ...]:
@@ -60,6 +62,7 @@ def upgrades(asked: Request, plan: FinetunePlan) -> tuple[Upgrade, ...]:
                 after=getattr(larger, field),
                 more_bytes=estimate.used_bytes - used,
                 gain=gain,
+                plan=larger,
             )
             found.append(upgrade)
     return tuple(sorted(found, key=lambda entry: entry.more_bytes))
@@ -86,7 +89,7 @@ def _candidates(asked: Request, plan: FinetunePlan) -> Iterator[tuple[str, Any, 
         yield "max_length", 2 * plan.max_length, f"{now} now; then {then}"
     if METHODS[plan.method].has_rank:
         yield "r", 2 * plan.r, "a larger adapter can learn more; helps with a lot of data"
-    if plan.method in BETTER:
+    if plan.method in BETTER and is_compatible(BETTER[plan.method], asked.situation):
         yield "method", BETTER[plan.method], _GAINS[BETTER[plan.method]]
 
 
@@ -109,10 +112,7 @@ def changed(asked: Request, plan: FinetunePlan, field: str, after: Any) -> Finet
 
 def under(asked: Request, plan: FinetunePlan, method: str) -> FinetunePlan:
     """Return the plan that the rules prefer for a method, with the batch, length and checkpointing of this one."""
-    kept = ("per_device_train_batch_size", "gradient_accumulation_steps", "max_length", "gradient_checkpointing")
-    situation = dataclasses.replace(asked.situation, pins={})
-    wished = drafted(situation, method, RULE_SETS["evidence"])
-    return dataclasses.replace(wished, **{name: getattr(plan, name) for name in kept})
+    return Search(asked.situation, RULE_SETS["evidence"], asked.price).under_method(plan, method)
 
 
 def _time(asked: Request, plan: FinetunePlan, larger: FinetunePlan, words: str) -> str:

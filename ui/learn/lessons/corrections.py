@@ -1,7 +1,5 @@
 """Common textbook statements about fine-tuning that are wrong, and what is right."""
 
-from dataclasses import replace
-
 import streamlit as st
 
 from advisor.levers import with_rank
@@ -110,9 +108,9 @@ def _rank(begun: Start) -> str:
     plan, situation = begun.plan, begun.situation
     if not METHODS[plan.method].has_rank:
         return ""
-    gpu = replace(situation.gpu, usable_bytes=situation.available_bytes)
     now, then = (
-        prices.priced(situation.model, situation.as_priced(with_rank(plan, r)), gpu) for r in (plan.r, 2 * plan.r)
+        prices.priced(situation.model, situation.as_priced(with_rank(plan, r)), situation.device)
+        for r in (plan.r, 2 * plan.r)
     )
     more = text.size(then.used_bytes - now.used_bytes)
     return (

@@ -5,9 +5,8 @@ from dataclasses import replace
 
 import streamlit as st
 
-from advisor import Situation, advise
+from advisor import advise
 from advisor.tree import Question, questions
-from specs import GpuSpec
 from ui.learn.start import Start
 from ui.parts import prices, text
 
@@ -15,15 +14,11 @@ from ui.parts import prices, text
 def show(begun: Start) -> None:
     """Draw the questions for the model and the card of a plan."""
     situation = replace(begun.situation, pins={})
-    result = advise(situation, price=lambda plan: prices.priced(situation.model, plan, _limited(situation)))
+    result = advise(situation, price=lambda plan: prices.priced(situation.model, plan, situation.device))
     asked = questions(situation, result)
     st.markdown(f"**How the method is chosen**, for {text.plain(situation.model.name)} on {situation.gpu.name}:")
     outcome = next((question.outcome for question in asked if question.outcome), "")
     st.mermaid_chart(flowchart(asked), alt=f"The questions that lead to {outcome}")
-
-
-def _limited(situation: Situation) -> GpuSpec:
-    return replace(situation.gpu, usable_bytes=situation.available_bytes)
 
 
 def flowchart(asked: Sequence[Question]) -> str:

@@ -91,7 +91,7 @@ def _savings(run: Run) -> Iterator[Fix]:
         search = Search(
             situation,
             RULE_SETS["evidence"],
-            lambda plan: prices.priced(situation.model, plan, situation.gpu),
+            lambda plan: prices.priced(situation.model, plan, situation.device),
         )
         found = levers(search, search.unchanged(run.plan))
     except TraceError:
@@ -109,7 +109,7 @@ def predicted(run: Run, plan: FinetunePlan) -> MemoryEstimate | None:
     """Return what a plan needs on a run's device; None for a model that is not in the catalog or cannot be traced."""
     try:
         situation = _situation(run)
-        return prices.priced(situation.model, situation.as_priced(plan), situation.gpu)
+        return prices.priced(situation.model, situation.as_priced(plan), situation.device)
     except LorafitError:
         return None
 
@@ -117,7 +117,13 @@ def predicted(run: Run, plan: FinetunePlan) -> MemoryEstimate | None:
 def _situation(run: Run) -> Situation:
     """Return the situation of a run: its model, its device, and what its data holds as long as that is there."""
     device, model = _device(run), with_layers(models.find(run.plan.model_name_or_path))
-    return Situation(model=model, gpu=device.gpu, free_bytes=device.free_bytes, **_data_facts(run, model.task_types))
+    return Situation(
+        model=model,
+        gpu=device.gpu,
+        num_gpus=run.plan.num_gpus,
+        free_bytes=device.free_bytes,
+        **_data_facts(run, model.task_types),
+    )
 
 
 def _data_facts(run: Run, task_types: tuple[str, ...]) -> dict[str, Any]:
