@@ -27,7 +27,7 @@ from trainer.results.chat import refuse_while_in_use
 from trainer.runs import processes
 from trainer.runs.contract import Run
 from trainer.runs.export import result_folder
-from trainer.runs.launcher import worker_environment
+from trainer.runs.launcher import OFFLINE, worker_environment
 from trainer.runs.store import Store
 from trainer.sandbox import running
 
@@ -156,7 +156,7 @@ def start(store: Store, run: Run, wanted: Wanted) -> None:
             process = subprocess.Popen(
                 [sys.executable, "-m", "trainer.worker.evaluating", str(store.folder), run.id, wanted.to_json()],
                 cwd=REPO,
-                env=_environment(run),
+                env=_environment(run, wanted),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -225,10 +225,14 @@ def _require_same(folder: Path, wanted: Wanted) -> None:
         raise RunError("evaluation", rule, None, way_out)
 
 
-def _environment(run: Run) -> dict[str, str]:
-    """Return the environment of the process: a worker's, without what keeps its memory as predicted and costs time."""
+def _environment(run: Run, wanted: Wanted) -> dict[str, str]:
+    """Return the environment of the process: a worker's, without what keeps its memory as predicted and costs time.
+
+    A benchmark's data comes from the Hub, which a worker whose model is here is otherwise kept from asking.
+    """
     values = worker_environment(run, os.environ)
-    return {name: value for name, value in values.items() if name != MEMORY_LIMIT or name in os.environ}
+    unwanted = {MEMORY_LIMIT, *(OFFLINE if wanted.benchmark else ())}
+    return {name: value for name, value in values.items() if name not in unwanted or name in os.environ}
 
 
 def stop(store: Store, run: Run) -> None:

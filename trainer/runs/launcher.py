@@ -17,6 +17,9 @@ from trainer.runs import crash_notes, deaths, processes
 from trainer.runs.contract import Run, State
 from trainer.runs.store import LOG, Store
 
+OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+"""Variables that keep a process whose model is here from asking the Hub."""
+
 
 def launch(store: Store, run_id: str) -> None:
     """Start the run's worker if its device is free; otherwise the run waits, and the worker before it starts it.
@@ -119,5 +122,5 @@ def worker_environment(run: Run, environment: Mapping[str, str]) -> dict[str, st
         "PYTHONUNBUFFERED": "1",
     }
     if Path(run.model).is_dir():
-        values |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+        values |= dict.fromkeys(OFFLINE, "1")
     return values

@@ -30,7 +30,7 @@ def read(monkeypatch, tiny_tokenizer):
 
         def training_step(model, inputs, *rest):
             texts = tiny_tokenizer.batch_decode(inputs["input_ids"])
-            numbers = [int(re.search(r"Row (\d+)\.", text)[1]) for text in texts]
+            numbers = [int(found) for text in texts for found in re.findall(r"Row (\d+)\.", text)]
             seen.setdefault(trainer.state.global_step + 1, []).extend(numbers)
             return step_of(model, inputs, *rest)
 
@@ -66,6 +66,17 @@ def test_the_rows_of_each_step_are_those_that_the_trainer_read_also_after_a_resu
     assert {len(numbers) for numbers in read.values()} == {4, 1}  # 21 rows are learned: the sixth step has the last
     assert order.rows_of(folder, 99) == []
     _is_told_where_gradients_explode(store, run, read, monkeypatch, capsys)
+
+
+def test_the_rows_of_each_step_are_known_where_several_are_packed_into_one(store, place, plan_of, tmp_path, read):
+    data = source_of(tmp_path / "rows.jsonl", ROWS)
+    plan = plan_of(method="lora", max_steps=4, packing=True, eval_split=0, max_length=64)
+    run = store.create(plan, data, place=place)
+    trained(store, run, place.device)
+    for step, numbers in read.items():
+        assert order.rows_of(store.run_folder(run.id), step) == sorted(numbers)
+    assert max(map(len, read.values())) > plan.per_device_train_batch_size
+    assert not list(store.run_folder(run.id).glob("checkpoints/*/README.md")), "which would name the model's folder"
 
 
 def _is_told_where_gradients_explode(store, run, read, monkeypatch, capsys):

@@ -58,6 +58,9 @@ class Benchmark:
                 log_samples=True,
                 bootstrap_iters=0,
             )["samples"]
+        except ConnectionError as error:
+            way_out = "Connect to the network once, or leave it out"
+            raise RunError("--benchmark", "needs the task's data from the Hub", self._name, way_out) from error
         finally:
             watching.remove()
 

@@ -1,6 +1,8 @@
 """A trainer whose checkpoints are whole and hold no pickle, and whose order of rows comes from the seed alone."""
 
+import hashlib
 import random
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -26,6 +28,28 @@ from trainer.worker.loop.adalora import BudgetedTrainer
 from trainer.worker.loop.callbacks import EarlyStopping
 from trainer.worker.loop.sharding import ShardingTrainer, own_part
 
+CARD = "README.md"
+
+
+def packed_numbers(packed: Dataset, rows: Dataset, numbers: Sequence[int]) -> list[Sequence[int]]:
+    """Return for each packed row the numbers of those that it is made of, which are found by their tokens.
+
+    TRL packs the rows in an order of its own, and leaves out which is which. Rows that are the same count once each.
+    """
+    waiting: defaultdict[bytes, deque[int]] = defaultdict(deque)
+    for number, row in zip(numbers, rows.with_format("numpy", columns=["input_ids"]), strict=True):
+        waiting[_digest(row["input_ids"])].append(number)
+    found: list[Sequence[int]] = []
+    for row in packed.with_format("numpy", columns=["input_ids", "seq_lengths"]):
+        parts = numpy.split(row["input_ids"], numpy.cumsum(row["seq_lengths"])[:-1])
+        held = (waiting[_digest(part)] for part in parts)
+        found.append(tuple(queue.popleft() for queue in held if queue))
+    return found
+
+
+def _digest(tokens: Any) -> bytes:
+    return hashlib.blake2b(tokens.astype(numpy.int64).tobytes(), digest_size=16).digest()
+
 
 class LengthOrder(LengthGroupedSampler):
     """Rows of similar length together, in an order that depends only on the seed and the epoch.
@@ -46,9 +70,12 @@ class CheckpointingTrainer(ShardingTrainer, BudgetedTrainer):
     """A trainer whose checkpoints are complete or absent, and whose order of rows can be resumed."""
 
     def __init__(self, *, session: Session, numbers: Sequence[int] = (), **kwargs: Any) -> None:
-        """Take the numbers in the file of the rows that are learned; none if several may become one row."""
-        self._session, self._numbers = session, numbers
+        """Take the numbers in the file of the rows that are learned."""
+        self._session = session
         super().__init__(**kwargs)
+        self._numbers: Sequence[Sequence[int]] = [(number,) for number in numbers]
+        if numbers and "seq_lengths" in self.train_dataset.column_names:
+            self._numbers = packed_numbers(self.train_dataset, kwargs["train_dataset"], numbers)
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         rows = self.train_dataset
@@ -81,7 +108,12 @@ class CheckpointingTrainer(ShardingTrainer, BudgetedTrainer):
         batches = list(sampler)
         together = self.args.gradient_accumulation_steps * self.args.world_size
         steps = [
-            [self._numbers[place] for batch in batches[first : first + together] for place in batch]
+            [
+                number
+                for batch in batches[first : first + together]
+                for place in batch
+                for number in self._numbers[place]
+            ]
             for first in range(0, len(batches), together)
         ]
         kept = WINDOW * self.args.logging_steps
@@ -120,6 +152,8 @@ class CheckpointingTrainer(ShardingTrainer, BudgetedTrainer):
         if output_dir is not None:
             # A pickle of the arguments, which follow from the plan: nothing reads it.
             (Path(output_dir) / TRAINING_ARGS_NAME).unlink(missing_ok=True)
+            # PEFT's form of a card, which says nothing but where the model lies; the result has a card of the run.
+            (Path(output_dir) / CARD).unlink(missing_ok=True)
 
     def _save_scaler(self, output_dir: str) -> None:
         if self.args.should_save and self.accelerator.scaler is not None:

@@ -119,7 +119,7 @@ def trainer_of(session: Session, model: nn.Module, tokenizer: PreTrainedTokenize
     with kept_adapter_dtype(model):
         trainer = kind(
             session=session,
-            numbers=() if plan.packing else rows.numbers,
+            numbers=rows.numbers,
             model=model,
             args=arguments,
             train_dataset=rows.learned,
