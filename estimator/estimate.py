@@ -71,6 +71,8 @@ class MemoryEstimate:
     """What a person should know before starting the run."""
     assumptions: tuple[str, ...]
     """What the figures assume."""
+    own_bytes: int
+    """What of ``used_bytes`` earlier runs on the device taught: they used so much more than predicted, or less."""
     course: Callable[[], tuple[Moment, ...]] = field(repr=False, compare=False)
     """Replays the course of one step; a function, since tables of many plans do not need it."""
 
@@ -110,7 +112,9 @@ def estimate(
     host = worker_bytes() + replay.optimizer.paged_bytes + replay.waiting_bytes
     waiting = streamed_bytes(tape, plan) if plan.layer_offloading and not gpu.is_cpu else 0
     host += waiting
-    used = reserved + worker_bytes() if gpu.is_cpu else reserved + context_bytes(gpu) + outside
+    beyond = worker_bytes() if gpu.is_cpu else context_bytes(gpu) + outside
+    own = max(gpu.own_bytes, -beyond)
+    used = reserved + beyond + own
     components = {
         **_components_at_peak(replay, phases),
         "cache": reserved - peak,
@@ -128,6 +132,7 @@ def estimate(
         verdict=verdict(used, gpu.usable_bytes),
         error_band=ERROR_BAND,
         capacity_bytes=gpu.usable_bytes,
+        own_bytes=own,
         warnings=(*_warnings(tape, plan), *_sharding_warnings(plan), *_ram_warnings(replay, waiting)),
         assumptions=(*_assumptions(tape, plan, replay.circumstances, gpu), *_sharding_assumptions(plan)),
         course=partial(_timeline, tape, plan, gpu),

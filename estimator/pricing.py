@@ -153,7 +153,8 @@ def on_several(plan: FinetunePlan, num_gpus: int) -> FinetunePlan:
 
 
 def _overhead_bytes(gpu: GpuSpec) -> int:
-    return worker_bytes() if gpu.is_cpu else context_bytes(gpu)
+    beyond = worker_bytes() if gpu.is_cpu else context_bytes(gpu)
+    return beyond + max(gpu.own_bytes, -beyond)
 
 
 def _length_warning(model: ModelSpec, plan: FinetunePlan) -> str | None:

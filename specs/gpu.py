@@ -55,6 +55,9 @@ class GpuSpec:
     measured: Curves | None = None
     """How fast it is, where that was measured on it."""
 
+    own_bytes: int = 0
+    """What runs on this very device used beyond their prediction; negative if less. Every estimate for it adds it."""
+
     @property
     def bus_bytes_per_second(self) -> float | None:
         """Bytes a second that pinned RAM and the device exchange; None if the bus is unknown."""

@@ -309,9 +309,13 @@ def label_of(torch_name: str) -> str | None:
 
 
 def _measured(device: machine.Device) -> GpuSpec:
-    """Return a device of this machine with its curves; those that are missing are measured while nothing trains."""
+    """Return a device of this machine with what runs on it taught, and its curves.
+
+    Curves that are missing are measured while nothing trains.
+    """
     own_speed.in_background(device.gpu, device.torch_name, is_busy=run_data.is_training)
-    gpu = own_speed.with_curves(device.gpu, device.torch_name)
+    own = run_data.learned_bytes(device.torch_name)
+    gpu = own_speed.with_curves(dataclasses.replace(device.gpu, own_bytes=own), device.torch_name)
     if gpu.measured is None:
         return gpu
     factor = own_speed.learned(run_data.times(device.torch_name), on_cpu=gpu.is_cpu)

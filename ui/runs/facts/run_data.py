@@ -1,14 +1,17 @@
 """Runs for the page: the store, starting a run, and its results as files. Draws nothing."""
 
+import contextlib
 import functools
 import importlib
 import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from catalog import here
+from lorafit import own_runs
 from specs import DataError, FinetunePlan, RunError, paths
 from trainer.data import tested
 from trainer.data.source import DataSource
@@ -69,6 +72,21 @@ def times(device: str) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
     found = [run for run in store().runs() if run.state is State.FINISHED and run.place.device == device]
     found.sort(key=lambda run: run.created_at)
     return [((run.estimate or {}).get("time") or {}, run.measured.get("time") or {}) for run in found]
+
+
+def learned_bytes(device: str) -> int:
+    """Return what the finished runs on a device used beyond their prediction, under the libraries of today."""
+    return own_runs.learned_bytes(store().runs(), device, versions())
+
+
+@functools.cache
+def versions() -> Mapping[str, str]:
+    """Return the versions of the libraries that decide the memory of a run; what is not installed has none."""
+    found = {}
+    for name in own_runs.LIBRARIES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def start(plan: FinetunePlan, data: DataSource, place: Place, estimate: Mapping[str, Any]) -> str:
