@@ -17,6 +17,7 @@ from advisor.rules.schedule import BITSANDBYTES_OPTIMIZERS, UNSHARDED
 from advisor.situation import Situation
 from specs import METHODS, TASK_TYPES, FinetunePlan, PlanError
 from specs.fields import Optimizer
+from specs.gpu import WITHOUT_8BIT_OPTIMIZERS
 
 HEADROOM = 0.10
 """Share of the memory that a recommended plan leaves free, for the estimate's error and what else uses the card."""
@@ -167,8 +168,9 @@ class Search:
         return name not in self.situation.pins and (method is None or name not in METHODS[method].preset)
 
     def may_page(self, plan: FinetunePlan) -> bool:
-        """Return whether the plan may use bitsandbytes' paged 8-bit optimizer, which runs only on GPUs."""
-        return self.allows("optim") and not self.situation.gpu.is_cpu and plan.sharding in UNSHARDED
+        """Return whether the plan may use bitsandbytes' paged 8-bit optimizer, which runs only on some GPUs."""
+        able = self.situation.gpu.backend not in {"cpu", *WITHOUT_8BIT_OPTIMIZERS}
+        return self.allows("optim") and able and plan.sharding in UNSHARDED
 
     def rebatched(self, plan: FinetunePlan, micro: int) -> FinetunePlan:
         """Return a plan with another micro-batch and, by accumulation, the same effective batch."""
@@ -207,8 +209,6 @@ class Search:
         if "method" in situation.pins:
             return (situation.pins["method"],)
         order = _SMALLEST if situation.goal == "memory" else _PREFERRED
-        if situation.gpu.backend == "mps":
-            order = ("lora",)
         if self._deserves_full():
             order = ("full", *order)
         return _compatible(order, situation) or _compatible(tuple(METHODS), situation) or order

@@ -51,6 +51,10 @@ BNB_FSDP = Source(
     "https://github.com/bitsandbytes-foundation/bitsandbytes/issues/1633",
     "8-bit and paged optimizers under FSDP",
 )
+BNB_PLATFORMS = Source(
+    "bitsandbytes 0.50, README, accelerator support",
+    "https://github.com/bitsandbytes-foundation/bitsandbytes/blob/0.50.0/README.md#accelerator-support",
+)
 TRAINER = Source("LoRAFit trainer: what its runs refuse or have not been tested with", "")
 KBIT = Source("TRL pull requests 4335 and 4457", "https://github.com/huggingface/trl/pull/4457")
 TINKER = Source("Tinker cookbook, hyperparams", "https://github.com/thinking-machines-lab/tinker-cookbook")

@@ -12,10 +12,12 @@ from advisor.situation import Situation
 from specs import METHODS, TASK_TYPES, FinetunePlan, gib
 from specs.adapters import INITS
 from specs.effect import without_effect
+from specs.gpu import WITHOUT_8BIT_OPTIMIZERS
 
 Check = Callable[[Situation, FinetunePlan, Estimate | None], Iterator[Caution]]
 
 _LEARNING_RATES = {"full": (1e-6, 1e-4), "adapter": (1e-6, 1e-3)}
+_MAKERS = {"rocm": "AMD", "xpu": "Intel", "mps": "Apple"}
 _SHARE_OF_LOGITS = 0.25
 
 
@@ -226,6 +228,26 @@ def _not_run_here(situation: Situation, plan: FinetunePlan, _estimate: Estimate 
             )
 
 
+def _untried(situation: Situation, plan: FinetunePlan, _estimate: Estimate | None) -> Iterator[Caution]:
+    """Say of devices that LoRAFit never ran on that it did not, and what their packages do not do."""
+    backend = situation.gpu.backend
+    if backend not in _MAKERS:
+        return
+    yield Caution(
+        "num_gpus",
+        f"LoRAFit has never run on a GPU of {_MAKERS[backend]}: memory and time follow from its figures and what "
+        "PyTorch documents, untried. Its build of PyTorch must be installed by hand.",
+        sources.TRAINER,
+    )
+    if backend in WITHOUT_8BIT_OPTIMIZERS and plan.optim in BITSANDBYTES_OPTIMIZERS:
+        yield Caution(
+            "optim",
+            f"{plan.optim} is a bitsandbytes optimizer, and there are none for {_MAKERS[backend]}'s GPUs yet: choose "
+            "adamw_torch.",
+            sources.BNB_PLATFORMS,
+        )
+
+
 CHECKS: tuple[Check, ...] = (
     _unused,
     _scale,
@@ -242,4 +264,5 @@ CHECKS: tuple[Check, ...] = (
     _longer_than_model,
     _large_batch,
     _not_run_here,
+    _untried,
 )

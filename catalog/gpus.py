@@ -95,6 +95,14 @@ def of_driver(name: str, total_bytes: int) -> GpuSpec | None:
     return min(found, key=lambda spec: abs(spec.memory_bytes - total_bytes), default=None)
 
 
+def of_maker(name: str, backend: str, total_bytes: int) -> GpuSpec | None:
+    """Return the card that another maker's tool lists under a name; None if none is known with about its memory."""
+    own = [spec for spec in _gpus().values() if spec.backend == backend]
+    own = [spec for spec in own if _plain(name) in _driver_names()[spec.name]]
+    near = [spec for spec in own if abs(spec.memory_bytes - total_bytes) <= spec.memory_bytes / 10]
+    return min(near, key=lambda spec: abs(spec.memory_bytes - total_bytes), default=None)
+
+
 def _nearest_in_memory(gib: float) -> tuple[GpuSpec, ...]:
     """Return the NVIDIA cards with bfloat16 whose memory is nearest to this."""
     able = [

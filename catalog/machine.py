@@ -1,4 +1,7 @@
-"""The devices of this machine: NVIDIA cards, read through NVML, or else its CPU and RAM. Creates no CUDA context."""
+"""The devices of this machine: NVIDIA cards, read through NVML, or another maker's, or else its CPU and RAM.
+
+Creates no CUDA context.
+"""
 
 import functools
 import importlib.util
@@ -13,7 +16,7 @@ from pathlib import Path
 import psutil
 import pynvml
 
-from catalog import gpus
+from catalog import gpus, others
 from specs import GpuSpec
 
 # CPUs with one of these units multiply in bfloat16; others emulate it, slower than float32.
@@ -28,6 +31,9 @@ _CPU_SPREAD = 2.0
 
 # NVML's total includes what the driver keeps: T4 15,360 MiB listed and 15,095 usable, RTX 4090 24,564 and 24,080.
 _SHARE_OF_NVML_TOTAL = 0.98
+
+# Metal's recommendedMaxWorkingSetSize: 2/3 of 16 GiB on an M1 Pro, as assets/gpus.json says.
+_APPLE_SHARE = 2 / 3
 
 # The memory limit of the container, if this runs in one.
 _AMD_DRIVER = Path("/dev/kfd")
@@ -47,18 +53,20 @@ class Device:
 
     @property
     def torch_name(self) -> str:
-        """The name torch uses: ``cpu``, ``cuda:0``; torch calls AMD cards ``cuda`` too."""
-        return "cpu" if self.gpu.is_cpu else f"{self.gpu.backend.replace('rocm', 'cuda')}:{self.index}"
+        """The name torch uses: ``cpu``, ``mps``, ``cuda:0``; torch calls AMD cards ``cuda`` too."""
+        if self.gpu.backend in {"cpu", "mps"}:
+            return self.gpu.backend
+        return f"{self.gpu.backend.replace('rocm', 'cuda')}:{self.index}"
 
 
 def devices() -> tuple[Device, ...]:
-    """Return this machine's NVIDIA cards, or its CPU if it has none."""
+    """Return this machine's NVIDIA cards, or those of another maker, or its CPU if it has none."""
     try:
         with _nvml():
             cards = tuple(_card(index) for index in range(pynvml.nvmlDeviceGetCount()))
     except pynvml.NVMLError:
         cards = ()
-    return cards or (processor(),)
+    return cards or tuple(map(of_another_maker, others.found())) or (processor(),)
 
 
 def compute_capabilities() -> tuple[tuple[int, int] | None, ...] | None:
@@ -101,6 +109,28 @@ def detected(name: str, total_bytes: int, compute_capability: tuple[int, int]) -
         form="other",
         source="NVML on this machine; 2% of the total kept by the driver",
     )
+
+
+def of_another_maker(found: others.Found) -> Device:
+    """Return a GPU of another maker, with the catalog's figures if it is listed there."""
+    known = gpus.of_maker(found.name, found.backend, found.total_bytes)
+    told = "this machine's own tool, untried on such a machine"
+    if known is not None:
+        usable = min(found.total_bytes, known.usable_bytes)
+        gpu = replace(
+            known, usable_bytes=usable, recurrent_packages=recurrent_packages(), source=f"{told}; {known.source}"
+        )
+    else:
+        gpu = GpuSpec(
+            name=found.name,
+            backend=found.backend,
+            memory_bytes=found.total_bytes,
+            usable_bytes=round(found.total_bytes * (_APPLE_SHARE if found.backend == "mps" else _SHARE_OF_NVML_TOTAL)),
+            bf16=True,
+            form="other",
+            source=told,
+        )
+    return Device(gpu=gpu, index=found.index, total_bytes=found.total_bytes, free_bytes=found.free_bytes)
 
 
 def recurrent_packages() -> tuple[str, ...]:

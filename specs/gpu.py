@@ -16,6 +16,10 @@ https://github.com/mpicbg-scicomp/gearshifft/pull/82. An A10 reached 0.62: githu
 
 Backend = Literal["cuda", "rocm", "xpu", "mps", "cpu"]
 
+WITHOUT_8BIT_OPTIMIZERS: frozenset[str] = frozenset({"mps"})
+"""Backends whose 8-bit and paged optimizers bitsandbytes only plans; LLM.int8() and QLoRA run on all of them.
+Source: bitsandbytes 0.50.0, README.md, accelerator support."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuSpec:

@@ -296,8 +296,7 @@ def _read_plan(path: Path) -> FinetunePlan:
 
 def _device() -> str:
     """Return the torch name of the machine's first device."""
-    first = machine.devices()[0]
-    return "cpu" if first.gpu.is_cpu else f"cuda:{first.index}"
+    return machine.devices()[0].torch_name
 
 
 if __name__ == "__main__":

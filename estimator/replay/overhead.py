@@ -149,7 +149,11 @@ _WORKER_BYTES = GIB // 2
 def cublas_workspace_bytes(gpu: GpuSpec) -> int:
     """Return the bytes of one cuBLAS workspace, or of its counterpart on other backends."""
     if gpu.backend == "rocm":
-        return _HIPBLAS_WORKSPACE_BYTES_CDNA3 if gpu.architecture == "CDNA 3.0" else _CUBLAS_WORKSPACE_BYTES_HOPPER
+        return (
+            _HIPBLAS_WORKSPACE_BYTES_CDNA3
+            if gpu.architecture in {"CDNA 3.0", "CDNA 4.0"}
+            else _CUBLAS_WORKSPACE_BYTES_HOPPER
+        )
     if gpu.backend != "cuda":
         return 0
     hopper = gpu.compute_capability is not None and gpu.compute_capability >= (9, 0)

@@ -29,7 +29,7 @@ ENCODERS_WITHOUT_SDPA = frozenset({
 """The same for encoders, alone or with a decoder: ``has_sdpa`` in assets/encoders.json."""
 
 # AMD cards that AOTriton is compiled for; on RDNA 3 and 4 it needs TORCH_ROCM_AOTRITON_ENABLE_EXPERIMENTAL=1.
-_AOTRITON = frozenset({"CDNA 2.0", "CDNA 3.0"})
+_AOTRITON = frozenset({"CDNA 2.0", "CDNA 3.0", "CDNA 4.0"})
 
 _MODERN = (8, 0)
 _LARGEST_FUSED_HEAD = 256

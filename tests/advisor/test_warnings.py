@@ -9,7 +9,7 @@ from advisor import advise, cheatsheet
 from advisor.warnings import cautions
 from specs import GIB, METHODS, FinetunePlan
 from tests.advisor.prices import Priced
-from tests.advisor.pricing import situation
+from tests.advisor.pricing import price_of, situation
 from trainer.runs.contract import Metric
 from trainer.runs.diagnosis import diagnoses
 
@@ -260,3 +260,25 @@ def test_preferences_bring_their_warnings(task, method, values, fields):
 def test_dividing_the_weights_brings_its_warnings(sharding, optim, fields):
     plan = planned(num_gpus=2, sharding=sharding, optim=optim)
     assert set(said(situation(num_gpus=2), plan)) == fields
+
+
+@pytest.mark.parametrize(
+    ("gpu", "maker"),
+    [
+        pytest.param("Radeon RX 7900 XTX", "AMD", id="ROCm"),
+        pytest.param("Arc B580", "Intel", id="XPU"),
+        pytest.param("Apple M4 Pro 48 GB", "Apple", id="Metal"),
+        pytest.param("RTX 4090", None, id="NVIDIA"),
+    ],
+)
+def test_a_device_that_nobody_tried_is_said_to_be_untried(gpu, maker):
+    found = said(situation(gpu=gpu), planned(optim="paged_adamw_8bit"))
+    assert (f"never run on a GPU of {maker}" in found.get("num_gpus", "")) if maker else "num_gpus" not in found
+    assert ("there are none for Apple's GPUs yet" in found.get("optim", "")) == (maker == "Apple")
+
+
+def test_a_plan_for_a_mac_has_4_bits_and_no_paged_optimizer():
+    asked = situation(gpu="Apple M4 16 GB", dataset_rows=5_000)
+    plan = advise(asked, price=price_of(asked)).plan
+    assert plan.load_in_4bit
+    assert "8bit" not in plan.optim

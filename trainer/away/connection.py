@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from specs import RunError, paths
-from trainer.away.executor import SILENCE_SECONDS, UnreachableError
+from trainer.away.executor import SILENCE_SECONDS, FullError, UnreachableError
 from trainer.runs.places import Where
 
 _OPTIONS = (
@@ -40,6 +40,8 @@ _REASONS = (
     ),
     ("could not resolve", "is the name of no machine that can be found", "Check the name and ~/.ssh/config"),
 )
+_FULL = ("no space left", "full disk", "disk is full")
+"""What the system, LoRAFit's store and SQLite say of a disk without space."""
 _CHANGED = re.compile(r"host key for (\S+) has changed", re.IGNORECASE)
 _OFFENDING = re.compile(r"offending .* key in (.+):\d+", re.IGNORECASE)
 """What ssh says of a machine whose key is not the one that it knows: under which name, and in which file."""
@@ -168,8 +170,8 @@ class Connection:
         if status in {_FAILED, -9}:
             self.drop()
             raise _unreachable(self._place.short, said)
-        if "no space left" in " ".join(said).lower():
-            raise ScriptError(status, self._place.short, "has no space left on its disk", None, "Free some there")
+        if any(sign in " ".join(said).lower() for sign in _FULL):
+            raise FullError(self._place.short)
         raise ScriptError(status, self._place.short, "could not do what was asked", last or f"status {status}")
 
 

@@ -25,6 +25,13 @@ class UnreachableError(RunError):
     """A place that cannot be reached now, such as for a lost connection; what trains there goes on."""
 
 
+class FullError(UnreachableError):
+    """A place whose disk is full: what trains there waits for space, and can neither tell nor be told anything."""
+
+    def __init__(self, place: str) -> None:
+        super().__init__(place, "has no space left on its disk", None, "Free some there")
+
+
 @dataclass(frozen=True, slots=True)
 class Told:
     """What a place told of a run at one moment."""

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from specs import RunError
-from specs.errors import ended
-from trainer.away.executor import Executor, Told, UnreachableError
-from trainer.runs.contract import LOST_CONNECTION, TAKEN, WISH, Phase, Run, State
+from specs.errors import clipped, ended
+from trainer.away.executor import Executor, FullError, Told, UnreachableError
+from trainer.runs.contract import LOST_CONNECTION, TAKEN, WISH, WITHOUT_SPACE, Phase, Run, State
 from trainer.runs.places import where
 from trainer.runs.storage.afar import HEARD
 from trainer.runs.store import Store
@@ -58,9 +58,11 @@ class Follower:
             self._finish()
 
     def _begun(self, *, known_there: bool) -> bool:
-        """Begin, patiently once the place was reached; one that never was is told at once."""
+        """Begin, patiently once the place was reached; one that never was, or has no space, is told at once."""
         try:
             return self._begin()
+        except FullError:
+            raise
         except UnreachableError as error:
             if not known_there and not self._was_reached:
                 raise
@@ -116,7 +118,10 @@ class Follower:
     def _finish(self) -> None:
         """Leave the run in the state in which it ended there."""
         state = _ENDS.get(self._end.get("state", ""), State.FAILED)
-        self._enter(state, error=self._end.get("error"), error_kind=self._end.get("error_kind"))
+        error = self._end.get("error")
+        # Its disk, its memory and its paths are not those of this machine.
+        told = clipped(f"{self._place}: {error}") if error else None
+        self._enter(state, error=told, error_kind=self._end.get("error_kind"))
 
     def _pass_stop_on(self) -> None:
         """Ask the place to stop the run, once for each time that somebody asked here."""
@@ -146,15 +151,19 @@ class Follower:
         if self._store.run(self._run.id).connection_lost_at is not None:
             return False
         sys.stderr.write(f"The connection is lost: {ended(str(error))}\n")
-        reason = str(error).removeprefix(f"{error.subject}: ")
-        self._say(f"Connection to {self._place} lost: {ended(reason)}", kind="warning")
-        self._details(**{LOST_CONNECTION: time.time()})
+        reason = ended(str(error).removeprefix(f"{error.subject}: "))
+        full = isinstance(error, FullError)
+        told = f"{self._place} {reason}" if full else f"Connection to {self._place} lost: {reason}"
+        self._say(told, kind="warning")
+        self._details(**{LOST_CONNECTION: time.time(), WITHOUT_SPACE: full})
         return True
 
     def _reached(self) -> None:
-        if self._store.run(self._run.id).connection_lost_at is not None:
+        run = self._store.run(self._run.id)
+        if run.connection_lost_at is not None:
             self._details(**{LOST_CONNECTION: None})
-            self._say(f"Connected to {self._place} again.")
+            full = run.details.get(WITHOUT_SPACE)
+            self._say(f"{self._place} has space again." if full else f"Connected to {self._place} again.")
 
     def _answered(self, text: str) -> None:
         """Say what is done at the place, which has just answered."""

@@ -5,14 +5,15 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from specs import RunError
 from specs.paths import REPO
-from trainer.runs.contract import CHECKPOINTS, LOST_CONNECTION, RESULT, WISH, Run, State
+from trainer.away import digests
+from trainer.runs.contract import CHECKPOINTS, LOST_CONNECTION, RESULT, WISH, WITHOUT_SPACE, Run, State
 from trainer.runs.storage.afar import HEARD
 from trainer.runs.storage.mirror import METRICS, RECORD
 
@@ -22,7 +23,7 @@ _PINS = ("base.txt", "torch.txt", "cuda.txt")
 """The lists of which ``scripts/setup.py`` makes the environment that trains."""
 _OF_RUN = (CHECKPOINTS, RESULT, METRICS)
 """What a run that has trained already needs to go on elsewhere."""
-_OURS = (WISH, HEARD, LOST_CONNECTION)
+_OURS = (WISH, HEARD, LOST_CONNECTION, WITHOUT_SPACE)
 """Details of a run that only the machine knows which follows it."""
 
 
@@ -144,15 +145,9 @@ def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
 def _digest(files: Iterable[tuple[Path, str]]) -> str:
     """Return a hash of the names and contents of files."""
     whole = hashlib.sha256()
-    for name, digest in _digests(files):
-        whole.update(f"{name}\0{digest}\n".encode(errors="surrogateescape"))
-    return whole.hexdigest()
-
-
-def _digests(files: Iterable[tuple[Path, str]]) -> Iterator[tuple[str, str]]:
     for path, name in files:
-        with path.open("rb") as stream:
-            yield name, hashlib.file_digest(stream, "sha256").hexdigest()
+        whole.update(f"{name}\0{digests.digest(path)}\n".encode(errors="surrogateescape"))
+    return whole.hexdigest()
 
 
 def relocated(adapter: Path, base: str) -> None:

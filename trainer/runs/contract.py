@@ -62,6 +62,9 @@ class Phase(StrEnum):
 LOST_CONNECTION = "connection_lost_at"
 """The key in ``Run.details`` of the time since when the place where a run trains cannot be reached."""
 
+WITHOUT_SPACE = "place_is_full"
+"""The key in ``Run.details`` of whether it cannot be reached as its disk is full."""
+
 WISH, TAKEN = "wish", "taken_wish"
 """Keys of the number of the attempt in which a person wished that a run trains elsewhere: in its details here and in
 its orders there, and in its details there once its keeper has taken it. A follower started again has no wish."""

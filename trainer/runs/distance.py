@@ -3,7 +3,7 @@
 import time
 
 from trainer.runs import places
-from trainer.runs.contract import TAKEN, Run
+from trainer.runs.contract import TAKEN, WITHOUT_SPACE, Run
 
 
 def where(run: Run) -> str:
@@ -16,5 +16,7 @@ def connection(run: Run) -> str:
     if run.connection_lost_at is None:
         return ""
     since = time.strftime("%H:%M", time.localtime(run.connection_lost_at))
+    if run.details.get(WITHOUT_SPACE):
+        return f"No space on the disk there since {since}: the run waits until you free some."
     goes_on = "the run goes on there" if TAKEN in run.details else "the run is sent on as soon as it is back"
     return f"Connection lost since {since}, {goes_on}."

@@ -1,6 +1,8 @@
 """What a run cannot do where it is to train: told when it is created, and by the worker if it changed since."""
 
+import importlib.metadata
 import importlib.util
+import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Protocol
 from specs import TASK_TYPES, DataError, FinetunePlan, PlanError, RunError
 from specs.checks import MOST_LABELS
 from specs.errors import nearest
+from specs.gpu import WITHOUT_8BIT_OPTIMIZERS
 from specs.launch import require_named
 from specs.tasks import require_trained_for, task_type_of
 from trainer.data.source import HELD
@@ -49,6 +52,8 @@ class Ground:
     """Whether the data is pairs of a better and a worse answer."""
     task_types: Sequence[str] = ()
     """The tasks that the model can be trained for; empty if they are not known."""
+    here: bool = True
+    """Whether it is this machine, whose packages can be looked at."""
     kinds: Sequence[str] = ()
     """What the data can be taken for, of ``trainer.data.source.TASKS``; empty if it is not known."""
 
@@ -88,6 +93,7 @@ def require_feasible(plan: FinetunePlan, ground: Ground) -> None:
         SpecError: If the model is trained for other tasks.
     """
     _require_devices(plan, ground)
+    _require_of_maker(plan, ground)
     _require_packages(plan, ground)
     _require_modules(plan, ground.linear_modules)
     if ground.kinds:
@@ -175,6 +181,24 @@ def _said(value: object) -> str:
     if isinstance(value, tuple):
         return ", ".join(map(str, value)) or "empty"
     return "off" if value is False else "none" if value is None else str(value)
+
+
+def _require_of_maker(plan: FinetunePlan, ground: Ground) -> None:
+    """Refuse what torch and bitsandbytes do not compute on Intel's and Apple's GPUs."""
+    kind = ground.device.partition(":")[0]
+    if kind not in {"mps", "xpu"}:
+        return
+    if ground.here and kind == "mps" and (platform.system(), platform.machine()) != ("Darwin", "arm64"):
+        raise RunError("device", "mps is the GPU of a Mac with an M1 or later", ground.device, "Choose another device")
+    if ground.here and kind == "xpu" and "xpu" not in importlib.metadata.version("torch"):
+        rule = "xpu needs the build of torch for Intel's GPUs, and here is another"
+        way_out = "Install that build as docs/devices.md says, or choose cpu"
+        raise RunError("device", rule, importlib.metadata.version("torch"), way_out)
+    if plan.num_gpus > 1:
+        raise PlanError("num_gpus", f"must be 1 on {kind}: more were never tried", plan.num_gpus, "Set it to 1")
+    if kind in WITHOUT_8BIT_OPTIMIZERS and ("8bit" in plan.optim or "paged" in plan.optim):
+        rule = "must not be one of bitsandbytes, which has none for Apple's GPUs yet (0.50)"
+        raise PlanError("optim", rule, plan.optim, "Choose adamw_torch")
 
 
 def _require_packages(plan: FinetunePlan, ground: Ground) -> None:

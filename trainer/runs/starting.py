@@ -137,6 +137,7 @@ class Starter:
         modules = self._facts.linear_modules(model)
         ground = Ground(
             device=spread(place.card, plan.num_gpus),
+            here=not place.away,
             compute_capabilities=None if place.away else self._facts.compute_capabilities(),
             linear_modules=modules,
             task_types=self._facts.task_types(model),

@@ -28,13 +28,17 @@ def sshd(tmp_path_factory):
         os.environ["LORAFIT_SSH"] = before
 
 
-@pytest.fixture(scope="session")
-def box(sshd, tmp_path_factory) -> Where:
-    """A place on this machine that ssh leads to, with the packages of this environment, under an awkward name."""
-    root = tmp_path_factory.mktemp("there") / "it's a $HOME `of` runs"
+def set_up(root: Path) -> Where:
+    """Return a place in a folder of this machine that ssh leads to, with the packages of this environment."""
     packages = root / parcel.environment()
     packages.parent.mkdir(parents=True)
     packages.symlink_to(Path(sys.prefix), target_is_directory=True)
-    assert sshd.command
     packages.with_name(f"{packages.name}.ready").touch()
     return where(f"ssh://box{quote(str(root))}")
+
+
+@pytest.fixture(scope="session")
+def box(sshd, tmp_path_factory) -> Where:
+    """A place under an awkward name."""
+    assert sshd.command
+    return set_up(tmp_path_factory.mktemp("there") / "it's a $HOME `of` runs")

@@ -8,10 +8,12 @@ import psutil
 import pytest
 
 from specs import RunError
+from tests.trainer.away.conftest import set_up
 from tests.trainer.waiting import over, waited, worker_of
+from tests.unusable import disk, fill
 from trainer.away.executor import UnreachableError
 from trainer.away.ssh import Ssh
-from trainer.runs import launcher
+from trainer.runs import distance, launcher
 from trainer.runs.contract import Place, State
 from trainer.runs.places import Where, where
 from trainer.runs.store import Store
@@ -87,6 +89,33 @@ def test_a_worker_killed_there_is_named_and_the_run_is_resumed_there_and_stopped
     steps = [metric.step for metric in store.metrics(run_id)]
     assert steps == list(range(1, stopped.step + 1))
     assert (store.run_folder(run_id) / "checkpoints" / f"checkpoint-{stopped.step}").is_dir()
+
+
+@pytest.mark.slow
+def test_a_disk_that_fills_up_there_is_told_and_the_run_goes_on_once_there_is_space(
+    store, plan_of, chat_data, tiny_model, sshd, tmp_path
+):
+    assert sshd.command
+    with disk(tmp_path / "disk", "size=192m") as there:
+        place = Place(device=f"cpu@{set_up(there / 'lorafit').url}", model_path=str(tiny_model))
+        run_id = started(store, plan_of(max_steps=600, save_steps=20), chat_data, place)
+        waited(store, run_id, lambda run: run.step >= 2)
+        fill(there)
+        full = waited(store, run_id, lambda run: run.connection_lost_at is not None)
+        assert full.is_active
+        assert distance.connection(full).startswith("No space on the disk there since")
+        assert "ssh://box has no space left on its disk. Free some there." in [
+            event.text for event in store.events(run_id)
+        ]
+        (there / "ballast").unlink()
+        ended = waited(store, run_id, over)
+        if ended.state is State.FAILED:  # a checkpoint was to be saved meanwhile
+            assert ended.error.startswith("ssh://box: ")
+            store.request_resume(run_id)
+            launcher.launch(store, run_id)
+            ended = waited(store, run_id, over)
+        assert ended.state is State.FINISHED, ended.error
+        assert [metric.step for metric in store.metrics(run_id)] == list(range(1, 601))
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,14 @@ def plan(**values):
         ({}, gpu(AMPERE, device="cuda:1"), "device: must be cpu, or one of the 1 GPUs of this machine, got 'cuda:1'"),
         ({}, gpu(), "device: must be cpu: there is no GPU, got 'cuda:0'"),
         ({}, Ground(device="gpu1"), "device: must be cpu, mps, cuda:N or xpu:N, or cuda:N,M for several, got gpu1"),
+        ({}, Ground(device="mps"), "device: mps is the GPU of a Mac with an M1 or later, got mps. Choose another"),
+        ({}, Ground(device="xpu:0"), "device: xpu needs the build of torch for Intel's GPUs, and here is another"),
+        ({"num_gpus": 2, "sharding": "ddp"}, Ground(device="xpu:0,1", here=False), "must be 1 on xpu: more were never"),
+        (
+            {"method": "qlora", "optim": "paged_adamw_8bit"},
+            Ground(device="mps", here=False),
+            "optim: must not be one of bitsandbytes, which has none for Apple's GPUs yet (0.50), got paged_adamw_8bit",
+        ),
         ({"attn_implementation": "flash_attention_2"}, CPU, "needs the flash-attn package and a CUDA device, got cpu"),
         (
             {"target_modules": ("q_porj",)},
