@@ -327,13 +327,24 @@ def _accuracy_lines(found: Sequence[comparison.Comparison]) -> Iterator[str]:
             yield f"  {entry.row.notes}; predicted: {entry.verdict}"
         if entry.error_text:
             yield f"  {entry.error_text}"
+    yield from _summary_lines(found)
+
+
+def _summary_lines(found: Sequence[comparison.Comparison]) -> Iterator[str]:
+    """Yield the errors of each kind of bytes: of every set of runs, then of published runs and of this trainer's."""
+    sets: dict[str, list[comparison.Comparison]] = {}
+    for entry in found:
+        for name in (entry.row.set_name, "published runs" if not entry.row.by_own_trainer else "this trainer"):
+            sets.setdefault(name, []).append(entry)
+    width = max(map(len, sets), default=0)
     for kind in comparison.KINDS:
-        total = comparison.summary(found, kind)
-        if total.mean_abs_error is not None:
-            yield (
-                f"{kind}: {total.n} rows, mean error {total.mean_abs_error:.2%}, "
-                f"worst {total.worst_under:+.2%} and {total.worst_over:+.2%}"
-            )
+        for name in sorted(sets, key=lambda one: ("," not in one, one)):
+            total = comparison.summary(sets[name], kind)
+            if total.mean_abs_error is not None:
+                yield (
+                    f"{kind:9} {name:{width}} {total.n:3} rows, mean error {total.mean_abs_error:6.2%}, "
+                    f"worst {total.worst_under:+.2%} and {total.worst_over:+.2%}"
+                )
 
 
 def _cell(entry: comparison.Comparison, kind: comparison.Kind) -> str:

@@ -18,7 +18,21 @@ REPO = Path(__file__).resolve().parent.parent
 README = REPO / "README.md"
 ARCHITECTURE = REPO / "docs" / "architecture.md"
 DATA = REPO / "docs" / "data.md"
-LABELS = {"allocated": "peak allocated", "reserved": "peak reserved", "used": "used (nvidia-smi)"}
+LABELS = {
+    "allocated": "published, older libraries: peak allocated",
+    "reserved": "published, older libraries: peak reserved",
+    "used": "published, older libraries: used (nvidia-smi)",
+}
+"""What runs of others are called, by what was measured."""
+OWN_LABELS = {
+    name: f"this trainer: {words}"
+    for name, words in (
+        ("allocated", "peak allocated"),
+        ("reserved", "peak reserved"),
+        ("used", "used (on a CPU, the memory of the worker)"),
+    )
+}
+"""What runs of LoRAFit's own trainer are called."""
 MEASURED = REPO / "assets" / "measured"
 OTHER_FOLDERS = {
     "assets": "Facts with their sources: models, GPUs, tapes, measured peaks; the demo data",
@@ -93,14 +107,22 @@ def _sentence(contract: dict[str, Any]) -> str:
 
 
 def accuracy_table(found: Sequence[comparison.Comparison]) -> str:
-    """Return the errors of all measured rows as a table in Markdown."""
+    """Return the errors of all measured rows as a table in Markdown, published runs apart from this trainer's."""
     lines = ["| | rows | mean error | worst too low | worst too high |", "|---|---|---|---|---|"]
-    for kind in comparison.KINDS:
-        total = comparison.summary(found, kind)
-        errors = (total.mean_abs_error, total.worst_under, total.worst_over)
-        cells = " | ".join("" if error is None else percent(error) for error in errors)
-        lines.append(f"| {LABELS[kind]} | {total.n} | {cells} |")
+    for own, labels in ((False, LABELS), (True, OWN_LABELS)):
+        rows = [entry for entry in found if entry.row.by_own_trainer is own]
+        lines += [_line(labels[kind], comparison.summary(rows, kind)) for kind in comparison.KINDS if _has(rows, kind)]
     return "\n".join(lines) + "\n"
+
+
+def _has(found: Sequence[comparison.Comparison], kind: comparison.Kind) -> bool:
+    return comparison.summary(found, kind).n > 0
+
+
+def _line(label: str, total: comparison.Summary) -> str:
+    errors = (total.mean_abs_error, total.worst_under, total.worst_over)
+    cells = " | ".join("" if error is None else percent(error) for error in errors)
+    return f"| {label} | {total.n} | {cells} |"
 
 
 def percent(error: float) -> str:
@@ -111,8 +133,10 @@ def percent(error: float) -> str:
 
 def accuracy_text(found: Sequence[comparison.Comparison], day: date) -> str:
     """Return the sentence above the table, and the table."""
-    cards = " and ".join(dict.fromkeys(entry.row.gpu for entry in found))
-    runs = f"{len(found)} measured runs on {cards} (rows with their sources in `assets/measured/`)"
+    cards = dict.fromkeys(entry.row.gpu for entry in sorted(found, key=lambda entry: entry.row.by_own_trainer))
+    *names, last = cards
+    named = f"{', '.join(names)} and {last}" if names else last
+    runs = f"{len(found)} measured runs on {named} (rows with their sources in `assets/measured/`)"
     return f"`make accuracy` on {day}, against {runs}:\n\n{accuracy_table(found)}"
 
 

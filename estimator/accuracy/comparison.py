@@ -54,6 +54,9 @@ COLUMNS = (
 )
 """The columns of a measured row, in the order in which they are written to the file."""
 
+OWN = "LoRAFit, "
+"""The start of the source of a row that this project's own trainer measured."""
+
 RAN_OUT = "ran out"
 """The start of a row's notes if its run had too little memory."""
 
@@ -86,6 +89,17 @@ class MeasuredRow:
     circumstances: Circumstances
     measured: Mapping[Kind, int]
     notes: str
+
+    @property
+    def by_own_trainer(self) -> bool:
+        """Whether LoRAFit's own trainer ran it, on the libraries of its time; the others are published runs."""
+        return self.source.startswith(OWN)
+
+    @property
+    def set_name(self) -> str:
+        """What runs that are told together have in common: who trained, and on what."""
+        number = f"{self.plan.num_gpus} x " if self.plan.num_gpus > 1 else ""
+        return f"{'this trainer' if self.by_own_trainer else 'published'}, {number}{self.gpu}"
 
     @property
     def ran_out(self) -> bool:

@@ -16,7 +16,7 @@ from typing import Any, TextIO
 
 from catalog import gpus, machine
 from catalog.machine import Device
-from estimator.accuracy.comparison import COLUMNS, RAN_OUT, settings
+from estimator.accuracy.comparison import COLUMNS, OWN, RAN_OUT, settings
 from specs import MIB, FinetunePlan, GpuSpec, ModelSpec, RunError
 from specs.launch import device_environment
 from specs.paths import REPO
@@ -110,7 +110,7 @@ def row(plan: FinetunePlan, model: str, device: Device, found: Mapping[str, Any]
     measured = () if ran_out else ("max_memory_allocated_bytes", "max_memory_reserved_bytes", "used_bytes")
     return {
         **settings(plan),
-        "source": f"LoRAFit, python -m estimator measure, {datetime.now(UTC):%Y-%m-%d}",
+        "source": f"{OWN}python -m estimator measure, {datetime.now(UTC):%Y-%m-%d}",
         "gpu": _name(device),
         "model": model,
         "padding": "none",

@@ -4,8 +4,9 @@ import functools
 from collections.abc import Sequence
 from pathlib import Path
 
-from catalog import gpus, models
+from catalog import models
 from estimator.accuracy.comparison import Comparison, MeasuredRow, compared, rows
+from estimator.accuracy.measure import device_of_row
 from estimator.tape import library
 from estimator.tape.tape import Tape
 from specs import GpuSpec, LorafitError, ModelSpec, paths
@@ -29,7 +30,7 @@ def cold() -> tuple[int, ...]:
 @functools.lru_cache(maxsize=1024)
 def comparison(number: int) -> Comparison:
     """Return the prediction and the measurement of one row of ``published``."""
-    return compared(published()[number], model=found, gpu=gpus.find, tape=_tape)
+    return compared(published()[number], model=found, gpu=device_of_row, tape=_tape)
 
 
 def dots(comparisons: Sequence[Comparison]) -> list[Dot]:
@@ -100,6 +101,6 @@ def _tape(spec: ModelSpec, row: MeasuredRow, gpu: GpuSpec) -> Tape:
 
 def _is_warm(row: MeasuredRow) -> bool:
     try:
-        return library.is_warm(found(row.model), row.plan, gpu=gpus.find(row.gpu), conditions=row.conditions)
+        return library.is_warm(found(row.model), row.plan, gpu=device_of_row(row.gpu), conditions=row.conditions)
     except LorafitError:
         return False
