@@ -84,6 +84,7 @@ def _exported(args: argparse.Namespace, situation: Situation, report: Report | N
         data=data,
         model=model,
         gpu=situation.gpu,
+        nodes=args.nodes,
     )
     if args.to is None:
         others = [*made.files][1:] + ([made.conversion.name] if made.conversion else [])
@@ -216,6 +217,9 @@ def _parser() -> Parser:
     )
     parser.add_argument("--price-per-hour", type=float, help="for all devices together")
     parser.add_argument("--export", choices=[*FORMATS], help="print the plan in another form")
+    parser.add_argument(
+        "--nodes", type=int, default=1, metavar="N", help="machines that share the devices, in an export"
+    )
     parser.add_argument("--to", metavar="FOLDER", help="write the export there, with what goes with it")
     parser.add_argument("--columns", nargs="+", default=[], metavar="ROLE=COLUMN", help="such as prompt=question")
     parser.add_argument("--thinking", choices=("keep", "drop"), default="keep", help="learn reasoning, or leave it out")

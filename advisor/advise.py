@@ -11,7 +11,7 @@ from advisor.rules import RULE_SETS, classic, contradictions
 from advisor.search import HEADROOM, Fit, Search
 from advisor.situation import Situation
 from advisor.speed import Speed
-from specs import METHODS, FinetunePlan, PlanError, gib
+from specs import METHODS, FinetunePlan, PlanError, gib, sharing
 from specs.stored import stored_in
 
 
@@ -194,4 +194,6 @@ def _cause(situation: Situation, advice: Advice, fit: Fit) -> str:
     if advice.field == "gradient_checkpointing":
         kept = "memory is short, so activations are recomputed" if value else "activations are kept, which is faster"
         return f"Here {kept}; {result}."
+    if advice.field in sharing.needed(dataclasses.replace(fit.plan, **{advice.field: advice.value}), fit.plan.sharding):
+        return f"Here {spelled(value)} instead of {spelled(advice.value)}, as sharding {fit.plan.sharding} needs it."
     return f"Here {spelled(value)} instead of {spelled(advice.value)} to save memory; {result}."

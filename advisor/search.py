@@ -13,11 +13,11 @@ from typing import Any
 from advisor.advice import Estimate, LowerBound, Price, Rule, no_lower_bound
 from advisor.rules.adapter import alpha_at
 from advisor.rules.batch import effective_batch
-from advisor.rules.schedule import BITSANDBYTES_OPTIMIZERS, UNSHARDED
 from advisor.situation import Situation
-from specs import METHODS, TASK_TYPES, FinetunePlan, PlanError
+from specs import METHODS, TASK_TYPES, FinetunePlan, PlanError, sharing
 from specs.fields import Optimizer
 from specs.gpu import WITHOUT_8BIT_OPTIMIZERS
+from specs.sharing import UNSHARDED
 
 HEADROOM = 0.10
 """Share of the memory that a recommended plan leaves free, for the estimate's error and what else uses the card."""
@@ -241,13 +241,11 @@ class Search:
 
     def _with(self, plan: FinetunePlan, **values: Any) -> FinetunePlan:
         """Return a plan with other values and everything that follows from them."""
-        sharding = values.get("sharding", plan.sharding)
         if "r" in values and self.allows("lora_alpha"):
             values["lora_alpha"] = alpha_at(plan, values["r"])
-        if sharding not in UNSHARDED and plan.optim in BITSANDBYTES_OPTIMIZERS and self.allows("optim"):
-            values["optim"] = "adamw_torch_fused"
-        if plan.load_in_4bit and "sharding" in values and self.allows("bnb_4bit_quant_storage"):
-            values["bnb_4bit_quant_storage"] = plan.dtype if sharding == "fsdp" else "uint8"
+        if "sharding" in values:
+            moved = sharing.needed(plan, values["sharding"])
+            values |= {name: value for name, value in moved.items() if self.allows(name)}
         return dataclasses.replace(plan, **values)
 
     def _smallest(self, plan: FinetunePlan) -> FinetunePlan:
@@ -301,7 +299,7 @@ def drafted(situation: Situation, method: str, rules: Sequence[Rule]) -> Finetun
         value = rule.decide(situation, plan).value
         if getattr(plan, rule.field) != value:
             plan = dataclasses.replace(plan, **{rule.field: value})
-    return plan
+    return plan.with_sharding(plan.sharding, fixed={*situation.pins, *METHODS[method].preset})
 
 
 def starting_plan(situation: Situation, method: str) -> FinetunePlan:

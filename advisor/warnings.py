@@ -7,12 +7,13 @@ from advisor.advice import Caution, Estimate, spelled
 from advisor.rules.batch import WITHOUT_SDPA
 from advisor.rules.compared import COMPARED
 from advisor.rules.method import defined_by
-from advisor.rules.schedule import BITSANDBYTES_OPTIMIZERS, FEW_STEPS, UNSHARDED, total_steps
+from advisor.rules.schedule import FEW_STEPS, total_steps
 from advisor.situation import Situation
 from specs import METHODS, TASK_TYPES, FinetunePlan, gib
 from specs.adapters import INITS
 from specs.effect import without_effect
 from specs.gpu import WITHOUT_8BIT_OPTIMIZERS
+from specs.sharing import BITSANDBYTES_OPTIMIZERS, UNSHARDED
 
 Check = Callable[[Situation, FinetunePlan, Estimate | None], Iterator[Caution]]
 

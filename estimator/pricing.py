@@ -77,7 +77,8 @@ def plan_for(model: ModelSpec, name: str, method: str, values: Mapping[str, Any]
     task = {"task_type": kept["task_type"]} if isinstance(kept["task_type"], str) else {}
     bare = FinetunePlan.for_method(method, name, **task)
     plan = FinetunePlan.from_dict({**bare.to_dict(), **kept})
-    return plan if limit is None else replace(plan, max_length=min(plan.max_length, limit))
+    chosen = plan.with_sharding(plan.sharding, fixed=values)
+    return chosen if limit is None else replace(chosen, max_length=min(plan.max_length, limit))
 
 
 def _with_loading(found: MemoryEstimate, model: ModelSpec, gpu: GpuSpec) -> MemoryEstimate:

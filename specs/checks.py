@@ -12,6 +12,7 @@ from specs.adapters import INITS
 from specs.errors import PlanError
 from specs.fields import PlanFields
 from specs.methods import METHODS, Method
+from specs.sharing import OFFLOADS
 from specs.tasks import TASK_TYPES
 
 MOST_LABELS = 1_000
@@ -52,14 +53,6 @@ _RANGES: Mapping[str, tuple[float, float]] = {
 }
 _PATTERN_RANGES: Mapping[str, str] = {"rank_pattern": "r", "alpha_pattern": "lora_alpha"}
 """For each pattern, the field whose range its numbers must be in."""
-
-# deepspeed/runtime/zero/config.py: offload_param needs stage 3; torch's CPUOffloadPolicy moves everything at once.
-_OFFLOADS: Mapping[str, tuple[str, ...]] = {
-    "zero1": ("none", "optimizer"),
-    "zero2": ("none", "optimizer"),
-    "zero3": ("none", "optimizer", "all"),
-    "fsdp": ("none", "all"),
-}
 
 # PEFT 0.21, peft/tuners/lora/layer.py, ParamWrapper.__init__ and its pissa_init, which needs a linear layer's weight.
 _WITH_EXPERTS: Mapping[str, Any] = {"lora_dropout": 0.0, "use_dora": False, "init_lora_weights": "default"}
@@ -309,9 +302,9 @@ def _check_contradictions(plan: PlanFields) -> None:
             "must be ddp, zero1, zero2, zero3 or fsdp on several GPUs",
         ),
         (
-            plan.offload not in _OFFLOADS.get(plan.sharding, ("none",)),
+            plan.offload not in OFFLOADS.get(plan.sharding, ("none",)),
             "offload",
-            f"must be {' or '.join(_OFFLOADS.get(plan.sharding, ('none',)))} with sharding {plan.sharding}",
+            f"must be {' or '.join(OFFLOADS.get(plan.sharding, ('none',)))} with sharding {plan.sharding}",
         ),
     )
     for broken, subject, rule in rules:

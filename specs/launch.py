@@ -11,6 +11,9 @@ MEMORY_LIMIT = "MALLOC_MMAP_THRESHOLD_"
 GIVEN_CARDS = "LORAFIT_GIVEN_CARDS"
 """The variable with the cards that a scheduler gave to its job, in CUDA's words; numbers count within these."""
 
+ACCELERATE = "accelerate launch --config_file accelerate.yaml train.py"
+"""The command that starts what the export for accelerate writes."""
+
 _DEVICE = re.compile(r"cpu|mps|(?:cuda|xpu):\d+(?:,\d+)*")
 
 

@@ -3,13 +3,13 @@
 import dataclasses
 import json
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from specs import checks
+from specs import checks, sharing
 from specs.errors import PlanError
-from specs.fields import NAMES, PATTERNS, PlanFields
+from specs.fields import NAMES, PATTERNS, PlanFields, Sharding
 from specs.tasks import TASK_TYPES
 
 
@@ -85,6 +85,37 @@ class FinetunePlan(PlanFields):
         fixed = {*checks.known_method(self.method).preset, "load_in_4bit", "load_in_8bit"}
         undone = {name: defaults[name] for name in fixed}
         return dataclasses.replace(self, method=method, **{**undone, **checks.known_method(method).preset})
+
+    def with_sharding(self, sharding: Sharding, *, fixed: Collection[str] = ()) -> Self:
+        """Return this plan whose devices share the work in another way, with what that way needs of other fields.
+
+        Args:
+            sharding: How they share it.
+            fixed: Fields that somebody chose and that stay; the plan may then be refused where it is to run.
+        """
+        moved = {name: value for name, value in sharing.needed(self, sharding).items() if name not in fixed}
+        return dataclasses.replace(self, sharding=sharding, **moved)
+
+    def over(self, num_gpus: int, sharding: Sharding | None = None) -> Self:
+        """Return this plan on another number of devices; a step sees the same rows, by accumulation.
+
+        Args:
+            num_gpus: How many devices there are now.
+            sharding: How they share the work; None keeps the plan's way, and takes copies (ddp) where it has none.
+
+        Raises:
+            PlanError: If the rows of a step cannot be divided by the number.
+        """
+        each, left = divmod(self.effective_batch_size, num_gpus) if num_gpus > 0 else (0, 1)
+        if left or not each:
+            rule = f"must divide the {self.effective_batch_size:,} rows of a step"
+            raise PlanError("num_gpus", rule, num_gpus, "Choose another number")
+        at_once = next(rows for rows in range(min(self.per_device_train_batch_size, each), 0, -1) if not each % rows)
+        usual: Sharding = self.sharding if self.sharding != "none" else "ddp"
+        way: Sharding = sharding or ("none" if num_gpus == 1 else usual)
+        rows: dict[str, Any] = {"per_device_train_batch_size": at_once, "gradient_accumulation_steps": each // at_once}
+        moved = {} if way == "none" else sharing.needed(self, way)
+        return dataclasses.replace(self, num_gpus=num_gpus, sharding=way, **{**rows, **moved})
 
 
 _ANNOTATIONS: Mapping[str, Any] = typing.get_type_hints(FinetunePlan)

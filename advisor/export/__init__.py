@@ -12,7 +12,7 @@ from typing import Any
 
 from advisor.export import accelerate, axolotl, llama_factory, script, sky, snippet, trl_cli
 from advisor.export.conversion import Conversion, Tool, conversion, converted
-from advisor.export.job import Job, assumed
+from advisor.export.job import Job, accelerate_command, assumed, launch_commands
 from specs import FinetunePlan, GpuSpec, ModelSpec, PlanError
 from specs.dataset import TrainingData
 
@@ -35,6 +35,8 @@ class Format:
     """The command that uses the file."""
     tool: Tool | None = None
     """What reads the data; None where the data is given to LoRAFit itself, or with the script."""
+    on_nodes: bool = False
+    """Whether it says how several machines start it."""
     any_task: bool = False
     """Whether it can say any task; the others train text generation."""
     beside: Callable[[Job], Mapping[str, str]] = _nothing
@@ -75,6 +77,10 @@ def _run_command(job: Job) -> str:
     return shlex.join(words)
 
 
+def _script_command(job: Job) -> str:
+    return launch_commands(job.plan, "train.py", job.nodes)[0]
+
+
 def _script(job: Job) -> Mapping[str, str]:
     """Return the script that accelerate or SkyPilot launches."""
     return {"train.py": script.text(job)}
@@ -90,8 +96,9 @@ _ENTRIES = (
         label="Python script",
         filename=_always("train.py"),
         text=script.text,
-        command=_always("python train.py"),
+        command=_script_command,
         tool=script.TOOL,
+        on_nodes=True,
         any_task=True,
     ),
     Format(
@@ -128,8 +135,9 @@ _ENTRIES = (
         label="accelerate",
         filename=_always("accelerate.yaml"),
         text=accelerate.text,
-        command=_always("accelerate launch --config_file accelerate.yaml train.py"),
+        command=lambda job: accelerate_command(job.nodes),
         tool=script.TOOL,
+        on_nodes=True,
         any_task=True,
         beside=_script,
     ),
@@ -165,6 +173,7 @@ def exported(
     data: TrainingData | None = None,
     model: ModelSpec | None = None,
     gpu: GpuSpec | None = None,
+    nodes: int = 1,
 ) -> Export:
     """Return a plan and its data written in one format.
 
@@ -175,6 +184,7 @@ def exported(
         model: The model: from it follow the targets, and how it is loaded; None takes a model of text alone whose
             layers are not known.
         gpu: The device that the plan is for, where a format names it.
+        nodes: Machines that share the plan's devices evenly.
 
     Raises:
         PlanError: If the tool cannot be told something of the plan or of the data.
@@ -183,13 +193,24 @@ def exported(
     if plan.task_type != "CAUSAL_LM" and not form.any_task:
         rule = f"must be CAUSAL_LM (text generation) in an export to {form.label}"
         raise PlanError("task_type", rule, plan.task_type, "Export the Python script")
+    _require_nodes(plan, form, nodes)
     known = {} if model is None else _known_of(model)
-    job = Job(plan=plan, data=data or TrainingData(), gpu=gpu, **known)
+    job = Job(plan=plan, data=data or TrainingData(), gpu=gpu, nodes=nodes, **known)
     made = conversion(job, form.tool) if form.tool else None
     if made is not None:
         job = dataclasses.replace(job, data=converted(job.data, made), note=made.why)
     files = {form.filename(job): form.text(job), **form.beside(job)}
     return Export(files=files, command=form.command(job), conversion=made)
+
+
+def _require_nodes(plan: FinetunePlan, form: Format, nodes: int) -> None:
+    if nodes > 1 and not form.on_nodes:
+        way_out = "Export the Python script, or for accelerate"
+        raise PlanError("nodes", f"must be 1 in an export to {form.label}", nodes, way_out)
+    if nodes < 1 or plan.num_gpus % nodes:
+        raise PlanError(
+            "nodes", f"must divide the {plan.num_gpus:,} devices of the plan", nodes, "Choose another number"
+        )
 
 
 def _known_of(model: ModelSpec) -> dict[str, Any]:

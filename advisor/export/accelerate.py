@@ -2,8 +2,10 @@
 
 from typing import Any
 
-from advisor.export.job import Job, yaml_text
+from advisor.export.job import Job, accelerate_command, yaml_text
 
+_NODES = {"same_network": False, "main_process_port": 29500}
+"""Several nodes meet through torchrun's own rendezvous, also under DeepSpeed."""
 _MIXED_PRECISION = {"bfloat16": "bf16", "float16": "fp16", None: "no"}
 
 
@@ -14,7 +16,7 @@ def text(job: Job) -> str:
     values: dict[str, Any] = {
         "compute_environment": "LOCAL_MACHINE",
         "distributed_type": kind,
-        "num_machines": 1,
+        "num_machines": job.nodes,
         "machine_rank": 0,
         "num_processes": plan.num_gpus,
         "mixed_precision": _MIXED_PRECISION[plan.autocast_dtype],
@@ -22,19 +24,15 @@ def text(job: Job) -> str:
         "deepspeed_config": _deepspeed(job) if kind == "DEEPSPEED" else None,
         "fsdp_config": _fsdp(job) if kind == "FSDP" else None,
         "use_cpu": False,
+        **(_NODES if job.nodes > 1 else {}),
     }
-    comment = "accelerate launch --config_file accelerate.yaml train.py --data FILE"
-    if plan.num_gpus > 1:
-        comment += (
-            "\nOn N nodes: num_machines N, and on each of them --machine_rank 0 to N-1 --main_process_ip HOST"
-            " --main_process_port 29500"
-        )
-    return yaml_text(values, comment)
+    return yaml_text(values, accelerate_command(job.nodes))
 
 
 def _deepspeed(job: Job) -> dict[str, Any]:
     plan = job.plan
     return {
+        **({"deepspeed_multinode_launcher": "standard"} if job.nodes > 1 else {}),
         "zero_stage": int(plan.sharding.removeprefix("zero")),
         "zero3_init_flag": plan.sharding == "zero3",
         "zero3_save_16bit_model": plan.sharding == "zero3",

@@ -9,7 +9,8 @@ from typing import Any
 
 from specs import METHODS, FinetunePlan, GpuSpec, PlanError, dataset
 from specs.dataset import DataFile, TrainingData
-from specs.launch import torchrun_arguments
+from specs.launch import ACCELERATE, torchrun_arguments
+from specs.sharing import UNSHARDED
 from specs.targets import Layers
 
 
@@ -24,6 +25,8 @@ class Job:
     note: str = ""
     """Why the data is not the person's own file, in a sentence."""
     output_dir: str = "output"
+    nodes: int = 1
+    """Machines that share the plan's devices."""
     uses_conv1d: bool = False
     """Whether the model's linear layers are GPT-2's ``Conv1D``, whose weights are transposed."""
     layers: Layers | None = None
@@ -161,15 +164,37 @@ def words(text: str) -> str:
     return re.sub(r"[^\w .,;:=+@/()%'-]", "_", text)
 
 
-def launch_commands(plan: FinetunePlan, script: str) -> tuple[str, ...]:
-    """Return the commands that start a script on a plan's devices: on one machine and, if they divide by 2, on two."""
+def launch_commands(plan: FinetunePlan, script: str, nodes: int = 1) -> tuple[str, ...]:
+    """Return the commands that start a script on a plan's devices.
+
+    On one machine also the command for two, if the devices divide by 2. What divides the model is accelerate's to
+    start, with the configuration that is exported for it: torchrun alone would train copies.
+    """
+    if plan.sharding not in UNSHARDED:
+        return (accelerate_command(nodes),)
     if plan.num_gpus == 1:
         return (f"python {script}",)
-    alone = shlex.join(["python", "-m", *torchrun_arguments(plan.num_gpus), script])
-    if plan.num_gpus % 2:
-        return (alone,)
-    shared = shlex.join(["python", "-m", *torchrun_arguments(plan.num_gpus, nodes=2), script])
-    return (alone, f"{shared}  # on each of 2 nodes, HOST is one of them")
+    several = [
+        _on_nodes(plan, script, number) for number in ([nodes] if nodes > 1 else [] if plan.num_gpus % 2 else [2])
+    ]
+    alone = [shlex.join(["python", "-m", *torchrun_arguments(plan.num_gpus), script])] if nodes == 1 else []
+    return (*alone, *several)
+
+
+def accelerate_command(nodes: int) -> str:
+    """Return the command that starts what the export for accelerate writes.
+
+    The rendezvous is named here: accelerate 1.15 reads it from no configuration.
+    """
+    if nodes == 1:
+        return ACCELERATE
+    there = ACCELERATE.replace(" train.py", " --rdzv_backend c10d --machine_rank K --main_process_ip HOST train.py")
+    return f"{there}  # on each of {nodes:,} nodes, K is its number from 0, HOST is node 0"
+
+
+def _on_nodes(plan: FinetunePlan, script: str, nodes: int) -> str:
+    command = shlex.join(["python", "-m", *torchrun_arguments(plan.num_gpus, nodes=nodes), script])
+    return f"{command}  # on each of {nodes:,} nodes, HOST is one of them"
 
 
 def targets(job: Job) -> str | list[str]:

@@ -5,6 +5,7 @@ from advisor.export.conversion import Tool
 from advisor.export.job import Job, about_job, call_text, launch_commands, literal, require_reference, words
 from advisor.export.tasks_parts import PARTS
 from specs import dataset
+from specs.sharing import DIVIDES_WEIGHTS
 
 TOOL = Tool(
     name="The script",
@@ -109,7 +110,7 @@ def text(job: Job) -> str:
         datasets="Dataset, load_dataset" if script_data.needs_datasets(job) else "Dataset",
         trl=f"{job.config}, {_trainer(job)}",
         constants=script_data.constants(job),
-        command="\n     ".join(launch_commands(plan, "train.py")),
+        command="\n     ".join(launch_commands(plan, "train.py", job.nodes)),
         imports=_peft_imports(job),
         auto_class=job.auto_class,
         transformers=_transformers_imports(job),
@@ -126,7 +127,7 @@ def text(job: Job) -> str:
         dtype=plan.dtype,
         attention=literal(plan.attn_implementation),
         quantized="\n        quantization_config=quantization," if plan.quantization != "none" else "",
-        placed="" if plan.sharding in {"fsdp", "zero3"} else '\n        device_map={"": device},',
+        placed="" if plan.sharding in DIVIDES_WEIGHTS else '\n        device_map={"": device},',
         adapter=_adapter(job),
         arguments=_arguments(job),
         kept="kept = [(weight, weight.data) for weight in model.parameters() if weight.requires_grad]\n    "

@@ -115,7 +115,7 @@ def text(job: Job) -> str:
         imports="\n".join(part.imports),
         portable="\n".join([*part.portable_imports, *([_PORTABLE] if part.portable else [])]),
         datasets="Dataset, load_dataset" if script_data.needs_datasets(job) else "Dataset",
-        command="\n     ".join(launch_commands(plan, "train.py")),
+        command="\n     ".join(launch_commands(plan, "train.py", job.nodes)),
         peft=_peft(job),
         transformers="\n    ".join(f"{name}," for name in _imported(job, part)),
         max_length=plan.max_length,

@@ -4,6 +4,7 @@ from advisor.advice import Rule
 from advisor.rules import adapter, batch, beyond_lora, embeddings, precision, schedule, tasks, watching
 from advisor.rules.method import within_method
 from specs import FinetunePlan
+from specs.sharing import UNSHARDED
 
 
 def _in_4bit(plan: FinetunePlan) -> bool:
@@ -15,7 +16,7 @@ def _quantized(plan: FinetunePlan) -> bool:
 
 
 def _sharded(plan: FinetunePlan) -> bool:
-    return plan.sharding not in {"none", "ddp"}
+    return plan.sharding not in UNSHARDED
 
 
 def _streamable(plan: FinetunePlan) -> bool:

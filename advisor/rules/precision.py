@@ -5,6 +5,7 @@ from advisor.advice import Advice, Confidence, Source
 from advisor.situation import Situation
 from specs import METHODS, FinetunePlan
 from specs.adapters import Quantization
+from specs.sharing import DIVIDES_WEIGHTS
 
 
 def load_in_4bit(_situation: Situation, plan: FinetunePlan) -> Advice:
@@ -46,7 +47,7 @@ def bnb_4bit_use_double_quant(situation: Situation, _plan: FinetunePlan) -> Advi
 
 def bnb_4bit_quant_storage(_situation: Situation, plan: FinetunePlan) -> Advice:
     """Pack into the dtype of the other weights under FSDP, otherwise into bytes."""
-    sharded = plan.sharding in {"fsdp", "zero3"}
+    sharded = plan.sharding in DIVIDES_WEIGHTS
     return Advice(
         field="bnb_4bit_quant_storage",
         value=plan.dtype if sharded else "uint8",

@@ -10,14 +10,11 @@ from advisor.rules.rate import TINY_MODEL, lora_rate
 from advisor.situation import Situation
 from specs import TASK_TYPES, FinetunePlan
 from specs.dataset import num_learned, share_to_hold_out
+from specs.sharing import UNSHARDED
 
 LARGE_MODEL = 16_000_000_000
 """Full fine-tuning of models above the 14B class takes half the rate."""
 FEW_STEPS = 100
-BITSANDBYTES_OPTIMIZERS = frozenset({"adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit", "lion_8bit"})
-"""bitsandbytes optimizers, which cannot update weights that FSDP shards; source at ``optim``."""
-UNSHARDED = frozenset({"none", "ddp"})
-"""Values of ``sharding`` that leave the weights whole on each device."""
 LEAST_HELD_OUT = 10
 """Held-out rows below which a loss says little."""
 

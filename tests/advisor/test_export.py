@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils.launch import prepare_multi_gpu_env
 from torch.distributed.run import get_args_parser
 from trl import DatasetMixtureConfig, ModelConfig, ScriptArguments, SFTConfig, TrlParser
 
@@ -146,6 +148,54 @@ def test_torchrun_reads_the_commands_for_several_devices_and_nodes():
     assert (one.nnodes, one.nproc_per_node, one.training_script) == ("1:1", "8", "train.py")
     assert (two.nnodes, two.nproc_per_node, two.rdzv_endpoint) == ("2", "4", "HOST:29500")
     assert all(" ".join(command) in exported(plan, "script").main[1] for command in (alone, shared))
+
+
+@pytest.mark.parametrize("sharding", ["ddp", "fsdp", "zero1", "zero3"])
+def test_accelerate_launches_a_plan_on_several_nodes_that_meet_through_torchrun(sharding, tmp_path):
+    plan = FinetunePlan.for_method("lora", MODEL, num_gpus=6, sharding=sharding)
+    made = exported(plan, "accelerate", nodes=3)
+    (tmp_path / "accelerate.yaml").write_text(made.main[1], encoding="utf-8")
+    command = made.command.replace("accelerate.yaml", str(tmp_path / "accelerate.yaml")).replace("K", "1")
+    *_, words = command.partition("launch ")
+    given, *_ = _validate_launch_command(launch_command_parser().parse_args(shlex.split(words, comments=True)))
+    if sharding.startswith("zero"):
+        assert (given.use_deepspeed, given.zero_stage) == (True, int(sharding[-1]))
+        assert given.deepspeed_multinode_launcher == "standard"
+    else:
+        assert (given.use_fsdp, given.fsdp_version) == (
+            sharding == "fsdp",
+            2 if sharding == "fsdp" else given.fsdp_version,
+        )
+    prepare_multi_gpu_env(given)
+    assert (given.nnodes, given.nproc_per_node, given.rdzv_backend) == ("3", "2", "c10d")
+    assert (given.rdzv_endpoint, given.training_script) == ("HOST:29500", "train.py")
+
+
+@pytest.mark.parametrize(
+    ("sharding", "nodes", "command"),
+    [
+        ("ddp", 1, "python -m torch.distributed.run --standalone --nproc-per-node=6 train.py"),
+        ("ddp", 2, "python -m torch.distributed.run --nnodes=2 --rdzv-backend=c10d --rdzv-endpoint=HOST:29500"),
+        ("fsdp", 1, "accelerate launch --config_file accelerate.yaml train.py"),
+    ],
+)
+def test_a_script_for_several_devices_names_what_starts_it_on_them(sharding, nodes, command):
+    plan = FinetunePlan.for_method("lora", MODEL, num_gpus=6, sharding=sharding)
+    made = exported(plan, "script", nodes=nodes)
+    assert made.command.startswith(command)
+    assert f"Run: {command}" in made.main[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "nodes", "words"),
+    [
+        ("script", 4, "nodes: must divide the 6 devices of the plan, got 4. Choose another number."),
+        ("trl", 2, "nodes: must be 1 in an export to TRL command line, got 2. Export the Python script, or for accele"),
+    ],
+)
+def test_nodes_that_an_export_cannot_have_are_refused(name, nodes, words):
+    with pytest.raises(PlanError, match=words):
+        exported(FinetunePlan.for_method("lora", MODEL, num_gpus=6, sharding="ddp"), name, nodes=nodes)
 
 
 @pytest.mark.parametrize("plan", [*PLANS, *BEYOND_LORA])

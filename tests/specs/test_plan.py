@@ -11,6 +11,47 @@ from hypothesis import strategies as st
 from specs import METHODS, FinetunePlan, PlanError
 
 
+def test_what_divides_the_weights_takes_storage_and_optimizer_along() -> None:
+    plan = FinetunePlan.for_method(
+        "qlora", "m", num_gpus=2, sharding="zero2", offload="optimizer", optim="paged_adamw_8bit", dtype="bfloat16"
+    )
+    divided = plan.with_sharding("fsdp")
+    assert (divided.bnb_4bit_quant_storage, divided.optim, divided.offload) == ("bfloat16", "adamw_torch_fused", "none")
+    assert divided.with_sharding("ddp").bnb_4bit_quant_storage == "uint8"
+    kept = plan.with_sharding("fsdp", fixed={"bnb_4bit_quant_storage", "optim"})
+    assert (kept.bnb_4bit_quant_storage, kept.optim) == ("uint8", "paged_adamw_8bit")
+
+
+@pytest.mark.parametrize(
+    ("rows", "devices", "expected"),
+    [((2, 1, 2), 1, (2, 2)), ((4, 1, 1), 2, (2, 1)), ((2, 6, 1), 4, (1, 3)), ((3, 2, 2), 6, (2, 1))],
+)
+def test_on_other_devices_a_step_sees_the_same_rows(
+    rows: tuple[int, int, int], devices: int, expected: tuple[int, int]
+) -> None:
+    batch, accumulation, before = rows
+    plan = FinetunePlan.for_method(
+        "qlora",
+        "m",
+        num_gpus=before,
+        sharding="none" if before == 1 else "fsdp",
+        per_device_train_batch_size=batch,
+        gradient_accumulation_steps=accumulation,
+    )
+    found = plan.over(devices)
+    assert (found.per_device_train_batch_size, found.gradient_accumulation_steps) == expected
+    assert found.effective_batch_size == plan.effective_batch_size
+    assert found.sharding == ("none" if devices == 1 else "ddp" if before == 1 else "fsdp")
+
+
+def test_rows_that_other_devices_cannot_share_are_refused() -> None:
+    plan = FinetunePlan.for_method("lora", "m", per_device_train_batch_size=4)
+    with pytest.raises(PlanError, match="num_gpus: must divide the 4 rows of a step, got 3"):
+        plan.over(3)
+    with pytest.raises(PlanError, match="sharding: needs more than one GPU"):
+        plan.over(1, "fsdp")
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_plan_of_every_method_survives_json(method: str) -> None:
     plan = FinetunePlan.for_method(method, "some/model", r=8, target_modules=("q_proj", "v_proj"))

@@ -12,11 +12,11 @@ from specs import TASK_TYPES, DataError, FinetunePlan, PlanError, RunError
 from specs.checks import MOST_LABELS
 from specs.errors import nearest
 from specs.gpu import WITHOUT_8BIT_OPTIMIZERS
-from specs.launch import require_named
+from specs.launch import ACCELERATE, require_named
 from specs.tasks import require_trained_for, task_type_of
 from trainer.data.source import HELD
 
-_EXPORT = "Export the plan for accelerate and start it yourself, or choose ddp"
+_EXPORT = f"export the plan for accelerate, which starts it: {ACCELERATE}"
 _SHARDED: Mapping[str, tuple[object, ...]] = {
     "method": ("full", "lora", "qlora"),
     "task_type": ("CAUSAL_LM",),
@@ -155,12 +155,14 @@ def _require_devices(plan: FinetunePlan, ground: Ground) -> None:
 
 def _require_sharding(plan: FinetunePlan, ground: Ground) -> None:
     """Refuse a way to divide a model that no run was tried with: it is exported instead."""
-    if ground.on_gpu:
-        if plan.sharding != "ddp":
-            raise PlanError("sharding", "must be none or ddp for a run started here", plan.sharding, _EXPORT)
-        return
-    if plan.sharding not in {"ddp", "fsdp"}:
-        raise PlanError("sharding", "must be none, ddp or fsdp on a CPU", plan.sharding, "Choose fsdp")
+    possible = "none or ddp" if ground.on_gpu else "none, ddp or fsdp on a CPU"
+    instead = "ddp" if ground.on_gpu else "fsdp"
+    if plan.sharding.startswith("zero"):
+        rule = f"must be {possible} in a run, as ZeRO is DeepSpeed's, which runs do not use"
+        raise PlanError("sharding", rule, plan.sharding, f"Choose {instead}, or {_EXPORT}")
+    if plan.sharding == "fsdp" and ground.on_gpu:
+        rule = f"must be {possible} in a run on GPUs, where no run was tried that divides the model"
+        raise PlanError("sharding", rule, plan.sharding, f"Choose {instead}, or {_EXPORT}")
     if plan.sharding == "fsdp":
         _require_tried(plan, has_pairs=ground.has_pairs)
 

@@ -219,14 +219,15 @@ def race_of(plan: FinetunePlan, texts: Sequence[str]) -> Race:
 
 
 def with_values(plan: FinetunePlan, values: Mapping[str, Any]) -> FinetunePlan:
-    """Return a plan with fields set; a new ``method`` sets its fields first.
+    """Return a plan with fields set; a new ``method`` or ``sharding`` sets its fields first.
 
     Raises:
         PlanError: If the plan refuses the values.
     """
     method = values.get("method", plan.method)
     base = plan if method == plan.method else plan.with_method(str(method))
-    return FinetunePlan.from_dict({**base.to_dict(), **values})
+    wished = FinetunePlan.from_dict({**base.to_dict(), **values})
+    return wished if wished.sharding == plan.sharding else wished.with_sharding(wished.sharding, fixed=values)
 
 
 def steps_at(share: float, total: int, *, logged: int = 1) -> int:

@@ -32,6 +32,7 @@ _VIEWS = frozenset(
         "view",
         "reasons",
         "format",
+        "nodes",
         "price",
         "show",
         "groups",

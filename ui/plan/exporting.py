@@ -12,7 +12,7 @@ from trainer.data.known import training_data
 from ui.plan.planning import Request
 
 
-def export_of(asked: Request, result: Recommendation | ByRule, name: str) -> Export:
+def export_of(asked: Request, result: Recommendation | ByRule, name: str, nodes: int = 1) -> Export:
     """Return the plan and its data in one format.
 
     Raises:
@@ -26,6 +26,7 @@ def export_of(asked: Request, result: Recommendation | ByRule, name: str) -> Exp
         data=known,
         model=model,
         gpu=asked.situation.gpu,
+        nodes=nodes,
     )
 
 

@@ -91,6 +91,7 @@ ALL: tuple[str, ...] = tuple(name for names in GROUPS.values() for name in names
 
 ROWS: Mapping[str, tuple[str, ...]] = {
     "Method": ("method",),
+    "Several devices": ("sharding",),
     "Rank": ("r",),
     "Scale": ("lora_alpha",),
     "Target modules": ("target_modules",),

@@ -38,8 +38,9 @@ def show(asked: Request, result: Recommendation) -> None:
     st.html(_STYLE)
     advice = {entry.field: entry for entry in result.advice}
     found = steps.overrides(asked, result.plan)
-    listed = {name for names in fields.ROWS.values() for name in names}
-    for label, names in fields.ROWS.items():
+    rows = {label: names for label, names in fields.ROWS.items() if names != ("sharding",) or result.plan.num_gpus > 1}
+    listed = {name for names in rows.values() for name in names}
+    for label, names in rows.items():
         if present := [name for name in names if name in advice or name in found]:
             _row(asked, result, label, present, advice, found)
     others = [name for name in fields.ALL if name not in listed and name in found]
@@ -111,8 +112,14 @@ def _row(
             _changed(found[name])
     if "num_train_epochs" in names and result.plan.max_steps > 0:
         _said(_instead(result.plan.max_steps, None if "max_steps" in found else advice.get("max_steps")))
-    if "target_modules" in names:
-        _said(spread.reached(asked.situation.model, result.plan))
+    _said(_about(asked, result.plan, names))
+
+
+def _about(asked: Request, plan: FinetunePlan, names: Sequence[str]) -> str:
+    """Return what a person must know of a row to choose in it; mostly empty."""
+    if "sharding" in names and plan.num_gpus > 1:
+        return spread.compared(steps.ways_to_share(asked, plan))
+    return spread.reached(asked.situation.model, plan) if "target_modules" in names else ""
 
 
 def _said(words: str) -> None:

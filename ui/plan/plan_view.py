@@ -21,6 +21,9 @@ from ui.plan.data.datasets import DEMOS
 from ui.plan.forms import URL
 from ui.plan.planning import Request
 
+_MOST_NODES = 1_024
+"""The most machines that the page offers for one plan."""
+
 
 def verdict(asked: Request, result: Recommendation, estimate: MemoryEstimate) -> None:
     """Show in one line whether the plan fits, what it leaves free and how long it takes."""
@@ -146,7 +149,7 @@ def export(asked: Request, result: Recommendation | ByRule) -> None:
     if asked.data.running is not None:
         st.caption("What a tool must be told is known once all rows of the data are read.")
         return
-    made = exporting.export_of(asked, result, picked or names[0])
+    made = exporting.export_of(asked, result, picked or names[0], _nodes(result.plan, picked or names[0]))
     filename, file = made.main
     with st.container(horizontal=True, vertical_alignment="center"):
         st.download_button(filename, file, filename, icon=":material/download:", on_click="ignore")
@@ -160,6 +163,16 @@ def export(asked: Request, result: Recommendation | ByRule) -> None:
         st.caption(text.plain(made.conversion.why))
     for content in made.files.values():
         st.code(content, None, wrap_lines=True)  # Streamlit's highlighting is too pale on a light page
+
+
+def _nodes(plan: FinetunePlan, name: str) -> int:
+    """Ask how many machines share a plan's devices, where a format says how they start."""
+    if plan.num_gpus == 1 or not FORMATS[name].on_nodes:
+        return 1
+    possible = [number for number in range(1, min(plan.num_gpus, _MOST_NODES) + 1) if not plan.num_gpus % number]
+    given.one_of("nodes", list(map(str, possible)))
+    words = "Machines that share the devices"
+    return st.selectbox(words, possible, key="nodes", bind=URL, width=240) or 1
 
 
 def _sheets(asked: Request, result: Recommendation) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from specs import METHODS, FinetunePlan, ModelSpec
+from specs import METHODS, FinetunePlan, ModelSpec, gib
 
 _DIVIDED = "weights, gradients and optimizer states are divided over the devices"
 _SPREADS: Mapping[str, tuple[str, str]] = {
@@ -23,6 +23,15 @@ def named(plan: FinetunePlan) -> str:
 def in_words(plan: FinetunePlan) -> str:
     """Return in a sentence what each of several devices holds; empty for one device."""
     return f"{': '.join(_SPREADS[plan.sharding])}." if plan.sharding in _SPREADS else ""
+
+
+def compared(used: Mapping[str, int | None]) -> str:
+    """Return in sentences what each of several devices holds and uses under several ways to share the work."""
+    return " ".join(f"{_SPREADS[way][0]}: {_use(num_bytes)}; {_SPREADS[way][1]}." for way, num_bytes in used.items())
+
+
+def _use(num_bytes: int | None) -> str:
+    return "memory not traced yet" if num_bytes is None else f"{gib(num_bytes)} on each"
 
 
 def reached(model: ModelSpec, plan: FinetunePlan) -> str:

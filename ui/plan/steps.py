@@ -8,6 +8,8 @@ from typing import Any
 from advisor.speed import relative_time
 from estimator.estimate import Verdict
 from specs import METHODS, FinetunePlan, LorafitError
+from specs.fields import Sharding
+from specs.sharing import UNSHARDED
 from ui.plan.planning import Request, recommendation
 from ui.plan.upgrades import BETTER, changed
 
@@ -71,6 +73,18 @@ def next_step(asked: Request, plan: FinetunePlan, field: str) -> Step | None:
     )
 
 
+def ways_to_share(asked: Request, plan: FinetunePlan) -> Mapping[str, int | None]:
+    """Return what a plan uses on each device if they hold copies, and if they hold parts; None if not traced yet."""
+    return {way: _used(asked, changed(asked, plan, "sharding", way)) for way in _OTHER_WAY}
+
+
+def _used(asked: Request, plan: FinetunePlan) -> int | None:
+    try:
+        return asked.price(plan).used_bytes if asked.is_warm(plan) else None
+    except LorafitError:
+        return None
+
+
 def overrides(asked: Request, plan: FinetunePlan) -> Mapping[str, Override]:
     """Return what each fixed setting of a plan changes, by field."""
     return {field: _override(asked, plan, field) for field in asked.situation.pins}
@@ -121,8 +135,11 @@ def _next_targets(plan: FinetunePlan) -> str | None:
 
 
 def _next_optimizer(plan: FinetunePlan) -> str | None:
-    return None if plan.optim == _EIGHT_BIT or plan.sharding not in {"none", "ddp"} else _EIGHT_BIT
+    return None if plan.optim == _EIGHT_BIT or plan.sharding not in UNSHARDED else _EIGHT_BIT
 
+
+_OTHER_WAY: Mapping[str, Sharding] = {"ddp": "fsdp", "fsdp": "ddp"}
+"""The two ways to share the work that a run has: copies of the model, and its parts."""
 
 _NEXT: Mapping[str, Callable[[FinetunePlan], Any]] = {
     "method": lambda plan: BETTER.get(plan.method),
@@ -133,4 +150,5 @@ _NEXT: Mapping[str, Callable[[FinetunePlan], Any]] = {
     "num_train_epochs": lambda plan: plan.num_train_epochs + 1 if plan.max_steps < 0 else None,
     "gradient_checkpointing": lambda plan: not plan.gradient_checkpointing,
     "optim": _next_optimizer,
+    "sharding": lambda plan: _OTHER_WAY.get(plan.sharding),
 }

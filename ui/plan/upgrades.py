@@ -97,10 +97,12 @@ def changed(asked: Request, plan: FinetunePlan, field: str, after: Any) -> Finet
     """Return a plan with one setting changed, and with it only what it is tied to.
 
     Alpha follows the rank; accumulation follows the batch, so that an optimizer step sees as many rows; a method brings
-    settings of its own.
+    settings of its own; what divides the weights needs storage and optimizer that can be divided.
     """
     if field == "method":
         return under(asked, plan, after)
+    if field == "sharding":
+        return plan.with_sharding(after, fixed=asked.situation.pins)
     if field == "r":
         return with_rank(plan, after)
     if field == "per_device_train_batch_size":

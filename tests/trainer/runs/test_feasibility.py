@@ -27,11 +27,18 @@ def plan(**values):
     ("values", "ground", "words"),
     [
         ({"report_to": "wandb"}, CPU, "report_to: needs a package that is not installed, got wandb. Run pip install"),
-        ({"num_gpus": 2, "sharding": "zero3"}, CPU, "sharding: must be none, ddp or fsdp on a CPU, got zero3. Choose"),
+        (
+            {"num_gpus": 2, "sharding": "zero3"},
+            CPU,
+            "sharding: must be none, ddp or fsdp on a CPU in a run, as ZeRO is DeepSpeed's, which runs do not use, got "
+            "zero3. Choose fsdp, or export the plan for accelerate, which starts it: accelerate launch --config_file "
+            "accelerate.yaml train.py.",
+        ),
         (
             {"num_gpus": 2, "sharding": "fsdp"},
             gpu(AMPERE, AMPERE),
-            "sharding: must be none or ddp for a run started here, got fsdp. Export the plan",
+            "sharding: must be none or ddp in a run on GPUs, where no run was tried that divides the model, got fsdp. "
+            "Choose ddp, or export the plan for accelerate, which starts it: accelerate launch",
         ),
         (
             {"method": "qlora", "num_gpus": 2, "sharding": "fsdp"},
@@ -51,7 +58,7 @@ def plan(**values):
         (
             {"num_gpus": 2, "sharding": "zero2"},
             gpu(AMPERE, AMPERE),
-            "sharding: must be none or ddp for a run started here",
+            "sharding: must be none or ddp in a run",
         ),
         ({"num_gpus": 4, "sharding": "ddp"}, gpu(AMPERE, AMPERE), "num_gpus: must be at most 2, the number of GPUs"),
         ({}, gpu(AMPERE, device="cuda:1"), "device: must be cpu, or one of the 1 GPUs of this machine, got 'cuda:1'"),

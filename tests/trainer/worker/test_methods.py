@@ -170,5 +170,5 @@ def test_what_is_trained_is_written_for_tensorboard_too(store, trained, plan_of)
 
 @pytest.mark.parametrize("sharding", ["zero1", "zero2", "zero3"])
 def test_sharding_that_no_run_can_do_here_is_refused_with_a_way_out(trained, plan_of, sharding):
-    with pytest.raises(PlanError, match=f"sharding: must be none, ddp or fsdp on a CPU, got {sharding}. Choose fsdp"):
+    with pytest.raises(PlanError, match=f"ZeRO is DeepSpeed's, which runs do not use, got {sharding}. Choose fsdp, or"):
         trained(plan_of(num_gpus=2, sharding=sharding))

@@ -13,7 +13,7 @@ from trainer.data.source import DataSource
 from trainer.runs.contract import joined
 from trainer.runs.feasibility import Ground, require_feasible
 from trainer.runs.store import Store
-from ui.plan import planning, spread
+from ui.plan import planning, spread, steps
 from ui.plan.data.datasets import DEMO, Choice
 from ui.plan.forms import USUAL_GOAL, Inputs
 
@@ -24,6 +24,11 @@ def asked():
     device = planning.device_names()[0]
     given = {"model": planning.DEMO_MODEL, "device": device, "num_gpus": 2, "data": Choice(label=DEMO)}
     return planning.request(Inputs(**given, task="", goal=USUAL_GOAL, rules="evidence", pins={}))
+
+
+def pinned(asked, rules, **pins):
+    """The same with settings that the person fixed."""
+    return dataclasses.replace(asked, rules=rules, situation=dataclasses.replace(asked.situation, pins=pins))
 
 
 def on_cards(asked, *alike, number=2):
@@ -41,6 +46,25 @@ def test_two_processes_on_the_cpu_start_from_the_page(page, runs_folder):
     assert not app.exception
     (run,) = [one for one in store.runs() if one.data.path == str(demo_data())]
     assert (run.plan.num_gpus, run.plan.sharding, run.place.device) == (2, "ddp", "cpu")
+
+
+@pytest.mark.parametrize("rules", ["evidence", "classic"])
+def test_one_click_divides_a_4_bit_model_into_a_plan_that_starts(asked, rules):
+    before = pinned(asked, rules, method="qlora")
+    step = steps.next_step(before, planning.recommendation(before).plan, "sharding")
+    clicked = pinned(asked, rules, method="qlora", sharding=step.after)
+    plan = planning.recommendation(clicked).plan
+    assert (plan.sharding, plan.bnb_4bit_quant_storage) == ("fsdp", plan.dtype)
+    assert planning.obstacle(clicked, plan, None) is None
+    moved = {name: after for name, _, after in steps.overrides(clicked, plan)["sharding"].moved}
+    assert moved["bnb_4bit_quant_storage"] == plan.dtype
+    assert ("optim" in moved) == (rules == "classic")
+
+
+def test_the_choice_names_what_each_way_uses_on_each_device():
+    told = spread.compared({"ddp": 3 * 2**30, "fsdp": None})
+    assert told.startswith("DDP: 3.0 GiB on each; each device holds the whole model")
+    assert "FSDP2: memory not traced yet; weights, gradients" in told
 
 
 def test_a_run_takes_the_cards_that_are_called_the_same(asked):
