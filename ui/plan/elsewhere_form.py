@@ -39,7 +39,7 @@ def offer(
             placeholder="ssh://host",
             accept_new_options=True,
             key="where",
-            help="The name that you gave the machine, or its address: ssh://user@host:port/folder.",
+            help="The name that you gave the machine, or its address: ssh://user@host:port/folder, slurm:///folder, ray://head:8265/folder.",
         )
         st.caption(text.plain(obstacle) if obstacle else _ABOUT)
         looks, starts = st.columns(2)
