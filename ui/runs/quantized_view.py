@@ -44,8 +44,8 @@ def _kept(run: Run) -> None:
         about={"Run": run.id, "Step": str(first["step"])},
     )
     st.caption(
-        f"In 16 bit the model takes {gib(first['before_bytes'])}. Change: by how much perplexity is higher than in 16 "
-        "bit, as a range that holds the true change with 95% confidence. Ask a quantized model in the tab *Chat*."
+        f"In 16 bit the model takes {gib(first['before_bytes'])}. In brackets: by how much perplexity is higher than "
+        "in 16 bit, as a range that holds the true change with 95% confidence. Ask a quantized model in the tab *Chat*."
     )
     for way in found:
         st.caption(text.plain(f"{WAYS[way].label}: {run_data.quantized_folder(run, way)}"))

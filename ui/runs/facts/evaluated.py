@@ -35,22 +35,18 @@ def lost_by_quantizing(found: Sequence[Mapping[str, Any]]) -> dict[str, list[str
     for name, what in (("loss", "unlearned rows"), ("general", "general text")):
         read = [next((part for part in one["compared"] if part["name"] == name), None) for one in found]
         if any(read):
-            columns[f"Perplexity, {what}"] = [_both_perplexities(part) for part in read]
-            columns[f"Change, {what}"] = [_change_of_perplexity(part) for part in read]
+            columns[f"Perplexity, {what}"] = [_perplexities(part) for part in read]
     return columns
 
 
-def _both_perplexities(part: Mapping[str, Any] | None) -> str:
-    return (
-        f"{math.exp(part['base']):.4g} → {math.exp(part['tuned']):.4g}, {part['rows']:,} rows" if part else "not read"
-    )
-
-
-def _change_of_perplexity(part: Mapping[str, Any] | None) -> str:
+def _perplexities(part: Mapping[str, Any] | None) -> str:
+    """Return both perplexities with their change, in one cell: more columns would not fit a phone."""
     if part is None:
-        return ""
+        return "not read"
+    read = "passages" if part["name"] == "general" else "rows"
     low, high = (100 * math.expm1(part[bound]) for bound in ("low", "high"))
-    return f"{low:+z.1f}% to {high:+z.1f}%"
+    change = f"{low:+z.1f}% to {high:+z.1f}%"
+    return f"{math.exp(part['base']):.4g} → {math.exp(part['tuned']):.4g} ({change}, {part['rows']:,} {read})"
 
 
 def row_table(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
