@@ -29,6 +29,12 @@ from trainer.runs.export import compared
 from trainer.runs.starting import Starter, changed
 from trainer.runs.store import Store
 
+_ON_OTHERS: dict[str, dict[str, Any]] = {
+    "--processes": {"type": int, "metavar": "N", "help": "on N devices from here on; a step still sees the same rows"},
+    "--sharding": {"choices": ("ddp", "fsdp"), "help": "how they share the work; default: as before, else ddp"},
+}
+"""How a run goes on with another number of devices."""
+
 
 @door
 def main(arguments: Sequence[str]) -> int:
@@ -102,7 +108,7 @@ def _commands() -> Iterator[tuple[str, Callable[[argparse.Namespace], int], str,
     yield from (
         ("show", _show, "show one run: state, figures, answers", run_id),
         ("stop", _stop, "save a run and end it", run_id),
-        ("resume", _resume, "continue from the last checkpoint", run_id),
+        ("resume", _resume, "continue from the last checkpoint", {**run_id, **_ON_OTHERS}),
     )
     steps = {"steps": {"type": int, "metavar": "STEPS"}}
     yield "extend", _extend, "train a run for more steps, once it is over", {**run_id, **steps}
@@ -205,7 +211,15 @@ def _stop(store: Store, given: argparse.Namespace) -> int:
 
 @_on_runs
 def _resume(store: Store, given: argparse.Namespace) -> int:
-    run = Starter(store, here).resume(given.id)
+    if given.processes is None and given.sharding is not None:
+        raise PlanError("--sharding", "goes with --processes", given.sharding, "Give both")
+    wished, told = None, None
+    if given.processes is not None:
+        run = store.run(given.id)
+        wished = run.plan.over(given.processes, given.sharding)
+        predicting = importlib.import_module("lorafit.predicting")  # half a second that no other command needs
+        told = predicting.predicted(wished, run.data, run.place)
+    run = Starter(store, here).resume(given.id, wished, told)
     return watch(store, run.id, as_json=given.json)
 
 

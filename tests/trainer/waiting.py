@@ -15,13 +15,13 @@ from trainer.worker.train import train
 
 
 def waited(store, run_id, condition):
-    """The run, once a condition holds of it."""
+    """The run, once a condition holds of it; one that is only silent for long may beat again."""
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
         run = store.run(run_id)
         if condition(run):
             return run
-        assert condition is over or not run.is_over, f"{run.state}: {run.error}"
+        assert condition is over or not run.is_over or run.state is State.LOST, f"{run.state}: {run.error}"
         time.sleep(0.05)
     raise AssertionError(f"{run.state}, {run.phase}, step {run.step} after {PATIENCE} s")
 

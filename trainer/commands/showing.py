@@ -12,7 +12,7 @@ from specs.doors.door import INTERRUPTED
 from specs.units import with_digits
 from trainer.commands import racing
 from trainer.results import best
-from trainer.runs import distance, launcher
+from trainer.runs import distance, launcher, peaks
 from trainer.runs.cards import evaluation, judged
 from trainer.runs.combinations import combined_in_words
 from trainer.runs.contract import Answer, Metric, Run, State
@@ -115,10 +115,8 @@ def show(run: Run, store: Store, *, as_json: bool = False) -> None:
     held_out = [metric.eval_loss for metric in metrics if metric.eval_loss is not None]
     for line in (*_learned(run, losses, held_out), *(f"  {words}" for words in best.told(store, run, metrics))):
         print(line)
-    if "peak_used_bytes" in run.measured:
-        predicted = (run.estimate or {}).get("used_bytes")
-        expected = f", predicted {gib(predicted)}" if predicted else ""
-        print(f"  memory: measured peak {gib(run.measured['peak_used_bytes'])}{expected}")
+    for words in _memory(run):
+        print(f"  memory: {words}")
     if run.error:
         print(f"  {run.error}")
     if run.place.parent_id:
@@ -128,6 +126,16 @@ def show(run: Run, store: Store, *, as_json: bool = False) -> None:
     for answer in store.answers(run.id):
         print(f"  {answer.prompt}\n" + "\n".join(_sides(run, answer)))
     print(*_processes_and_files(run, store), sep="\n")
+
+
+def _memory(run: Run) -> Iterator[str]:
+    """Yield what a run took at most, and what each of its processes did, beside what was predicted."""
+    if "peak_used_bytes" in run.measured:
+        predicted = (run.estimate or {}).get("used_bytes")
+        expected = f", predicted {gib(predicted)}" if predicted else ""
+        yield f"measured peak {gib(run.measured['peak_used_bytes'])}{expected}"
+    if each := peaks.of_each(run):
+        yield each
 
 
 def _rows_behind(found: Diagnosis, run: Run, store: Store) -> Iterator[str]:

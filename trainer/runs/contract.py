@@ -112,6 +112,12 @@ def joined(devices: Sequence[str]) -> str:
     return f"{kind}{colon}{','.join(device.partition(':')[2] for device in devices)}" if colon else kind
 
 
+def first_of(device: str) -> str:
+    """Return the first of the devices of a place such as ``cuda:0,2``."""
+    here, at, where = device.partition(AT)
+    return f"{here.partition(',')[0]}{at}{where}"
+
+
 def spread(device: str, num_gpus: int) -> str:
     """Return all devices of a run, given the first one or all: ``cuda:1`` for two devices is ``cuda:1,2``."""
     here, at, where = device.partition(AT)

@@ -14,7 +14,7 @@ from trainer.data.examples import Example, examples, first_example, require_trai
 from trainer.data.source import DataSource
 from trainer.runs import launcher, trial
 from trainer.runs.combinations import refuse_combination
-from trainer.runs.contract import Place, Run, spread
+from trainer.runs.contract import Place, Run, first_of, spread
 from trainer.runs.feasibility import Facts, Ground, require_feasible
 from trainer.runs.race import Race, percent, race_of, with_values
 from trainer.runs.storage import shelf
@@ -95,16 +95,29 @@ class Starter:
             return self._store.describe(again.id, name=name, note=run.note)
         return again
 
-    def resume(self, run_id: str) -> Run:
+    def resume(self, run_id: str, plan: FinetunePlan | None = None, estimate: Mapping[str, Any] | None = None) -> Run:
         """Queue a run that is over again, and start it if its device is free.
+
+        Args:
+            run_id: The run.
+            plan: Its plan on another number of devices; None goes on with as many as before.
+            estimate: What is predicted of that plan.
 
         Raises:
             LorafitError: If it is not over, has finished, or cannot be trained here any more.
         """
         run = self._store.run(run_id)
-        if run.is_resumable:
+        if not run.is_resumable:
+            return self._launched(self._store.request_resume(run_id))
+        if plan is None or plan == run.plan:
             self._require_continuable(run)
-        return self._launched(self._store.request_resume(run_id))
+            return self._launched(self._store.request_resume(run_id))
+        if run.races or run.place.away:
+            way_out = "Resume it on as many as before"
+            raise PlanError("num_gpus", "stays as it is in a race, and elsewhere", plan.num_gpus, way_out)
+        place = dataclasses.replace(run.place, device=spread(first_of(run.place.device), plan.num_gpus))
+        self._require_continuable(dataclasses.replace(run, plan=plan, place=place))
+        return self._launched(self._store.request_resume(run_id, plan=plan, device=place.device, estimate=estimate))
 
     def extend(self, run_id: str, steps: int) -> Run:
         """Queue a run that is over for more steps, and start it if its device is free.

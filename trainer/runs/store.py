@@ -308,8 +308,21 @@ class Store:
                     ownership.move(db, run_id, State.STOPPING)
         return self.run(run_id)
 
-    def request_resume(self, run_id: str, *, plan: FinetunePlan | None = None) -> Run:
+    def request_resume(
+        self,
+        run_id: str,
+        *,
+        plan: FinetunePlan | None = None,
+        device: str = "",
+        estimate: Mapping[str, Any] | None = None,
+    ) -> Run:
         """Queue a stopped, failed or lost run again; with a longer plan, also a finished one.
+
+        Args:
+            run_id: The run.
+            plan: What it goes on with; None leaves its plan.
+            device: Where that trains; empty leaves its place and its estimate.
+            estimate: What is predicted of the plan there.
 
         Raises:
             RunError: If the run is not over, or has finished and no longer plan is given.
@@ -323,6 +336,9 @@ class Store:
             update(db, run_id, queued_at=time.time(), stop_requested=0, error=None, error_kind=None, phase="waiting")
             if plan is not None:
                 update(db, run_id, plan=json.dumps(plan.to_dict()))
+            if device:
+                told = None if estimate is None else json.dumps(dict(estimate))
+                update(db, run_id, device=device, estimate=told)
         return self.run(run_id)
 
     def extend(self, run_id: str, steps: int) -> Run:

@@ -49,6 +49,15 @@ def from_leader(value: Any) -> Any:
     return values[0]
 
 
+def from_each(value: Any) -> list[Any]:
+    """Return the values of all processes, by rank; every process must call this."""
+    if not dist.is_initialized():
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
 def meet() -> None:
     """Wait until every process has come this far; unlike ``dist.barrier``, needs no GPU."""
     any_of(False)  # noqa: FBT003 - whatever the flag

@@ -189,6 +189,8 @@ def _train_steps(session: Session, trainer: Any) -> State:
     finally:
         # Even if the run ran out of memory: the peak shows by how much.
         session.measured(**memory.peaks(session.device))
+    each = distributed.from_each(memory.peaks(session.device)["peak_used_bytes"])
+    session.measured(peak_used_bytes_of_each=each)
     stopped = distributed.any_of(session.stop.is_set()) and trainer.state.global_step < trainer.state.max_steps
     return State.STOPPED if stopped else State.FINISHED
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import streamlit as st
 
 from specs import gib
-from trainer.runs import distance
+from trainer.runs import distance, peaks
 from trainer.runs.contract import UNKNOWN, Metric, Phase, Run, State
 from trainer.runs.diagnosis import diagnoses
 from ui.drawing.bars import Bar, memory_bars
@@ -208,8 +208,15 @@ def _numbers(run_id: str, *, drawn: tuple[object, ...]) -> None:
     cells = st.grid(min_column_width=150)
     for label, shown, meaning in standing.figures(run, points):
         cells.metric(label, shown, help=meaning, border=True)
+    _memory_of_each(run)
     if run.is_over:
         exhibits.save(tables.numbers_sheet(run, points))
+
+
+def _memory_of_each(run: Run) -> None:
+    """Say what each of several processes took, beside what was predicted."""
+    if told := peaks.of_each(run):
+        st.caption(text.plain(f"Measured {told}."))
 
 
 def _diagnosed(run: Run, points: Sequence[Metric]) -> None:

@@ -173,7 +173,10 @@ class CheckpointingTrainer(ShardingTrainer, BudgetedTrainer):
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is None:
             return
-        known = states.load(checkpoints.random_numbers_to_load(checkpoint, self.args.process_index))
+        path = checkpoints.random_numbers_to_load(checkpoint, self.args.process_index)
+        if self.args.process_index and not path.exists():
+            return  # a process that was not there before goes on from the run's seed
+        known = states.load(path)
         random.setstate(known["python"])
         numpy.random.set_state(known["numpy"])
         torch.random.set_rng_state(known["cpu"])

@@ -96,7 +96,8 @@ class ShardingTrainer(Trainer):
         state = states.load(checkpoints.to_load(checkpoint, checkpoints.OPTIMIZER))
         if self.is_fsdp_enabled:
             options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-            set_optimizer_state_dict(self.model, _optimizer(self.optimizer), state, options=options)
+            optimizer = _optimizer(self.optimizer)
+            set_optimizer_state_dict(self.model, optimizer, _by_name(state, self.model, optimizer), options=options)
         else:
             self.optimizer.load_state_dict(state)
         self.lr_scheduler.load_state_dict(states.load(checkpoints.to_load(checkpoint, checkpoints.SCHEDULER)))
@@ -110,3 +111,13 @@ class ShardingTrainer(Trainer):
 
 def _optimizer(wrapped: Any) -> torch.optim.Optimizer:
     return getattr(wrapped, "optimizer", wrapped)
+
+
+def _by_name(state: Mapping[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Return an optimizer's state with the names of its weights, which one process calls by their numbers."""
+    names = {id(weight): name for name, weight in model.named_parameters()}
+    now = [names[id(weight)] for group in optimizer.param_groups for weight in group["params"]]
+    saved = [key for group in state["param_groups"] for key in group["params"]]
+    named = dict(zip(saved, now, strict=True))
+    groups = [{**group, "params": [named[key] for key in group["params"]]} for group in state["param_groups"]]
+    return {"state": {named[key]: values for key, values in state["state"].items()}, "param_groups": groups}
