@@ -18,7 +18,7 @@ from estimator.estimate import MemoryEstimate
 from estimator.tape.layers import with_layers
 from specs import DataError, FinetunePlan, GpuSpec, ModelSpec, PlanError, paths
 from specs.errors import ended
-from specs.fields import NAMES
+from specs.fields import LISTS
 from specs.tasks import kind_for, task_type_of
 from trainer.data import doctor, readers
 from trainer.data.doctor import Report
@@ -282,7 +282,7 @@ def _number_of_gpus(value: Any) -> int:
 
 def listed(name: str, value: Any) -> Any:
     """Return the value of a field of a plan as it is kept; JSON has lists where a plan has tuples."""
-    return tuple(value) if name in NAMES and isinstance(value, list) else value
+    return tuple(value) if name in LISTS and isinstance(value, list) else value
 
 
 def recommended(situation: Situation, *, rules: str = "evidence") -> Recommendation:

@@ -29,6 +29,8 @@ class Adapter:
     """Whether it can be put on the transposed layers of GPT-2, and is told so by ``fan_in_fan_out``."""
     excludes: bool = True
     """Whether its class has ``exclude_modules``."""
+    picks_layers: bool = True
+    """Whether its class has ``layers_to_transform``."""
     not_over: Mapping[str, str] = field(default_factory=lambda: _NONE)
     """What the base model may not be quantized to, with the reason as the end of a sentence."""
     unmerged: str = ""
@@ -46,7 +48,9 @@ class Adapter:
     def fields(self) -> frozenset[str]:
         """The plan's fields that mean something to it."""
         targets = {"target_modules"} if self.on == "linear" else set[str]()
-        return frozenset({*self.arguments.values(), "adapter_dtype"} | targets) | self.also
+        layers = {"layers_to_transform"} if self.on == "linear" and self.picks_layers else set[str]()
+        saved = {"modules_to_save"} if self.on else set[str]()
+        return frozenset({*self.arguments.values(), "adapter_dtype"} | targets | layers | saved) | self.also
 
 
 def _low_rank(inputs: int, outputs: int, plan: Any) -> int:
@@ -138,7 +142,7 @@ ADAPTERS: Mapping[str | None, Adapter] = MappingProxyType(
             config="LoraConfig",
             arguments=_RANK | _LORA | {"use_rslora": "use_rslora", "use_dora": "use_dora"},
             also=frozenset({"init_lora_weights", "loraplus_lr_ratio", "rank_pattern", "alpha_pattern"})
-            | {"target_parameters"},
+            | {"target_parameters", "trainable_token_indices"},
             transposes=True,
             weights=_low_rank,
         ),
@@ -175,11 +179,12 @@ ADAPTERS: Mapping[str | None, Adapter] = MappingProxyType(
         "BEFT": Adapter(
             config="BeftConfig",
             excludes=False,
+            picks_layers=False,
             unmerged="adds a bias to layers, and most models have no place for one",
             weights=_beft,
         ),
         "LN_TUNING": Adapter(config="LNTuningConfig", on="norms"),
-        "IA3": Adapter(config="IA3Config", transposes=True),
+        "IA3": Adapter(config="IA3Config", transposes=True, picks_layers=False),
         "PROMPT_TUNING": Adapter(
             config="PromptTuningConfig",
             arguments={name: name for name in ("num_virtual_tokens", "prompt_tuning_init")},

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from specs.adapters import INITS
 from specs.errors import PlanError
-from specs.fields import PlanFields
+from specs.fields import LISTS, NUMBERS, PlanFields
 from specs.methods import METHODS, Method
 from specs.sharing import OFFLOADS
 from specs.tasks import TASK_TYPES
@@ -56,6 +56,9 @@ _PATTERN_RANGES: Mapping[str, str] = {"rank_pattern": "r", "alpha_pattern": "lor
 
 # PEFT 0.21, peft/tuners/lora/layer.py, ParamWrapper.__init__ and its pissa_init, which needs a linear layer's weight.
 _WITH_EXPERTS: Mapping[str, Any] = {"lora_dropout": 0.0, "use_dora": False, "init_lora_weights": "default"}
+
+_MAY_BE_EMPTY = frozenset(LISTS) - {"target_modules"}
+_MOST_LISTED = 100_000
 
 _NAME_PATTERN = re.compile(r"[\w.\\|()^$*+-]{1,200}")
 _QUANTIFIERS = re.compile(r"[*+]")
@@ -105,9 +108,11 @@ def _test_of(annotation: Any) -> Callable[[object], bool]:
 
 
 def _has_members(values: tuple[Any, ...], member: Any) -> bool:
-    """Return whether a tuple holds names, at least one, or pairs of name and number."""
+    """Return whether a tuple holds names, at least one, or numbers, or pairs of name and number."""
     if member is str:
         return bool(values) and all(isinstance(name, str) and name for name in values)
+    if member is int:
+        return all(map(_test_of(int), values))
     tests = tuple(map(_test_of, typing.get_args(member)))
     return all(
         isinstance(pair, tuple)
@@ -124,6 +129,8 @@ def _in_words(annotation: Any) -> str:
         return ", ".join(str(choice) for choice in typing.get_args(annotation))
     if origin in {typing.Union, types.UnionType}:
         return " or ".join(_in_words(option) for option in typing.get_args(annotation))
+    if origin is tuple and typing.get_args(annotation)[0] is int:
+        return "a list of whole numbers"
     if origin is tuple and typing.get_args(annotation)[0] is not str:
         return "a mapping of module names to whole numbers"
     return _WORDS_FOR_TYPES.get(origin or annotation, "empty")
@@ -141,7 +148,7 @@ _WORDS_FOR_TYPES: Mapping[Any, str] = {
 def _check_types(plan: PlanFields, annotations: Mapping[str, Any]) -> None:
     for name, annotation in annotations.items():
         value = getattr(plan, name)
-        if not _test_of(annotation)(value) and (name, value) != ("target_parameters", ()):
+        if not _test_of(annotation)(value) and not (name in _MAY_BE_EMPTY and value == ()):
             raise PlanError(name, f"must be {_in_words(annotation)}", value)
 
 
@@ -150,10 +157,21 @@ def _check_ranges(plan: PlanFields) -> None:
         value = getattr(plan, name)
         if value is not None and not least <= value <= most:
             raise PlanError(name, f"must lie between {least:,} and {most:,}", value)
+    _check_lists(plan)
     if plan.max_steps == 0:
         raise PlanError("max_steps", "must be at least 1, or -1 to let num_train_epochs decide", 0)
     if not plan.model_name_or_path.strip():
         raise PlanError("model_name_or_path", "must name a model", plan.model_name_or_path)
+
+
+def _check_lists(plan: PlanFields) -> None:
+    for name in _MAY_BE_EMPTY:
+        listed = getattr(plan, name)
+        if len(listed) > _MOST_LISTED or len({*listed}) < len(listed):
+            raise PlanError(name, f"must be at most {_MOST_LISTED:,} entries, each once", len(listed))
+    for name in NUMBERS:
+        if min(getattr(plan, name), default=0) < 0:
+            raise PlanError(name, "must be numbers from 0", min(getattr(plan, name)))
 
 
 def _check_patterns(plan: PlanFields) -> None:
@@ -272,6 +290,11 @@ def _check_contradictions(plan: PlanFields) -> None:
             bool(plan.target_parameters) and not METHODS[plan.method].uses("target_parameters"),
             "target_parameters",
             f"must be empty under method {plan.method}: PEFT adapts stacked experts with LoRA only",
+        ),
+        (
+            bool(plan.layers_to_transform and plan.target_parameters),
+            "layers_to_transform",
+            "must be empty with target_parameters: PEFT adapts the experts of all layers",
         ),
         (
             plan.method == "adalora" and plan.target_r >= plan.init_r,

@@ -1,5 +1,6 @@
 """The fields of a plan, under the names that PEFT, TRL, transformers and bitsandbytes give them."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -39,8 +40,13 @@ Pattern = tuple[tuple[str, int], ...]
 PATTERNS = ("rank_pattern", "alpha_pattern")
 """Fields that hold a pattern."""
 
-NAMES = ("target_modules", "target_parameters")
+NAMES = ("target_modules", "target_parameters", "modules_to_save")
 """Fields that hold names of a model's parts."""
+
+NUMBERS = ("layers_to_transform", "trainable_token_indices")
+"""Fields that hold numbers of layers or of tokens."""
+LISTS = (*NAMES, *NUMBERS)
+"""Fields that are lists in JSON."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +82,13 @@ class PlanFields:
     and no expert."""
     target_parameters: tuple[str, ...] = ()
     """Stacked experts to adapt too, such as ``experts.down_proj``; PEFT's name."""
+    layers_to_transform: tuple[int, ...] = ()
+    """The numbers of the layers that are adapted, from 0; none given adapts all. PEFT's name."""
+    modules_to_save: tuple[str, ...] = ()
+    """Modules that are trained whole besides the adapter, in the base model's ``dtype``, such as ``lm_head``; PEFT's
+    name."""
+    trainable_token_indices: tuple[int, ...] = ()
+    """Tokens, by their numbers, whose embeddings are trained besides the adapter; PEFT's name."""
     bias: Bias = "none"
     """Which biases are trained besides the adapter."""
     use_rslora: bool = False
@@ -189,6 +202,10 @@ class PlanFields:
     def recomputed_layers(self, num_layers: int) -> int:
         """Return how many of so many layers the backward pass computes again."""
         return -(-num_layers // self.every_n_layers) if self.gradient_checkpointing else 0
+
+    def alpha_at(self, r: int) -> int:
+        """Return the ``lora_alpha`` that goes with another rank: the update's scale falls with sqrt(r)."""
+        return self.lora_alpha if self.use_rslora else max(1, round(self.lora_alpha * math.sqrt(r / self.r)))
 
     @property
     def keeps_base(self) -> bool:

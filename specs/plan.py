@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from specs import checks, sharing
 from specs.errors import PlanError
-from specs.fields import NAMES, PATTERNS, PlanFields, Sharding
+from specs.fields import LISTS, PATTERNS, PlanFields, Sharding
 from specs.tasks import TASK_TYPES
 
 
@@ -28,7 +28,7 @@ class FinetunePlan(PlanFields):
     def to_dict(self) -> dict[str, Any]:
         """Return every field as plain JSON values."""
         values = dataclasses.asdict(self)
-        lists = {name: list(values[name]) for name in NAMES if not isinstance(values[name], str)}
+        lists = {name: list(values[name]) for name in LISTS if not isinstance(values[name], str)}
         return {**values, **lists, **{name: dict(getattr(self, name)) for name in PATTERNS}}
 
     def to_json(self) -> str:
@@ -52,7 +52,7 @@ class FinetunePlan(PlanFields):
         if missing:
             raise PlanError(f"plan: {missing[0]}", "is missing", None, "Add it")
         kept = dict(values)
-        kept |= {name: tuple(kept[name]) for name in NAMES if isinstance(kept.get(name), list)}
+        kept |= {name: tuple(kept[name]) for name in LISTS if isinstance(kept.get(name), list)}
         return cls(**kept)
 
     @classmethod

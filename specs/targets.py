@@ -24,6 +24,7 @@ LEFT_OUT: Mapping[str, str] = {
 }
 """Why a linear layer gets no adapter unless a person asks for it, as the end of a sentence."""
 
+_LAYERS = "layers_to_transform"
 _MOVED = "is moved by PEFT to the router and to all experts"
 _ASKED_FOR = frozenset({"", "router"})
 """Reasons in spite of which a layer gets an adapter if a person names it."""
@@ -148,6 +149,7 @@ class Layers:
         names = self.by_default(kind) if isinstance(plan.target_modules, str) else plan.target_modules
         for name in names:
             self._require(name, kind)
+        self._require_layers(plan)
         for name in plan.target_parameters:
             if name not in self.parameters:
                 raise PlanError("target_parameters", *self._no_parameter(name))
@@ -170,9 +172,11 @@ class Layers:
         """Yield the path of everything that a plan adapts, with its kind."""
         targets = self.resolved(plan)
         excluded = re.compile(targets.excluded)
+        chosen = frozenset(map(str, plan.layers_to_transform)) if METHODS[plan.method].uses(_LAYERS) else None
         for layer in self.linear:
             if layer.name in targets.modules:
-                yield from ((path, layer) for path in layer.paths if not excluded.fullmatch(path))
+                found = (path for path in layer.paths if not excluded.fullmatch(path))
+                yield from ((path, layer) for path in found if not chosen or _number(path) in chosen)
         for stack in self.stacked:
             if stack.name in targets.parameters:
                 yield from ((path, stack) for path in stack.paths)
@@ -183,7 +187,7 @@ class Layers:
         Those of LoRA are its matrices, DoRA's magnitudes and biases; a stack of experts gets matrices for every expert.
         """
         adapter = METHODS[plan.method].adapter
-        if adapter is None or adapter.weights is None:
+        if adapter is None or adapter.weights is None or plan.modules_to_save or plan.trainable_token_indices:
             return None
         if METHODS[plan.method].peft_type == "LORA":
             found = (rank_of(path, plan) * _width(kind) + _beside(kind, plan) for path, kind in self.adapted(plan))
@@ -224,6 +228,22 @@ class Layers:
         if not reasons & _ASKED_FOR:
             reason = LEFT_OUT[min(reasons)]
             raise PlanError("target_modules", f"must leave out what {reason}", name, nearest(name, self.nameable))
+
+    @property
+    def layer_lists(self) -> tuple[str, ...]:
+        """What the lists of layers are called, such as ``layers``: PEFT's ``layers_pattern``."""
+        found = (layer.path.partition(".#")[0].rpartition(".")[2] for layer in self.linear if layer.numbers)
+        return tuple(dict.fromkeys(found))
+
+    def _require_layers(self, plan: PlanFields) -> None:
+        """Refuse numbers of layers that the model has not."""
+        if not plan.layers_to_transform or not METHODS[plan.method].uses(_LAYERS):
+            return
+        numbers = {int(_number(path)) for layer in self.linear if layer.numbers for path in layer.paths}
+        strange = sorted({*plan.layers_to_transform} - numbers)
+        if strange:
+            rule = f"must be numbers of the model's layers, from 0 to {max(numbers, default=0)}"
+            raise PlanError(_LAYERS, rule, strange[0], "Leave it out")
 
     def _no_parameter(self, name: str) -> tuple[str, str, str]:
         if not self.parameters:
@@ -267,6 +287,12 @@ def _ranges(numbers: Sequence[int]) -> Iterator[str]:
             yield str(start) if start == previous else f"{start}-{previous}"
             start = number if number is not None else start
         previous = number if number is not None else previous
+
+
+def _number(path: str) -> str:
+    """Return the number of the layer that a path leads into; empty if none is numbered."""
+    found = _NUMBER.search(path)
+    return found[1] if found else ""
 
 
 def _numbered(path: str, numbers: str) -> tuple[str, ...]:

@@ -83,6 +83,8 @@ def config_text(job: Job, *, model_type: str) -> str:
     require_own_init(job)
     values = {name: getattr(job.plan, field) for name, field in adapter.arguments.items()}
     values |= {**adapter.constants, **_where(adapter, job), **_MORE.get(_type(job), _nothing_more)(job)}
+    if adapter.on and job.plan.modules_to_save:
+        values["modules_to_save"] = [*job.plan.modules_to_save]
     text = f"peft_config = {call_text(adapter.config, {**values, 'task_type': job.plan.task_type})}"
     if adapter.on == "norms":
         return _norms(job, of_model=model_type.startswith("model.")) + text[:-1] + "    target_modules=norms,\n)"
@@ -123,11 +125,17 @@ def wrapping_lines(job: Job, *, before: Sequence[str] = ()) -> list[str]:
             *before,
             "model = get_peft_model(model, peft_config, autocast_adapter_dtype=False)",
             "for name, weight in model.named_parameters():",
-            '    if weight.requires_grad and "lora_magnitude_vector" not in name:',
+            f'    if weight.requires_grad and "lora_magnitude_vector" not in name{_but_copies(job)}:',
             f"        weight.data = weight.data.to(torch.{plan.adapter_dtype})",
             *_casts(job),
         ]
     return lines
+
+
+def _but_copies(job: Job) -> str:
+    """Return the condition that leaves out what keeps the base model's number format: its own weights, trained too."""
+    named = [*job.plan.modules_to_save, *(["token_adapter"] if job.plan.trainable_token_indices else [])]
+    return "".join(f' and ".{name}." not in name' for name in named)
 
 
 def _casts(job: Job) -> list[str]:
@@ -145,8 +153,14 @@ def _casts(job: Job) -> list[str]:
     return []
 
 
-def require_lora(job: Job, tool: str, also: Collection[str] = ()) -> None:
+def require_lora(job: Job, tool: str, also: Collection[str] = (), *, has: Collection[str] = ()) -> None:
     """Refuse a plan that another tool cannot express.
+
+    Args:
+        job: What to export.
+        tool: What the tool is called.
+        also: PEFT's types that it trains besides LoRA.
+        has: Which of ``layers_to_transform``, ``modules_to_save`` and ``trainable_token_indices`` it has.
 
     Raises:
         PlanError: If the plan's adapter is not a LoRA, or its ranks differ by module.
@@ -160,15 +174,30 @@ def require_lora(job: Job, tool: str, also: Collection[str] = ()) -> None:
     if job.has_adapter and job.targets[1]:
         rule = f"must name no module that text does not reach, and {tool} cannot leave any out"
         raise PlanError("target_modules", rule, job.plan.target_modules, way_out)
+    _require_empty(job, tool, {"layers_to_transform", "modules_to_save", "trainable_token_indices"} - {*has})
     for field in ("rank_pattern", "alpha_pattern"):
         if job.has_adapter and getattr(job.plan, field):
             raise PlanError(field, f"{tool} gives all modules one rank and scale", getattr(job.plan, field), way_out)
 
 
+def _require_empty(job: Job, tool: str, fields: Collection[str]) -> None:
+    """Refuse a plan with values in fields that another tool has no word for.
+
+    Raises:
+        PlanError: If it has any.
+    """
+    for field in sorted(fields):
+        if getattr(job.plan, field) and METHODS[job.plan.method].uses(field):
+            rule = f"must be empty, since {tool} has no such setting"
+            raise PlanError(field, rule, [*getattr(job.plan, field)], "Export the Python script")
+
+
 def _where(adapter: Adapter, job: Job) -> dict[str, Any]:
     if adapter.on != "linear":
         return {}
-    conv1d = {"fan_in_fan_out": True} if adapter.transposes and job.uses_conv1d else {}
+    conv1d: dict[str, Any] = {"fan_in_fan_out": True} if adapter.transposes and job.uses_conv1d else {}
+    if job.plan.layers_to_transform and adapter.picks_layers:
+        conv1d["layers_to_transform"] = [*job.plan.layers_to_transform]
     _, excluded = job.targets
     if excluded and not adapter.excludes:
         return {"target_modules": job.target_expression, **conv1d}
@@ -208,6 +237,8 @@ def _lora(job: Job) -> dict[str, Any]:
     plan, values = job.plan, dict[str, Any]()
     if plan.target_parameters:
         values["target_parameters"] = [*plan.target_parameters]
+    if plan.trainable_token_indices:
+        values["trainable_token_indices"] = [*plan.trainable_token_indices]
     if plan.init_lora_weights != "default":
         values["init_lora_weights"] = plan.init_lora_weights
     return values | {name: dict(found) for name in ("rank_pattern", "alpha_pattern") if (found := getattr(plan, name))}

@@ -28,7 +28,7 @@ _OPTIMIZERS = {"adamw_8bit": "adamw_bnb_8bit"}
 
 def text(job: Job) -> str:
     """Return Axolotl's YAML; keys as in its ``AxolotlInputConfig``."""
-    require_lora(job, "Axolotl")
+    require_lora(job, "Axolotl", has=("layers_to_transform", "modules_to_save", "trainable_token_indices"))
     require_reference(job)
     plan = job.plan
     values: dict[str, Any] = {
@@ -103,6 +103,9 @@ def _adapter(job: Job) -> dict[str, Any]:
         "lora_target_linear": True if isinstance(targets, str) else None,
         "lora_target_modules": None if isinstance(targets, str) else [*targets],
         "lora_target_parameters": [*plan.target_parameters] or None,
+        "lora_modules_to_save": [*plan.modules_to_save] or None,
+        "peft_layers_to_transform": [*plan.layers_to_transform] or None,
+        "peft_trainable_token_indices": [*plan.trainable_token_indices] or None,
         "peft_use_rslora": plan.use_rslora,
         "peft_use_dora": plan.use_dora,
         "peft_init_lora_weights": None if plan.init_lora_weights == "default" else plan.init_lora_weights,

@@ -47,7 +47,7 @@ def command(job: Job) -> str:
 
 def text(job: Job) -> str:
     """Return the YAML of TRL's command line: SFTConfig or DPOConfig, ModelConfig and ScriptArguments in one."""
-    require_lora(job, "TRL's command line")
+    require_lora(job, "TRL's command line", has=("modules_to_save",))
     require_reference(job)
     plan = job.plan
     values: dict[str, Any] = {
@@ -141,6 +141,7 @@ def _adapter(job: Job) -> dict[str, Any]:
         "lora_dropout": plan.lora_dropout,
         "lora_target_modules": targets(job),
         "lora_target_parameters": [*plan.target_parameters] or None,
+        "lora_modules_to_save": [*plan.modules_to_save] or None,
         "use_rslora": plan.use_rslora,
         "use_dora": plan.use_dora,
         "lora_task_type": "CAUSAL_LM",

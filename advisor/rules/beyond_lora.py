@@ -147,6 +147,28 @@ rank_pattern = partial(_pattern, "rank_pattern")
 alpha_pattern = partial(_pattern, "alpha_pattern")
 
 
+def _nothing(field: str, why: str, situation: Situation, _plan: FinetunePlan) -> Advice:
+    """Leave a field empty that adds to the adapter, or takes from it."""
+    return Advice(
+        field=field,
+        value=(),
+        range=((),),
+        reason=f"For {situation.model.model_type}: {why}.",
+        source=sources.PEFT_LORA.at(field),
+    )
+
+
+layers_to_transform = partial(
+    _nothing, "layers_to_transform", "which layers matter is not known before a run, so every layer is adapted"
+)
+modules_to_save = partial(
+    _nothing, "modules_to_save", "a module trained whole takes gradients and states for each of its weights"
+)
+trainable_token_indices = partial(
+    _nothing, "trainable_token_indices", "its tokens are trained already; only those that are new need it"
+)
+
+
 def _remaining_rank(situation: Situation, plan: FinetunePlan) -> int:
     pinned: int | None = situation.pins.get("target_r")
     return pinned or int(adapter.r(situation, plan).value)

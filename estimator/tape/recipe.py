@@ -26,6 +26,9 @@ _TRACED = (
     "num_negatives",
     "target_modules",
     "target_parameters",
+    "layers_to_transform",
+    "modules_to_save",
+    "trainable_token_indices",
     "bias",
     "use_dora",
     "lora_dropout",
@@ -199,7 +202,8 @@ def differs_by_layer(plan: FinetunePlan) -> bool:
     by_place = any(not part.isidentifier() for name, _ in plan.rank_pattern for part in name.split("."))
     adapter = METHODS[plan.method].adapter
     unlike = adapter is not None and not adapter.repeats
-    return by_place or unlike or (plan.method, plan.loss) == ("adalora", "full")
+    picked = bool(plan.layers_to_transform) and METHODS[plan.method].uses("layers_to_transform")
+    return by_place or unlike or picked or (plan.method, plan.loss) == ("adalora", "full")
 
 
 def has_own_rank(plan: FinetunePlan) -> bool:
@@ -270,6 +274,8 @@ def _canonical(plan: FinetunePlan, *, eager: bool, on_cpu: bool) -> FinetunePlan
     task = TASK_TYPES[plan.task_type]
     used = (name for name in _TRACED if name != "method" and method.uses(name) and task.uses(name))
     values = {name: getattr(plan, name) for name in used}
+    # Of tokens it counts how many there are, not which.
+    values |= {name: tuple(range(len(values[name]))) for name in ("trainable_token_indices",) if name in values}
     values["attn_implementation"] = "eager" if eager else "sdpa"
     values["bf16"] = plan.autocast_dtype is not None
     if plan.lora_dropout and "lora_dropout" in values:

@@ -1,7 +1,7 @@
 """PEFT's configuration of a plan's adapter, from the table of adapters; and what PEFT leaves to its caller."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import peft
@@ -34,9 +34,52 @@ def adapter_config(plan: FinetunePlan, model: nn.Module) -> PeftConfig:
     values |= _MORE.get(entry.peft_type, _nothing_more)(plan, model)
     config: PeftConfig = getattr(peft, entry.adapter.config)(**values)
     config.task_type = plan.task_type
-    if TASK_TYPES[plan.task_type].has_head:
-        config.modules_to_save = list(task_head(model))
+    head = task_head(model) if TASK_TYPES[plan.task_type].has_head else ()
+    if whole := (*head, *_trained_whole(plan, model)):
+        config.modules_to_save = list(whole)
     return config
+
+
+def _trained_whole(plan: FinetunePlan, model: nn.Module) -> Sequence[str]:
+    """Return the modules that a plan trains whole.
+
+    Raises:
+        PlanError: If the model lacks one, it has no weights of its own to train, or others share them.
+    """
+    if not METHODS[plan.method].uses("modules_to_save"):
+        return ()
+    modules = {path: module for path, module in model.named_modules() if path}
+    for name in plan.modules_to_save:
+        found = [module for path, module in modules.items() if path == name or path.endswith(f".{name}")]
+        weights = [weight for module in found for weight in module.parameters()]
+        if not weights:
+            names = {path.rpartition(".")[2] for path in modules}
+            way_out = nearest(name, sorted(name for name in names if not name.isdigit()))
+            raise PlanError("modules_to_save", "must name modules of the model with weights", name, way_out)
+        if not all(weight.is_floating_point() and not hasattr(weight, "quant_state") for weight in weights):
+            way_out = "Leave it out, or do not quantize"
+            raise PlanError("modules_to_save", "must name modules that are not quantized", name, way_out)
+        if _shares_weights(model, found):
+            rule = "must name modules that share no weights, as embeddings and head of this model do"
+            raise PlanError("modules_to_save", rule, name, "Train single tokens with trainable_token_indices")
+    return plan.modules_to_save
+
+
+def _shares_weights(model: nn.Module, found: Sequence[nn.Module]) -> bool:
+    """Return whether some modules are the embeddings or the head of a model in which both have the same weights."""
+    both = ("get_input_embeddings", "get_output_embeddings")
+    ends = [getattr(model, name)() for name in both if hasattr(model, name)]
+    inside = {id(part) for module in found for part in module.modules()}
+    tied = bool(getattr(model.config.get_text_config(), "tie_word_embeddings", False)) and None not in ends
+    return tied and any(id(end) in inside for end in ends)
+
+
+def _require_tokens(plan: FinetunePlan, model: nn.Module) -> None:
+    """Refuse numbers of tokens that the model has not."""
+    most = model.get_input_embeddings().weight.shape[0] - 1
+    strange = [number for number in plan.trainable_token_indices if number > most]
+    if strange:
+        raise PlanError("trainable_token_indices", f"must be numbers of tokens, from 0 to {most:,}", strange[0])
 
 
 def is_adalora(model: nn.Module) -> bool:
@@ -87,11 +130,13 @@ def _nothing_more(_plan: FinetunePlan, _model: nn.Module) -> dict[str, Any]:
 
 def _lora(plan: FinetunePlan, model: nn.Module) -> dict[str, Any]:
     on_meta = next(model.parameters()).is_meta
+    _require_tokens(plan, model)
     own = {"eva_config": EvaConfig(rho=1.0)} if plan.init_lora_weights == "eva" and not on_meta else {}
     return {
         # Each module keeps its rank: EVA's own choice of ranks is known only once the data has been read.
         **own,
         "target_parameters": [*plan.target_parameters] or None,
+        "trainable_token_indices": [*plan.trainable_token_indices] or None,
         # PiSSA and OLoRA decompose the weights, which do not exist on meta; the tensors are the same.
         "init_lora_weights": INITS["default" if on_meta else plan.init_lora_weights].peft,
         "rank_pattern": _pattern(plan.rank_pattern, "rank_pattern", model),
@@ -146,11 +191,14 @@ def _where(adapter: Adapter, plan: FinetunePlan, model: nn.Module) -> dict[str, 
         return {}
     if adapter.on == "norms":
         return {"target_modules": norms(model)}
-    transposed = {}
+    transposed: dict[str, Any] = {}
     if _has_conv1d(model):
         _require_transposing(adapter, plan)
         transposed = {"fan_in_fan_out": True}
-    targets = layers(model).resolved(plan)
+    known = layers(model)
+    targets = known.resolved(plan)
+    if plan.layers_to_transform and adapter.picks_layers:
+        transposed |= {"layers_to_transform": [*plan.layers_to_transform], "layers_pattern": [*known.layer_lists]}
     if not targets.excluded or adapter.excludes:
         return {"target_modules": [*targets.modules], **_excluded(targets.excluded)} | transposed
     return {"target_modules": targets.expression} | transposed

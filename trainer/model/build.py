@@ -272,17 +272,23 @@ def with_adapter(model: PreTrainedModel, plan: FinetunePlan) -> nn.Module:
             experts = "lora_dropout" in str(error)
             way_out = "Set lora_dropout to 0" if experts else "Choose other target_modules, or method full"
             raise PlanError("method", "PEFT cannot put this adapter on the model", str(error), way_out) from error
-    dtype = getattr(torch, plan.adapter_dtype)
+    dtype, copies = getattr(torch, plan.adapter_dtype), (*plan.modules_to_save, "token_adapter")
     for name, parameter in wrapped.named_parameters():
         # AdaLoRA's rank counts are constants, but PEFT 0.21 makes them trainable when it builds them on meta.
         if ".ranknum." in name:
             parameter.requires_grad = False
         # Updates of DoRA's magnitudes are too small for bfloat16: the magnitudes stay in 32 bit, as in TRL.
-        if parameter.requires_grad and "lora_magnitude_vector" not in name:
+        # Copies of what the base model has keep its dtype, as in PEFT: what is around them computes in it.
+        if parameter.requires_grad and "lora_magnitude_vector" not in name and not _is_copy(name, copies):
             parameter.data = parameter.data.to(dtype)
     if plan.autocast_dtype is None:
         _cast_inputs_of_heads(wrapped)
     return let_dtypes_meet(wrapped)
+
+
+def _is_copy(name: str, copies: Iterable[str]) -> bool:
+    """Return whether a trained weight is one of the base model's own, trained whole, or a token's embedding."""
+    return any(f".{copy}." in f".{name}" for copy in copies)
 
 
 def _cast_inputs_of_heads(model: nn.Module) -> None:

@@ -29,6 +29,8 @@ _SHARDED: Mapping[str, tuple[object, ...]] = {
     "init_lora_weights": ("default", "gaussian"),
     "loraplus_lr_ratio": (None,),
     "target_parameters": ((),),
+    "modules_to_save": ((),),
+    "trainable_token_indices": ((),),
     "load_best_model_at_end": (False,),
 }
 """What runs with sharding fsdp were tried with: docs/decisions/0214-sharded-runs.md."""

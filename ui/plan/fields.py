@@ -7,7 +7,7 @@ from typing import Any
 
 from advisor.rules.batch import CHECKPOINTING_COST
 from specs import FinetunePlan
-from specs.fields import PATTERNS
+from specs.fields import NUMBERS, PATTERNS
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "Task": ("task_type", "num_labels", "embedding_loss", "num_negatives", "pooling_mode", "scale"),
@@ -17,6 +17,9 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "lora_dropout",
         "target_modules",
         "target_parameters",
+        "layers_to_transform",
+        "modules_to_save",
+        "trainable_token_indices",
         "bias",
         "use_rslora",
         "use_dora",
@@ -126,6 +129,9 @@ MEANINGS: Mapping[str, str] = {
     "lora_dropout": "Share of the adapter's inputs that are dropped at random during training.",
     "target_modules": "The linear layers that get an adapter.",
     "target_parameters": "Stacked experts that get an adapter too, one for each expert of each layer.",
+    "layers_to_transform": "The numbers of the layers that get an adapter, from 0, such as 8, 9, 10; all without any.",
+    "modules_to_save": "Modules that are trained whole besides the adapter, such as lm_head.",
+    "trainable_token_indices": "Tokens, by their numbers, whose embeddings are trained too: for tokens that are new.",
     "bias": "Which biases are trained along with the adapter.",
     "use_rslora": "Multiply the update by lora_alpha / sqrt(r) instead, which keeps high ranks stable.",
     "use_dora": "Train the magnitude of each weight separately from its direction.",
@@ -205,6 +211,8 @@ def rule(name: str) -> str:
     """Return what a field must be, for the sentence about a value that is not."""
     if name in PATTERNS:
         return "must name modules with numbers, such as q_proj: 8"
+    if name in NUMBERS:
+        return "must be whole numbers, such as 0, 1, 2"
     return "must be a whole number" if is_whole(name) else "must be a number"
 
 
@@ -212,6 +220,8 @@ def is_written_right(name: str, written: str) -> bool:
     """Return whether a text is a finite number for a numeric field, and a whole one where the field takes no other."""
     if name in PATTERNS:
         return True
+    if name in NUMBERS:
+        return all(part.isdecimal() for part in written.replace(",", " ").split())
     try:
         number = float(written)
     except ValueError:

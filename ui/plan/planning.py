@@ -21,7 +21,7 @@ from estimator.tape.layers import with_layers
 from lorafit.asked import facts
 from specs import MIB, TASK_TYPES, FinetunePlan, GpuSpec, LorafitError, ModelSpec, PlanError, TraceError
 from specs.errors import clipped
-from specs.fields import NAMES, PATTERNS
+from specs.fields import NAMES, NUMBERS, PATTERNS
 from specs.tasks import kind_for
 from trainer.data.examples import require_trained
 from trainer.runs.contract import Place, cards, joined
@@ -336,6 +336,8 @@ def pinned(name: str, value: Any) -> Any:
         return value
     if name in NAMES:
         return tuple(value.replace(",", " ").split())
+    if name in NUMBERS:
+        return _numbers(name, value)
     if name in PATTERNS:
         return _pattern(name, value)
     try:
@@ -347,6 +349,14 @@ def pinned(name: str, value: Any) -> Any:
     if not number.is_integer():
         raise PlanError(name, "must be a whole number", value)
     return int(number)
+
+
+def _numbers(name: str, typed: str) -> tuple[int, ...]:
+    """Return whole numbers from text such as ``0, 1, 2``."""
+    try:
+        return tuple(int(part) for part in typed.replace(",", " ").split())
+    except ValueError as error:
+        raise PlanError(name, "must be whole numbers", typed, "Write them like 0, 1, 2") from error
 
 
 def _pattern(name: str, typed: str) -> tuple[tuple[str, int], ...]:

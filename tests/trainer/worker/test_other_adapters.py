@@ -9,7 +9,7 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from estimator.estimate import trainable_params
 from estimator.tape.conditions import Conditions
@@ -21,7 +21,7 @@ from trainer.model.build import base_model, build
 from trainer.model.layers import layers
 from trainer.results import checkpoints
 from trainer.results.merge import merge
-from trainer.runs.contract import State
+from trainer.runs.contract import Place, State
 from trainer.runs.export import RESULT
 from trainer.runs.session import Session
 from trainer.worker.train import train
@@ -93,6 +93,85 @@ def test_an_adapter_has_the_weights_that_were_priced_and_works_on_a_base_in_16_b
     again = PeftModel.from_pretrained(base_model(plan, str(tiny_model), device="cpu"), tmp_path)
     with torch.no_grad():
         assert torch.equal(let_dtypes_meet(again).eval()(ids).logits, real.eval()(ids).logits)
+
+
+@pytest.fixture(scope="session")
+def untied(tmp_path_factory, tiny_tokenizer, tiny_config):
+    """A random Llama of three layers whose head has weights of its own."""
+    folder = tmp_path_factory.mktemp("untied")
+    config = LlamaConfig(**{**tiny_config.to_dict(), "tie_word_embeddings": False, "num_hidden_layers": 3})
+    torch.manual_seed(0)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tiny_tokenizer.save_pretrained(folder)
+    return folder
+
+
+MORE = [
+    pytest.param({"layers_to_transform": (1, 2)}, 2 / 3, (0, 0), id="some layers"),
+    pytest.param({"method": "vera", "layers_to_transform": (0,)}, 1 / 3, (0, 0), id="one layer of VeRA"),
+    pytest.param({"modules_to_save": ("lm_head", "input_layernorm")}, 1, (1, 3), id="whole modules"),
+    pytest.param({"trainable_token_indices": (5, 100, 7)}, 1, (0, 3), id="single tokens"),
+]
+"""What is trained otherwise than the adapter alone: its share of all layers, and what comes on top, in
+output heads and in vectors as wide as the model."""
+
+
+@pytest.mark.parametrize(("values", "share", "more"), MORE)
+@pytest.mark.filterwarnings("ignore:.*without saving embedding layers.*:UserWarning")
+def test_what_is_trained_beside_an_adapter_is_priced_to_the_byte_trained_resumed_and_merged(
+    store, chat_data, place, plan_of, untied, tmp_path, values, share, more
+):
+    plan = plan_of(**{"method": "lora", "max_steps": 3, "save_steps": 2, "eval_split": 0.0, **values})
+    spec = ModelSpec.from_config(json.loads((untied / "config.json").read_text()), name="untied")
+    tape = trace(recipe(spec, plan, Conditions()), lambda _: None)
+    real = build(plan, str(untied), device="cpu")
+    trained = {name: weight for name, weight in real.named_parameters() if weight.requires_grad}
+    plain = plan_of(method=plan.method)
+    adapter = layers(base_model(plain, str(untied), device="cpu")).adapter_params(plain)
+    counted = sum(weight.numel() for weight in trained.values())
+    assert (
+        trainable_params(tape, plan)
+        == counted
+        == share * adapter + (more[0] * spec.vocab_size + more[1]) * spec.hidden_size
+    )
+    held = {id(tensor): tensor for tensor in (*real.parameters(), *_kept(real))}
+    assert sum(one.elements(plan.r) * one.itemsize * one.count for one in tape.residents) == sum(
+        tensor.numel() * tensor.element_size() for tensor in held.values()
+    )
+    run = store.create(plan, dataclasses.replace(chat_data, prompts=()), place=Place(model_path=str(untied)))
+    assert train(Session(store.claim_next(place.device), store, threading.Event())) is State.FINISHED
+    losses = [metric.loss for metric in store.metrics(run.id)]
+    shutil.rmtree(checkpoints.newest(store.run_folder(run.id)))
+    store.enter(run.id, State.STOPPED)
+    store.request_resume(run.id)
+    assert train(Session(store.claim_next(place.device), store, threading.Event())) is State.FINISHED
+    assert [metric.loss for metric in store.metrics(run.id)] == pytest.approx(losses, rel=1e-5)
+    merge(store, store.run(run.id), tmp_path / "merged")
+    base = base_model(plan, str(untied), device="cpu")
+    tuned = PeftModel.from_pretrained(base, store.run_folder(run.id) / RESULT).eval()
+    alone, ids = AutoModelForCausalLM.from_pretrained(tmp_path / "merged"), torch.arange(3, 19).reshape(1, 16)
+    with torch.no_grad():
+        said, found = tuned(ids).logits, alone.float()(ids).logits
+    assert torch.nn.functional.cosine_similarity(said, found, dim=-1).min() > 0.999
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        pytest.param({"layers_to_transform": (2,)}, "numbers of the model's layers, from 0 to 1, got 2", id="no layer"),
+        pytest.param(
+            {"modules_to_save": ("lm_haed",)}, "modules of the model with weights, got lm_haed. Nearest: lm_head"
+        ),
+        pytest.param({"modules_to_save": ("embed_tokens",)}, "must name modules that share no weights", id="tied"),
+        pytest.param(
+            {"method": "qlora", "modules_to_save": ("q_proj",)}, "must name modules that are not quantized", id="4 bit"
+        ),
+        pytest.param({"trainable_token_indices": (400,)}, "must be numbers of tokens, from 0 to", id="no token"),
+    ],
+)
+def test_what_cannot_be_trained_beside_an_adapter_is_refused(tiny_model, plan_of, values, said):
+    with pytest.raises(PlanError, match=said):
+        build(plan_of(**{"method": "lora", **values}), str(tiny_model), device="cpu")
 
 
 def _kept(model: torch.nn.Module) -> list[torch.Tensor]:

@@ -37,5 +37,8 @@ _IDLE: Mapping[str, Callable[[FinetunePlan], bool]] = {
     "rank_pattern": lambda plan: not plan.rank_pattern,
     "alpha_pattern": lambda plan: not plan.alpha_pattern,
     "target_parameters": lambda plan: not plan.target_parameters,
+    "layers_to_transform": lambda plan: not plan.layers_to_transform,
+    "modules_to_save": lambda plan: not plan.modules_to_save,
+    "trainable_token_indices": lambda plan: not plan.trainable_token_indices,
 }
 """When the other values of a plan leave a field without effect."""
