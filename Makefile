@@ -12,7 +12,11 @@ KILLS ?= 100
 # How many hostile inputs the command lines then get; their seed is printed too.
 INPUTS ?= 20000
 
-.PHONY: run demo setup gguf mcp setup-test check test soak mutants accuracy architectures bench screenshots readme clean help
+# How long each training of the proof takes, and with how many seeds: `make proof SECONDS=300 SEEDS=5`.
+SECONDS ?= 120
+SEEDS ?= 3
+
+.PHONY: run demo setup gguf mcp setup-test check test soak mutants accuracy architectures proof bench screenshots readme clean help
 
 run: setup  ## set up and open the app at http://localhost:8501
 	@$(BIN)/python -m scripts.serve
@@ -53,6 +57,9 @@ accuracy: setup  ## predicted against measured memory, row by row
 
 architectures: setup  ## which causal language models of transformers are traced, and why not the others; about ten minutes
 	@$(BIN)/python -m scripts.facts.traces
+
+proof: setup  ## advised plans against the fixed recipes of others, at equal time, into docs/proof.md; can be interrupted: SECONDS=120 SEEDS=3
+	@$(BIN)/python -m scripts.proof --seconds $(SECONDS) --seeds $(SEEDS)
 
 bench: setup-test  ## how long pages, estimates, advice and the reading of data take here
 	@$(BIN)/python -m scripts.bench

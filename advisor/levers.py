@@ -8,7 +8,6 @@ from typing import Any
 
 from advisor import speed
 from advisor.advice import spelled
-from advisor.rules.adapter import alpha_at
 from advisor.rules.batch import ACTIVATIONS_COST, CHECKPOINTING_COST, LAYERS_COST
 from advisor.search import PAGED, SHORTEST_LENGTH, SMALLEST_RANK, Fit, Search
 from advisor.situation import Situation
@@ -255,4 +254,4 @@ def _late_changes(search: Search, plan: FinetunePlan) -> Iterator[tuple[str, Fin
 
 def with_rank(plan: FinetunePlan, r: int) -> FinetunePlan:
     """Return a plan with another rank, and the ``lora_alpha`` that goes with it."""
-    return dataclasses.replace(plan, r=r, lora_alpha=alpha_at(plan, r))
+    return dataclasses.replace(plan, r=r, lora_alpha=plan.alpha_at(r))

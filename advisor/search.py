@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from advisor.advice import Estimate, LowerBound, Price, Rule, no_lower_bound
-from advisor.rules.adapter import alpha_at
 from advisor.rules.batch import effective_batch
 from advisor.situation import Situation
 from specs import METHODS, TASK_TYPES, FinetunePlan, PlanError, sharing
@@ -242,7 +241,7 @@ class Search:
     def _with(self, plan: FinetunePlan, **values: Any) -> FinetunePlan:
         """Return a plan with other values and everything that follows from them."""
         if "r" in values and self.allows("lora_alpha"):
-            values["lora_alpha"] = alpha_at(plan, values["r"])
+            values["lora_alpha"] = plan.alpha_at(values["r"])
         if "sharding" in values:
             moved = sharing.needed(plan, values["sharding"])
             values |= {name: value for name, value in moved.items() if self.allows(name)}

@@ -24,7 +24,7 @@ from specs.doors.door import Parser, door, json_value, run_and_exit
 from specs.doors.reading import small_text
 from specs.effect import without_effect
 from specs.errors import shortened
-from specs.fields import NAMES
+from specs.fields import LISTS
 from specs.paths import assets
 
 _ASSETS = assets()
@@ -124,6 +124,9 @@ def _parser() -> Parser:
     parser.add_argument("--gpu", help="a card from the catalog; default: this machine's")
     parser.add_argument("--target-modules", type=_targets, help="all-linear, or names separated by commas")
     parser.add_argument("--target-parameters", type=_targets, help="stacked experts, names separated by commas")
+    parser.add_argument("--modules-to-save", type=_targets, help="modules trained whole, names separated by commas")
+    parser.add_argument("--layers-to-transform", type=_numbers, help="numbers of the layers to adapt, by commas")
+    parser.add_argument("--trainable-token-indices", type=_numbers, help="numbers of tokens to train, by commas")
     parser.add_argument("--autocast", action=switch, help="mixed precision in the dtype of the weights")
     parser.add_argument(
         "--expandable-segments", action=switch, default=True, help="as in PYTORCH_ALLOC_CONF; LoRAFit's own runs set it"
@@ -174,8 +177,15 @@ def _targets(text: str) -> str | tuple[str, ...]:
     return text if text == "all-linear" else tuple(name for name in text.split(",") if name)
 
 
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(number) for number in text.split(",") if number)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be whole numbers separated by commas, got {shortened(text)}") from error
+
+
 def _plan(args: argparse.Namespace, model: ModelSpec) -> FinetunePlan:
-    names = [*NAMES, *(name for name, _ in _typed_fields())]
+    names = [*LISTS, *(name for name, _ in _typed_fields())]
     values = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     if args.gpus_needed and values.get("num_gpus", 1) == 1 and values.get("sharding", "none") != "none":
         values["num_gpus"] = 2  # a strategy needs several; the number is what we compute

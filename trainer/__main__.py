@@ -23,7 +23,7 @@ from trainer.commands.examining import show_examined
 from trainer.commands.showing import show, watch
 from trainer.data.source import DataSource, columns_of
 from trainer.results import tasks
-from trainer.runs import export, launcher
+from trainer.runs import ablation, export, launcher
 from trainer.runs.contract import Place, Run
 from trainer.runs.export import compared
 from trainer.runs.starting import Starter, changed
@@ -102,6 +102,7 @@ def _commands() -> Iterator[tuple[str, Callable[[argparse.Namespace], int], str,
     }
     yield "run", _run, "train a plan and watch it", run_options
     yield "race", _race, racing.HELP, {**run_options, **racing.OPTIONS}
+    yield "ablate", _ablate, racing.ABLATION_HELP, {**run_options, **racing.ABLATION_OPTIONS}
     for commands in (keeping, evaluating, exporting, going):
         for name, command, text, options in commands.commands():
             yield name, _on_runs(command), text, options
@@ -164,6 +165,16 @@ def _run(store: Store, given: argparse.Namespace) -> int:
 def _race(store: Store, given: argparse.Namespace) -> int:
     plan, data, place = _wanted(given)
     run = Starter(store, here).race(plan, given.vary, data, place)
+    return _watched_unless_detached(store, run, given)
+
+
+@_on_runs
+def _ablate(store: Store, given: argparse.Namespace) -> int:
+    if not 1 <= given.seeds <= ablation.MOST_SEEDS:
+        raise PlanError("--seeds", f"must be 1 to {ablation.MOST_SEEDS}", given.seeds)
+    plan, data, place = _wanted(given)
+    texts = racing.grid(given.vary, here.linear_modules(place.model_path or plan.model_name_or_path))
+    run = Starter(store, here).race(plan, texts, data, place, repeats=given.seeds)
     return _watched_unless_detached(store, run, given)
 
 

@@ -121,11 +121,6 @@ def lora_alpha(_situation: Situation, plan: FinetunePlan) -> Advice:
     )
 
 
-def alpha_at(plan: FinetunePlan, r: int) -> int:
-    """Return the ``lora_alpha`` that a plan has at another rank: the scale goes on falling with sqrt(r)."""
-    return plan.lora_alpha if plan.use_rslora else max(1, round(plan.lora_alpha * math.sqrt(r / plan.r)))
-
-
 def _alpha(r: int) -> int:
     """Return the ``lora_alpha`` whose scale, alpha / r, is ``SCALE`` / sqrt(r)."""
     return max(1, round(SCALE * math.sqrt(r)))

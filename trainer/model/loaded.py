@@ -24,7 +24,7 @@ class LoadedModel:
         """
         self._model = adaptable(plan, source, device=device)
         self._heads = {name: copy.deepcopy(self._model.get_submodule(name)) for name in task_head(self._model)}
-        self._device = torch.device(device)
+        self._device, self._seed = torch.device(device), plan.seed
         self._random = self._random_numbers()
         self._adapted: Any = None
 
@@ -38,6 +38,8 @@ class LoadedModel:
         torch.random.set_rng_state(self._random[0])
         if self._device.type == "cuda":
             torch.cuda.set_rng_state(self._random[1], self._device)
+        if plan.seed != self._seed:
+            torch.manual_seed(plan.seed)
         self._adapted = with_adapter(self._model, plan).train()
         return self._adapted
 

@@ -1,42 +1,22 @@
 """A race: plans that differ in a few settings, trained against each other until one is left. Pure."""
 
-import itertools
 import json
 import math
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 from specs import FinetunePlan, PlanError
-from specs.doors.door import setting
-from specs.effect import require_effect
-from specs.fields import NAMES
-
-MOST_TRIALS = 8
-"""With more, the first of them would be dropped after a tenth of their steps, when little can be told of a rate."""
 
 LAST_RUNG = 0.8
 """The share of their steps after which the last two trials are compared: learning rates that fall have mostly fallen.
 Each comparison before comes after half as many steps. Four trials then take 2.6 times the steps of one."""
 
+_NUMBERED = ("losses", "steps", "out", "seconds")
+"""What a race holds by the number of a trial."""
+
 _APART = 0.75
 """From so many steps on, a step and the one after twice as many are rounded to different ones."""
-
-VARIED = frozenset(
-    {
-        "method",
-        *("learning_rate", "lr_scheduler_type", "warmup_steps", "optim", "weight_decay", "max_grad_norm"),
-        *("r", "lora_alpha", "lora_dropout", "target_modules", "use_rslora", "use_dora", "init_lora_weights"),
-        *("loraplus_lr_ratio", "rank_pattern", "alpha_pattern", "init_r", "target_r", "tinit", "tfinal", "deltaT"),
-        *("oft_block_size", "decompose_factor", "num_virtual_tokens", "prompt_tuning_init"),
-        *("per_device_train_batch_size", "gradient_accumulation_steps"),
-    }
-)
-"""The fields in which plans of one race may differ: they leave the base model as it is loaded, and the same rows."""
-
-_COMMA = re.compile(r",(?![^{}]*\})")
-"""A comma between values: no closing brace comes after it before another one opens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,26 +35,27 @@ class Race:
     """The steps of each trial's whole training, once they are known."""
     out: Mapping[int, Sequence[str]] = field(default_factory=dict)
     """Why a trial ended before it could be compared: the kind of error and its sentence."""
+    seconds: Mapping[int, float] = field(default_factory=dict)
+    """How long each trial has trained: on a CPU the processor time, which does not depend on what else runs."""
     now: int | None = None
     """The trial that is being trained, or was last."""
     winner: int | None = None
+    repeats: int = 0
+    """In an ablation, with how many seeds each plan is trained, and none is dropped; 0 for a race."""
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Return what ``to_dict`` described."""
         numbered: dict[str, Any] = {
-            name: {int(trial): value for trial, value in values.get(name, {}).items()}
-            for name in ("losses", "steps", "out")
+            name: {int(trial): value for trial, value in values.get(name, {}).items()} for name in _NUMBERED
         }
         plain: dict[str, Any] = {name: values.get(name) for name in ("own", "now", "winner")}
+        plain["repeats"] = values.get("repeats", 0)
         return cls(varied=tuple(values["varied"]), changes=tuple(values["changes"]), **numbered, **plain)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the race as plain JSON values."""
-        numbered = {
-            name: {str(trial): value for trial, value in getattr(self, name).items()}
-            for name in ("losses", "steps", "out")
-        }
+        numbered = {name: {str(trial): value for trial, value in getattr(self, name).items()} for name in _NUMBERED}
         return {
             "varied": [*self.varied],
             "changes": [dict(change) for change in self.changes],
@@ -82,11 +63,14 @@ class Race:
             "own": self.own,
             "now": self.now,
             "winner": self.winner,
+            "repeats": self.repeats,
         }
 
     @property
     def rungs(self) -> tuple[float, ...]:
         """The shares of their steps after which trials are compared."""
+        if self.repeats:
+            return (1.0,)
         count = math.ceil(math.log2(len(self.changes)))
         return tuple(LAST_RUNG / 2 ** (count - 1 - rung) for rung in range(count))
 
@@ -103,6 +87,8 @@ class Race:
 
         The plan that was asked for stays until the last comparison, so that the winner was held against it.
         """
+        if self.repeats and rung:
+            return () if self.best is None else (self.best,)
         left: Sequence[int] = range(len(self.changes))
         for before in range(rung):
             ranked = self.ranked(before, left)
@@ -117,6 +103,29 @@ class Race:
         known = [trial for trial in trials if trial not in self.out and len(self.losses.get(trial, ())) > rung]
         return sorted(known, key=lambda trial: (self.losses[trial][rung], trial != self.own))
 
+    @property
+    def most_kept(self) -> int:
+        """Of how many trials there are checkpoints at once at most."""
+        return 2 if self.repeats else len(self.changes)
+
+    def group(self, trial: int) -> range:
+        """Return the trials of the same plan, which differ in their seed."""
+        first = trial - trial % max(1, self.repeats)
+        return range(first, first + max(1, self.repeats))
+
+    @property
+    def best(self) -> int | None:
+        """In an ablation, the first trial of the plan with the lowest mean loss, of those trained with every seed.
+
+        The first has the seed of the race itself, by which rows are held out.
+        """
+        sums = {
+            group[0]: math.fsum(self.losses[trial][-1] for trial in group)
+            for group in map(self.group, range(0, len(self.changes), max(1, self.repeats)))
+            if all(self.losses.get(trial) for trial in group)
+        }
+        return min(sums, key=sums.__getitem__, default=None)
+
     def plan_of(self, trial: int, plan: FinetunePlan) -> FinetunePlan:
         """Return the plan of a trial, given that of another one or of the race."""
         return FinetunePlan.from_dict({**plan.to_dict(), **self.changes[trial]})
@@ -124,6 +133,13 @@ class Race:
     @property
     def foretold(self) -> str:
         """What the race takes, known before it begins, as a sentence."""
+        if self.repeats:
+            plans = len(self.changes) // self.repeats
+            seeds = f"{self.repeats} seeds" if self.repeats > 1 else "one seed"
+            return (
+                f"{plans} plans with {seeds} each are {len(self.changes)} trainings, each as long as one run. One is "
+                "in memory at a time, and the best so far is kept on the disk."
+            )
         return (
             f"{len(self.changes)} plans take {self.runs_time:.1f} times as long as one run, winner included. "
             "One is in memory at a time, as in a run; the others wait as checkpoints on the disk."
@@ -157,9 +173,11 @@ class Race:
             trains: Whether a worker is busy with the race.
         """
         if trial == self.winner:
-            return "won"
+            return "best" if self.repeats else "won"
         if trial in self.out:
             return f"out: {self.out[trial][1]}"
+        if self.repeats and trial in self.losses:
+            return "trained"
         reached = len(self.losses.get(trial, ()))
         if self.winner is not None or (0 < reached < len(self.rungs) and self._is_left_behind(trial, reached)):
             return f"dropped after {percent(self.rungs[reached - 1])}" if reached else "dropped"
@@ -174,60 +192,8 @@ class Race:
     def label(self, trial: int, plan: FinetunePlan) -> str:
         """Return what a trial is called: the varied fields with its values."""
         values = self.plan_of(trial, plan).to_dict()
-        return ", ".join(f"{name} {shown(values[name])}" for name in self.varied)
-
-
-def race_of(plan: FinetunePlan, texts: Sequence[str]) -> Race:
-    """Return the race of a plan for texts such as ``learning_rate=1e-4,2e-4``: every value with every other field's.
-
-    The names of several modules are joined by ``+``.
-
-    Raises:
-        PlanError: If a plan is refused, too few or too many take part, they need different base models, or the training
-            is too short.
-    """
-    pairs = [text.partition("=") for text in texts]
-    names = [name for name, _, _ in pairs]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise PlanError("--vary", "must name each field once", twice, "Write all its values in one --vary")
-    options = [
-        [setting("--vary", f"{name}{equals}{one}") for one in _values(name, text)] for name, equals, text in pairs
-    ]
-    count = math.prod(map(len, options))
-    if not 2 <= count <= MOST_TRIALS:
-        rule = f"must give 2 to {MOST_TRIALS} plans to compare"
-        raise PlanError("--vary", rule, count, "Write it as learning_rate=1e-4,2e-4,4e-4")
-    combinations = [dict(chosen) for chosen in itertools.product(*options)]
-    plans = [with_values(plan, values) for values in combinations]
-    if len(set(plans)) < len(plans):
-        raise PlanError("--vary", "must give plans that differ", "a value twice", "Leave one out")
-    for one in plans:
-        require_effect(one, names, option="--vary")
-        _require_together(plan, one)
-    differing = sorted({name for one in plans for name, _ in _differences(plan, one)})
-    each = [one.to_dict() for one in plans]
-    race = Race(
-        varied=tuple(names),
-        changes=tuple({name: values[name] for name in differing} for values in each),
-        own=plans.index(plan) if plan in plans else None,
-    )
-    if plan.max_steps > 0:
-        for share in race.rungs:
-            steps_at(share, plan.max_steps)
-    return race
-
-
-def with_values(plan: FinetunePlan, values: Mapping[str, Any]) -> FinetunePlan:
-    """Return a plan with fields set; a new ``method`` or ``sharding`` sets its fields first.
-
-    Raises:
-        PlanError: If the plan refuses the values.
-    """
-    method = values.get("method", plan.method)
-    base = plan if method == plan.method else plan.with_method(str(method))
-    wished = FinetunePlan.from_dict({**base.to_dict(), **values})
-    return wished if wished.sharding == plan.sharding else wished.with_sharding(wished.sharding, fixed=values)
+        told = ", ".join(f"{name} {shown(values[name])}" for name in self.varied)
+        return f"{told}, seed {values['seed']}" if self.repeats > 1 else told
 
 
 def steps_at(share: float, total: int, *, logged: int = 1) -> int:
@@ -241,6 +207,8 @@ def steps_at(share: float, total: int, *, logged: int = 1) -> int:
     Raises:
         PlanError: If the training is too short for that.
     """
+    if share == 1:
+        return total
     exact = share * total
     step = round(exact / logged) * logged if exact >= _APART * logged else 0
     if not 0 < step < total:
@@ -271,36 +239,3 @@ def shown(value: object) -> str:
 
 def _half(count: int) -> int:
     return math.ceil(count / 2)
-
-
-def _values(name: str, text: str) -> Iterator[str]:
-    """Yield the texts of a field's values; a comma within the braces of a mapping divides none."""
-    for one in _COMMA.split(text):
-        yield one.replace("+", ",") if name in NAMES else one
-
-
-def _differences(plan: FinetunePlan, other: FinetunePlan) -> Iterator[tuple[str, Any]]:
-    before = plan.to_dict()
-    yield from ((name, value) for name, value in other.to_dict().items() if value != before[name])
-
-
-def _require_together(plan: FinetunePlan, other: FinetunePlan) -> None:
-    """Refuse a trial that cannot use the base model and the rows of the others.
-
-    Raises:
-        PlanError: Names the field.
-    """
-    strange = next((name for name, _ in _differences(plan, other) if name not in VARIED), None)
-    if strange is not None:
-        rule = "cannot differ within a race, whose plans share one loaded model and its rows"
-        raise PlanError(strange, rule, shown(getattr(other, strange)), "Start two runs and compare them")
-    if not other.keeps_base:
-        rule = "must leave the base model unchanged in a race, whose plans share it"
-        raise PlanError("method", rule, other.method, "Choose an adapter, bias none, and neither pissa nor olora")
-    if other.task_type == "FEATURE_EXTRACTION":
-        raise PlanError("task_type", "cannot be raced", other.task_type, "Start two runs and compare them")
-    if other.num_gpus > 1:
-        raise PlanError("num_gpus", "must be 1 in a race", other.num_gpus, "Race on one, then run the winner's plan")
-    if other.layer_offloading:
-        rule = "must be off in a race: adapters begin with the weights of layers, which would wait in RAM"
-        raise PlanError("layer_offloading", rule, None, "Start two runs and compare them")

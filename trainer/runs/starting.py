@@ -13,12 +13,14 @@ from specs.effect import require_effect
 from trainer.data.examples import Example, examples, first_example, require_trained
 from trainer.data.source import DataSource
 from trainer.runs import launcher, trial
+from trainer.runs.ablation import with_modules
 from trainer.runs.combinations import refuse_combination
 from trainer.runs.contract import Place, Run, first_of, spread
 from trainer.runs.feasibility import Facts, Ground, require_feasible
-from trainer.runs.race import Race, percent, race_of, with_values
+from trainer.runs.race import Race, percent
 from trainer.runs.storage import shelf
 from trainer.runs.store import Store
+from trainer.runs.varied import race_of, with_values
 
 _COPY = " (copy)"
 
@@ -47,8 +49,10 @@ class Starter:
         data: DataSource,
         place: Place,
         estimate: Mapping[str, Any] | None = None,
+        *,
+        repeats: int = 0,
     ) -> Run:
-        """Queue a run that begins with a race, start it if its device is free, and return it.
+        """Queue a run that begins with a race or an ablation, start it if its device is free, and return it.
 
         Args:
             plan: What the trials have in common. If it holds out no rows, the race sets ``eval_split``.
@@ -56,6 +60,7 @@ class Starter:
             data: What they are trained on.
             place: Where.
             estimate: What is predicted of the plan.
+            repeats: For an ablation, with how many seeds each plan is trained; 0 for a race.
 
         Raises:
             LorafitError: If there is nothing to compare, or a trial cannot be trained here.
@@ -63,8 +68,9 @@ class Starter:
         if place.away:
             raise RunError("race", "is run on this machine", place.away, "Race here, or send one plan there")
         shared = judged(plan, data)
-        race = race_of(shared, texts)
-        for number in range(len(race.changes)):
+        modules = self._facts.linear_modules(place.model_path or plan.model_name_or_path)
+        race = race_of(shared, [*with_modules(texts, modules)], repeats=repeats)
+        for number in range(0, len(race.changes), max(1, repeats)):
             self._require_trainable(race.plan_of(number, shared), data, place)
         run = self._store.create(shared, data, estimate, place=place, race=race)
         for told in preview(plan, shared, race):
@@ -191,7 +197,7 @@ def preview(plan: FinetunePlan, shared: FinetunePlan, race: Race) -> Iterator[st
     if plan.eval_split != shared.eval_split:
         share = percent(shared.eval_split)
         yield f"The plan holds out no rows to compare on: the race and its winner hold out {share} (eval_split)."
-    if race.own is None:
+    if race.own is None and not race.repeats:
         yield "The plan itself does not take part: add its own value to be sure that the winner is no worse."
 
 

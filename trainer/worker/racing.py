@@ -9,6 +9,7 @@ import dataclasses
 import gc
 import json
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from trainer import files
 from trainer.failure import NotFiniteError, StopRequestedError, kind_and_sentence
 from trainer.model.loaded import LoadedModel
 from trainer.results import checkpoints
+from trainer.runs import ablation
 from trainer.runs.contract import CHECKPOINTS, Metric, Phase
 from trainer.runs.race import Race, percent, steps_at
 from trainer.runs.session import Session
@@ -144,6 +146,16 @@ class _Course:
             _free()
         losses = {**self.race.losses, trial: (*self.race.losses.get(trial, ()), found)}
         self._note(losses=losses, steps={**self.race.steps, trial: total})
+        if self.race.repeats:
+            self._forget_all_but_the_best(trial)
+
+    def _forget_all_but_the_best(self, newest: int) -> None:
+        """Remove the checkpoints of an ablation but those of the best plan, and of one that may become it."""
+        group = self.race.group(newest)
+        kept = {self.race.best} if newest == group[-1] else {self.race.best, group[0]}
+        for trial in self.race.losses.keys() - kept:
+            folder = trials.folder_of(self._session.store.run_folder(self._session.run.id), trial)
+            shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
 
     def _reached(self, trial: int, rung: int) -> tuple[float, int]:
         """Return the held-out loss of a trial at a rung, and the steps of its whole training."""
@@ -154,8 +166,10 @@ class _Course:
         trainer = trainer_of(session, self._loaded.adapted(plan), self._tokenizer, self._rows)
         trainer.add_callback(until)
         trainer.args.load_best_model_at_end = False  # what is compared are the weights that train on
-        newest = checkpoints.newest(session.folder)
+        newest, before = checkpoints.newest(session.folder), self._clock()
         trainer.train(resume_from_checkpoint=str(newest) if newest else None)
+        taken = self.race.seconds.get(trial, 0.0) + self._clock() - before
+        self._note(seconds={**self.race.seconds, trial: round(taken, 3)})
         if trainer.state.global_step < until.step and session.stop.is_set():
             raise StopRequestedError
         # After the checkpoint: reading the rows takes a random number, which a run of its own does not take here.
@@ -163,12 +177,19 @@ class _Course:
         loss = known[-1] if known else trainer.evaluate()["eval_loss"]
         return float(loss), int(until.total)
 
+    def _clock(self) -> float:
+        return time.process_time() if self._session.device == "cpu" else time.monotonic()
+
     def _note(self, **values: Any) -> None:
         self.race = dataclasses.replace(self.race, **values)
         self._session.race(self.race)
 
     def _tell(self, rung: int, entering: tuple[int, ...]) -> None:
         """Record which trials were compared, and which go on."""
+        if self.race.repeats:
+            found = ablation.results(self.race, self._session.plan)
+            self._session.event("race", ablation.sentence(found))
+            return
         told = [
             f"{self.race.label(trial, self._session.plan)} {self.race.losses[trial][rung]:.4f}"
             for trial in self.race.ranked(rung, entering)
@@ -198,7 +219,7 @@ def raced(session: Session, loaded: LoadedModel, tokenizer: Any, rows: Rows) -> 
         winner = course.run()
         session = dataclasses.replace(session, run=session.decide_race(winner))
         label = course.race.label(winner, session.plan)
-        session.event("race", f"{label} goes on to the end.")
+        session.event("race", f"{label} is the result." if race.repeats else f"{label} goes on to the end.")
     _settle(session, session.run.race or race)
     return session
 
@@ -212,7 +233,7 @@ def _settle(session: Session, race: Race) -> None:
             continue
         if trial == race.winner:
             _move(folder, session.folder)
-        else:
+        elif not race.repeats:
             _move(folder, session.keep_trial(trial), newest_only=True)
         shutil.rmtree(folder)
     shutil.rmtree(home, ignore_errors=True)

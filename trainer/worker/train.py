@@ -150,7 +150,7 @@ def _require_space(session: Session, model: Any) -> None:
         DiskFullError: If too little is free.
     """
     race = session.run.race
-    trials = len(race.changes) if race is not None and session.run.races else 1
+    trials = race.most_kept if race is not None and session.run.races else 1
     needed = trials * (checkpoints.KEPT + 2) * checkpoints.trained_bytes(model)
     files.require_space(session.folder, needed, "storing the run")
 

@@ -1,6 +1,6 @@
 """The race of learning rates that the Plan page offers beside Start, with what it takes said beforehand."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +9,10 @@ import streamlit as st
 from advisor.speed import Speed, step_speed
 from estimator.duration import run as duration
 from specs import FinetunePlan, PlanError
-from trainer.runs.race import Race, race_of, shown
+from trainer.runs.ablation import with_modules
+from trainer.runs.race import Race, shown
 from trainer.runs.starting import judged, preview
+from trainer.runs.varied import race_of
 from ui.parts import text
 from ui.plan.planning import Request
 from ui.runs.facts import run_data
@@ -23,13 +25,32 @@ _REPEATED = (duration.TRAINING, duration.EVALUATING, duration.SAVING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Offer:
-    """A race that can be started."""
+class Offer:
+    """A race or an ablation that can be started."""
 
-    varied: str
+    varied: tuple[str, ...]
     shared: FinetunePlan
     race: Race
     speed: Speed | None
+
+    @property
+    def time(self) -> str:
+        """How long it takes, as a sentence; empty where it is not known."""
+        if self.speed is None or not self.speed.parts:
+            return ""
+        repeated = sum(self.speed.parts[name] for name in _REPEATED)
+        return f"That is about {text.duration(sum(self.speed.parts.values()) + (self.race.runs_time - 1) * repeated)}."
+
+    def started(
+        self, asked: Request, plan: FinetunePlan, estimate: Mapping[str, Any], *, token: str, label: str, key: str
+    ) -> str | None:
+        """Show what it takes and a button; return the id of the run once it is clicked, else None."""
+        st.caption(text.plain(" ".join((*preview(plan, self.shared, self.race), self.time))))
+        if not st.button(label, key=key):
+            return None
+        foretold = {**estimate, **({"time": self.speed.to_dict()} if self.speed is not None else {})}
+        source, place, repeats = asked.data.source, asked.place(token), self.race.repeats
+        return run_data.race(plan, self.varied, source, place, foretold, repeats=repeats)
 
 
 def offer(asked: Request, plan: FinetunePlan, estimate: Mapping[str, Any], *, token: str, disabled: bool) -> str | None:
@@ -42,39 +63,23 @@ def offer(asked: Request, plan: FinetunePlan, estimate: Mapping[str, Any], *, to
         token: Makes a double click start one run only.
         disabled: Whether nothing can start now.
     """
-    found = _offer(asked, plan)
-    if found is None:
+    factors = [min(1.0, float(f"{factor * plan.learning_rate:.3g}")) for factor in _FACTORS]
+    try:
+        found = offered(asked, plan, [f"learning_rate={','.join(dict.fromkeys(map(shown, factors)))}"])
+    except PlanError:
         return None
     with st.popover("Race rates", type="tertiary", width="stretch", disabled=disabled):
         rates = ", ".join(f"{change['learning_rate']:g}" for change in found.race.changes)
         st.markdown(f"Trains the plan with learning rates {rates}, and the best of them to its end.")
-        st.caption(text.plain(" ".join((*preview(plan, found.shared, found.race), _time(found)))))
-        if st.button("Start the race", key="race"):
-            return run_data.race(plan, found.varied, asked.data.source, asked.place(token), _foretold(found, estimate))
-    return None
+        return found.started(asked, plan, estimate, token=token, label="Start the race", key="race")
 
 
-def _offer(asked: Request, plan: FinetunePlan) -> _Offer | None:
-    """Return the race of a plan; None where its plans could not share a model."""
-    rates = [min(1.0, float(f"{factor * plan.learning_rate:.3g}")) for factor in _FACTORS]
-    varied = f"learning_rate={','.join(dict.fromkeys(shown(rate) for rate in rates))}"
+def offered(asked: Request, plan: FinetunePlan, varied: Sequence[str], *, repeats: int = 0) -> Offer:
+    """Return the race, or the ablation with so many seeds, of a plan.
+
+    Raises:
+        PlanError: If its plans could not share a model, or there is nothing to compare.
+    """
     shared = judged(plan, asked.data.source, rows=asked.situation.dataset_rows or 0)
-    try:
-        race = race_of(shared, [varied])
-    except PlanError:
-        return None
-    return _Offer(varied=varied, shared=shared, race=race, speed=step_speed(asked.situation, shared))
-
-
-def _time(found: _Offer) -> str:
-    """Return how long a race takes, as a sentence; empty where it is not known."""
-    speed = found.speed
-    if speed is None or not speed.parts:
-        return ""
-    repeated = sum(speed.parts[name] for name in _REPEATED)
-    return f"That is about {text.duration(sum(speed.parts.values()) + (found.race.runs_time - 1) * repeated)}."
-
-
-def _foretold(found: _Offer, estimate: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what is predicted of the run: the plan's memory, and the time with the rows held out."""
-    return {**estimate, **({"time": found.speed.to_dict()} if found.speed is not None else {})}
+    race = race_of(shared, [*with_modules(varied, asked.situation.model.linear_modules)], repeats=repeats)
+    return Offer(varied=(*varied,), shared=shared, race=race, speed=step_speed(asked.situation, shared))

@@ -13,7 +13,7 @@ from specs import METHODS, FinetunePlan
 from trainer.runs.contract import UNKNOWN
 from ui.drawing.bars import Bar, memory_bars
 from ui.parts import given, text
-from ui.plan import elsewhere_form, plan_view, planning, race_form
+from ui.plan import ablation_form, elsewhere_form, plan_view, planning, race_form
 from ui.plan.planning import Request
 from ui.runs.facts import run_data
 
@@ -103,7 +103,9 @@ def _action(asked: Request, plan: FinetunePlan, estimate: Mapping[str, Any], *, 
     run_id = None
     if st.button(label, key="start", type="primary", width="stretch", disabled=disabled):
         run_id = run_data.start(plan, asked.data.source, asked.place(token), estimate)
-    _go(run_id or race_form.offer(asked, plan, estimate, token=token, disabled=disabled))
+    raced = race_form.offer(asked, plan, estimate, token=token, disabled=disabled)
+    compared = ablation_form.offer(asked, plan, estimate, token=token, disabled=disabled)
+    _go(run_id or raced or compared)
 
 
 def _elsewhere(asked: Request, plan: FinetunePlan, estimate: Mapping[str, Any], obstacle: str | None) -> None:

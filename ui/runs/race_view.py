@@ -1,15 +1,20 @@
-"""The race that a run begins with: the held-out loss of each plan, which was dropped when, and which won."""
+"""The race or the ablation that a run begins with: the held-out loss of each plan, and what became of it."""
 
 import streamlit as st
 
 from trainer.runs.contract import Run
+from trainer.runs.race import Race
+from ui.drawing import error_bars
 from ui.drawing.curves import View
 from ui.parts import exhibits, notices, text
 from ui.runs import address, curve_view
-from ui.runs.facts import racing, run_data
+from ui.runs.facts import ablations, racing, run_data
 
 _SECONDS = 2.0
 _HEIGHT = 320
+_GRID_ALT = "The plans of the ablation with the mean and the standard deviation of their held-out losses"
+_BARS = "Bars are one standard deviation over the seeds. All trainings learn and hold out the same rows."
+_NO_BARS = "One seed: how much of a difference is chance is not known."
 _ALT = "The plans of the race, their held-out losses, and what became of them"
 
 
@@ -23,6 +28,9 @@ def race(run: Run) -> None:
 def _race(run_id: str) -> None:
     run = run_data.store().run(run_id)
     if run.race is None:
+        return
+    if run.race.repeats:
+        _ablation(run, run.race)
         return
     st.header("Race")
     told = text.plain(racing.sentence(run, run.race))
@@ -38,3 +46,16 @@ def _race(run_id: str) -> None:
     if series := racing.curves(run, run.race):
         curve_view.exhibit(series, view=View(), quantity="eval_loss", name="race", height=_HEIGHT)
     exhibits.table(table, name="trials", alt=_ALT, about=racing.about(run))
+
+
+def _ablation(run: Run, race: Race) -> None:
+    """Show what an ablation has found: the means with their deviations as a chart and as a table, both to save."""
+    st.header("Ablation")
+    st.caption(text.plain(ablations.told(run, race)))
+    known = ablations.found(run, race)
+    points, about = ablations.points(known, race.varied), racing.about(run)
+    if points:
+        figure = error_bars.figure(points, across=race.varied[0], up=ablations.LOSS)
+        exhibits.chart(figure, ablations.values(known), name="ablation", alt=_GRID_ALT, about=about)
+        st.caption(_BARS if race.repeats > 1 else _NO_BARS)
+    exhibits.table(ablations.table(known), name="grid", alt=_GRID_ALT, about=about, values=ablations.values(known))

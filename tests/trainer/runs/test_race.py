@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 
 from specs import FinetunePlan, PlanError
-from trainer.runs.race import MOST_TRIALS, Race, race_of, steps_at
+from trainer.runs.race import Race, steps_at
+from trainer.runs.varied import MOST_TRIALS, race_of
 
 PLAN = FinetunePlan.for_method("lora", "some/model", learning_rate=2e-4, eval_split=0.1)
 RATES = "learning_rate=1e-4,2e-4,4e-4,8e-4"
@@ -106,6 +107,7 @@ def test_any_plan_of_a_race_becomes_any_other_and_json_keeps_all():
             id="more than memory holds",
         ),
         pytest.param(["method=lora,ia3", "r=4,8"], "must change something: IA3 has no such setting, got r", id="idle"),
+        pytest.param(["modules_to_save=lm_head,embed_tokens"], "modules_to_save: cannot differ", id="whole modules"),
         pytest.param(["max_length=512,1024"], "max_length: cannot differ within a race", id="other rows"),
         pytest.param(["method=lora,qlora"], "cannot differ within a race", id="another base model"),
         pytest.param(["init_lora_weights=default,pissa"], "must leave the base model unchanged", id="changes the base"),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 import threading
 
@@ -81,10 +82,7 @@ def test_an_adapter_has_the_weights_that_were_priced_and_works_on_a_base_in_16_b
     counted = sum(weight.numel() for weight in trained.values())
     assert trainable_params(tape, plan) == counted
     assert layers(base_model(plan, str(tiny_model), device="cpu")).adapter_params(plan) in {counted, None}
-    held = {id(tensor): tensor for tensor in (*real.parameters(), *_kept(real))}
-    assert sum(one.elements(plan.r) * one.itemsize * one.count for one in tape.residents) == sum(
-        tensor.numel() * tensor.element_size() for tensor in held.values()
-    )
+    assert _priced(tape, plan) == _held(real)
     assert {weight.dtype for weight in trained.values()} == {torch.float32}
     ids = torch.arange(3, 19).reshape(1, 16)
     real(input_ids=ids, labels=ids).loss.backward()
@@ -117,27 +115,31 @@ output heads and in vectors as wide as the model."""
 
 
 @pytest.mark.parametrize(("values", "share", "more"), MORE)
+def test_what_is_trained_beside_an_adapter_is_what_the_plan_names(plan_of, untied, values, share, more):
+    plan, plain = plan_of(**{"method": "lora", **values}), plan_of(method=values.get("method", "lora"))
+    config = json.loads((untied / "config.json").read_text())
+    one, other = (build(each, config, device="meta") for each in (plan, plain))
+    found = {name: weight for name, weight in one.named_parameters() if weight.requires_grad}
+    adapter = sum(weight.numel() for weight in other.parameters() if weight.requires_grad)
+    beside = (more[0] * config["vocab_size"] + more[1]) * config["hidden_size"]
+    assert sum(weight.numel() for weight in found.values()) == share * adapter + beside
+    known = layers(base_model(plan, config, device="meta")).adapter_params(plan)
+    assert known == (None if beside else share * adapter)
+    numbers = {int(number) for name in found if "lora_" in name for number in re.findall(r"layers\.(\d+)", name)}
+    assert numbers <= {*(plan.layers_to_transform or range(3))}
+
+
 @pytest.mark.filterwarnings("ignore:.*without saving embedding layers.*:UserWarning")
-def test_what_is_trained_beside_an_adapter_is_priced_to_the_byte_trained_resumed_and_merged(
-    store, chat_data, place, plan_of, untied, tmp_path, values, share, more
+def test_layers_modules_and_tokens_are_priced_to_the_byte_trained_resumed_and_merged(
+    store, chat_data, place, plan_of, untied, tmp_path
 ):
-    plan = plan_of(**{"method": "lora", "max_steps": 3, "save_steps": 2, "eval_split": 0.0, **values})
+    more = {"layers_to_transform": (1, 2), "modules_to_save": ("lm_head",), "trainable_token_indices": (5, 100)}
+    plan = plan_of(method="lora", max_steps=3, save_steps=2, **more)
     spec = ModelSpec.from_config(json.loads((untied / "config.json").read_text()), name="untied")
     tape = trace(recipe(spec, plan, Conditions()), lambda _: None)
     real = build(plan, str(untied), device="cpu")
-    trained = {name: weight for name, weight in real.named_parameters() if weight.requires_grad}
-    plain = plan_of(method=plan.method)
-    adapter = layers(base_model(plain, str(untied), device="cpu")).adapter_params(plain)
-    counted = sum(weight.numel() for weight in trained.values())
-    assert (
-        trainable_params(tape, plan)
-        == counted
-        == share * adapter + (more[0] * spec.vocab_size + more[1]) * spec.hidden_size
-    )
-    held = {id(tensor): tensor for tensor in (*real.parameters(), *_kept(real))}
-    assert sum(one.elements(plan.r) * one.itemsize * one.count for one in tape.residents) == sum(
-        tensor.numel() * tensor.element_size() for tensor in held.values()
-    )
+    assert trainable_params(tape, plan) == sum(one.numel() for one in real.parameters() if one.requires_grad)
+    assert _priced(tape, plan) == _held(real)
     run = store.create(plan, dataclasses.replace(chat_data, prompts=()), place=Place(model_path=str(untied)))
     assert train(Session(store.claim_next(place.device), store, threading.Event())) is State.FINISHED
     losses = [metric.loss for metric in store.metrics(run.id)]
@@ -147,12 +149,16 @@ def test_what_is_trained_beside_an_adapter_is_priced_to_the_byte_trained_resumed
     assert train(Session(store.claim_next(place.device), store, threading.Event())) is State.FINISHED
     assert [metric.loss for metric in store.metrics(run.id)] == pytest.approx(losses, rel=1e-5)
     merge(store, store.run(run.id), tmp_path / "merged")
-    base = base_model(plan, str(untied), device="cpu")
-    tuned = PeftModel.from_pretrained(base, store.run_folder(run.id) / RESULT).eval()
+    tuned = PeftModel.from_pretrained(base_model(plan, str(untied), device="cpu"), store.run_folder(run.id) / RESULT)
     alone, ids = AutoModelForCausalLM.from_pretrained(tmp_path / "merged"), torch.arange(3, 19).reshape(1, 16)
     with torch.no_grad():
-        said, found = tuned(ids).logits, alone.float()(ids).logits
+        said, found = tuned.eval()(ids).logits, alone.float()(ids).logits
     assert torch.nn.functional.cosine_similarity(said, found, dim=-1).min() > 0.999
+    moved = load_file(tmp_path / "merged" / "model.safetensors")
+    before = load_file(untied / "model.safetensors")
+    changed = {name for name, weight in moved.items() if not torch.equal(weight, before[name].to(weight.dtype))}
+    assert {"lm_head.weight", "model.embed_tokens.weight"} < changed
+    assert not any("layers.0." in name for name in changed)
 
 
 @pytest.mark.parametrize(
@@ -174,8 +180,16 @@ def test_what_cannot_be_trained_beside_an_adapter_is_refused(tiny_model, plan_of
         build(plan_of(**{"method": "lora", **values}), str(tiny_model), device="cpu")
 
 
-def _kept(model: torch.nn.Module) -> list[torch.Tensor]:
-    return [tensor for module in model.modules() for tensor in module.buffers(recurse=False)]
+def _priced(tape, plan) -> int:
+    """The bytes of everything that stays, by the tape."""
+    return sum(one.elements(plan.r) * one.itemsize * one.count for one in tape.residents)
+
+
+def _held(model: torch.nn.Module) -> int:
+    """The bytes of everything that stays in a model."""
+    kept = [tensor for module in model.modules() for tensor in module.buffers(recurse=False)]
+    held = {id(tensor): tensor for tensor in (*model.parameters(), *kept)}
+    return sum(tensor.numel() * tensor.element_size() for tensor in held.values())
 
 
 @pytest.mark.parametrize("method", ["loha", "lokr"])

@@ -9,12 +9,12 @@ import pytest
 
 from tests.trainer.waiting import over, waited, worker_of
 from trainer.results import checkpoints
-from trainer.runs import launcher
+from trainer.runs import ablation, launcher
 from trainer.runs.contract import Place, State
 from trainer.runs.export import RESULT
-from trainer.runs.race import race_of
 from trainer.runs.session import Session
 from trainer.runs.storage import trials
+from trainer.runs.varied import race_of
 from trainer.worker.train import train
 
 pytestmark = pytest.mark.slow
@@ -75,6 +75,27 @@ def test_plans_of_different_ranks_and_batches_race_and_every_curve_is_that_of_a_
     alone = trained_here(last.plan, chat_data)
     for mine, whole in zip(curves(store, last), curves(store, alone, until=8), strict=True):
         assert mine == pytest.approx(whole, rel=1e-5)
+
+
+def test_an_ablation_trains_every_plan_with_every_seed_to_its_end_and_keeps_the_best(
+    store, plan, chat_data, place, trained_here
+):
+    grid = race_of(plan, ["r=2,4"], repeats=2)
+    store.create(plan, chat_data, place=place, race=grid)
+    run = trained(store)
+    race = run.race
+    assert sorted(race.losses) == sorted(race.steps) == sorted(race.seconds) == list(range(4))
+    assert set(race.steps.values()) == {run.step} == {run.total_steps} == {10}
+    found = ablation.results(race, plan)
+    best = min(found, key=lambda one: one.mean)
+    assert (run.plan.r, run.plan.seed) == (best.values["r"], plan.seed)
+    assert all(one.deviation > 0 for one in found)  # seeds differ
+    own = trained_here(run.plan, chat_data)
+    for mine, alone in zip(curves(store, run), curves(store, own), strict=True):
+        assert mine == pytest.approx(alone, rel=1e-5)
+    assert (store.run_folder(run.id) / RESULT / "adapter_model.safetensors").is_file()
+    assert not [other for other in store.runs() if other.place.parent_id == run.id]
+    assert run.details["learned"] == own.details["learned"]
 
 
 def test_a_plan_that_diverges_is_out_and_the_other_wins(store, plan, raced):

@@ -8,13 +8,68 @@ from specs import FinetunePlan
 from tests.ui.conftest import MODEL
 from trainer.data.source import DataSource
 from trainer.runs.contract import Metric, Phase, State
-from trainer.runs.race import race_of
 from trainer.runs.storage import trials
 from trainer.runs.store import Store
-from ui.runs.facts import phases, quantities, racing, run_data, standing
+from trainer.runs.varied import race_of
+from ui.drawing import error_bars
+from ui.runs.facts import ablations, phases, quantities, racing, run_data, standing
 
 PLAN = FinetunePlan.for_method("lora", MODEL, learning_rate=2e-4, eval_split=0.1, max_steps=10)
 LOSSES = [(3.0,), (2.5, 2.25), (2.0, 2.5), (4.0,)]
+
+
+@pytest.fixture
+def ablated(runs_folder):
+    """An ablation of two ranks by two sets of modules, trained with two seeds, or with all but the last."""
+
+    def ablated(*, decided: bool):
+        store = Store(runs_folder)
+        (runs_folder / "data.jsonl").write_text('{"prompt": "Hi?", "completion": "Hello."}\n')
+        grid = race_of(PLAN, ["r=4,16", "target_modules=q_proj+v_proj,all-linear"], repeats=2)
+        run = store.create(PLAN, DataSource(path=str(runs_folder / "data.jsonl")), race=grid)
+        store.claim_next("cpu")
+        store.enter(run.id, State.RUNNING, started_at=1.0, phase=Phase.RACING)
+        losses = {trial: (2.0 + trial / 10,) for trial in range(8 if decided else 7)}
+        store.set_race(run.id, dataclasses.replace(grid, losses=losses, seconds={0: 30.0}, now=7))
+        if decided:
+            store.decide_race(run.id, 0)
+            store.enter(run.id, State.STOPPED, phase=Phase.DONE)
+        return store.run(run.id)
+
+    return ablated
+
+
+@pytest.mark.parametrize("decided", [False, True])
+def test_an_ablation_is_shown_with_error_bars_and_as_a_table_to_save(page, ablated, decided):
+    run = ablated(decided=decided)
+    app = page("runs", run=run.id)
+    assert not app.exception
+    assert any(header.value == "Ablation" for header in app.header)
+    known = ablations.found(run, run.race)
+    assert ablations.table(known)["Held-out loss"][:3] == ["2.0500 ± 0.0707", "2.2500 ± 0.0707", "2.4500 ± 0.0707"]
+    assert ablations.table(known)["Trained"][3] == ("2 of 2" if decided else "1 of 2")
+    drawn = error_bars.figure(ablations.points(known, run.race.varied), across="r", up="loss").data
+    assert [series.name for series in drawn] == ["target_modules q_proj+v_proj", "target_modules all-linear"]
+    assert list(drawn[0].y) == pytest.approx([2.05, 2.45])
+    assert list(drawn[0].error_y.array) == pytest.approx([0.0707, 0.0707], abs=1e-4)
+    values = ablations.values(known)
+    assert (values["loss_1"][0], values["loss_2"][0], values["seconds_each"][0]) == (2.0, 2.1, 30.0)
+    told = ablations.told(run, run.race)
+    assert ("is what this run has trained" in told) == decided
+    assert "r 4, target_modules q_proj+v_proj 2.0500" in told
+
+
+def test_an_ablation_is_offered_beside_start_with_what_it_takes(page, runs_folder):
+    store = Store(runs_folder)
+    store.create(PLAN, DataSource(path="none"))
+    store.claim_next("cpu")  # holds the device, so that no worker starts
+    app = page()
+    told = next(caption.value.replace("\\", "") for caption in app.caption if "trainings" in caption.value)
+    assert told.startswith("6 plans with 3 seeds each are 18 trainings, each as long as one run.")
+    app.button(key="ablation").click().run()
+    race = store.runs()[0].race
+    assert (race.varied, race.repeats, len(race.changes)) == (("r", "target_modules"), 3, 18)
+    assert {change["r"] for change in race.changes} == {4, 16, 64}
 
 
 @pytest.fixture

@@ -94,9 +94,17 @@ def start(plan: FinetunePlan, data: DataSource, place: Place, estimate: Mapping[
     return starter().start(plan, data, place, estimate).id
 
 
-def race(plan: FinetunePlan, varied: str, data: DataSource, place: Place, estimate: Mapping[str, Any]) -> str:
-    """Queue a run that begins with a race, start it if its device is free, and return its id, as ``start`` does."""
-    return starter().race(plan, [varied], data, place, estimate).id
+def race(
+    plan: FinetunePlan,
+    varied: Sequence[str],
+    data: DataSource,
+    place: Place,
+    estimate: Mapping[str, Any],
+    *,
+    repeats: int = 0,
+) -> str:
+    """Queue a run that begins with a race, or with an ablation of so many seeds; return its id, as ``start`` does."""
+    return starter().race(plan, varied, data, place, estimate, repeats=repeats).id
 
 
 def log_tail(run: Run) -> str:
