@@ -15,6 +15,7 @@ from advisor.export.conversion import Conversion, Tool, conversion, converted
 from advisor.export.job import Job, accelerate_command, assumed, launch_commands
 from specs import FinetunePlan, GpuSpec, ModelSpec, PlanError
 from specs.dataset import TrainingData
+from specs.sharing import UNSHARDED
 
 __all__ = ["FORMATS", "Conversion", "Export", "Format", "Job", "assumed", "exported"]
 
@@ -86,6 +87,14 @@ def _script(job: Job) -> Mapping[str, str]:
     return {"train.py": script.text(job)}
 
 
+def _beside_sky(job: Job) -> Mapping[str, str]:
+    """Return the script, and what accelerate is told where the model is divided."""
+    if job.plan.sharding in UNSHARDED:
+        return _script(job)
+    divided = dataclasses.replace(job, nodes=sky.nodes_of(job))
+    return {**_script(job), "accelerate.yaml": accelerate.text(divided)}
+
+
 def _always(words: str) -> Callable[[Job], str]:
     return lambda _: words
 
@@ -149,7 +158,7 @@ _ENTRIES = (
         command=_always("sky launch -c lorafit sky.yaml"),
         tool=script.TOOL,
         any_task=True,
-        beside=_script,
+        beside=_beside_sky,
     ),
     Format(
         name="snippet",

@@ -7,9 +7,10 @@ from types import MappingProxyType
 from typing import Any
 
 from advisor.export import script
-from advisor.export.job import Job, yaml_text
+from advisor.export.job import Job, accelerate_command, yaml_text
 from specs import GIB, GpuSpec, PlanError
 from specs.launch import torchrun_arguments
+from specs.sharing import UNSHARDED
 
 _MOST_OF_A_MACHINE = 8
 """Cards of one machine: the most that clouds offer of one kind, https://docs.skypilot.co/en/stable/compute/gpus.html."""
@@ -63,7 +64,7 @@ def text(job: Job) -> str:
     Raises:
         PlanError: If no cloud has such devices.
     """
-    nodes = math.ceil(job.plan.num_gpus / _MOST_OF_A_MACHINE)
+    nodes = nodes_of(job)
     if job.plan.num_gpus % nodes:
         rule = f"must divide into machines of at most {_MOST_OF_A_MACHINE} for SkyPilot"
         raise PlanError("num_gpus", rule, job.plan.num_gpus, f"Choose {nodes * (job.plan.num_gpus // nodes)}")
@@ -81,6 +82,11 @@ def text(job: Job) -> str:
         "" if job.gpu else "\nNo card was named: add resources: {accelerators: NAME:COUNT}, names by sky show-gpus"
     )
     return yaml_text(values, _COMMENT + unnamed)
+
+
+def nodes_of(job: Job) -> int:
+    """Return how many machines a plan's cards take."""
+    return math.ceil(job.plan.num_gpus / _MOST_OF_A_MACHINE)
 
 
 def _accelerators(gpu: GpuSpec | None, number: int) -> str:
@@ -110,7 +116,12 @@ def _run(job: Job, nodes: int) -> str:
     words = ["train.py", *given, f"--output={job.output_dir}"]
     if job.plan.num_gpus == 1:
         return shlex.join(["python", *words])
+    head = '"$(echo "$SKYPILOT_NODE_IPS" | head -n 1)"'
+    if job.plan.sharding not in UNSHARDED:  # torchrun alone would train copies
+        started, script_name = accelerate_command(1).rsplit(" ", 1)
+        shared = f" --rdzv_backend c10d --machine_rank $SKYPILOT_NODE_RANK --main_process_ip {head}"
+        return f"{started}{shared if nodes > 1 else ''} {script_name} {shlex.join(words[1:])}"
     if nodes == 1:
         return shlex.join(["python", "-m", *torchrun_arguments(job.plan.num_gpus), *words])
-    shared = shlex.join(["python", "-m", *torchrun_arguments(job.plan.num_gpus, nodes=nodes), *words])
-    return shared.replace("HOST:29500", '"$(echo "$SKYPILOT_NODE_IPS" | head -n 1)":29500', 1)
+    command = shlex.join(["python", "-m", *torchrun_arguments(job.plan.num_gpus, nodes=nodes), *words])
+    return command.replace("HOST:29500", f"{head}:29500", 1)

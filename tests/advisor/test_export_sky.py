@@ -45,6 +45,18 @@ def test_a_task_asks_for_the_cards_of_its_plan(gpu, number, nodes, accelerators)
         importlib.import_module("sky").Task.from_yaml_config(found)
 
 
+@pytest.mark.parametrize(("number", "nodes"), [(2, 1), (16, 2)])
+@pytest.mark.parametrize("sharding", ["fsdp", "zero3"])
+def test_a_divided_model_is_started_by_accelerate_with_its_configuration(sharding, number, nodes):
+    plan = FinetunePlan.for_method("lora", MODEL, num_gpus=number, sharding=sharding)
+    found = exported(plan, "sky", gpu=gpus.find("H100 SXM5"))
+    words = shlex.split(yaml.safe_load(found.main[1])["run"])
+    assert words[:4] == ["accelerate", "launch", "--config_file", "accelerate.yaml"]
+    assert ("--main_process_ip" in words) == (nodes > 1)
+    told = yaml.safe_load(found.files["accelerate.yaml"])
+    assert (told["num_machines"], told["num_processes"]) == (nodes, number)
+
+
 def test_a_plan_for_the_processor_asks_for_no_card():
     plan = FinetunePlan.for_method("lora", MODEL)
     assert "resources" not in yaml.safe_load(exported(plan, "sky", gpu=processor().gpu).main[1])
