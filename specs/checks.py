@@ -5,7 +5,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from specs.adapters import INITS
@@ -61,6 +61,9 @@ _MAY_BE_EMPTY = frozenset(LISTS) - {"target_modules"}
 _MOST_LISTED = 100_000
 
 _NAME_PATTERN = re.compile(r"[\w.\\|()^$*+-]{1,200}")
+_NAME = re.compile(r"[\w.-]{1,200}")
+_TABLES_OF_WORDS = frozenset({"embed_tokens", "wte", "word_embeddings", "embed_in", "tok_embeddings", "embeddings"})
+"""What models call the table of words, https://github.com/huggingface/transformers (``get_input_embeddings``)."""
 _QUANTIFIERS = re.compile(r"[*+]")
 
 
@@ -165,13 +168,32 @@ def _check_ranges(plan: PlanFields) -> None:
 
 
 def _check_lists(plan: PlanFields) -> None:
-    for name in _MAY_BE_EMPTY:
-        listed = getattr(plan, name)
-        if len(listed) > _MOST_LISTED or len({*listed}) < len(listed):
-            raise PlanError(name, f"must be at most {_MOST_LISTED:,} entries, each once", len(listed))
+    for name in LISTS:
+        if not isinstance(listed := getattr(plan, name), str):  # all-linear
+            _check_entries(name, listed)
     for name in NUMBERS:
         if min(getattr(plan, name), default=0) < 0:
             raise PlanError(name, "must be numbers from 0", min(getattr(plan, name)))
+    both = {*plan.modules_to_save} & ({*plan.target_modules} if isinstance(plan.target_modules, tuple) else set())
+    if both:
+        rule = "must leave out what target_modules adapts: a module is trained whole or gets an adapter"
+        raise PlanError("modules_to_save", rule, min(both), "Leave it out of one of them")
+    if plan.trainable_token_indices and (table := {*plan.modules_to_save} & _TABLES_OF_WORDS):
+        rule = "must leave out the table of words with trainable_token_indices, which trains rows of it"
+        raise PlanError("modules_to_save", rule, min(table), "Leave it out, or name no tokens")
+
+
+def _check_entries(field: str, listed: Sequence[Any]) -> None:
+    """Refuse a list with an entry twice, or with a name that no module can have: exports write names into code."""
+    if len(listed) > _MOST_LISTED:
+        raise PlanError(field, f"must be at most {_MOST_LISTED:,} entries", len(listed), "Leave some out")
+    if len({*listed}) < len(listed):
+        twice = next(entry for entry in listed if listed.count(entry) > 1)
+        raise PlanError(field, "must name each entry once", twice, "Leave one of them out")
+    strange = None if field in NUMBERS else next((entry for entry in listed if not _NAME.fullmatch(entry)), None)
+    if strange is not None:
+        rule = "must be names as the model has them, of letters, digits, dots, dashes and underscores"
+        raise PlanError(field, rule, strange, "Correct it, or leave it out")
 
 
 def _check_patterns(plan: PlanFields) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from advisor.export.job import Job, call_text, targets
+from advisor.export.job import Job, call_text, literal, targets
 from specs import METHODS, PlanError
 from specs.adapters import INITS, Adapter
 
@@ -135,7 +135,7 @@ def wrapping_lines(job: Job, *, before: Sequence[str] = ()) -> list[str]:
 def _but_copies(job: Job) -> str:
     """Return the condition that leaves out what keeps the base model's number format: its own weights, trained too."""
     named = [*job.plan.modules_to_save, *(["token_adapter"] if job.plan.trainable_token_indices else [])]
-    return "".join(f' and ".{name}." not in name' for name in named)
+    return "".join(f" and {literal(f'.{name}.')} not in name" for name in named)
 
 
 def _casts(job: Job) -> list[str]:

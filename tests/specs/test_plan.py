@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from typing import Any
 
 import pytest
@@ -350,3 +351,24 @@ def test_a_contradiction_of_any_method_names_its_field(values: dict[str, Any], s
 )
 def test_the_base_model_is_there_again_without_the_adapter(*, method: str, values: dict[str, Any], kept: bool) -> None:
     assert FinetunePlan.for_method(method, "m", **values).keeps_base == kept
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        pytest.param({"modules_to_save": ("a'b\");import os",)}, "must be names as the model has them", id="code"),
+        pytest.param({"target_modules": ("q_proj", "q_proj")}, "must name each entry once, got 'q_proj'", id="twice"),
+        pytest.param({"layers_to_transform": (1, 1)}, "must name each entry once, got 1", id="a number twice"),
+        pytest.param(
+            {"modules_to_save": ("q_proj",), "target_modules": ("q_proj",)},
+            "trained whole or gets an adapter",
+            id="both",
+        ),
+        pytest.param(
+            {"modules_to_save": ("embed_tokens",), "trainable_token_indices": (3,)}, "trains rows of it", id="table"
+        ),
+    ],
+)
+def test_lists_of_names_hold_names_that_a_model_can_have(fields, said):
+    with pytest.raises(PlanError, match=re.escape(said)):
+        FinetunePlan.for_method("lora", "m", **fields)

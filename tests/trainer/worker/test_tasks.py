@@ -1,6 +1,8 @@
 """Every task but text generation, from rows to a result: trained, measured, killed and resumed."""
 
+import json
 import re
+import shutil
 import threading
 
 import pytest
@@ -68,6 +70,23 @@ def test_a_task_is_learned_and_measured(case, model_type, store, task_plan, tmp_
     if case.plan.get("num_labels"):
         names = AutoConfig.from_pretrained(store.run_folder(run.id) / RESULT).id2label
         assert len(names) == case.plan["num_labels"]
+
+
+@pytest.mark.parametrize(("name", "model_type"), [("SEQ_CLS", "llama"), ("TOKEN_CLS", "llama"), ("SEQ_2_SEQ_LM", "t5")])
+def test_accumulated_batches_weigh_as_one(name, model_type, store, task_plan, tmp_path, folder_of):
+    folder = shutil.copytree(folder_of(model_type), tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "dropout_rate": 0.0, "classifier_dropout": 0.0}))
+    source, found = source_of(tmp_path / "rows.jsonl", CASES[name].rows), []
+    for batch, number in ((4, 1), (1, 4)):
+        parts = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": number}
+        plan = task_plan(CASES[name], **parts, max_steps=2, save_steps=2, lora_dropout=0.0)
+        run = store.create(plan, source, place=Place(model_path=str(folder)))
+        assert train(Session(store.claim_next("cpu"), store, threading.Event())) is State.FINISHED
+        store.enter(run.id, State.FINISHED)
+        found.append([(metric.loss, metric.grad_norm) for metric in store.metrics(run.id)])
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-3)
+    assert found[0][1] == pytest.approx(found[1][1], rel=1e-3)
 
 
 @pytest.mark.slow

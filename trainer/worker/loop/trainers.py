@@ -23,6 +23,7 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from specs import METHODS, TASK_TYPES, FinetunePlan
 from specs.adapters import INITS
+from trainer.data.rendering import IGNORED
 from trainer.model.build import kept_adapter_dtype
 from trainer.model.checkpointing import checkpointing_kwargs
 from trainer.results import checkpoints
@@ -74,10 +75,32 @@ class _PreferenceTrainer(CheckpointingTrainer, DPOTrainer):
 
 
 class _HeadTrainer(CheckpointingTrainer):
-    """transformers' own trainer, for models with a head of their own."""
+    """transformers' own trainer, for models whose loss is the mean of a batch.
+
+    ``Trainer`` takes every model whose ``forward`` accepts further arguments for one that divides its loss by the
+    labels of all accumulated batches, and divides no more. Those with a head accept them and take the mean all the
+    same: the loss and its gradients would be as many times too large as batches are accumulated.
+
+    Source:
+        transformers 5.23, ``Trainer.__init__``, ``training_step`` and ``GenericForSequenceClassification.forward``.
+    """
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,  # noqa: FBT001, FBT002 - transformers' own signature
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """Compute the mean over the labels of all accumulated batches, as far as it comes from this one."""
+        loss, outputs = super().compute_loss(model, inputs, return_outputs=True)
+        if num_items_in_batch is not None:
+            processes = self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
+            loss = loss * (processes * inputs["labels"].ne(IGNORED).sum() / num_items_in_batch)
+        return (loss, outputs) if return_outputs else loss
 
 
-class _TargetTrainer(CheckpointingTrainer, Seq2SeqTrainer):
+class _TargetTrainer(_HeadTrainer, Seq2SeqTrainer):
     """transformers' trainer for an encoder and a decoder: an evaluation lets them write, as long as answers are."""
 
     def __init__(self, **kwargs: Any) -> None:
