@@ -168,9 +168,8 @@ def _check_ranges(plan: PlanFields) -> None:
 
 
 def _check_lists(plan: PlanFields) -> None:
-    for name in LISTS:
-        if not isinstance(listed := getattr(plan, name), str):  # all-linear
-            _check_entries(name, listed)
+    for name in _MAY_BE_EMPTY:
+        _check_entries(name, getattr(plan, name))
     for name in NUMBERS:
         if min(getattr(plan, name), default=0) < 0:
             raise PlanError(name, "must be numbers from 0", min(getattr(plan, name)))
@@ -184,13 +183,13 @@ def _check_lists(plan: PlanFields) -> None:
 
 
 def _check_entries(field: str, listed: Sequence[Any]) -> None:
-    """Refuse a list with an entry twice, or with a name that no module can have: exports write names into code."""
+    """Refuse a list with an entry twice, or with a name that no module has."""
     if len(listed) > _MOST_LISTED:
         raise PlanError(field, f"must be at most {_MOST_LISTED:,} entries", len(listed), "Leave some out")
     if len({*listed}) < len(listed):
         twice = next(entry for entry in listed if listed.count(entry) > 1)
         raise PlanError(field, "must name each entry once", twice, "Leave one of them out")
-    strange = None if field in NUMBERS else next((entry for entry in listed if not _NAME.fullmatch(entry)), None)
+    strange = next((entry for entry in listed if field == "modules_to_save" and not _NAME.fullmatch(entry)), None)
     if strange is not None:
         rule = "must be names as the model has them, of letters, digits, dots, dashes and underscores"
         raise PlanError(field, rule, strange, "Correct it, or leave it out")

@@ -14,7 +14,7 @@ GIVEN_CARDS = "LORAFIT_GIVEN_CARDS"
 ACCELERATE = "accelerate launch --config_file accelerate.yaml train.py"
 """The command that starts what the export for accelerate writes."""
 
-_DEVICE = re.compile(r"cpu|mps|(?:cuda|xpu):\d+(?:,\d+)*")
+_DEVICE = re.compile(r"cpu|mps|(?:cuda|xpu):(?!.*\b([0-9]+),(?:.*,)?\1\b)[0-9]+(?:,[0-9]+)*")
 
 
 def require_named(device: str) -> None:

@@ -115,6 +115,9 @@ class FinetunePlan(PlanFields):
         way: Sharding = sharding or ("none" if num_gpus == 1 else usual)
         rows: dict[str, Any] = {"per_device_train_batch_size": at_once, "gradient_accumulation_steps": each // at_once}
         moved = {} if way == "none" else sharing.needed(self, way)
+        if "optim" in moved:  # its states are in the checkpoint
+            rule = f"cannot be {way} in a run that has begun with {self.optim}, which updates no divided weights"
+            raise PlanError("sharding", rule, None, "Choose ddp")
         return dataclasses.replace(self, num_gpus=num_gpus, sharding=way, **{**rows, **moved})
 
 

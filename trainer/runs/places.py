@@ -34,7 +34,7 @@ _OPTIONS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "ssh": {"python": (r"\S(?:.*\S)?", "a program")},
     "slurm": {
         **dict.fromkeys(("partition", "account", "qos"), _WORD),
-        "minutes": (r"[1-9]\d{0,6}", "a whole number"),
+        "minutes": (r"[1-9][0-9]{0,6}", "a whole number from 1"),
         "cluster": ("local|slurm", "local or slurm"),
     },
     "ray": {},

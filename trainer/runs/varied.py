@@ -93,9 +93,20 @@ def race_of(plan: FinetunePlan, texts: Sequence[str], *, repeats: int = 0) -> Ra
 
 
 def _varied(plan: FinetunePlan, values: Mapping[str, Any]) -> FinetunePlan:
-    """Return a plan with some values; a ``lora_alpha`` that is none of them follows the rank."""
+    """Return a plan with some values; a ``lora_alpha`` that is none of them follows the rank.
+
+    Where alpha / sqrt(r) becomes the scale of the update instead of alpha / r, or the other way round, the scale at the
+    plan's own rank stays.
+    """
     found = with_values(plan, values)
-    return found if "lora_alpha" in values else dataclasses.replace(found, lora_alpha=plan.alpha_at(found.r))
+    if "lora_alpha" in values:
+        return found
+    alpha = plan.alpha_at(found.r)
+    if found.use_rslora and not plan.use_rslora:
+        alpha = max(1, round(plan.lora_alpha / math.sqrt(plan.r)))
+    elif plan.use_rslora and not found.use_rslora:
+        alpha = max(1, round(plan.lora_alpha * math.sqrt(found.r)))
+    return dataclasses.replace(found, lora_alpha=alpha)
 
 
 def with_values(plan: FinetunePlan, values: Mapping[str, Any]) -> FinetunePlan:

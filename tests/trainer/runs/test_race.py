@@ -1,6 +1,7 @@
 """The rules of a race: who takes part, who goes on, who wins, and how long it takes."""
 
 import dataclasses
+import math
 
 import pytest
 
@@ -154,3 +155,11 @@ def test_a_training_with_fewer_steps_than_comparisons_is_refused():
 def test_a_training_too_short_to_compare_is_refused():
     with pytest.raises(PlanError, match="must leave steps between the comparisons"):
         race_of(dataclasses.replace(PLAN, max_steps=2), [RATES])
+
+
+def test_the_scale_of_the_update_stays_where_its_rule_changes():
+    plan = FinetunePlan.for_method("lora", "m", r=16, lora_alpha=32, max_steps=40)
+    race = race_of(plan, ["method=lora,rslora", "r=16,64"])
+    found = [race.plan_of(trial, plan) for trial in range(4)]
+    scales = [one.lora_alpha / (math.sqrt(one.r) if one.use_rslora else one.r) for one in found]
+    assert scales == [2, 1, 2, 1]
