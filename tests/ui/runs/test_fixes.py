@@ -59,7 +59,10 @@ def test_the_prediction_of_a_retry_counts_both_answers_of_a_pair(finished, tmp_p
     answers = on(run, tmp_path / "a.jsonl", [{"prompt": "Hi?", "completion": answer}] * 3)
     pairs = on(run, tmp_path / "b.jsonl", [{"prompt": "Hi?", "chosen": answer, "rejected": "No."}] * 3)
     twice = dataclasses.replace(run.plan, per_device_train_batch_size=4)
-    assert remedies.predicted(pairs, run.plan) == remedies.predicted(answers, twice)
+    # The memory that is free on a CPU is another one from moment to moment.
+    found = [remedies.predicted(pairs, run.plan), remedies.predicted(answers, twice)]
+    alike = [dataclasses.replace(one, capacity_bytes=0) for one in found]
+    assert alike[0] == alike[1]
     assert remedies.predicted(pairs, run.plan).used_bytes > remedies.predicted(answers, run.plan).used_bytes
 
 

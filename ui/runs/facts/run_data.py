@@ -69,14 +69,22 @@ def is_training() -> bool:
 
 def times(device: str) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
     """Return the forecast and the measured times of the finished runs on a device, oldest first."""
-    found = [run for run in store().runs() if run.state is State.FINISHED and run.place.device == device]
+    found = [run for run in _past() if run.state is State.FINISHED and run.place.device == device]
     found.sort(key=lambda run: run.created_at)
     return [((run.estimate or {}).get("time") or {}, run.measured.get("time") or {}) for run in found]
 
 
 def learned_bytes(device: str) -> int:
     """Return what the finished runs on a device used beyond their prediction, under the libraries of today."""
-    return own_runs.learned_bytes(store().runs(), device, versions())
+    return own_runs.learned_bytes(_past(), device, versions())
+
+
+def _past() -> Sequence[Run]:
+    """Return the runs to learn from: none of a folder that cannot be used, which the pages of runs tell of."""
+    try:
+        return store().runs()
+    except RunError:
+        return ()
 
 
 @functools.cache
