@@ -83,7 +83,7 @@ def _past() -> Sequence[Run]:
     """Return the runs to learn from: none of a folder that cannot be used, which the pages of runs tell of."""
     try:
         return store().runs()
-    except RunError:
+    except (OSError, RunError):
         return ()
 
 
