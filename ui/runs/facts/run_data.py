@@ -12,7 +12,7 @@ from typing import Any
 
 from catalog import here
 from lorafit import own_runs
-from specs import DataError, FinetunePlan, RunError, paths
+from specs import DataError, FinetunePlan, LorafitError, RunError, paths
 from trainer.data import tested
 from trainer.data.source import DataSource
 from trainer.results import best as results
@@ -83,7 +83,7 @@ def _past() -> Sequence[Run]:
     """Return the runs to learn from: none of a folder that cannot be used, which the pages of runs tell of."""
     try:
         return store().runs()
-    except (OSError, RunError):
+    except (OSError, LorafitError):
         return ()
 
 
