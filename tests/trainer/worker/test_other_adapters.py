@@ -133,7 +133,11 @@ def test_what_is_trained_beside_an_adapter_is_what_the_plan_names(plan_of, untie
 def test_layers_modules_and_tokens_are_priced_to_the_byte_trained_resumed_and_merged(
     store, chat_data, place, plan_of, untied, tmp_path
 ):
-    more = {"layers_to_transform": (1, 2), "modules_to_save": ("lm_head",), "trainable_token_indices": (5, 100)}
+    more = {
+        "layers_to_transform": (1, 2),
+        "modules_to_save": ("lm_head",),
+        "trainable_token_indices": (*range(4, 100),),
+    }
     plan = plan_of(method="lora", max_steps=3, save_steps=2, **more)
     spec = ModelSpec.from_config(json.loads((untied / "config.json").read_text()), name="untied")
     tape = trace(recipe(spec, plan, Conditions()), lambda _: None)
