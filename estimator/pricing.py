@@ -15,7 +15,7 @@ from estimator.tape.kernels import fallback_warning, kernel_choice
 from estimator.tape.library import tape_for
 from estimator.tape.recipe import is_masked
 from estimator.tape.tracer_process import Progress
-from specs import CatalogError, FinetunePlan, GpuSpec, ModelSpec, sharing
+from specs import CatalogError, FinetunePlan, GpuSpec, ModelSpec
 from specs.fields import Sharding
 from specs.stored import EXPANDED, stored_in
 
@@ -150,9 +150,7 @@ def strategy(plan: FinetunePlan) -> Sharding:
 
 def on_several(plan: FinetunePlan, num_gpus: int) -> FinetunePlan:
     """Return a plan on several cards, which hold all layers themselves."""
-    sharding = strategy(plan)
-    changes = sharing.needed(plan, sharding)
-    return replace(plan, **{**changes, "num_gpus": num_gpus, "sharding": sharding, "layer_offloading": False})
+    return plan.with_sharding(strategy(plan), num_gpus=num_gpus, layer_offloading=False)
 
 
 def _overhead_bytes(gpu: GpuSpec) -> int:

@@ -62,8 +62,6 @@ _MOST_LISTED = 100_000
 
 _NAME_PATTERN = re.compile(r"[\w.\\|()^$*+-]{1,200}")
 _NAME = re.compile(r"[\w.-]{1,200}")
-_TABLES_OF_WORDS = frozenset({"embed_tokens", "wte", "word_embeddings", "embed_in", "tok_embeddings", "embeddings"})
-"""What models call the table of words, https://github.com/huggingface/transformers (``get_input_embeddings``)."""
 _QUANTIFIERS = re.compile(r"[*+]")
 
 
@@ -96,8 +94,7 @@ def _test_of(annotation: Any) -> Callable[[object], bool]:
     """
     origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Literal:
-        choices = frozenset((type(choice), choice) for choice in parts)
-        return lambda value: value.__hash__ is not None and (type(value), value) in choices
+        return lambda value: any(type(value) is type(choice) and value == choice for choice in parts)
     if origin in {typing.Union, types.UnionType}:
         options = tuple(map(_test_of, parts))
         return lambda value: any(option(value) for option in options)
@@ -177,9 +174,6 @@ def _check_lists(plan: PlanFields) -> None:
     if both:
         rule = "must leave out what target_modules adapts: a module is trained whole or gets an adapter"
         raise PlanError("modules_to_save", rule, min(both), "Leave it out of one of them")
-    if plan.trainable_token_indices and (table := {*plan.modules_to_save} & _TABLES_OF_WORDS):
-        rule = "must leave out the table of words with trainable_token_indices, which trains rows of it"
-        raise PlanError("modules_to_save", rule, min(table), "Leave it out, or name no tokens")
 
 
 def _check_entries(field: str, listed: Sequence[Any]) -> None:

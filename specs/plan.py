@@ -86,15 +86,16 @@ class FinetunePlan(PlanFields):
         undone = {name: defaults[name] for name in fixed}
         return dataclasses.replace(self, method=method, **{**undone, **checks.known_method(method).preset})
 
-    def with_sharding(self, sharding: Sharding, *, fixed: Collection[str] = ()) -> Self:
+    def with_sharding(self, sharding: Sharding, *, fixed: Collection[str] = (), **changes: Any) -> Self:
         """Return this plan whose devices share the work in another way, with what that way needs of other fields.
 
         Args:
             sharding: How they share it.
             fixed: Fields that somebody chose and that stay; the plan may then be refused where it is to run.
+            changes: Fields that change at the same time, such as the number of devices.
         """
         moved = {name: value for name, value in sharing.needed(self, sharding).items() if name not in fixed}
-        return dataclasses.replace(self, sharding=sharding, **moved)
+        return dataclasses.replace(self, sharding=sharding, **{**moved, **changes})
 
     def over(self, num_gpus: int, sharding: Sharding | None = None) -> Self:
         """Return this plan on another number of devices; a step sees the same rows, by accumulation.
@@ -113,12 +114,18 @@ class FinetunePlan(PlanFields):
         at_once = next(rows for rows in range(min(self.per_device_train_batch_size, each), 0, -1) if not each % rows)
         usual: Sharding = self.sharding if self.sharding != "none" else "ddp"
         way: Sharding = sharding or ("none" if num_gpus == 1 else usual)
-        rows: dict[str, Any] = {"per_device_train_batch_size": at_once, "gradient_accumulation_steps": each // at_once}
-        moved = {} if way == "none" else sharing.needed(self, way)
-        if "optim" in moved:  # its states are in the checkpoint
+        changes: dict[str, Any] = {
+            "num_gpus": num_gpus,
+            "per_device_train_batch_size": at_once,
+            "gradient_accumulation_steps": each // at_once,
+        }
+        if way == "none":
+            return dataclasses.replace(self, sharding=way, **changes)
+        found = self.with_sharding(way, **changes)
+        if found.optim != self.optim:  # its states are in the checkpoint
             rule = f"cannot be {way} in a run that has begun with {self.optim}, which updates no divided weights"
             raise PlanError("sharding", rule, None, "Choose ddp")
-        return dataclasses.replace(self, num_gpus=num_gpus, sharding=way, **{**rows, **moved})
+        return found
 
 
 _ANNOTATIONS: Mapping[str, Any] = typing.get_type_hints(FinetunePlan)

@@ -186,10 +186,14 @@ def accelerate_command(nodes: int) -> str:
 
     The rendezvous is named here: accelerate 1.15 reads it from no configuration.
     """
-    if nodes == 1:
-        return ACCELERATE
-    there = ACCELERATE.replace(" train.py", " --rdzv_backend c10d --machine_rank K --main_process_ip HOST train.py")
-    return f"{there}  # on each of {nodes:,} nodes, K is its number from 0, HOST is node 0"
+    said = f"  # on each of {nodes:,} nodes, K is its number from 0, HOST is node 0" if nodes > 1 else ""
+    return accelerate_on(nodes, rank="K", host="HOST") + said
+
+
+def accelerate_on(nodes: int, *, rank: str, host: str) -> str:
+    """Return the same for a machine of a given rank, as a shell reads it, and the first machine's address."""
+    shared = f" --rdzv_backend c10d --machine_rank {rank} --main_process_ip {host}" if nodes > 1 else ""
+    return ACCELERATE.replace(" train.py", f"{shared} train.py")
 
 
 def _on_nodes(plan: FinetunePlan, script: str, nodes: int) -> str:

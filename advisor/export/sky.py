@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from advisor.export import script
-from advisor.export.job import Job, accelerate_command, yaml_text
+from advisor.export.job import Job, accelerate_on, yaml_text
 from specs import GIB, GpuSpec, PlanError
 from specs.launch import torchrun_arguments
 from specs.sharing import UNSHARDED
@@ -118,9 +118,7 @@ def _run(job: Job, nodes: int) -> str:
         return shlex.join(["python", *words])
     head = '"$(echo "$SKYPILOT_NODE_IPS" | head -n 1)"'
     if job.plan.sharding not in UNSHARDED:  # torchrun alone would train copies
-        started, script_name = accelerate_command(1).rsplit(" ", 1)
-        shared = f" --rdzv_backend c10d --machine_rank $SKYPILOT_NODE_RANK --main_process_ip {head}"
-        return f"{started}{shared if nodes > 1 else ''} {script_name} {shlex.join(words[1:])}"
+        return f"{accelerate_on(nodes, rank='$SKYPILOT_NODE_RANK', host=head)} {shlex.join(words[1:])}"
     if nodes == 1:
         return shlex.join(["python", "-m", *torchrun_arguments(job.plan.num_gpus), *words])
     command = shlex.join(["python", "-m", *torchrun_arguments(job.plan.num_gpus, nodes=nodes), *words])

@@ -364,9 +364,6 @@ def test_the_base_model_is_there_again_without_the_adapter(*, method: str, value
             "trained whole or gets an adapter",
             id="both",
         ),
-        pytest.param(
-            {"modules_to_save": ("embed_tokens",), "trainable_token_indices": (3,)}, "trains rows of it", id="table"
-        ),
     ],
 )
 def test_lists_of_names_hold_names_that_a_model_can_have(fields, said):

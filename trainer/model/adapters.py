@@ -62,6 +62,9 @@ def _trained_whole(plan: FinetunePlan, model: nn.Module) -> Sequence[str]:
         if _shares_weights(model, found):
             rule = "must name modules that share no weights, as embeddings and head of this model do"
             raise PlanError("modules_to_save", rule, name, "Train single tokens with trainable_token_indices")
+        if plan.trainable_token_indices and _holds(found, model.get_input_embeddings()):
+            rule = "must leave out the table of words with trainable_token_indices, which trains rows of it"
+            raise PlanError("modules_to_save", rule, name, "Leave it out, or name no tokens")
     return plan.modules_to_save
 
 
@@ -69,9 +72,13 @@ def _shares_weights(model: nn.Module, found: Sequence[nn.Module]) -> bool:
     """Return whether some modules are the embeddings or the head of a model in which both have the same weights."""
     both = ("get_input_embeddings", "get_output_embeddings")
     ends = [getattr(model, name)() for name in both if hasattr(model, name)]
-    inside = {id(part) for module in found for part in module.modules()}
     tied = bool(getattr(model.config.get_text_config(), "tie_word_embeddings", False)) and None not in ends
-    return tied and any(id(end) in inside for end in ends)
+    return tied and any(_holds(found, end) for end in ends)
+
+
+def _holds(found: Sequence[nn.Module], one: nn.Module) -> bool:
+    """Return whether a module is one of some, or within one."""
+    return any(part is one for module in found for part in module.modules())
 
 
 def _require_tokens(plan: FinetunePlan, model: nn.Module) -> None:

@@ -78,7 +78,7 @@ def race_of(plan: FinetunePlan, texts: Sequence[str], *, repeats: int = 0) -> Ra
     for one in plans:
         require_effect(one, names, option="--vary")
         _require_together(plan, one)
-    differing = sorted({name for one in plans for name, _ in _differences(plan, one)})
+    differing = sorted({name for one in plans for name in _differing(plan, one)})
     each = [one.to_dict() for one in plans]
     race = Race(
         varied=tuple(names),
@@ -127,9 +127,10 @@ def _values(name: str, text: str) -> Iterator[str]:
         yield one.replace("+", ",") if name in NAMES else f"[{one.replace('+', ',')}]" if name in NUMBERS else one
 
 
-def _differences(plan: FinetunePlan, other: FinetunePlan) -> Iterator[tuple[str, Any]]:
-    before = plan.to_dict()
-    yield from ((name, value) for name, value in other.to_dict().items() if value != before[name])
+def _differing(plan: FinetunePlan, other: FinetunePlan) -> list[str]:
+    """Return the fields in which two plans differ."""
+    names = [entry.name for entry in dataclasses.fields(plan)]
+    return [name for name in names if getattr(plan, name) != getattr(other, name)]
 
 
 _GIVEN_ALONG = frozenset({"seed"})
@@ -142,7 +143,7 @@ def _require_together(plan: FinetunePlan, other: FinetunePlan) -> None:
     Raises:
         PlanError: Names the field.
     """
-    strange = next((name for name, _ in _differences(plan, other) if name not in VARIED | _GIVEN_ALONG), None)
+    strange = next((name for name in _differing(plan, other) if name not in VARIED | _GIVEN_ALONG), None)
     if strange is not None:
         rule = "cannot differ within a race, whose plans share one loaded model and its rows"
         raise PlanError(strange, rule, shown(getattr(other, strange)), "Start two runs and compare them")

@@ -314,11 +314,12 @@ def _measured(device: machine.Device) -> GpuSpec:
     Curves that are missing are measured while nothing trains.
     """
     own_speed.in_background(device.gpu, device.torch_name, is_busy=run_data.is_training)
-    own = run_data.learned_bytes(device.torch_name)
+    finished = run_data.past(device.torch_name)
+    own = run_data.learned_bytes(finished, device.torch_name)
     gpu = own_speed.with_curves(dataclasses.replace(device.gpu, own_bytes=own), device.torch_name)
     if gpu.measured is None:
         return gpu
-    factor = own_speed.learned(run_data.times(device.torch_name), on_cpu=gpu.is_cpu)
+    factor = own_speed.learned(run_data.times(finished), on_cpu=gpu.is_cpu)
     return dataclasses.replace(gpu, measured=gpu.measured.corrected(factor))
 
 

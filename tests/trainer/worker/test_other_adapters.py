@@ -39,21 +39,28 @@ COVERED = ("miss", "oft", "vera", "hira", "loha", "lokr", "beft", "ln-tuning")
 SIZES = {"r": 8, "oft_block_size": 16, "learning_rate": 1e-2, "lr_scheduler_type": "constant", "warmup_steps": 0.0}
 
 
-@pytest.mark.parametrize("method", COVERED)
-def test_an_adapter_is_resumed_on_the_same_curve_and_merged_or_refused(
-    store, chat_data, place, plan_of, tmp_path, method
-):
-    plan = plan_of(**SIZES | {"method": method, "save_steps": 2, "max_steps": 4})
-    run = store.create(plan, dataclasses.replace(chat_data, prompts=()), place=place)
+def resumed_on_the_same_curve(store, plan, data, place):
+    """The run of a plan that is trained, and trained again from its checkpoint at step 2, to the same losses."""
+    run = store.create(plan, dataclasses.replace(data, prompts=()), place=place)
     assert train(Session(store.claim_next(place.device), store, threading.Event())) is State.FINISHED
     losses = [metric.loss for metric in store.metrics(run.id)]
-    assert losses[-1] < losses[0]
     shutil.rmtree(checkpoints.newest(store.run_folder(run.id)))  # as if it had been killed after the second step
     assert checkpoints.newest(store.run_folder(run.id)).name == "checkpoint-2"
     store.enter(run.id, State.STOPPED)
     store.request_resume(run.id)
     assert train(Session(store.claim_next(place.device), store, threading.Event())) is State.FINISHED
     assert [metric.loss for metric in store.metrics(run.id)] == pytest.approx(losses, rel=1e-5)
+    return run
+
+
+@pytest.mark.parametrize("method", COVERED)
+def test_an_adapter_is_resumed_on_the_same_curve_and_merged_or_refused(
+    store, chat_data, place, plan_of, tmp_path, method
+):
+    plan = plan_of(**SIZES | {"method": method, "save_steps": 2, "max_steps": 4})
+    run = resumed_on_the_same_curve(store, plan, chat_data, place)
+    losses = [metric.loss for metric in store.metrics(run.id)]
+    assert losses[-1] < losses[0]
     saved = load_file(store.run_folder(run.id) / RESULT / "adapter_model.safetensors")
     assert any(weight.abs().sum() > 0 for weight in saved.values())
     run = store.run(run.id)
@@ -131,7 +138,7 @@ def test_what_is_trained_beside_an_adapter_is_what_the_plan_names(plan_of, untie
 
 @pytest.mark.filterwarnings("ignore:.*without saving embedding layers.*:UserWarning")
 def test_layers_modules_and_tokens_are_priced_to_the_byte_trained_resumed_and_merged(
-    store, chat_data, place, plan_of, untied, tmp_path
+    store, chat_data, plan_of, untied, tmp_path
 ):
     more = {
         "layers_to_transform": (1, 2),
@@ -144,14 +151,7 @@ def test_layers_modules_and_tokens_are_priced_to_the_byte_trained_resumed_and_me
     real = build(plan, str(untied), device="cpu")
     assert trainable_params(tape, plan) == sum(one.numel() for one in real.parameters() if one.requires_grad)
     assert _priced(tape, plan) == _held(real)
-    run = store.create(plan, dataclasses.replace(chat_data, prompts=()), place=Place(model_path=str(untied)))
-    assert train(Session(store.claim_next(place.device), store, threading.Event())) is State.FINISHED
-    losses = [metric.loss for metric in store.metrics(run.id)]
-    shutil.rmtree(checkpoints.newest(store.run_folder(run.id)))
-    store.enter(run.id, State.STOPPED)
-    store.request_resume(run.id)
-    assert train(Session(store.claim_next(place.device), store, threading.Event())) is State.FINISHED
-    assert [metric.loss for metric in store.metrics(run.id)] == pytest.approx(losses, rel=1e-5)
+    run = resumed_on_the_same_curve(store, plan, chat_data, Place(model_path=str(untied)))
     merge(store, store.run(run.id), tmp_path / "merged")
     tuned = PeftModel.from_pretrained(base_model(plan, str(untied), device="cpu"), store.run_folder(run.id) / RESULT)
     alone, ids = AutoModelForCausalLM.from_pretrained(tmp_path / "merged"), torch.arange(3, 19).reshape(1, 16)
@@ -182,6 +182,12 @@ def test_layers_modules_and_tokens_are_priced_to_the_byte_trained_resumed_and_me
 def test_what_cannot_be_trained_beside_an_adapter_is_refused(tiny_model, plan_of, values, said):
     with pytest.raises(PlanError, match=said):
         build(plan_of(**{"method": "lora", **values}), str(tiny_model), device="cpu")
+
+
+def test_a_table_of_words_is_not_trained_whole_and_by_tokens(untied, plan_of):
+    plan = plan_of(method="lora", modules_to_save=("embed_tokens",), trainable_token_indices=(3,))
+    with pytest.raises(PlanError, match="which trains rows of it, got embed_tokens"):
+        build(plan, str(untied), device="cpu")
 
 
 def _priced(tape, plan) -> int:
@@ -220,14 +226,7 @@ def test_every_adapter_that_is_put_on_layers_is_trained_in_a_test():
 def test_lora_that_begins_otherwise_is_trained_resumed_and_loaded(store, chat_data, place, plan_of, values):
     method = "qlora" if values.get("load_in_4bit") else "lora"
     plan = plan_of(**{"method": method, "max_steps": 4, "save_steps": 2, **values})
-    run = store.create(plan, dataclasses.replace(chat_data, prompts=()), place=place)
-    assert train(Session(store.claim_next(place.device), store, threading.Event())) is State.FINISHED
-    losses = [metric.loss for metric in store.metrics(run.id)]
-    shutil.rmtree(checkpoints.newest(store.run_folder(run.id)))
-    store.enter(run.id, State.STOPPED)
-    store.request_resume(run.id)
-    assert train(Session(store.claim_next(place.device), store, threading.Event())) is State.FINISHED
-    assert [metric.loss for metric in store.metrics(run.id)] == pytest.approx(losses, rel=1e-5)
+    run = resumed_on_the_same_curve(store, plan, chat_data, place)
     config = json.loads((store.run_folder(run.id) / RESULT / "adapter_config.json").read_text())
     assert config["init_lora_weights"] == values["init_lora_weights"]
     assert not config["rank_pattern"]

@@ -64,7 +64,7 @@ def test_the_plan_adds_what_runs_here_taught_and_says_so(page, finished, runs_fo
     store = Store(runs_folder)
     store.add_details(run.id, libraries=run_data.versions())
     store.add_measured(run.id, peak_used_bytes=2 * 2**30 + 140 * MIB)
-    asked = run_data.learned_bytes("cpu")
+    asked = run_data.learned_bytes(run_data.past("cpu"), "cpu")
     assert asked == 140 * MIB
     after = page()
     said = f"On this device: +{text.size(140 * MIB)}, as your runs took more than predicted."

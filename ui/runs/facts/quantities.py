@@ -121,6 +121,8 @@ def nothing_drawn(run: Run, points: Sequence[Metric], quantity: str) -> str:
         return f"No {SERIES[quantity]} was measured." if run.is_over else f"No {SERIES[quantity]} measured yet."
     if run.is_over:
         return "The run ended before its first step."
-    if run.races:
+    if run.race is not None and run.races:
+        if run.race.repeats:
+            return "The curve of the best plan appears here once all are trained."
         return "The curve of the plan that wins appears here once the race is decided; those of all plans stand above."
     return "The first point appears after the first step, usually within half a minute of the start."

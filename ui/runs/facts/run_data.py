@@ -67,24 +67,27 @@ def is_training() -> bool:
     return any(run.is_active for run in store().runs())
 
 
-def times(device: str) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
-    """Return the forecast and the measured times of the finished runs on a device, oldest first."""
-    found = [run for run in _past() if run.state is State.FINISHED and run.place.device == device]
-    found.sort(key=lambda run: run.created_at)
-    return [((run.estimate or {}).get("time") or {}, run.measured.get("time") or {}) for run in found]
+def past(device: str) -> list[Run]:
+    """Return the finished runs on a device, oldest first, to learn from.
 
-
-def learned_bytes(device: str) -> int:
-    """Return what the finished runs on a device used beyond their prediction, under the libraries of today."""
-    return own_runs.learned_bytes(_past(), device, versions())
-
-
-def _past() -> Sequence[Run]:
-    """Return the runs to learn from: none of a folder that cannot be used, which the pages of runs tell of."""
+    There are none in a folder that cannot be used, which the pages of runs tell of.
+    """
     try:
-        return store().runs()
+        known = store().runs()
     except (OSError, LorafitError):
-        return ()
+        return []
+    found = [run for run in known if run.state is State.FINISHED and run.place.device == device]
+    return sorted(found, key=lambda run: run.created_at)
+
+
+def times(finished: Iterable[Run]) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """Return the forecast and the measured times of finished runs."""
+    return [((run.estimate or {}).get("time") or {}, run.measured.get("time") or {}) for run in finished]
+
+
+def learned_bytes(finished: Iterable[Run], device: str) -> int:
+    """Return what finished runs on a device used beyond their prediction, under the libraries of today."""
+    return own_runs.learned_bytes(finished, device, versions())
 
 
 @functools.cache
