@@ -182,7 +182,10 @@ class Situation:
         """
         pairs = 2 if self.task == "preference" else 1
         batch = pairs * plan.per_device_train_batch_size
-        return dataclasses.replace(plan, per_device_train_batch_size=batch, max_length=self.priced_length(plan))
+        length = self.priced_length(plan)
+        if (batch, length) == (plan.per_device_train_batch_size, plan.max_length):
+            return plan
+        return dataclasses.replace(plan, per_device_train_batch_size=batch, max_length=length)
 
     def priced_length(self, plan: FinetunePlan) -> int:
         """Return the tokens of the longest sequence that a plan meets in the data."""

@@ -23,7 +23,7 @@ class FinetunePlan(PlanFields):
             value = getattr(self, name)
             if isinstance(value, Mapping):  # as it comes from JSON; pairs keep the plan hashable
                 object.__setattr__(self, name, tuple(value.items()))
-        checks.check(self, _ANNOTATIONS)
+        checks.check(self, _TYPES_OF)
 
     def to_dict(self) -> dict[str, Any]:
         """Return every field as plain JSON values."""
@@ -128,4 +128,4 @@ class FinetunePlan(PlanFields):
         return found
 
 
-_ANNOTATIONS: Mapping[str, Any] = typing.get_type_hints(FinetunePlan)
+_TYPES_OF = checks.type_checks(typing.get_type_hints(FinetunePlan))

@@ -1,5 +1,6 @@
 """How long a whole run takes, part by part: starting, steps on the data's real lengths, evaluations, answers."""
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -57,10 +58,16 @@ def padded_length(plan: FinetunePlan, data: Data) -> float:
     if not data.row_lengths:
         median, p95, _ = data.typical or (0, 0, 0)
         return float(min(plan.max_length, median if plan.per_device_train_batch_size == 1 else p95))
-    lengths = [min(length, plan.max_length) for length in data.row_lengths]
     together = 1 if plan.train_sampling_strategy == "group_by_length" else plan.per_device_train_batch_size
-    count = len(lengths)
-    return sum(length * (((i + 1) / count) ** together - (i / count) ** together) for i, length in enumerate(lengths))
+    return _longest_of(together, data.row_lengths, plan.max_length)
+
+
+@functools.lru_cache(maxsize=64)
+def _longest_of(together: int, row_lengths: tuple[int, ...], max_length: int) -> float:
+    """Return the mean longest row of a batch; a page asks the same for all that it offers."""
+    count = len(row_lengths)
+    weights = (((i + 1) / count) ** together - (i / count) ** together for i in range(count))
+    return sum(min(length, max_length) * weight for length, weight in zip(row_lengths, weights, strict=True))
 
 
 def seconds_per_step(model: ModelSpec, plan: FinetunePlan, curves: Curves, data: Data) -> float:
