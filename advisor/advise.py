@@ -1,6 +1,7 @@
 """The advice itself: rules propose, the search makes it fit, and every field of the result is explained."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,9 +88,9 @@ def advise(
             *warnings.cautions(situation, plan, fit.estimate),
         )
     else:
-        fit = search.best()
-        advice = (_method_advice(situation, fit), *_explained(search, fit, rule_set))
-        fit, advice = _ended_soon(situation, fit, advice)
+        fit, length = _ended_soon(search, search.best())
+        explained = _explained(search, fit, rule_set)
+        advice = (_method_advice(situation, fit), *(length.get(entry.field, entry) for entry in explained))
         cautions = warnings.cautions(situation, fit.plan, fit.estimate)
     return Recommendation(
         plan=fit.plan,
@@ -105,11 +106,12 @@ def advise(
     )
 
 
-def _ended_soon(situation: Situation, fit: Fit, advice: tuple[Advice, ...]) -> tuple[Fit, tuple[Advice, ...]]:
-    """Return a trial on a slow machine with as few steps as end soon, and the reason for them."""
+def _ended_soon(search: Search, fit: Fit) -> tuple[Fit, Mapping[str, Advice]]:
+    """Return a trial on a slow machine with as few steps as end soon, and the advice on its length, by field."""
+    situation = search.situation
     steps = speed.quick_steps(situation, fit.plan)
     if steps is None or {"max_steps", "num_train_epochs"} & situation.pins.keys():
-        return fit, advice
+        return fit, {}
     shorter = Advice(
         field="max_steps",
         value=steps,
@@ -119,8 +121,7 @@ def _ended_soon(situation: Situation, fit: Fit, advice: tuple[Advice, ...]) -> t
         source=sources.CPU_MEASURED,
         confidence=Confidence.HIGH,
     )
-    kept = tuple(shorter if entry.field == "max_steps" else entry for entry in advice)
-    return dataclasses.replace(fit, plan=dataclasses.replace(fit.plan, max_steps=steps)), kept
+    return dataclasses.replace(fit, plan=search.of_steps(fit.plan, steps)), {"max_steps": shorter}
 
 
 def _method_advice(situation: Situation, fit: Fit) -> Advice:

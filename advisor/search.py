@@ -107,6 +107,17 @@ class Search:
         """Return the plan that the rules propose under a method, before memory is considered."""
         return drafted(self.situation, method, self.rules)
 
+    def of_steps(self, plan: FinetunePlan, steps: int) -> FinetunePlan:
+        """Return a plan that ends after so many steps, with all that the rules make of their number, as its warm-up."""
+        asked = dataclasses.replace(self.situation, pins={**self.situation.pins, "max_steps": steps})
+        whole, ended = self.drafted(plan.method), drafted(asked, plan.method, self.rules)
+        changed = {
+            entry.name: getattr(ended, entry.name)
+            for entry in dataclasses.fields(plan)
+            if getattr(ended, entry.name) != getattr(whole, entry.name)
+        }
+        return dataclasses.replace(plan, **changed)
+
     def best(self) -> Fit:
         """Return the best plan that fits with headroom; failing that, without; failing that, the smallest."""
         return self._fit(*self._found())

@@ -117,7 +117,8 @@ def warmup_steps(situation: Situation, plan: FinetunePlan) -> Advice:
     else:
         wanted = min(100, max(5, round(0.03 * steps)))
         value = float(max(1, min(wanted, steps // 4)))
-        reason = f"{situation.phrase('rows').capitalize()} make {steps:,} steps; the first {value:g} are warm-up"
+        make = "make" if plan.max_steps < 0 else "are ended by max_steps after"
+        reason = f"{situation.phrase('rows').capitalize()} {make} {steps:,} steps; the first {value:g} are warm-up"
     return Advice(
         field="warmup_steps",
         value=value,

@@ -160,6 +160,20 @@ def test_a_trial_on_a_slow_processor_takes_fewer_steps_and_says_so():
     assert "With -1 it learns all rows." in told.reason
 
 
+def test_what_follows_from_the_number_of_steps_follows_a_trial_that_ends_early():
+    slow = dataclasses.replace(FLAT, matmul={"float32": ((1.0, 2e10),)})
+    asked = on(slow, dataset_rows=3_000, dataset_tokens=(66, 73, 88), is_trial=True, asks_data=True)
+    whole = advise(dataclasses.replace(asked, is_trial=False), price=price_of(asked))
+    result = advise(asked, price=price_of(asked))
+    assert result.plan.max_steps < 40
+    assert whole.plan.warmup_steps > result.plan.max_steps / 2, "as the warm-up of all rows would be"
+    assert result.plan.warmup_steps == result.advised("warmup_steps").value <= result.plan.max_steps / 4
+    assert result.plan.save_steps == result.advised("save_steps").value == 10 < whole.plan.save_steps
+    assert f"max_steps after {result.plan.max_steps} steps" in result.advised("warmup_steps").reason
+    asked = dataclasses.replace(asked, pins={"warmup_steps": 9.0})
+    assert advise(asked, price=price_of(asked)).plan.warmup_steps == 9, "what the person set stays"
+
+
 def test_a_trial_that_a_person_has_set_the_length_of_keeps_it():
     asked = on(dataset_rows=9_000, is_trial=True, pins={"num_train_epochs": 1.0})
     assert advise(asked, price=price_of(asked)).plan.max_steps == -1
