@@ -56,6 +56,15 @@ def page() -> Callable[..., AppTest]:
     return opened
 
 
+def other_way(app: AppTest, name: str) -> AppTest:
+    """Open what else can be done with a plan, and one of the ways."""
+    app.session_state["ways"] = True
+    app.session_state["way"] = name
+    app.run()
+    assert not app.exception
+    return app
+
+
 @pytest.fixture
 def model_folder(tmp_path: Path) -> Path:
     """Make a folder with what a door looks at: the demo model's configuration, and the names of the other files."""

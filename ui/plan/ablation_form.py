@@ -1,4 +1,4 @@
-"""The ablation that the Plan page offers beside Start: ranks and sets of modules as a grid, with several seeds."""
+"""The ablation among the other ways to start a plan: ranks and sets of modules as a grid, with several seeds."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +16,12 @@ _USUAL_SETS = ("qv", "all")
 _MEANING = "Trains every combination to its end with each seed, and compares the means. None is dropped."
 
 
-def offer(asked: Request, plan: FinetunePlan, estimate: Mapping[str, Any], *, token: str, disabled: bool) -> str | None:
+def is_possible(plan: FinetunePlan) -> bool:
+    """Return whether a plan has what an ablation compares: an adapter with a rank, on one device."""
+    return METHODS[plan.method].has_rank and plan.num_gpus == 1 and plan.keeps_base
+
+
+def offer(asked: Request, plan: FinetunePlan, estimate: Mapping[str, Any], *, token: str) -> str | None:
     """Offer an ablation of a plan; return the id of the run once somebody starts it, else None.
 
     Args:
@@ -24,22 +29,18 @@ def offer(asked: Request, plan: FinetunePlan, estimate: Mapping[str, Any], *, to
         plan: The plan.
         estimate: What is predicted of it.
         token: Makes a double click start one run only.
-        disabled: Whether nothing can start now.
     """
-    method, sets = METHODS[plan.method], sets_of(asked.situation.model.linear_modules)
-    if not method.has_rank or plan.num_gpus > 1 or not plan.keeps_base:
+    sets = sets_of(asked.situation.model.linear_modules)
+    st.markdown(_MEANING)
+    ranks = st.pills("r", RANKS, selection_mode="multi", default=_USUAL_RANKS, key="ablation_r")
+    usual = [name for name in _USUAL_SETS if name in sets]
+    kept = st.pills("target_modules", sets, selection_mode="multi", default=usual, key="ablation_modules")
+    seeds = int(st.number_input("Seeds", 1, MOST_SEEDS, SEEDS, key="ablation_seeds"))
+    chosen = {"r": [*map(str, sorted(ranks))], "target_modules": [name for name in sets if name in kept]}
+    varied = [f"{name}={','.join(values)}" for name, values in chosen.items() if values]
+    try:
+        found = offered(asked, plan, varied, repeats=seeds)
+    except PlanError as error:
+        st.caption(text.plain(str(error)))
         return None
-    with st.popover("Ablation", type="tertiary", width="stretch", disabled=disabled):
-        st.markdown(_MEANING)
-        ranks = st.pills("r", RANKS, selection_mode="multi", default=_USUAL_RANKS, key="ablation_r")
-        usual = [name for name in _USUAL_SETS if name in sets]
-        kept = st.pills("target_modules", sets, selection_mode="multi", default=usual, key="ablation_modules")
-        seeds = int(st.number_input("Seeds", 1, MOST_SEEDS, SEEDS, key="ablation_seeds"))
-        chosen = {"r": [*map(str, sorted(ranks))], "target_modules": [name for name in sets if name in kept]}
-        varied = [f"{name}={','.join(values)}" for name, values in chosen.items() if values]
-        try:
-            found = offered(asked, plan, varied, repeats=seeds)
-        except PlanError as error:
-            st.caption(text.plain(str(error)))
-            return None
-        return found.started(asked, plan, estimate, token=token, label="Start the ablation", key="ablation")
+    return found.started(asked, plan, estimate, token=token, label="Start the ablation", key="ablation")

@@ -1,4 +1,4 @@
-"""The offer beside Start to train the plan on another machine, for which it is named or written as an address."""
+"""The offer to train the plan on another machine, for which it is named or written as an address."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -29,25 +29,24 @@ def offer(
         token: Makes a double click start one run only.
         obstacle: Why it cannot be trained anywhere.
     """
-    with st.popover("Elsewhere", type="tertiary", width="stretch"):
-        known, unread = _named()
-        obstacle = obstacle or unread
-        where = st.selectbox(
-            "Where",
-            known,
-            index=0 if known else None,
-            placeholder="ssh://host",
-            accept_new_options=True,
-            key="where",
-            help="The name that you gave the machine, or its address: ssh://user@host:port/folder, slurm:///folder, ray://head:8265/folder.",
-        )
-        st.caption(text.plain(obstacle) if obstacle else _ABOUT)
-        looks, starts = st.columns(2)
-        ready = bool(where) and obstacle is None
-        if looks.button("Check", key="check place", disabled=not where, width="stretch"):
-            _tell(where or "")
-        if starts.button("Start there", key="start there", disabled=not ready, width="stretch"):
-            return _started(asked, plan, estimate, where=where or "", token=token)
+    known, unread = _named()
+    obstacle = obstacle or unread
+    where = st.selectbox(
+        "Where",
+        known,
+        index=0 if known else None,
+        placeholder="ssh://host",
+        accept_new_options=True,
+        key="where",
+        help="The name that you gave the machine, or its address: ssh://user@host:port/folder, slurm:///folder, ray://head:8265/folder.",
+    )
+    st.caption(text.plain(obstacle) if obstacle else _ABOUT)
+    looks, starts = st.columns(2)
+    ready = bool(where) and obstacle is None
+    if looks.button("Check", key="check place", disabled=not where, width="stretch"):
+        _tell(where or "")
+    if starts.button("Start there", key="start there", disabled=not ready, width="stretch"):
+        return _started(asked, plan, estimate, where=where or "", token=token)
     return None
 
 

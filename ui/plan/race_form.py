@@ -1,4 +1,4 @@
-"""The race of learning rates that the Plan page offers beside Start, with what it takes said beforehand."""
+"""The race of learning rates among the other ways to start a plan, with what it takes said beforehand."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -53,7 +53,7 @@ class Offer:
         return run_data.race(plan, self.varied, source, place, foretold, repeats=repeats)
 
 
-def offer(asked: Request, plan: FinetunePlan, estimate: Mapping[str, Any], *, token: str, disabled: bool) -> str | None:
+def offer(asked: Request, plan: FinetunePlan, estimate: Mapping[str, Any], *, token: str) -> str | None:
     """Offer to race the learning rate of a plan; return the id of the run once somebody does, else None.
 
     Args:
@@ -61,17 +61,16 @@ def offer(asked: Request, plan: FinetunePlan, estimate: Mapping[str, Any], *, to
         plan: The plan.
         estimate: What is predicted of it.
         token: Makes a double click start one run only.
-        disabled: Whether nothing can start now.
     """
     factors = [min(1.0, float(f"{factor * plan.learning_rate:.3g}")) for factor in _FACTORS]
     try:
         found = offered(asked, plan, [f"learning_rate={','.join(dict.fromkeys(map(shown, factors)))}"])
-    except PlanError:
+    except PlanError as error:
+        st.caption(text.plain(str(error)))
         return None
-    with st.popover("Race rates", type="tertiary", width="stretch", disabled=disabled):
-        rates = ", ".join(f"{change['learning_rate']:g}" for change in found.race.changes)
-        st.markdown(f"Trains the plan with learning rates {rates}, and the best of them to its end.")
-        return found.started(asked, plan, estimate, token=token, label="Start the race", key="race")
+    rates = ", ".join(f"{change['learning_rate']:g}" for change in found.race.changes)
+    st.markdown(f"Trains the plan with learning rates {rates}, and the best of them to its end.")
+    return found.started(asked, plan, estimate, token=token, label="Start the race", key="race")
 
 
 def offered(asked: Request, plan: FinetunePlan, varied: Sequence[str], *, repeats: int = 0) -> Offer:

@@ -13,13 +13,14 @@ from specs import METHODS, FinetunePlan
 from trainer.runs.contract import UNKNOWN
 from ui.drawing.bars import Bar, memory_bars
 from ui.parts import given, text
-from ui.plan import ablation_form, elsewhere_form, plan_view, planning, race_form
+from ui.plan import other_ways, plan_view, planning
 from ui.plan.planning import Request
 from ui.runs.facts import run_data
 
 # Streamlit has no container that stays in sight at the top. Its header is 3.75rem high; light-dark follows the theme,
 # since Streamlit sets color-scheme on the app. On a phone it lies at the bottom: it is the first of
-# what is redrawn alone, and cannot stick above that.
+# what is redrawn alone, and cannot stick above that. What opens there gets its place while it is empty: with the height
+# that it will have, it opens upwards.
 _STAYS = """<style>
 div:has(> .st-key-strip) { position: sticky; top: 3.5rem; bottom: 0; z-index: 20; }
 .st-key-strip { background: light-dark(#FDFDFC, #15161B); border-bottom: 1px solid light-dark(#DBDAD5, #363943);
@@ -28,6 +29,7 @@ div:has(> .st-key-strip) { position: sticky; top: 3.5rem; bottom: 0; z-index: 20
   div:has(> .st-key-strip) { position: fixed; top: auto; left: 0; right: 0; }
   .st-key-strip { padding: 0.4rem 1rem 0.6rem; border-top: 1px solid light-dark(#DBDAD5, #363943); }
   [data-testid="stMainBlockContainer"] { padding-bottom: 16rem; }
+  [data-testid="stPopoverBody"]:not(:has([data-testid="stElementContainer"])) { min-height: 24rem; }
 }
 </style>"""
 
@@ -43,13 +45,14 @@ def show(asked: Request, result: Recommendation, estimate: MemoryEstimate) -> No
     refused = given.obstacle(asked.situation.pins)
     obstacle = refused or planning.obstacle(asked, result.plan, estimate)
     with st.container(key="strip", gap="xxsmall"):
-        left, right = st.columns([5, 1], vertical_alignment="center")
+        left, right = st.columns([4, 1], vertical_alignment="center")
         with left:
             plan_view.verdict(asked, result, estimate)
-        with right, st.container(gap="xxsmall"):
+        with right, st.container(horizontal=True, vertical_alignment="center", gap="xsmall", key="actions"):
             told = foretold(estimate, result.speed)
             _action(asked, result.plan, told, disabled=obstacle is not None)
-            _elsewhere(asked, result.plan, told, refused or planning.obstacle_anywhere(asked, estimate))
+            anywhere = refused or planning.obstacle_anywhere(asked, estimate)
+            _go(other_ways.offer(asked, result.plan, told, token=_ticket(), here=obstacle, anywhere=anywhere))
         bar = Bar(label="this plan", parts=estimate.components)
         alt, capacity = plan_view.memory_alt(estimate), estimate.capacity_bytes
         st.html(memory_bars([bar], alt=alt, capacity_bytes=capacity, band=estimate.error_band, legend=False))
@@ -98,20 +101,14 @@ def _action(asked: Request, plan: FinetunePlan, estimate: Mapping[str, Any], *, 
     if asked.device is None:
         st.button(text.on_accent("Export"), key="go", type="primary", width="stretch", on_click=_open_export)
         return
-    token = st.session_state.setdefault("ticket", secrets.token_hex(8))
     label = "Start" if disabled else text.on_accent("Start")
-    run_id = None
     if st.button(label, key="start", type="primary", width="stretch", disabled=disabled):
-        run_id = run_data.start(plan, asked.data.source, asked.place(token), estimate)
-    raced = race_form.offer(asked, plan, estimate, token=token, disabled=disabled)
-    compared = ablation_form.offer(asked, plan, estimate, token=token, disabled=disabled)
-    _go(run_id or raced or compared)
+        _go(run_data.start(plan, asked.data.source, asked.place(_ticket()), estimate))
 
 
-def _elsewhere(asked: Request, plan: FinetunePlan, estimate: Mapping[str, Any], obstacle: str | None) -> None:
-    """Offer to start the run on another machine."""
-    token = st.session_state.setdefault("ticket", secrets.token_hex(8))
-    _go(elsewhere_form.offer(asked, plan, estimate, token=token, obstacle=obstacle))
+def _ticket() -> str:
+    """Return what makes a double click start one run only."""
+    return str(st.session_state.setdefault("ticket", secrets.token_hex(8)))
 
 
 def _go(run_id: str | None) -> None:

@@ -3,7 +3,7 @@
 import time
 
 from specs import FinetunePlan
-from tests.ui.conftest import MODEL
+from tests.ui.conftest import MODEL, other_way
 from trainer.data.source import DataSource
 from trainer.runs import places
 from trainer.runs.contract import LOST_CONNECTION, TAKEN, Place
@@ -12,7 +12,7 @@ from trainer.runs.store import Store
 
 def test_a_named_place_is_offered_and_one_that_cannot_be_reached_starts_nothing(page, runs_folder):
     places.keep(Store(runs_folder).folder, "box", places.where("ssh://127.0.0.1:1"))
-    app = page()
+    app = other_way(page(), "Elsewhere")
     assert app.selectbox(key="where").value == "box"
     app.button(key="check place").click().run()
     assert [error.value for error in app.error if "cannot be reached" in error.value]

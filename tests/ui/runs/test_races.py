@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from specs import FinetunePlan
-from tests.ui.conftest import MODEL
+from tests.ui.conftest import MODEL, other_way
 from trainer.data.source import DataSource
 from trainer.runs.contract import Metric, Phase, State
 from trainer.runs.storage import trials
@@ -63,7 +63,7 @@ def test_an_ablation_is_offered_beside_start_with_what_it_takes(page, runs_folde
     store = Store(runs_folder)
     store.create(PLAN, DataSource(path="none"))
     store.claim_next("cpu")  # holds the device, so that no worker starts
-    app = page()
+    app = other_way(page(), "Ablation")
     told = next(caption.value.replace("\\", "") for caption in app.caption if "trainings" in caption.value)
     assert told.startswith("6 plans with 3 seeds each are 18 trainings, each as long as one run.")
     app.button(key="ablation").click().run()
@@ -147,7 +147,7 @@ def test_a_race_of_rates_is_offered_beside_start_with_what_it_takes(page, runs_f
     store = Store(runs_folder)
     store.create(PLAN, DataSource(path="none"))
     store.claim_next("cpu")  # holds the device, so that no worker starts
-    app = page()
+    app = other_way(page(), "Race rates")
     told = next(caption.value.replace("\\", "") for caption in app.caption if "as long as one run" in caption.value)
     assert told.startswith("4 plans take 2.6 times as long as one run")
     app.button(key="race").click().run()
