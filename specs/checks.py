@@ -185,8 +185,9 @@ def _check_ranges(plan: PlanFields) -> None:
 
 
 def _check_lists(plan: PlanFields) -> None:
-    for name in _MAY_BE_EMPTY:
-        _check_entries(name, getattr(plan, name))
+    for name in LISTS:
+        if isinstance(listed := getattr(plan, name), tuple):
+            _check_entries(name, listed)
     for name in NUMBERS:
         if min(getattr(plan, name), default=0) < 0:
             raise PlanError(name, "must be numbers from 0", min(getattr(plan, name)))

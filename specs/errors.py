@@ -76,8 +76,11 @@ def clipped(sentence: str, longest: int = LONGEST) -> str:
 
 
 def shortened(value: object, limit: int = 80) -> str:
-    """Return ``repr(value)`` on one line of at most ``limit`` characters."""
-    text = without_secrets(value if isinstance(value, str) and value.isidentifier() else repr(value))
+    """Return ``repr(value)`` on one line of at most ``limit`` characters, of a tuple its members as they are typed."""
+    if isinstance(value, tuple) and value:
+        text = ", ".join(shortened(member, limit) for member in value[:limit])
+    else:
+        text = without_secrets(value if isinstance(value, str) and value.isidentifier() else repr(value))
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 

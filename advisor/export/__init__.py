@@ -217,9 +217,8 @@ def _require_nodes(plan: FinetunePlan, form: Format, nodes: int) -> None:
         way_out = "Export the Python script, or for accelerate"
         raise PlanError("nodes", f"must be 1 in an export to {form.label}", nodes, way_out)
     if nodes < 1 or plan.num_gpus % nodes:
-        raise PlanError(
-            "nodes", f"must divide the {plan.num_gpus:,} devices of the plan", nodes, "Choose another number"
-        )
+        devices = f"{plan.num_gpus:,} devices" if plan.num_gpus > 1 else "1 device"
+        raise PlanError("nodes", f"must divide the plan's {devices}", nodes, "Choose another number")
 
 
 def _known_of(model: ModelSpec) -> dict[str, Any]:

@@ -189,7 +189,7 @@ def test_a_script_for_several_devices_names_what_starts_it_on_them(sharding, nod
 @pytest.mark.parametrize(
     ("name", "nodes", "words"),
     [
-        ("script", 4, "nodes: must divide the 6 devices of the plan, got 4. Choose another number."),
+        ("script", 4, "nodes: must divide the plan's 6 devices, got 4. Choose another number."),
         ("trl", 2, "nodes: must be 1 in an export to TRL command line, got 2. Export the Python script, or for accele"),
     ],
 )

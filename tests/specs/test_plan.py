@@ -359,6 +359,7 @@ def test_the_base_model_is_there_again_without_the_adapter(*, method: str, value
         pytest.param({"modules_to_save": ("a'b\");import os",)}, "must be names as the model has them", id="code"),
         pytest.param({"modules_to_save": ("head", "head")}, "must name each entry once, got head", id="twice"),
         pytest.param({"layers_to_transform": (1, 1)}, "must name each entry once, got 1", id="a number twice"),
+        pytest.param({"target_modules": ("q", "q")}, "must name each entry once, got q", id="a target twice"),
         pytest.param(
             {"modules_to_save": ("q_proj",), "target_modules": ("q_proj",)},
             "trained whole or gets an adapter",

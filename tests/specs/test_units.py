@@ -49,6 +49,8 @@ def test_the_units_are_powers_of_1024() -> None:
         pytest.param("q_proj", "q_proj", id="a name without quotes"),
         pytest.param("a b", "'a b'", id="other text in quotes"),
         pytest.param(1.5, "1.5", id="a number"),
+        pytest.param(("q_proj", "v_proj"), "q_proj, v_proj", id="a list as it is typed"),
+        pytest.param((("q_proj", 8),), "q_proj, 8", id="a list of pairs"),
         pytest.param("x" * 80, "x" * 80, id="80 characters are shown"),
         pytest.param("x" * 81, "x" * 79 + "…", id="more are cut"),
     ],
