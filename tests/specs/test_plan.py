@@ -63,7 +63,7 @@ def test_a_plan_of_every_method_survives_json(method: str) -> None:
     r=st.integers(1, 4096),
     learning_rate=st.floats(1e-8, 1),
     batch=st.integers(1, 65_536),
-    names=st.lists(st.text(min_size=1), min_size=1).map(tuple) | st.just("all-linear"),
+    names=st.lists(st.text(min_size=1), min_size=1, unique=True).map(tuple) | st.just("all-linear"),
 )
 def test_any_plan_in_range_survives_json(r: int, learning_rate: float, batch: int, names: Any) -> None:
     plan = FinetunePlan.for_method(
