@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from estimator.accuracy.comparison import KINDS, Comparison, summary
+from estimator.accuracy.comparison import KINDS, Comparison, Kind, summary
 from ui.accuracy import predictions
 from ui.drawing import charts
 from ui.drawing.charts import Dot
@@ -74,23 +74,31 @@ def published(comparisons: Sequence[Comparison]) -> None:
         name="errors",
         alt=f"Signed errors of {len(dots)} predictions, {_span(dots)}",
     )
+    kinds = [predictions.first_measured(found.row) for found in comparisons]
     exhibits.table(
         {
             "Run": [text.plain(predictions.description(found.row)) for found in comparisons],
             "Conditions": [text.plain(predictions.conditions(found.row)) for found in comparisons],
             "Device": [text.plain(predictions.device(found.row)) for found in comparisons],
-            "Measured": [_bytes(found.row.measured.get("allocated")) for found in comparisons],
-            "Predicted": [_bytes(found.predicted.get("allocated")) for found in comparisons],
-            "Error": [_error(found) for found in comparisons],
+            "Memory": kinds,
+            "Measured": [
+                text.size(found.row.measured[kind]) if kind in found.row.measured else "ran out"
+                for found, kind in zip(comparisons, kinds, strict=True)
+            ],
+            "Predicted": [
+                text.size(found.predicted[kind]) if kind in found.predicted else ""
+                for found, kind in zip(comparisons, kinds, strict=True)
+            ],
+            "Error": [_error(found, kind) for found, kind in zip(comparisons, kinds, strict=True)],
             "Source": [predictions.linked(found.row.source) for found in comparisons],
         },
         name="published",
         alt="Every published run with its prediction",
     )
     st.caption(
-        "Measured and predicted are the allocated memory, of each device where there are several. Conditions: the "
-        "attention kernel, how several devices share the model, and prepare_kbit where PEFT cast what is not quantized "
-        "to 32 bits."
+        "Measured and predicted are the allocated memory, or what the run tells instead, of each device where there "
+        "are several. Conditions: the attention kernel, how several devices share the model, and prepare_kbit where "
+        "PEFT cast what is not quantized to 32 bits."
     )
 
 
@@ -140,10 +148,6 @@ def method() -> None:
     st.markdown(HOW)
 
 
-def _bytes(size: int | None) -> str:
-    return text.size(size) if size else "not measured"
-
-
-def _error(found: Comparison) -> str:
-    error = found.error("allocated")
+def _error(found: Comparison, kind: Kind) -> str:
+    error = found.error(kind)
     return text.plain(found.error_text) if found.error_text else "" if error is None else f"{error:+z.1%}"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from catalog import models
-from estimator.accuracy.comparison import Comparison, MeasuredRow, compared, rows
+from estimator.accuracy.comparison import KINDS, Comparison, Kind, MeasuredRow, compared, rows
 from estimator.accuracy.measure import device_of_row
 from estimator.tape import library
 from estimator.tape.tape import Tape
@@ -57,6 +57,11 @@ def description(row: MeasuredRow) -> str:
 def device(row: MeasuredRow) -> str:
     """Return the card of a row, with how many of them it ran on."""
     return f"{row.plan.num_gpus} x {row.gpu}" if row.plan.num_gpus > 1 else row.gpu
+
+
+def first_measured(row: MeasuredRow) -> Kind:
+    """Return which memory of a row to show: allocated if it was measured, else what was; used of one that ran out."""
+    return next((kind for kind in KINDS if kind in row.measured), "used")
 
 
 def conditions(row: MeasuredRow) -> str:
