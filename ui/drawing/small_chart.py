@@ -38,7 +38,7 @@ class Small:
     line: tuple[float, str] | None = None
     """A value to compare with, drawn as a dashed line, and its name."""
     form: Callable[[float], str] = short
-    """Writes the lowest and the highest value."""
+    """Writes the lowest and the highest value that was measured, one where both read the same."""
 
 
 def small_charts(charts: Sequence[Small], *, view: View) -> str:
@@ -54,6 +54,9 @@ def _cell(chart: Small, view: View) -> str:
     values = [value for curve in measured for value in curve.values if math.isfinite(value)]
     if not values:
         return ""
+    span = f"{chart.form(min(values))} to {chart.form(max(values))}"
+    if chart.form(min(values)) == chart.form(max(values)):
+        span = chart.form(max(values))
     if chart.line:
         values.append(chart.line[0])
     low, high = min(values), max(values)
@@ -75,7 +78,7 @@ def _cell(chart: Small, view: View) -> str:
         f"<span>{escape(chart.title)}</span><b>{escape(chart.last)}</b></div>"
         f"{picture(paths, size=(_WIDTH, _HEIGHT), alt=alt, style=f'width:100%;height:{_HEIGHT}px;display:block')}"
         "<div style='display:flex;justify-content:space-between;flex-wrap:wrap;gap:0 0.6rem;font-size:0.75rem;"
-        f"opacity:0.8'><span>{escape(chart.form(low))} to {escape(chart.form(high))}</span>{names}</div></div>"
+        f"opacity:0.8'><span>{escape(span)}</span>{names}</div></div>"
     )
 
 

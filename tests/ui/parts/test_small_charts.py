@@ -1,6 +1,7 @@
 """Pictures as small as a word or a tile: every value inside, nothing of a name read as markup."""
 
 import base64
+import dataclasses
 import math
 import re
 
@@ -68,3 +69,13 @@ def test_names_of_curves_are_no_markup_and_no_template():
     drawn = figure([Curve(name="<a>%{x}", steps=[1], values=[1.0])], view=View(log_scale=True), quantity="loss")
     assert drawn.data[0].name == "&lt;a&gt;&#37;{x}"
     assert drawn.layout.yaxis.range == (-0.5, 0.5)
+
+
+def test_the_range_is_of_what_was_measured_and_told_once_where_its_ends_read_the_same():
+    curve = Curve(name="memory", steps=[1, 2, 3], values=[1.10, 1.14, 1.12])
+    chart = Small(
+        title="Memory", curves=[curve], last="1.1", line=(2.0, "predicted peak 2.0"), form="{:.1f} GiB".format
+    )
+    assert "<span>1.1 GiB</span>" in small_charts([chart], view=View())
+    wider = dataclasses.replace(chart, curves=[Curve(name="memory", steps=[1, 2], values=[1.0, 1.3])])
+    assert "<span>1.0 GiB to 1.3 GiB</span>" in small_charts([wider], view=View())
