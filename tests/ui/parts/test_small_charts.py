@@ -73,9 +73,7 @@ def test_names_of_curves_are_no_markup_and_no_template():
 
 def test_the_range_is_of_what_was_measured_and_told_once_where_its_ends_read_the_same():
     curve = Curve(name="memory", steps=[1, 2, 3], values=[1.10, 1.14, 1.12])
-    chart = Small(
-        title="Memory", curves=[curve], last="1.1", line=(2.0, "predicted peak 2.0"), form="{:.1f} GiB".format
-    )
+    chart = Small(title="Memory", curves=[curve], last="1.1", line=(2.0, "predicted"), form="{:.1f} GiB".format)
     assert "<span>1.1 GiB</span>" in small_charts([chart], view=View())
     wider = dataclasses.replace(chart, curves=[Curve(name="memory", steps=[1, 2], values=[1.0, 1.3])])
     assert "<span>1.0 GiB to 1.3 GiB</span>" in small_charts([wider], view=View())
