@@ -12,9 +12,14 @@ from estimator.duration.published import Shares, TimedRun
 
 Floats = NDArray[np.float64]
 
-START = Shares(matmul=0.8, half_tokens=100.0, attention=0.8, memory=0.6, expansion=0.3, call_seconds=8e-6, cache=0.3)
-"""Where the search starts, and what it is drawn towards where no run decides."""
-_TRUST = Shares(matmul=0.1, half_tokens=1.0, attention=0.3, memory=0.3, expansion=0.7, call_seconds=0.5, cache=0.7)
+START = Shares(
+    matmul=0.8, half_tokens=100.0, attention=0.8, memory=0.6, expansion=0.3, call_seconds=8e-6, cache=0.3, halved=1.2
+)
+"""Where the search starts, and what it is drawn towards where no run decides. ``halved``: cuBLAS reaches up to 0.96 of
+the rate of an L20, which adds up at half rate (115 of 119.5: github DefTruth/CUDA-Learn-Notes, hgemm/README.md)."""
+_TRUST = Shares(
+    matmul=0.1, half_tokens=1.0, attention=0.3, memory=0.3, expansion=0.7, call_seconds=0.5, cache=0.7, halved=0.1
+)
 """How far, as the logarithm of a factor, each share may lie from there."""
 _RUN_SPREAD = 0.12
 """How far runs scatter around any fit, as the logarithm of a factor."""
@@ -31,26 +36,25 @@ class Fit:
     """For each card with runs, how many times as long they took as the shares say."""
     error: float
     """Mean error of the seconds of a pass, on cards with runs."""
-    error_left_out: float
+    left_out: dict[str, float]
     """Mean error on each card by a fit to all others."""
+
+    @property
+    def error_left_out(self) -> float:
+        """What to expect of a card that the fit has not seen."""
+        return fmean(self.left_out.values())
 
 
 def fitted(runs: Sequence[TimedRun]) -> Fit:
     """Return the shares that fit runs best; each card counts alike, however many runs it has."""
     shares = _shares(runs)
     factors = _factors(runs, shares)
-    left_out = {card: _left_out(runs, card) for card in factors}
     return Fit(
         shares=shares,
         factors=factors,
         error=fmean(error_of(run, run.predicted(shares, factor=factors[run.gpu.name])) for run in runs),
-        error_left_out=fmean(left_out.values()),
+        left_out={card: _left_out(runs, card) for card in factors},
     )
-
-
-def left_out_errors(runs: Sequence[TimedRun]) -> dict[str, float]:
-    """Return for each card the mean error on its runs by a fit to all other cards."""
-    return {card: _left_out(runs, card) for card in dict.fromkeys(run.gpu.name for run in runs)}
 
 
 def error_of(run: TimedRun, predicted: float) -> float:

@@ -93,8 +93,11 @@ _BYTES_PACKED = 0.5
 """A 4-bit weight without its share of the constants."""
 _BYTES_OF_CODE = 0.5 + 4 / 64
 """A 4-bit weight with its share of the constants."""
-_PARAMETER_PASSES = {"adamw_torch": 12, "adamw_torch_fused": 7, "adafactor": 8, "sgd": 3}
-"""Reads and writes of one trained weight in an optimizer step: gradient, weight, two states; unfused ones repeat."""
+_PARAMETER_PASSES = {"adamw_torch": 20, "adamw_torch_fused": 7, "adafactor": 8, "sgd": 3}
+"""Reads and writes of one trained weight in an optimizer step: gradient, weight, two states; unfused ones repeat, and
+write the root of the second state besides: torch 2.13, optim/adamw.py, ``_multi_tensor_adamw``."""
+_CLIPPING_PASSES = 3
+"""The norm reads each gradient, clipping reads and writes it: torch, nn/utils/clip_grad.py."""
 _OTHER_OPTIMIZER_PASSES = 7
 
 
@@ -142,6 +145,7 @@ class _Step:
         self.itemsize = 4 if plan.compute_dtype == "float32" else 2
         # prepare_model_for_kbit_training keeps norms and head, and with them what flows between layers, in 32 bit.
         self.streamed = 4 if plan.prepare_kbit else self.itemsize
+        self.in_float32 = plan.prepare_kbit and not plan.autocast_dtype
         self.trains_base = not METHODS[plan.method].trains_adapter
         self.adapted, self.lora, self.area = (0, 0.0, 0.0) if self.trains_base else _adapters(model, plan)
         self.trained_itemsize = self.itemsize if self.trains_base and not plan.autocast_dtype else 4
@@ -219,6 +223,7 @@ class _Step:
     def update(self) -> Operation:
         """Return the optimizer's step over everything that is trained."""
         passes = _PARAMETER_PASSES.get(self.plan.optim, _OTHER_OPTIMIZER_PASSES)
+        passes += _CLIPPING_PASSES if self.plan.max_grad_norm else 0
         tensors = 2 * self.adapted or self.widths.modules
         return Operation(
             kind=Kind.OPTIMIZER,
@@ -243,6 +248,7 @@ class _Step:
                 moved_bytes=2 * products * self.itemsize * width * self.tokens,
                 calls=self.widths.num_layers,
                 rows=self.tokens,
+                in_float32=self.in_float32,
             )
 
     def _elementwise(self, during: Pass, *, times: int) -> Operation:
@@ -300,7 +306,7 @@ class _Step:
             moved_bytes=(products + again) * self.streamed * widths.head,
             calls=products + again,
             rows=tokens,
-            in_float32=self.plan.prepare_kbit,
+            in_float32=self.in_float32,
         )
         vocabulary = widths.head / max(1.0, widths.residual / max(1, widths.num_layers))
         yield Operation(

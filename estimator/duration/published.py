@@ -1,9 +1,10 @@
 """The curves of a card that nobody measured here: its published peaks, times shares fitted to published runs."""
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from estimator.duration.operations import Kind, operations
+from estimator.duration.operations import Kind, Operation, operations
 from estimator.duration.step import combined, seconds_by_kind
 from specs import FinetunePlan, GpuSpec, ModelSpec
 from specs.curves import Curves
@@ -46,6 +47,24 @@ class Shares:
     cache: float
     """By which power of its second-level cache a card's bandwidth counts for more: what is written there is read again
     without reaching memory."""
+    halved: float
+    """How much more of their rate cards reach whose units add up in 32 bit at half rate, as a GeForce RTX does: then
+    its units hold a product up, not power or memory."""
+
+
+_FULL_RATE = {(7, 5): 6.0, (8, 6): 3.0, (8, 9): 3.0, (12, 0): 3.0}
+"""Matrix rate in 16 bit over the rate in 32 bit, below which a card of that compute capability adds up at half rate: 2
+for a GeForce RTX 4090 and an L40, 4 for an L40S of the same chip; NVIDIA's white papers of Turing, Ampere and Ada."""
+_FLASH = (8, 0)
+"""From which compute capability PyTorch has FlashAttention-2."""
+_WITHOUT_FLASH = 0.5
+"""Attention without it: FlashAttention-2 is twice as fast as what came before, https://arxiv.org/abs/2307.08691."""
+
+
+def adds_at_half_rate(gpu: GpuSpec) -> bool:
+    """Return whether a card's matrix units are half as fast if they add up in 32 bit, as PyTorch has them do."""
+    full = _FULL_RATE.get(gpu.compute_capability or (0, 0), 0.0)
+    return bool(gpu.half_tflops and gpu.float32_tflops and gpu.half_tflops / gpu.float32_tflops < full)
 
 
 def curves_of(gpu: GpuSpec, shares: Shares, *, factor: float = 1.0) -> Curves | None:
@@ -57,11 +76,13 @@ def curves_of(gpu: GpuSpec, shares: Shares, *, factor: float = 1.0) -> Curves | 
         factor: How many times as long published runs took on this card as the shares say.
     """
     bandwidth = gpu.memory_bandwidth_gb_s
-    rates = {"float32": gpu.float32_tflops, "bfloat16": gpu.half_tflops, "float16": gpu.half_tflops}
+    half = (gpu.half_tflops or 0.0) * (shares.halved if adds_at_half_rate(gpu) else 1.0)
+    rates = {"float32": gpu.float32_tflops, "bfloat16": half, "float16": half}
     known = {dtype: rate * 1e12 / factor for dtype, rate in rates.items() if rate}
     if not known or not bandwidth:
         return None
-    best = max(known.values())
+    before_flash = gpu.compute_capability is not None and gpu.compute_capability < _FLASH
+    attention = max(known.values()) * shares.attention * (_WITHOUT_FLASH if before_flash else 1.0)
     cached = (_CACHE_MIB.get(gpu.compute_capability or (0, 0), _REFERENCE_MIB) / _REFERENCE_MIB) ** shares.cache
     memory = bandwidth * 1e9 * cached / factor
     return Curves(
@@ -69,7 +90,7 @@ def curves_of(gpu: GpuSpec, shares: Shares, *, factor: float = 1.0) -> Curves | 
             dtype: tuple((t, rate * shares.matmul * t / (t + shares.half_tokens)) for t in _POINTS)
             for dtype, rate in known.items()
         },
-        attention_flops=best * shares.attention,
+        attention_flops=attention,
         moved=memory * shares.memory,
         adapter=memory * shares.memory,
         expanded=memory * shares.expansion,
@@ -92,33 +113,34 @@ _USUAL_BUS = "PCIe 3.0 x16"
 """97 of 100 cards of the catalog have as fast a bus or a faster one."""
 
 SHARES = Shares(
-    matmul=1.159,
-    half_tokens=72.8,
-    attention=1.370,
-    memory=0.332,
-    expansion=0.480,
-    call_seconds=1.533e-5,
-    cache=0.2423,
+    matmul=0.805,
+    half_tokens=132.9,
+    attention=1.148,
+    memory=0.5237,
+    expansion=0.4638,
+    call_seconds=1.575e-5,
+    cache=0.3351,
+    halved=1.291,
 )
-"""Fitted to the runs of ``assets/speed.csv`` by ``fitting.fitted``; a test fits them again. Shares above 1 make up for
-kinds that are counted too high: a causal mask halves attention, and much of what norms write is read from a cache."""
+"""Fitted to the runs of ``assets/speed.csv`` by ``fitting.fitted``; a test fits them again. Attention reaches more than
+its rate because the half that a causal mask hides is counted, too."""
 
 FACTORS: Mapping[str, float] = {
-    "A100 SXM4 80 GB": 1.008,
-    "L40": 0.765,
-    "GeForce RTX 4090": 0.917,
-    "L40S": 1.238,
-    "Tesla T4": 1.007,
+    "A100 SXM4 80 GB": 0.998,
+    "L40": 0.910,
+    "GeForce RTX 4090": 1.048,
+    "L40S": 1.052,
+    "Tesla T4": 0.995,
 }
 """How many times as long the published runs on a card took as the shares say."""
 
-ERROR_WITH_RUNS = 0.089
+ERROR_WITH_RUNS = 0.065
 """Mean error of the seconds of a pass on those cards."""
-ERROR_LEFT_OUT = 0.268
+ERROR_LEFT_OUT = 0.131
 """Mean error on each of those cards by a fit to the others: what to expect of a card without runs."""
 
 _PROCESSOR_SHARES = Shares(
-    matmul=0.65, half_tokens=8.0, attention=0.55, memory=0.35, expansion=0.2, call_seconds=6e-6, cache=0.0
+    matmul=0.65, half_tokens=8.0, attention=0.55, memory=0.35, expansion=0.2, call_seconds=6e-6, cache=0.0, halved=1.0
 )
 _PROCESSOR_BYTES_PER_FLOP = 1.0
 _START_SECONDS = 5.0
@@ -165,8 +187,13 @@ class TimedRun:
         curves = curves_of(self.gpu, shares, factor=factor)
         if curves is None:
             return float("inf")
-        found = operations(self.model, self.plan)
+        found = _operations(self.model, self.plan)
         times = seconds_by_kind(found, curves, self.plan)
         apart = (1 - 1 / self.steps_apart) * times[Kind.OPTIMIZER]
         starting = sum(entry.calls for entry in found) * curves.call_seconds
         return combined(sum(times.values()) - apart, starting, overlaps=True)
+
+
+@functools.lru_cache(maxsize=256)
+def _operations(model: ModelSpec, plan: FinetunePlan) -> tuple[Operation, ...]:
+    return operations(model, plan)

@@ -38,13 +38,19 @@ def _seconds(entry: Operation, curves: Curves, plan: FinetunePlan) -> float:
     if entry.kind is Kind.MATMUL:
         return _matmul_seconds(entry, curves, plan)
     if entry.kind is Kind.ATTENTION:
-        return entry.flops / curves.attention_flops
+        return entry.flops / (curves.attention_flops * _float32_share(entry, curves, plan))
     if entry.kind is Kind.TRANSFER:
         return entry.moved_bytes / curves.to_ram if curves.to_ram else 0.0
     if entry.kind is Kind.DEQUANTIZE and plan.load_in_8bit:
         return 0.0  # the products themselves are slower
     rates: Mapping[Kind, float] = {Kind.ADAPTER: curves.adapter, Kind.DEQUANTIZE: curves.expanded}
     return entry.moved_bytes / rates.get(entry.kind, curves.moved)
+
+
+def _float32_share(entry: Operation, curves: Curves, plan: FinetunePlan) -> float:
+    """Return how fast a device computes in 32 bit where an operation does, compared with the dtype of the plan."""
+    wide, usual = (curves.matmul_flops(entry.rows, dtype) for dtype in ("float32", plan.compute_dtype))
+    return min(1.0, wide / usual) if entry.in_float32 and wide and usual else 1.0
 
 
 def _matmul_seconds(entry: Operation, curves: Curves, plan: FinetunePlan) -> float:

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from estimator.duration import operations
@@ -135,3 +137,40 @@ def test_pairs_take_twice_the_sequences_and_one_more_pass_of_the_base_model():
     alone, pairs = by_kind(), by_kind(pairs=True)
     assert pairs[Kind.MATMUL][0] == pytest.approx(2 * 1.5 * alone[Kind.MATMUL][0], rel=0.05)
     assert pairs[Kind.ADAPTER][0] == 2 * alone[Kind.ADAPTER][0], "the reference is read without the adapter"
+
+
+class _Passes(TorchDispatchMode):
+    """Counts reads and writes of whole tensors."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.size, self.count = size, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        read = {id(tensor) for tensor in pytree.tree_leaves((args, kwargs)) if self._whole(tensor)}
+        written = args[0] if str(func).split(".")[1].endswith("_") else found
+        self.count += len(read) + sum(self._whole(tensor) for tensor in pytree.tree_leaves(written))
+        return found
+
+    def _whole(self, value):
+        return isinstance(value, torch.Tensor) and value.numel() == self.size
+
+
+@pytest.mark.parametrize("optim", ["adamw_torch", "adamw_torch_fused"])
+def test_an_update_reads_and_writes_each_weight_as_often_as_pytorch_does(optim):
+    weight = torch.nn.Parameter(torch.ones(1000))
+    weight.grad = torch.ones(1000)
+    update = torch.optim.AdamW([weight], weight_decay=0.1, foreach=True)
+    update.step()
+    with _Passes(1000) as passes:
+        torch.nn.utils.clip_grad_norm_([weight], 1.0, foreach=True)
+        clipped = passes.count
+        update.step()
+    told = operations._PARAMETER_PASSES
+    assert clipped == operations._CLIPPING_PASSES
+    assert passes.count - clipped == told["adamw_torch"]
+    plans = (FinetunePlan.for_method("full", "m", optim=optim, max_grad_norm=norm) for norm in (1.0, 0.0))
+    model = ModelSpec.from_config(CONFIGS["llama"], name="m")
+    with_clipping, without = (operations.operations(model, plan)[-1] for plan in plans)
+    assert with_clipping.moved_bytes / without.moved_bytes == pytest.approx((told[optim] + clipped) / told[optim])
