@@ -163,7 +163,7 @@ def _typed_fields() -> Iterator[tuple[str, Callable[[str], Any]]]:
     yield from ((name, bool) for name in ("bnb_4bit_use_double_quant", "prepare_kbit", "packing"))
     yield from ((name, bool) for name in ("gradient_checkpointing", "use_reentrant", "use_dora"))
     yield from ((name, bool) for name in ("activation_offloading", "layer_offloading"))
-    yield "every_n_layers", int
+    yield from ((name, int) for name in ("every_n_layers", "torch_empty_cache_steps"))
 
 
 def _pattern(text: str) -> Any:

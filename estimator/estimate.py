@@ -233,13 +233,21 @@ def _assumptions(tape: Tape, plan: FinetunePlan, circumstances: Circumstances, g
     segments = "expandable segments" if circumstances.expandable_segments else "segments of fixed size"
     reserves = f"PyTorch reserves memory in {segments} (expandable_segments in PYTORCH_ALLOC_CONF)."
     return (
-        *(() if gpu.is_cpu else (reserves,)),
+        *(() if gpu.is_cpu else (reserves, *_emptied(plan))),
         _length_assumption(plan),
         f"Attention runs in the {conditions.get('attention_kernel', 'flash').replace('_', '-')} kernel.",
         *_recurrent_assumption(str(conditions.get("recurrent_kernels", "auto")), gpu),
         *_without_checkpointing(plan),
         "Traced with " + ", ".join(f"{name} {text}" for name, text in tape.facts.get("versions", {}).items()) + ".",
     )
+
+
+def _emptied(plan: FinetunePlan) -> Iterator[str]:
+    """Yield when what is unused goes back to the driver; the peak is that of the steps that keep it."""
+    number = plan.torch_empty_cache_steps
+    if number is not None:
+        steps = "each step" if number == 1 else f"the first and every {number:,}th step after it"
+        yield f"PyTorch's unused memory is given back before the backward pass of {steps}."
 
 
 def _without_checkpointing(plan: FinetunePlan) -> Iterator[str]:

@@ -38,6 +38,7 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "per_device_train_batch_size": (1, 65_536),
     "gradient_accumulation_steps": (1, 65_536),
     "every_n_layers": (1, 1_000),
+    "torch_empty_cache_steps": (1, 1_000_000),
     "max_length": (8, 16_777_216),
     "learning_rate": (1e-8, 1),
     "warmup_steps": (0, 1_000_000),

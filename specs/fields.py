@@ -168,6 +168,9 @@ class PlanFields:
     layer_offloading: bool = False
     """Whether the frozen 4-bit layers wait in RAM, each copied to the device before it computes; Axolotl's name."""
 
+    torch_empty_cache_steps: int | None = None
+    """Every so many steps PyTorch gives unused memory back to the driver before the backward pass; None never does."""
+
     optim: Optimizer = "adamw_torch_fused"
     learning_rate: float = 2e-4
     lr_scheduler_type: Schedule = "linear"

@@ -63,6 +63,7 @@ def text(job: Job) -> str:
         "gradient_checkpointing_kwargs": {"use_reentrant": plan.use_reentrant} if plan.gradient_checkpointing else None,
         "activation_offloading": "hidden_states" if job.recomputing.get("offload") else None,
         "layer_offloading": plan.layer_offloading or None,
+        "torch_empty_cache_steps": plan.torch_empty_cache_steps,
         "attn_implementation": plan.attn_implementation,
         "logging_steps": plan.logging_steps,
         "save_steps": plan.save_steps,

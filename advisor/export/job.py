@@ -72,7 +72,8 @@ class Job:
     def arguments(self) -> dict[str, Any]:
         """The arguments of TRL's ``SFTConfig``, or of ``DPOConfig``, that have the plan's own names."""
         plan = self.plan
-        values = {name: getattr(plan, name) for name in _SAME_NAMES} | {
+        same = {name: getattr(plan, name) for name in _SAME_NAMES}
+        values = {name: value for name, value in same.items() if value is not None} | {
             "activation_checkpointing": plan.gradient_checkpointing,
             "activation_checkpointing_kwargs": {"use_reentrant": plan.use_reentrant, **self.recomputing},
         }
@@ -237,6 +238,7 @@ _SAME_NAMES = (
     "gradient_accumulation_steps",
     "max_length",
     "packing",
+    "torch_empty_cache_steps",
     "optim",
     "learning_rate",
     "lr_scheduler_type",

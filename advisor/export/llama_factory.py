@@ -107,6 +107,7 @@ def text(job: Job) -> str:
         "gradient_accumulation_steps": plan.gradient_accumulation_steps,
         "disable_gradient_checkpointing": not plan.gradient_checkpointing,
         "use_reentrant_gc": plan.use_reentrant,
+        "torch_empty_cache_steps": plan.torch_empty_cache_steps,
         "optim": plan.optim,
         "learning_rate": plan.learning_rate,
         "lr_scheduler_type": plan.lr_scheduler_type,

@@ -253,6 +253,19 @@ def activation_offloading(_situation: Situation, plan: FinetunePlan) -> Advice:
     )
 
 
+def torch_empty_cache_steps(situation: Situation, _plan: FinetunePlan) -> Advice:
+    """Keep PyTorch's cache; emptied before every backward pass, gaps that the forward pass left are not kept."""
+    return Advice(
+        field="torch_empty_cache_steps",
+        value=None,
+        range=(1, 1),
+        reason=f"To ask {situation.gpu.name} for memory again takes time, so PyTorch keeps what is unused; 1 gives it "
+        "back before every backward pass, which can lower the peak where loss is full.",
+        source=sources.TRANSFORMERS.at("torch_empty_cache_steps: about 10 % slower"),
+        confidence=Confidence.HIGH,
+    )
+
+
 def layer_offloading(situation: Situation, _plan: FinetunePlan) -> Advice:
     """Keep all layers on the device; without room for them, they can wait in RAM at the cost of time."""
     return Advice(

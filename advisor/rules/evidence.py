@@ -56,6 +56,7 @@ _ENTRIES = (
     Rule("every_n_layers", batch.every_n_layers, ("goal",), _checkpointed),
     Rule("activation_offloading", batch.activation_offloading, ("max_length",), _checkpointed),
     Rule("layer_offloading", batch.layer_offloading, ("gpu",), _streamable),
+    Rule("torch_empty_cache_steps", batch.torch_empty_cache_steps, ("gpu",)),
     Rule("per_device_train_batch_size", batch.per_device_train_batch_size, ("gpu", "num_gpus", "goal")),
     Rule(
         "gradient_accumulation_steps",

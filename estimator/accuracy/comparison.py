@@ -2,11 +2,11 @@
 
 import csv
 import io
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from estimator.accuracy.around import circumstances, conditions, has_liger_loss, switch
 from estimator.estimate import MemoryEstimate, Verdict, estimate
 from estimator.replay.reservation import Circumstances
 from estimator.tape.conditions import Conditions
@@ -23,31 +23,15 @@ _MEASURED: Mapping[Kind, str] = {
 }
 _OPTIMIZERS = {"adamw_torch_foreach": "adamw_torch", "adamw_bnb_8bit": "adamw_8bit", "adamw": "adamw_torch"}
 
-# The version of transformers whose loss pads and shifts the labels instead of copying the logits; loss/loss_utils.py.
-_LABELS_SHIFTED_SINCE = (4, 50)
-
-# The version of TRL that no longer calls prepare_model_for_kbit_training; github huggingface/trl #4457.
-_EMBEDDINGS_LEFT_SINCE = (0, 26)
-
-# transformers has warmed up the allocator since https://github.com/huggingface/transformers/pull/36428, and loaded what
-# it quantized by threads from version 5 until https://github.com/huggingface/transformers/pull/44576.
-_WARMED_UP_SINCE = (4, 50)
-_LOADED_BY_THREADS_SINCE = (5, 0)
-_LOADED_BY_THREADS_UNTIL = (5, 4)
-
-# The version of peft that empties the cache after prepare_model_for_kbit_training; https://github.com/huggingface/peft/pull/3293.
-_CACHE_EMPTIED_SINCE = (0, 20)
-
-# The version of transformers whose trainer takes FSDP2 unless told otherwise; training_args.py, fsdp_config["version"].
-_FSDP_2_SINCE = (5, 0)
-
 COLUMNS = (
     *("source", "gpu", "model", "method", "bnb_4bit_quant_type", "bnb_4bit_use_double_quant"),
     *("bnb_4bit_quant_storage", "r", "target_modules"),
     *("lora_dropout", "adapter_dtype", "dtype", "autocast", "prepare_kbit", "gradient_checkpointing"),
-    *("use_reentrant", "loss", "caller_holds_outputs", "kv_repeated", "bnb_forward", "attention_kernel", "padding"),
+    *("use_reentrant", "loss", "caller_holds_outputs", "outputs_converted", "outputs_dropped", "use_cache"),
+    *("kv_repeated", "bnb_forward", "attention_kernel", "padding"),
     "expandable_segments",
     *("optim", "per_device_train_batch_size", "max_length", "gradient_accumulation_steps"),
+    "torch_empty_cache_steps",
     *("num_gpus", "sharding", "offload"),
     *(_MEASURED[kind] for kind in KINDS),
     *("versions", "notes"),
@@ -67,6 +51,7 @@ _NUMBERS = {
     "per_device_train_batch_size": int,
     "max_length": int,
     "gradient_accumulation_steps": int,
+    "torch_empty_cache_steps": int,
     "num_gpus": int,
 }
 _WORDS = (
@@ -233,8 +218,8 @@ def _row(entry: Mapping[str, str]) -> MeasuredRow:
         gpu=entry.get("gpu", ""),
         model=entry["model"],
         plan=_plan(entry),
-        conditions=_conditions(entry),
-        circumstances=_circumstances(entry),
+        conditions=conditions(entry),
+        circumstances=circumstances(entry),
         measured=measured,
         notes=entry.get("notes", ""),
     )
@@ -247,9 +232,9 @@ def _plan(entry: Mapping[str, str]) -> FinetunePlan:
         if entry.get(name):
             values[name] = _number(name, entry[name], read)
     values.update({name: entry[name] for name in _WORDS if entry.get(name)})
-    if _has_liger_loss(entry):
+    if has_liger_loss(entry):
         values["loss"] = "full"
-    values.update({name: _switch(name, entry[name]) for name in _SWITCHES if entry.get(name)})
+    values.update({name: switch(name, entry[name]) for name in _SWITCHES if entry.get(name)})
     targets = entry.get("target_modules", "")
     if targets and targets != "all-linear":
         values["target_modules"] = tuple(targets.split())
@@ -257,7 +242,7 @@ def _plan(entry: Mapping[str, str]) -> FinetunePlan:
         values["optim"] = _OPTIMIZERS.get(entry["optim"], entry["optim"])
     if entry.get("attention_kernel") == "eager":
         values["attn_implementation"] = "eager"
-    if entry.get("autocast") and _switch("autocast", entry["autocast"]):
+    if entry.get("autocast") and switch("autocast", entry["autocast"]):
         values["fp16" if values.get("dtype") == "float16" else "bf16"] = True
     # A plan's default loss is TRL's of 2026; rows that do not name a loss were measured with plain cross-entropy.
     values.setdefault("loss", "full")
@@ -275,64 +260,3 @@ def _without_adapter(method: str, values: dict[str, Any]) -> dict[str, Any]:
     if method in METHODS and METHODS[method].trains_adapter:
         return values
     return {name: value for name, value in values.items() if name not in {"r", "target_modules", "adapter_dtype"}}
-
-
-def _conditions(entry: Mapping[str, str]) -> Conditions:
-    values: dict[str, Any] = {
-        name: _switch(name, entry[name]) for name in ("caller_holds_outputs", "kv_repeated") if entry.get(name)
-    }
-    values.update({name: entry[name] for name in ("bnb_forward", "attention_kernel", "padding") if entry.get(name)})
-    values.setdefault("padding", "none")
-    versions = entry.get("versions", "")
-    values["liger_loss"] = _has_liger_loss(entry)
-    values["shifted_logits"] = _before(versions, "transformers", _LABELS_SHIFTED_SINCE)
-    values["embeddings_cast_back"] = (
-        entry.get("prepare_kbit", "").lower() == "true"
-        and entry.get("autocast", "").lower() == "true"
-        and _before(versions, "trl", _EMBEDDINGS_LEFT_SINCE)
-    )
-    return Conditions(**values)
-
-
-def _has_liger_loss(entry: Mapping[str, str]) -> bool:
-    """Return whether a row was measured with Liger's fused loss, which a plan cannot choose."""
-    return entry.get("loss") == "fused"
-
-
-def _circumstances(entry: Mapping[str, str]) -> Circumstances:
-    """Return how the libraries of a row load and reserve; older bitsandbytes means older transformers."""
-    versions = entry.get("versions", "")
-    named = re.search(r"\btransformers\b", versions) is not None
-    older = _before(versions, "transformers", _LOADED_BY_THREADS_UNTIL) if named else _is_older(entry)
-    by_threads = older and not _before(versions, "transformers", _LOADED_BY_THREADS_SINCE)
-    return Circumstances(
-        expandable_segments=_switch("expandable_segments", entry.get("expandable_segments") or "false"),
-        loaded_by_threads=by_threads,
-        # The published figures agree with a training step's, so they leave out what threads allocated while loading.
-        reset_after_loading=by_threads,
-        cache_emptied=not _before(versions, "peft", _CACHE_EMPTIED_SINCE),
-        warmed_up=not _before(versions, "transformers", _WARMED_UP_SINCE),
-        fsdp_version=1 if _before(versions, "transformers", _FSDP_2_SINCE) else 2,
-    )
-
-
-def _is_older(entry: Mapping[str, str]) -> bool:
-    return entry.get("bnb_forward") == "dequantize"
-
-
-def _before(versions: str, library: str, since: tuple[int, int]) -> bool:
-    """Return whether a line such as ``torch=2.4.1 transformers=4.48.1`` names an older version of a library.
-
-    Raises:
-        PlanError: If it names the library without a version: what the memory was would be a guess.
-    """
-    found = re.search(rf"\b{library}[= ]+(\d+)\.(\d+)", versions)
-    if found is None and re.search(rf"\b{library}\b", versions):
-        raise PlanError("versions", f"must say which version of {library} ran, such as {library}=5.23.0", versions[:60])
-    return found is not None and (int(found[1]), int(found[2])) < since
-
-
-def _switch(name: str, text: str) -> bool:
-    if text.lower() not in {"true", "false", "1", "0"}:
-        raise PlanError(name, "must be true or false", text)
-    return text.lower() in {"true", "1"}

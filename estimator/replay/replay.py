@@ -7,7 +7,8 @@ import numpy as np
 
 from estimator.replay.optimizer import OptimizerMemory, optimizer_memory
 from estimator.replay.overhead import CUBLAS_WORKSPACES, context_bytes, cublas_workspace_bytes
-from estimator.replay.reservation import Circumstances, Reservation, Step, reservation
+from estimator.replay.reservation import Circumstances, Reservation, reservation
+from estimator.replay.two_steps import Step
 from estimator.tape.recipe import batch_shape
 from estimator.tape.sizes import Ints, pinned_bytes
 from estimator.tape.tape import COMPONENTS, Tape
@@ -75,9 +76,18 @@ class Replay:
         return merged
 
     @cached_property
+    def carried(self) -> Ints:
+        """Bytes by component that the loop still holds of the pass before, until a forward pass ends."""
+        held = np.flatnonzero(self.tape.program.kept_outputs if self.circumstances.outputs_carried else [])
+        kinds = self.tape.program.component[held]
+        return np.bincount(kinds, weights=self.sizes[held], minlength=len(COMPONENTS)).astype(np.int64)
+
+    @cached_property
     def allocated(self) -> Ints:
         """Bytes allocated after each event, without the fixed ones."""
-        return np.cumsum(self.deltas - self.merged)
+        found: Ints = np.cumsum(self.deltas - self.merged)
+        found[: self.tape.program.forward_events] += self.carried.sum()
+        return found
 
     @cached_property
     def gradient_bytes(self) -> int:
@@ -139,6 +149,7 @@ class Replay:
         happened = self.tape.program.component[: event + 1]
         moved = np.bincount(happened, weights=self.deltas[: event + 1], minlength=len(COMPONENTS))
         moved[GRADIENTS] -= self.merged[: event + 1].sum()
+        moved += self.carried if event < self.tape.program.forward_events else 0
         return {name: self.fixed[name] + int(moved[index]) for index, name in enumerate(COMPONENTS)}
 
     def _last_relevant_event(self) -> int:

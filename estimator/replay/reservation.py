@@ -1,17 +1,17 @@
 """What a run reserves from loading the model to its second step: the allocator keeps what was freed in between."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import numpy as np
 
-from estimator.replay.allocator import EMPTY_CACHE, SMALL_BYTES, Events, reserved
-from estimator.replay.optimizer import state_sizes, step_sizes
-from estimator.tape.sizes import Ints, rounded_bytes
-from estimator.tape.tape import Program, Resident, Tape
+from estimator.replay.allocator import EMPTY_CACHE, Events, reserved
+from estimator.replay.two_steps import Step, joined, training
+from estimator.tape.sizes import rounded_bytes
+from estimator.tape.tape import Resident, Tape
 from specs import FinetunePlan
 from specs.adapters import Quantization
 
@@ -52,6 +52,9 @@ class Circumstances:
     """Peaks count only from the start of training, after ``torch.cuda.reset_peak_memory_stats``."""
     fsdp_version: Literal[1, 2] = 2
     """FSDP as one flat tensor for each layer (1), or as sharded tensors (2), which accelerate has had since 1.6."""
+    outputs_carried: bool = False
+    """The loop drops the outputs that it holds only when the next forward pass returns others; transformers' Trainer
+    holds none."""
 
     def unseen_share(self, plan: FinetunePlan) -> float:
         """Return the share that runs of a plan reserve beyond the replay."""
@@ -77,31 +80,16 @@ class Reservation:
     """What blocks hold at the step's peak beyond the bytes requested; PyTorch counts it as allocated."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """One training step as the allocator sees it."""
-
-    program: Program
-    sizes: Ints
-    """Bytes of each event's allocation."""
-    peak_event: int
-    last_event: int
-    """The last event to replay: later ones reserve nothing more."""
-    workspaces: Sequence[int]
-    """Bytes of each cuBLAS workspace."""
-    limit_bytes: int
-    """What the device can give to PyTorch."""
-
-
 def reservation(tape: Tape, plan: FinetunePlan, step: Step, circumstances: Circumstances) -> Reservation:
     """Return what PyTorch's allocator reserves for a run of a plan."""
-    training, mark = _training(tape, plan, step)
+    trained, mark = training(tape, plan, step, carries=circumstances.outputs_carried)
     found = []
     upcasts = plan.prepare_kbit and not plan.layer_offloading  # such a model is prepared in RAM
     for in_flight in circumstances.weights_in_flight(plan):
         loading = _loading(tape, _Quantized(plan.quantization, upcasts, in_flight), circumstances)
         first_slot = int(loading.slots.max(initial=-1)) + 1
-        events = _joined(loading, Events(slots=training.slots + first_slot, sizes=training.sizes))
+        slots = np.where(trained.slots == EMPTY_CACHE, EMPTY_CACHE, trained.slots + first_slot)
+        events = joined(loading, Events(slots=slots, sizes=trained.sizes))
         found.append(
             reserved(
                 events,
@@ -255,104 +243,3 @@ def _unpacked_bytes(entry: Resident, quantization: Quantization) -> int:
 def _loaded_itemsize(entry: Resident, *, prepare_kbit: bool) -> int:
     """Return the bytes per element as loaded, before ``prepare_model_for_kbit_training`` upcasts it."""
     return _HALF if prepare_kbit and _is_weight(entry) and entry.itemsize == _FLOAT else entry.itemsize
-
-
-def _training(tape: Tape, plan: FinetunePlan, step: Step) -> tuple[Events, int]:
-    """Return the events from the adapter to the second optimizer step, and the position of that step's peak in them.
-
-    With accumulation, the second pass of a step has the peak: gradients exist already, and each new one is added to the
-    old one and freed.
-    """
-    trained = [entry for entry in tape.residents if entry.trainable]
-    num_slots = int(step.program.allocation.max(initial=-1)) + 1
-    first = _pass(step, 0)
-    following = []
-    if plan.gradient_accumulation_steps > 1:
-        following = [_rest_of_pass(first, step), _merging(_pass(step, num_slots), step)]
-    temporaries = _kept(list(step_sizes(plan.optim, trained, plan.r)), 2 * num_slots)
-    adapter = [(entry.bytes_each(plan.r), entry.count) for entry in tape.residents if entry.component == "adapter"]
-    permanent = [size for size, count in adapter for _ in range(count)]
-    states = [size for entry in trained for size in state_sizes(plan.optim, entry, plan.r) * entry.count]
-    kept = 2 * num_slots + len(temporaries.slots)
-    ending = (temporaries, _freed(temporaries), _freed(_joined(first, *following)))
-    begun = (
-        _kept(permanent, kept),
-        _with_workspaces(first, step, kept + len(permanent) + len(states)),
-        *following,
-        _kept(states, kept + len(permanent)),
-        *ending,
-    )
-    passes = (first, *following)
-    place = sum(len(part.slots) for part in (*begun, *passes[:-1]))
-    return _joined(*begun, *passes, *ending), place + _peak_position(passes[-1], step)
-
-
-def _pass(step: Step, first_slot: int) -> Events:
-    """Return the events of one forward and backward pass."""
-    replayed = slice(step.last_event)
-    program = step.program
-    sizes = program.sign[replayed] * step.sizes[replayed]
-    return Events(slots=program.allocation[replayed] + first_slot, sizes=sizes)
-
-
-def _rest_of_pass(events: Events, step: Step) -> Events:
-    """Return the end of a pass that was replayed only while it reserves: create gradients, free activations."""
-    gradients = step.program.kept_gradients
-    left = _freed(events)
-    activations = ~np.isin(left.slots, step.program.allocation[gradients])
-    not_replayed = np.flatnonzero(gradients[step.last_event :]) + step.last_event
-    return Events(
-        slots=np.concatenate([left.slots[activations], step.program.allocation[not_replayed]]),
-        sizes=np.concatenate([left.sizes[activations], step.sizes[not_replayed]]),
-    )
-
-
-def _merging(events: Events, step: Step) -> Events:
-    """Return a pass in which each new gradient is freed after the event that follows it."""
-    replayed = slice(step.last_event)
-    made = np.flatnonzero(step.program.kept_gradients[replayed])
-    places = np.minimum(made + 2, len(events.slots))
-    return Events(
-        slots=np.insert(events.slots, places, events.slots[made]),
-        sizes=np.insert(events.sizes, places, -events.sizes[made]),
-    )
-
-
-def _peak_position(events: Events, step: Step) -> int:
-    """Return the position of the step's peak in a pass, counting frees of gradients that were inserted."""
-    inserted = len(events.slots) - step.last_event
-    return step.peak_event + (inserted if inserted and step.peak_event >= step.program.forward_events else 0)
-
-
-def _with_workspaces(events: Events, step: Step, first_slot: int) -> Events:
-    """Return a first pass in which each thread's first matrix product allocates its cuBLAS workspace."""
-    chosen = np.flatnonzero(np.abs(events.sizes) > SMALL_BYTES)
-    backward_start = int(np.searchsorted(chosen, step.program.forward_events))
-    places = [int(chosen[place]) for place in (1, backward_start + 1) if place < len(chosen)]
-    sizes = list(step.workspaces)[: len(places)]
-    return Events(
-        slots=np.insert(events.slots, places[: len(sizes)], np.arange(len(sizes)) + first_slot),
-        sizes=np.insert(events.sizes, places[: len(sizes)], sizes),
-    )
-
-
-def _kept(sizes: Sequence[int], first_slot: int) -> Events:
-    """Return allocations that are kept, each in its own slot."""
-    return Events(
-        slots=np.arange(first_slot, first_slot + len(sizes), dtype=np.int64), sizes=np.array(sizes, dtype=np.int64)
-    )
-
-
-def _freed(events: Events) -> Events:
-    """Return events that free whatever the given events leave allocated."""
-    num_slots = int(events.slots.max(initial=-1)) + 1
-    left = np.bincount(events.slots, weights=events.sizes, minlength=num_slots).astype(np.int64)
-    slots = np.flatnonzero(left)
-    return Events(slots=slots, sizes=-left[slots])
-
-
-def _joined(*parts: Events) -> Events:
-    """Return events concatenated."""
-    return Events(
-        slots=np.concatenate([part.slots for part in parts]), sizes=np.concatenate([part.sizes for part in parts])
-    )

@@ -6,6 +6,7 @@ from typing import Literal
 AttentionKernel = Literal["auto", "flash", "mem_efficient", "math", "eager", "cpu"]
 BnbForward = Literal["auto", "dequantize"]
 Padding = Literal["auto", "none", "mask"]
+KvCache = Literal["none", "referenced", "copied"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,6 +15,11 @@ class Conditions:
 
     caller_holds_outputs: bool = False
     """The loop keeps ``outputs`` alive through the backward pass; transformers' Trainer drops it."""
+    outputs_unconverted: bool = False
+    """Under autocast, outputs stay as the model returns them; accelerate makes 32-bit copies."""
+    kv_cache: KvCache = "none"
+    """Whether the outputs of a training step hold a KV cache, as a model's default ``use_cache`` has it: the keys and
+    values themselves, as before transformers 4.56, or copies that attention reads."""
     kv_repeated: bool = False
     """Keys and values are repeated for all heads before attention, as before transformers used ``enable_gqa``."""
     bnb_forward: BnbForward = "auto"

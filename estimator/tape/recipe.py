@@ -157,6 +157,8 @@ def recipe(model: ModelSpec, plan: FinetunePlan, conditions: Conditions, gpu: Gp
     decided = dataclasses.replace(
         conditions, attention_kernel=kernel, padding="mask" if masked else "none", bnb_forward="auto"
     )
+    if plan.autocast_dtype is None:
+        decided = dataclasses.replace(decided, outputs_unconverted=False)  # nothing is converted
     if conditions.recurrent_kernels == "auto":
         decided = dataclasses.replace(decided, recurrent_kernels=recurrent_kernels(model.config, gpu))
     return Recipe(

@@ -120,6 +120,13 @@ class Program:
         found: NDArray[np.bool_] = made & ~np.isin(self.allocation, self.allocation[self.sign < 0])
         return found
 
+    @cached_property
+    def kept_outputs(self) -> NDArray[np.bool_]:
+        """Whether each event makes something else that is still there at the end: what the loop holds."""
+        made = (self.component != COMPONENTS.index("gradients")) & (self.sign > 0)
+        found: NDArray[np.bool_] = made & ~np.isin(self.allocation, self.allocation[self.sign < 0])
+        return found
+
     def outline(self, layers: Sequence[int]) -> "Outline":
         """Return the events that decide where blocks end up: all but tensors within one pass of a repeated layer.
 

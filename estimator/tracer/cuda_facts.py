@@ -11,6 +11,7 @@ import bitsandbytes
 import peft.tuners.hira.bnb as hira_bnb
 import torch
 import torch.nn.functional as functional
+import transformers.cache_utils as cache_utils
 import transformers.integrations.sdpa_attention as sdpa_attention
 import transformers.loss.loss_utils as loss_utils
 import transformers.masking_utils as masking
@@ -67,6 +68,8 @@ def cuda_behaviour(conditions: Conditions) -> Iterator[None]:
             stack.enter_context(mock.patch.object(target, name, value))
         if conditions.kv_repeated or conditions.attention_kernel == "mem_efficient":
             stack.enter_context(mock.patch.object(sdpa_attention, "use_gqa_in_sdpa", _return_false))
+        if conditions.kv_cache == "referenced":
+            stack.enter_context(mock.patch.object(cache_utils.DynamicLayer, "update", _referenced))
         if conditions.shifted_logits:
             stack.enter_context(mock.patch.dict(loss_utils.LOSS_MAPPING, {"ForCausalLM": _shifted_loss}))
         if conditions.attention_kernel == "math":
@@ -76,6 +79,12 @@ def cuda_behaviour(conditions: Conditions) -> Iterator[None]:
         if not on_cpu:
             stack.enter_context(_CudaAutocast())
         yield
+
+
+def _referenced(layer: Any, keys: torch.Tensor, values: torch.Tensor, *_: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Take the first keys and values of a cache as they are; transformers cache_utils.py, DynamicLayer (4.55)."""
+    layer.keys, layer.values, layer.is_initialized = keys, values, True
+    return keys, values
 
 
 class _CudaAutocast(TorchFunctionMode):

@@ -66,7 +66,7 @@ def recorded_step(
     behaviour, recurrent = cuda_behaviour(conditions), recurrent_kernels(conditions.recurrent_kernels)
     offloading = mock.patch.object(modeling_utils, "save_on_cpu", recorder.waiting_in_ram)
     with mode, behaviour, recurrent, offloading, _marked_layers(traced, recorder), recorder:
-        loss, held = _compared(model, batch, plan) if traced.passes > 1 else _forward(model, batch, plan)
+        loss, held = _compared(model, batch, plan) if traced.passes > 1 else _forward(model, batch, plan, conditions)
         if not conditions.caller_holds_outputs:
             held = None
         if recorder.place != HEAD:  # no module runs between the last layer and TRL's loss
@@ -83,21 +83,21 @@ def recorded_step(
     return recording
 
 
-def _forward(model: nn.Module, batch: Batch, plan: FinetunePlan) -> tuple[torch.Tensor, Any]:
+def _forward(model: nn.Module, batch: Batch, plan: FinetunePlan, conditions: Conditions) -> tuple[torch.Tensor, Any]:
     """Run the forward pass and the loss; return the loss and the outputs that a caller could keep."""
     input_ids = torch.zeros(batch.size, batch.length, dtype=torch.long)
     labels = {name: torch.zeros(shape(batch), dtype=torch.long) for name, shape in _LABELS[plan.task_type].items()}
     attention_mask = torch.ones(batch.size, batch.length, dtype=torch.long)
     arguments: dict[str, Any] = {"input_ids": input_ids, **labels}
     if hasattr(model.config, "use_cache"):
-        arguments["use_cache"] = False
+        arguments["use_cache"] = conditions.kv_cache != "none"
     if batch.masked:
         arguments["attention_mask"] = attention_mask
     if plan.loss == "chunked":
         arguments["fused_lm_head"] = True
     with _autocast(plan):
         outputs = model(**arguments)
-    if plan.autocast_dtype is not None:
+    if plan.autocast_dtype is not None and not conditions.outputs_unconverted:
         outputs = convert_to_fp32(outputs)
     if plan.loss != "chunked":
         return outputs.loss, outputs

@@ -47,6 +47,7 @@ PLANS = [
             every_n_layers=2,
             activation_offloading=True,
             layer_offloading=True,
+            torch_empty_cache_steps=3,
         ),
         id="what waits in RAM",
     ),
@@ -219,6 +220,7 @@ def test_a_tool_is_told_what_waits_in_ram_or_that_it_has_no_such_setting():
     assert (axolotl["activation_offloading"], axolotl["layer_offloading"]) == ("hidden_states", True)
     assert "every_n_layers 2 is left out" in told["axolotl"]
     assert "every_n_layers 2 and offload True is left out" in told["llamafactory"]
+    assert all("torch_empty_cache_steps" in text for text in told.values())
     stays = "Layers stay on the card here"
     assert [name for name, text in told.items() if stays not in text] == ["axolotl"]
 
@@ -283,7 +285,7 @@ def test_every_field_that_a_run_uses_reaches_the_script():
         "gradient_accumulation_steps": 5, "optim": "lion_32bit", "bias": "lora_only", "adapter_dtype": "bfloat16",
         "dtype": "float16", "attn_implementation": "eager", "bnb_4bit_quant_type": "fp4", "eval_split": 0.1875,
         "bnb_4bit_use_double_quant": False, "bnb_4bit_quant_storage": "float16", "init_lora_weights": "gaussian",
-        "target_modules": ("q_proj", "o_proj"), "loraplus_lr_ratio": 8.5,
+        "target_modules": ("q_proj", "o_proj"), "loraplus_lr_ratio": 8.5, "torch_empty_cache_steps": 4,
     }  # fmt: skip
     plan = FinetunePlan.for_method("qlora", MODEL)
     plain = exported(plan, "script").main[1]

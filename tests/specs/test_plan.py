@@ -210,6 +210,7 @@ def test_every_field_of_an_adapter_is_used_by_some_method() -> None:
         ("eval_split", 0, 0.5),
         ("seed", 0, 4_294_967_295),
         ("early_stopping_patience", 1, 10_000),
+        ("torch_empty_cache_steps", 1, 1_000_000),
         ("init_r", 2, 4096),
         ("target_r", 1, 4095),
         ("tinit", 0, 1_000_000),

@@ -202,6 +202,7 @@ FLASH = {"attn_implementation": "flash_attention_2"}
         pytest.param("dtype", {"gpu": "Tesla T4"}, ("float16", ("float16", "float32")), id="or in float32"),
         pytest.param("dtype", {}, ("bfloat16", ("bfloat16",)), id="bfloat16 alone"),
         pytest.param("prepare_kbit", {}, (False, (False,)), id="TRL dropped it"),
+        pytest.param("torch_empty_cache_steps", {}, (None, (1, 1)), id="the cache is kept"),
         pytest.param("early_stopping_patience", {}, (None, (1, 10)), id="the schedule ends the run"),
         pytest.param("load_best_model_at_end", {"dataset_rows": 1_000}, (True, (True, False)), id="evaluated"),
         pytest.param("load_best_model_at_end", {"dataset_rows": 99}, (False, (False,)), id="never evaluated"),

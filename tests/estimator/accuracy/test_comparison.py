@@ -22,7 +22,7 @@ def compared():
 @pytest.mark.parametrize(
     ("own", "kind", "rows", "mean", "under", "over"),
     [
-        pytest.param(False, "allocated", 33, 0.0010, -0.0040, 0.0040, id="allocated"),
+        pytest.param(False, "allocated", 37, 0.0010, -0.0040, 0.0040, id="allocated"),
         pytest.param(False, "reserved", 17, 0.0155, -0.0595, 0.0495, id="reserved"),
         pytest.param(False, "used", 33, 0.0250, -0.0580, 0.0885, id="used"),
         pytest.param(True, "used", 3, 0.0250, -0.0300, 0.0200, id="this trainer on a CPU"),
@@ -118,6 +118,20 @@ RAISED = {"method": "qlora", "prepare_kbit": "true", "autocast": "true"}
         pytest.param({"padding": "mask"}, "padding", "mask", id="padded as it says"),
         pytest.param({}, "padding", "none", id="else not"),
         pytest.param({"kv_repeated": "1"}, "kv_repeated", True, id="a switch as a number"),
+        pytest.param({"outputs_converted": "false"}, "outputs_unconverted", True, id="a loop without accelerate"),
+        pytest.param({}, "outputs_unconverted", False, id="else accelerate converts"),
+        pytest.param({"use_cache": "true"}, "kv_cache", "copied", id="today's cache holds copies"),
+        pytest.param(
+            {"use_cache": "true", "versions": "transformers=4.55.4"}, "kv_cache", "referenced", id="until 4.56 none"
+        ),
+        pytest.param({"versions": "transformers=4.57.6"}, "kv_cache", "copied", id="a cache in a Trainer before 5"),
+        pytest.param({"versions": "transformers=5.0.0"}, "kv_cache", "none", id="none since 5"),
+        pytest.param({"versions": "transformers=4.57.6 trl=0.21.0"}, "kv_cache", "copied", id="TRL's trainer too"),
+        pytest.param({"versions": "transformers=4.57.6 trl=0.22.1"}, "kv_cache", "none", id="not since 0.22"),
+        pytest.param(
+            {"versions": "transformers=4.57.6", "caller_holds_outputs": "true"}, "kv_cache", "none", id="loops say so"
+        ),
+        pytest.param({"use_cache": "true", "gradient_checkpointing": "true"}, "kv_cache", "none", id="recomputed"),
     ],
 )  # fmt: skip
 def test_the_loop_around_a_measured_step_follows_from_its_versions(cells, field, expected):
@@ -142,6 +156,9 @@ THREADS = {"loaded_by_threads": True, "reset_after_loading": True}
         pytest.param({"bnb_forward": "dequantize"}, THREADS, id="older bitsandbytes, older transformers"),
         pytest.param({"versions": "peft=0.19.1"}, {"cache_emptied": False}, id="a cache that stayed full"),
         pytest.param({"versions": "peft=0.20.0"}, {}, id="emptied since 0.20"),
+        pytest.param(
+            {"caller_holds_outputs": "true", "outputs_dropped": "false"}, {"outputs_carried": True}, id="carried on"
+        ),
     ],
 )
 def test_how_a_measured_run_loaded_follows_from_its_versions(cells, changed):
@@ -203,6 +220,11 @@ def test_a_row_that_names_a_library_without_its_version_is_refused(versions):
         read(versions=versions)
 
 
+def test_outputs_that_no_loop_holds_cannot_be_carried_on():
+    with pytest.raises(PlanError, match="outputs_dropped: can be false only where the loop holds outputs"):
+        read(outputs_dropped="false")
+
+
 def test_accumulation_storage_and_offload_are_read_from_their_columns():
     row = read(
         method="qlora",
@@ -213,6 +235,7 @@ def test_accumulation_storage_and_offload_are_read_from_their_columns():
         offload="all",
     )
     assert (row.plan.bnb_4bit_quant_storage, row.plan.gradient_accumulation_steps) == ("bfloat16", 4)
+    assert read(torch_empty_cache_steps="10").plan.torch_empty_cache_steps == 10
     assert (row.plan.num_gpus, row.plan.sharding, row.plan.offload) == (2, "fsdp", "all")
 
 

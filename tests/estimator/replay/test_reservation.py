@@ -12,6 +12,7 @@ from estimator.replay.overhead import context_bytes
 from estimator.replay.replay import Replay
 from estimator.replay.reservation import BY_THREADS, ONE_BY_ONE, Circumstances
 from estimator.tape.library import tape_for
+from estimator.tape.tape import BACKWARD_START
 from specs import GIB, MIB, FinetunePlan, GpuSpec
 from tests.estimator.hand import TAPE, plan
 
@@ -109,6 +110,68 @@ def test_what_the_allocator_is_told_adds_up_to_the_peak(
         if accumulation == 1:
             assert there[limits["mark"]] == pass_bytes
     assert len(told) == len(circumstances.weights_in_flight(asked))
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize(("steps", "emptied"), [(None, (0, 0)), (1, (1, 1)), (2, (1, 0))])
+def test_the_cache_is_emptied_between_the_passes_of_every_so_many_steps(steps, emptied, accumulation, monkeypatch):
+    """What is unused then is all that goes: nothing that is allocated changes."""
+    told = []
+
+    def replayed(events, **limits):
+        told.append(events)
+        return reserved(events, **limits)
+
+    monkeypatch.setattr(reservation, "reserved", replayed)
+    asked = plan(torch_empty_cache_steps=steps, gradient_accumulation_steps=accumulation)
+    replay = Replay(LARGE, asked, CARD, Circumstances())
+    assert replay.reservation.reserved_bytes >= replay.peak_bytes
+    (events,) = told
+    places = np.flatnonzero(events.slots == EMPTY_CACHE)
+    assert len(places) == accumulation * sum(emptied)
+    there = np.cumsum(events.sizes)
+    assert there.max() == max(replay.fixed_bytes + int(replay.allocated.max()), replay.optimizer_bytes())
+    # In the first step there are no optimizer states yet, and one workspace less.
+    forward = replay.fixed_bytes + int(replay.allocated[LARGE.program.forward_events - 1])
+    if places.size and accumulation == 1:
+        assert there[places[-1]] == forward - (0 if steps == 1 else replay.fixed["optimizer_states"] + 8320 * 1024)
+
+
+HELD = dataclasses.replace(
+    LARGE,
+    blocks={
+        **LARGE.blocks,
+        "head": dataclasses.replace(LARGE.blocks["head"], events=(("+", 0), (BACKWARD_START, 0))),
+    },
+)
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_outputs_that_a_loop_carries_on_are_there_until_the_next_forward_pass_ends(accumulation, monkeypatch):
+    told = []
+
+    def replayed(events, **limits):
+        told.append(events)
+        return reserved(events, **limits)
+
+    monkeypatch.setattr(reservation, "reserved", replayed)
+    asked = plan(gradient_accumulation_steps=accumulation)
+    dropped, carried = (Replay(HELD, asked, CARD, Circumstances(outputs_carried=carries)) for carries in (False, True))
+    logits = MIB
+    assert carried.phases()["forward"] == dropped.phases()["forward"] + logits
+    assert carried.phases()["backward"] == dropped.phases()["backward"]
+    assert carried.phases()["optimizer"] == dropped.phases()["optimizer"]
+    first = sum(carried.components_after(0).values()), sum(dropped.components_after(0).values())
+    assert first[0] - first[1] == logits
+    events, alone = told
+    held = {}
+    for slot, size in zip(events.slots.tolist(), events.sizes.tolist(), strict=True):
+        if size > 0:
+            assert held.setdefault(slot, size) == size
+        else:
+            assert held.pop(slot) == -size
+    # Into the second step, and into each further pass of both steps.
+    assert len(events.slots) == len(alone.slots) + 2 * (1 if accumulation == 1 else 3)
 
 
 def test_an_unseen_share_is_added_up_to_what_the_card_has():

@@ -209,6 +209,7 @@ def training_arguments(
         "logging_steps",
         "save_steps",
         "optim",
+        "torch_empty_cache_steps",
         "seed",
         "bf16",
         "fp16",

@@ -28,6 +28,7 @@ _IDLE: Mapping[str, Callable[[FinetunePlan], bool]] = {
     "layer_offloading": lambda plan: not plan.load_in_4bit,
     "every_n_layers": lambda plan: not plan.gradient_checkpointing,
     "activation_offloading": lambda plan: not plan.gradient_checkpointing and not plan.activation_offloading,
+    "torch_empty_cache_steps": lambda plan: plan.torch_empty_cache_steps is None,
     "num_train_epochs": lambda plan: plan.max_steps > 0,
     "max_steps": lambda plan: plan.max_steps <= 0,
     "sharding": lambda plan: plan.num_gpus == 1,
