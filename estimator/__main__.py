@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import functools
+import importlib
 import json
 import sys
 import time
@@ -76,7 +77,7 @@ def _estimate(arguments: Sequence[str]) -> None:
     args = _parser().parse_args(arguments)
     started = time.monotonic()
     model = with_layers(models.find(args.model), _progress)
-    gpu = gpus.find(args.gpu) if args.gpu else machine.devices()[0].gpu
+    gpu = gpus.find(args.gpu) if args.gpu else _taught(machine.devices()[0])
     plan = _plan(args, model)
     if args.table:
         _table(model, plan, gpu, METHODS if args.table == "all" else USUAL)
@@ -92,6 +93,13 @@ def _estimate(arguments: Sequence[str]) -> None:
     else:
         print(_page(model, plan, gpu, found))
         print(f"  {_gpus_needed_line(needed, plan, gpu)}")
+
+
+def _taught(device: machine.Device) -> GpuSpec:
+    """Return this machine's device as its runs taught it."""
+    own_runs = importlib.import_module("lorafit.own_runs")  # only this machine's device needs the runs
+    found: GpuSpec = own_runs.taught(device, own_runs.kept())
+    return found
 
 
 def _on_gpus(plan: FinetunePlan, number: int) -> FinetunePlan:
@@ -207,6 +215,7 @@ def _page(model: ModelSpec, plan: FinetunePlan, gpu: GpuSpec, found: MemoryEstim
         *(f"  {name:24} {gib(size):>10}" for name, size in found.components.items() if size),
         f"  {'used':24} {gib(found.used_bytes):>10}   (real runs: {low:+.0%} to {high:+.0%})",
         "",
+        *([f"  {found.own_text}", ""] if found.own_text else []),
         f"  parameters {found.num_params:,}, trained {found.trainable_params:,}",
         f"  allocated {gib(found.peak_allocated_bytes)}, reserved {gib(found.peak_reserved_bytes)}; "
         + ", ".join(f"{phase} {gib(size)}" for phase, size in found.phases.items()),

@@ -15,7 +15,7 @@ from estimator.replay.reservation import Circumstances, unpacked_bytes
 from estimator.replay.streaming import streamed_bytes
 from estimator.tape.chunks import PYTORCH
 from estimator.tape.tape import COMPONENTS, Tape
-from specs import TASK_TYPES, FinetunePlan, GpuSpec, gib
+from specs import MIB, TASK_TYPES, FinetunePlan, GpuSpec, gib
 
 Verdict = Literal["fits", "tight", "does not fit"]
 
@@ -80,6 +80,14 @@ class MemoryEstimate:
     def timeline(self) -> tuple[Moment, ...]:
         """The course of one step."""
         return self.course()
+
+    @property
+    def own_text(self) -> str:
+        """What earlier runs on the device added to the prediction, in words; empty where that is next to nothing."""
+        if abs(self.own_bytes) < MIB:
+            return ""
+        sign, more = ("+", "more") if self.own_bytes > 0 else ("-", "less")
+        return f"On this device: {sign}{gib(abs(self.own_bytes))}, as your runs took {more} than predicted."
 
     @property
     def spare_bytes(self) -> int:

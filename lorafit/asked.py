@@ -13,9 +13,9 @@ from advisor import Recommendation, Situation, advise
 from advisor.situation import TASKS, TASKS_OF_DATA, suits
 from catalog import gpus, machine, models, tokenizers
 from estimator import pricing
-from estimator.duration import machine as own_speed
 from estimator.estimate import MemoryEstimate
 from estimator.tape.layers import with_layers
+from lorafit import own_runs
 from specs import DataError, FinetunePlan, GpuSpec, ModelSpec, PlanError, paths
 from specs.errors import ended
 from specs.fields import LISTS
@@ -82,7 +82,7 @@ class Question:
 
 
 def device(name: str | None) -> tuple[GpuSpec, int | None]:
-    """Return the card of a name, or this machine's own device with its measured speed and its free bytes.
+    """Return the card of a name, or this machine's own device, as its runs taught it, and its free bytes.
 
     Raises:
         CatalogError: If no card is called so.
@@ -90,7 +90,7 @@ def device(name: str | None) -> tuple[GpuSpec, int | None]:
     if name is not None:
         return gpus.find(name), None
     own = machine.devices()[0]
-    return own_speed.with_curves(own.gpu, own.torch_name), own.free_bytes
+    return own_runs.taught(own, own_runs.kept()), own.free_bytes
 
 
 def fetched(name: str) -> Path | None:

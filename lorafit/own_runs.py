@@ -1,10 +1,18 @@
-"""What this machine's own runs used beyond their prediction: the CUDA context, other processes, fragmentation. Pure."""
+"""What this machine's own runs teach of a device: what they used beyond their prediction, and how long they took."""
 
+import contextlib
+import dataclasses
+import functools
 from collections.abc import Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
 from statistics import median
 from typing import Any
 
+from catalog.machine import Device
+from estimator.duration import machine as own_speed
+from specs import GpuSpec, LorafitError, paths
 from trainer.runs.contract import Run, State
+from trainer.runs.store import Store
 
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
 """Runs with other versions of these say nothing of the next one."""
@@ -13,6 +21,41 @@ _RUNS = 5
 _MOST_SHARE = 0.15
 """Share of a prediction beyond which a difference shows a fault or a guest on the card rather than the card: twice the
 worst error of used memory over the rows of assets/measured."""
+
+
+def taught(device: Device, runs: Iterable[Run]) -> GpuSpec:
+    """Return a device of this machine with its measured speed, both corrected by what runs on it took.
+
+    Args:
+        device: The device.
+        runs: All runs.
+    """
+    known = [run for run in runs if run.state is State.FINISHED and run.place.device == device.torch_name]
+    known.sort(key=lambda run: run.created_at)
+    own = learned_bytes(known, device.torch_name, versions())
+    gpu = own_speed.with_curves(dataclasses.replace(device.gpu, own_bytes=own), device.torch_name)
+    if gpu.measured is None:
+        return gpu
+    times = [((run.estimate or {}).get("time") or {}, run.measured.get("time") or {}) for run in known]
+    return dataclasses.replace(gpu, measured=gpu.measured.corrected(own_speed.learned(times, on_cpu=gpu.is_cpu)))
+
+
+def kept() -> tuple[Run, ...]:
+    """Return all runs of this machine; none where the runs folder is not there or cannot be used."""
+    try:
+        return Store(paths.runs()).runs() if paths.runs().is_dir() else ()
+    except (OSError, LorafitError):
+        return ()  # whoever starts a run or lists them is told
+
+
+@functools.cache
+def versions() -> Mapping[str, str]:
+    """Return the versions of the libraries that decide the memory of a run; what is not installed has none."""
+    found = {}
+    for name in LIBRARIES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def learned_bytes(runs: Iterable[Run], device: str, versions: Mapping[str, str]) -> int:

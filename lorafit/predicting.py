@@ -7,9 +7,9 @@ from advisor import Situation, speed
 from advisor.speed import Speed
 from catalog import machine, models
 from estimator import pricing
-from estimator.duration import machine as own_speed
 from estimator.estimate import MemoryEstimate
 from estimator.tape import library
+from lorafit import own_runs
 from lorafit.asked import asks_data, facts, reader
 from specs import FinetunePlan, LorafitError
 from trainer.data import doctor
@@ -29,7 +29,7 @@ def predicted(plan: FinetunePlan, data: DataSource, place: Place) -> Mapping[str
     """
     try:
         device = next(one for one in machine.devices() if one.torch_name == place.device.partition(",")[0])
-        gpu = own_speed.with_curves(device.gpu, device.torch_name)
+        gpu = own_runs.taught(device, own_runs.kept())
         model = models.find(plan.model_name_or_path)
         if not library.is_warm(model, plan, gpu=gpu):
             return None

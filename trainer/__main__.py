@@ -8,7 +8,7 @@ import importlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -156,15 +156,14 @@ def _commands() -> Iterator[tuple[str, Callable[[argparse.Namespace], int], str,
 @_on_runs
 def _run(store: Store, given: argparse.Namespace) -> int:
     plan, data, place = _wanted(given)
-    predicting = importlib.import_module("lorafit.predicting")  # half a second that no other command needs
-    run = Starter(store, here).start(plan, data, place, predicting.predicted(plan, data, place))
+    run = Starter(store, here).start(plan, data, place, _predicted(plan, data, place))
     return _watched_unless_detached(store, run, given)
 
 
 @_on_runs
 def _race(store: Store, given: argparse.Namespace) -> int:
     plan, data, place = _wanted(given)
-    run = Starter(store, here).race(plan, given.vary, data, place)
+    run = Starter(store, here).race(plan, given.vary, data, place, _predicted(plan, data, place))
     return _watched_unless_detached(store, run, given)
 
 
@@ -174,8 +173,16 @@ def _ablate(store: Store, given: argparse.Namespace) -> int:
         raise PlanError("--seeds", f"must be 1 to {ablation.MOST_SEEDS}", given.seeds)
     plan, data, place = _wanted(given)
     texts = racing.grid(given.vary, here.linear_modules(place.model_path or plan.model_name_or_path))
-    run = Starter(store, here).race(plan, texts, data, place, repeats=given.seeds)
+    told = _predicted(plan, data, place)
+    run = Starter(store, here).race(plan, texts, data, place, told, repeats=given.seeds)
     return _watched_unless_detached(store, run, given)
+
+
+def _predicted(plan: FinetunePlan, data: DataSource, place: Place) -> Mapping[str, Any] | None:
+    """Return what is predicted of a run, corrected by the runs before it; None where a step must be traced first."""
+    predicting = importlib.import_module("lorafit.predicting")  # half a second that no other command needs
+    found: Mapping[str, Any] | None = predicting.predicted(plan, data, place)
+    return found
 
 
 def _wanted(given: argparse.Namespace) -> tuple[FinetunePlan, DataSource, Place]:
@@ -199,7 +206,8 @@ def _watched_unless_detached(store: Store, run: Run, given: argparse.Namespace) 
 @_on_runs
 def _retry(store: Store, given: argparse.Namespace) -> int:
     run = store.run(given.id)
-    again = Starter(store, here).retry(run, changed(run.plan, given.set))
+    plan = changed(run.plan, given.set)
+    again = Starter(store, here).retry(run, plan, _predicted(plan, run.data, run.place))
     return _watched_unless_detached(store, again, given)
 
 
@@ -228,8 +236,7 @@ def _resume(store: Store, given: argparse.Namespace) -> int:
     if given.processes is not None:
         run = store.run(given.id)
         wished = run.plan.over(given.processes, given.sharding)
-        predicting = importlib.import_module("lorafit.predicting")  # half a second that no other command needs
-        told = predicting.predicted(wished, run.data, run.place)
+        told = _predicted(wished, run.data, run.place)
     run = Starter(store, here).resume(given.id, wished, told)
     return watch(store, run.id, as_json=given.json)
 

@@ -39,6 +39,11 @@ def size(num_bytes: int) -> str:
     return gib(num_bytes).replace(" ", "\N{NO-BREAK SPACE}")
 
 
+def unbroken(sentence: str) -> str:
+    """Return a sentence in which no size is broken over two lines."""
+    return re.sub(r" (?=[KMG]iB)", "\N{NO-BREAK SPACE}", sentence)
+
+
 def size_between(less: int, more: int) -> str:
     """Return how much lies between two sizes, such that the three add up as they are shown."""
     return gib_between(less, more).replace(" ", "\N{NO-BREAK SPACE}")

@@ -11,7 +11,7 @@ from advisor.levers import Alternative
 from advisor.speed import Speed
 from advisor.tree import Question
 from estimator.estimate import MemoryEstimate
-from specs import METHODS, MIB, FinetunePlan
+from specs import METHODS, FinetunePlan
 from ui.drawing import palette
 from ui.drawing.bars import Bar, memory_bars, parts_legend
 from ui.parts import exhibits, given, links, text
@@ -216,7 +216,7 @@ def details(asked: Request, result: Recommendation, estimate: MemoryEstimate) ->
     memory = f"{allocated} allocated, {reserved} reserved, {likely}."
     if asked.situation.free_bytes is not None:
         memory = f"{memory} {text.size(estimate.capacity_bytes)} is what other programs leave free at the moment."
-    own = _own(estimate)
+    own = text.unbroken(estimate.own_text)
     memory = " ".join(
         filter(None, (spread.in_words(result.plan), memory, own, asked.situation.length_note(result.plan)))
     )
@@ -225,14 +225,6 @@ def details(asked: Request, result: Recommendation, estimate: MemoryEstimate) ->
         return memory
     shortest, longest = (text.duration(speed.total_seconds * factor) for factor in speed.band)
     return f"{memory} The run takes {shortest} to {longest}, {speed.basis}: {_time_by_part(speed)}."
-
-
-def _own(estimate: MemoryEstimate) -> str:
-    """Return what earlier runs on the device added to the prediction; empty where that is next to nothing."""
-    if abs(estimate.own_bytes) < MIB:
-        return ""
-    sign, more = ("+", "more") if estimate.own_bytes > 0 else ("-", "less")
-    return f"On this device: {sign}{text.size(abs(estimate.own_bytes))}, as your runs took {more} than predicted."
 
 
 def _time_by_part(speed: Speed) -> str:

@@ -18,6 +18,7 @@ from estimator.replay.live_tensors import Tensors, alive_at_peak
 from estimator.replay.replay import Replay
 from estimator.tape import library
 from estimator.tape.layers import with_layers
+from lorafit import own_runs
 from lorafit.asked import facts
 from specs import MIB, TASK_TYPES, FinetunePlan, GpuSpec, LorafitError, ModelSpec, PlanError, TraceError
 from specs.errors import clipped
@@ -314,13 +315,7 @@ def _measured(device: machine.Device) -> GpuSpec:
     Curves that are missing are measured while nothing trains.
     """
     own_speed.in_background(device.gpu, device.torch_name, is_busy=run_data.is_training)
-    finished = run_data.past(device.torch_name)
-    own = run_data.learned_bytes(finished, device.torch_name)
-    gpu = own_speed.with_curves(dataclasses.replace(device.gpu, own_bytes=own), device.torch_name)
-    if gpu.measured is None:
-        return gpu
-    factor = own_speed.learned(run_data.times(finished), on_cpu=gpu.is_cpu)
-    return dataclasses.replace(gpu, measured=gpu.measured.corrected(factor))
+    return own_runs.taught(device, run_data.known_here())
 
 
 def _here() -> dict[str, machine.Device]:

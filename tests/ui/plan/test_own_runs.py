@@ -4,14 +4,18 @@ import dataclasses
 
 import pytest
 
-from lorafit import own_runs
-from specs import MIB
+from catalog import machine
+from estimator.__main__ import main
+from lorafit import asked, own_runs
+from lorafit.predicting import predicted
+from specs import MIB, FinetunePlan
+from specs.paths import assets
 from tests.ui.conftest import MODEL
-from trainer.runs.contract import State
+from trainer.data.source import DataSource
+from trainer.runs.contract import Place, State
 from trainer.runs.store import Store
 from ui.parts import text
 from ui.plan import planning
-from ui.runs.facts import run_data
 
 NOW = {"torch": "2.13.0", "peft": "0.21.2"}
 PREDICTED = 1453 * MIB  # the demo's LoRA plan
@@ -62,13 +66,29 @@ def test_the_plan_adds_what_runs_here_taught_and_says_so(page, finished, runs_fo
     before = page()
     run = finished([2.0, 1.0])
     store = Store(runs_folder)
-    store.add_details(run.id, libraries=run_data.versions())
+    store.add_details(run.id, libraries=own_runs.versions())
     store.add_measured(run.id, peak_used_bytes=2 * 2**30 + 140 * MIB)
-    asked = run_data.learned_bytes(run_data.past("cpu"), "cpu")
-    assert asked == 140 * MIB
+    assert own_runs.learned_bytes(own_runs.kept(), "cpu", own_runs.versions()) == 140 * MIB
     after = page()
     said = f"On this device: +{text.size(140 * MIB)}, as your runs took more than predicted."
     assert any(said in caption.value.replace("\\", "") for caption in after.caption)
     assert not any("On this device" in caption.value for caption in before.caption)
     assert after.subheader[0].value != before.subheader[0].value
     assert planning.DEMO_MODEL == MODEL
+
+
+def test_the_command_lines_add_what_runs_here_taught_and_say_so(finished, runs_folder, capsys):
+    device = machine.devices()[0]
+    plan = FinetunePlan.for_method("lora", MODEL, dtype="float32", max_length=128)
+    data, place = DataSource(path=str(assets() / "demo.jsonl")), Place(device="cpu")
+    before = predicted(plan, data, place)
+    run = finished([2.0, 1.0])
+    store = Store(runs_folder)
+    store.add_details(run.id, libraries=own_runs.versions())
+    store.add_measured(run.id, peak_used_bytes=2 * 2**30 + 140 * MIB)
+    after = predicted(plan, data, place)
+    assert after["own_bytes"] == after["used_bytes"] - before["used_bytes"] == 140 * MIB
+    assert own_runs.taught(device, own_runs.kept()).own_bytes == asked.device(None)[0].own_bytes == 140 * MIB
+    arguments = ["--model", MODEL, "--method", "lora", "--dtype", "float32", "--max-length", "128"]
+    assert main(arguments) == 0
+    assert "On this device: +140 MiB, as your runs took more than predicted." in capsys.readouterr().out

@@ -1,17 +1,14 @@
 """Runs for the page: the store, starting a run, and its results as files. Draws nothing."""
 
-import contextlib
 import functools
 import importlib
 import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from catalog import here
-from lorafit import own_runs
 from specs import DataError, FinetunePlan, LorafitError, RunError, paths
 from trainer.data import tested
 from trainer.data.source import DataSource
@@ -23,7 +20,7 @@ from trainer.results.evaluation import Evaluation, Wanted
 from trainer.results.serving import exporting
 from trainer.results.serving.exporting import Served
 from trainer.runs import export
-from trainer.runs.contract import Metric, Place, Run, State
+from trainer.runs.contract import Metric, Place, Run
 from trainer.runs.launcher import start_waiting
 from trainer.runs.starting import Starter
 from trainer.runs.storage import order
@@ -67,37 +64,15 @@ def is_training() -> bool:
     return any(run.is_active for run in store().runs())
 
 
-def past(device: str) -> list[Run]:
-    """Return the finished runs on a device, oldest first, to learn from.
+def known_here() -> tuple[Run, ...]:
+    """Return all runs, to learn from.
 
     There are none in a folder that cannot be used, which the pages of runs tell of.
     """
     try:
-        known = store().runs()
+        return store().runs()
     except (OSError, LorafitError):
-        return []
-    found = [run for run in known if run.state is State.FINISHED and run.place.device == device]
-    return sorted(found, key=lambda run: run.created_at)
-
-
-def times(finished: Iterable[Run]) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
-    """Return the forecast and the measured times of finished runs."""
-    return [((run.estimate or {}).get("time") or {}, run.measured.get("time") or {}) for run in finished]
-
-
-def learned_bytes(finished: Iterable[Run], device: str) -> int:
-    """Return what finished runs on a device used beyond their prediction, under the libraries of today."""
-    return own_runs.learned_bytes(finished, device, versions())
-
-
-@functools.cache
-def versions() -> Mapping[str, str]:
-    """Return the versions of the libraries that decide the memory of a run; what is not installed has none."""
-    found = {}
-    for name in own_runs.LIBRARIES:
-        with contextlib.suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
+        return ()
 
 
 def start(plan: FinetunePlan, data: DataSource, place: Place, estimate: Mapping[str, Any]) -> str:
