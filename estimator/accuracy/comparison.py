@@ -205,6 +205,7 @@ def settings(plan: FinetunePlan) -> dict[str, str]:
     values["attention_kernel"] = {"eager": "eager", "flash_attention_2": "flash"}.get(plan.attn_implementation, "auto")
     dropped = [] if METHODS[plan.method].trains_adapter else ["r", "lora_dropout", "target_modules", "adapter_dtype"]
     dropped += [] if plan.load_in_4bit else ["bnb_4bit_quant_type", "bnb_4bit_use_double_quant"]
+    values = {name: value for name, value in values.items() if value is not None}
     cells = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in values.items()}
     return {name: cells[name] for name in COLUMNS if name in cells and name not in dropped}
 
