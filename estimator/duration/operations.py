@@ -52,6 +52,8 @@ class Operation:
     """Trained weights, of an optimizer's step."""
     in_float32: bool = False
     """Whether it computes in 32 bit whatever the rest does."""
+    unfused_bytes: float = 0.0
+    """Bytes that are moved on a CPU, where no kernel does all in one pass; 0 if they are ``moved_bytes`` there, too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +91,9 @@ _DORA_PASSES = 6
 """DoRA's norm of W + BA, in passes over the weight: PEFT 0.20, tuners/lora/dora.py, ``get_weight_norm``."""
 _PASSES_OF_LOGITS = 6
 """Cast to 32 bit, log-softmax and pick forward, and their gradients."""
+_PASSES_OF_CHUNKS = {"forward": 18.0, "backward": 25.5}
+"""Those of TRL's chunked loss without Triton, with the entropy and the best word that it tells: TRL 1.16,
+kernels/chunked_logprob.py, ``_forward_tile`` and ``_backward_tile``."""
 _BYTES_PACKED = 0.5
 """A 4-bit weight without its share of the constants."""
 _BYTES_OF_CODE = 0.5 + 4 / 64
@@ -308,12 +313,14 @@ class _Step:
             rows=tokens,
             in_float32=self.in_float32,
         )
-        vocabulary = widths.head / max(1.0, widths.residual / max(1, widths.num_layers))
+        logits = 4 * tokens * widths.head / max(1.0, widths.residual / max(1, widths.num_layers))
+        chunked = self.plan.loss == "chunked"
         yield Operation(
             kind=Kind.LOSS,
             during=during,
-            moved_bytes=_PASSES_OF_LOGITS * 4 * vocabulary * tokens,
+            moved_bytes=_PASSES_OF_LOGITS * logits,
             calls=_PASSES_OF_LOGITS,
+            unfused_bytes=_PASSES_OF_CHUNKS[during] * logits if chunked else 0.0,
         )
 
 

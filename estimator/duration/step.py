@@ -44,7 +44,8 @@ def _seconds(entry: Operation, curves: Curves, plan: FinetunePlan) -> float:
     if entry.kind is Kind.DEQUANTIZE and plan.load_in_8bit:
         return 0.0  # the products themselves are slower
     rates: Mapping[Kind, float] = {Kind.ADAPTER: curves.adapter, Kind.DEQUANTIZE: curves.expanded}
-    return entry.moved_bytes / rates.get(entry.kind, curves.moved)
+    moved = entry.moved_bytes if curves.overlaps else entry.unfused_bytes or entry.moved_bytes
+    return moved / rates.get(entry.kind, curves.moved)
 
 
 def _float32_share(entry: Operation, curves: Curves, plan: FinetunePlan) -> float:

@@ -1,14 +1,19 @@
 """What a step computes: counted on real models by PyTorch's own counter, and by kind as the formulas say."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+from trl.kernels.chunked_logprob import ChunkedLogProbFunction
 
 from estimator.duration import operations
 from estimator.duration.operations import Kind, Pass
+from estimator.duration.step import seconds_by_kind
 from specs import FinetunePlan, ModelSpec
+from tests.advisor.test_speed import FLAT
 from tests.estimator.small import CONFIGS
 from trainer.model.build import base_model, with_adapter
 from trainer.model.checkpointing import with_checkpointing
@@ -139,22 +144,52 @@ def test_pairs_take_twice_the_sequences_and_one_more_pass_of_the_base_model():
     assert pairs[Kind.ADAPTER][0] == 2 * alone[Kind.ADAPTER][0], "the reference is read without the adapter"
 
 
+_UNCOUNTED = {"mm", "addmm_", "t", "slice", "view", "alias", "detach", "unsqueeze", "empty", "zeros_like", "gather"}
+"""Products, views, and what touches next to nothing."""
+
+
 class _Passes(TorchDispatchMode):
-    """Counts reads and writes of whole tensors."""
+    """Counts in bytes how often tensors of one size are read and written, in units of 32 bit a number."""
 
     def __init__(self, size):
         super().__init__()
-        self.size, self.count = size, 0
+        self.size, self.count = size, 0.0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         found = func(*args, **(kwargs or {}))
-        read = {id(tensor) for tensor in pytree.tree_leaves((args, kwargs)) if self._whole(tensor)}
-        written = args[0] if str(func).split(".")[1].endswith("_") else found
-        self.count += len(read) + sum(self._whole(tensor) for tensor in pytree.tree_leaves(written))
+        name = str(func).split(".")[1]
+        if name in _UNCOUNTED:
+            return found
+        read = {id(tensor): tensor for tensor in pytree.tree_leaves((args, kwargs))}
+        written = args[0] if name.endswith("_") else found
+        self.count += sum(map(self._share, [*read.values(), *pytree.tree_leaves(written)]))
         return found
 
-    def _whole(self, value):
-        return isinstance(value, torch.Tensor) and value.numel() == self.size
+    def _share(self, value):
+        whole = isinstance(value, torch.Tensor) and value.numel() == self.size
+        return value.element_size() / 4 if whole else 0.0
+
+
+def test_the_chunked_loss_goes_over_its_logits_as_often_as_trl_does_on_a_cpu():
+    hidden, words = torch.ones(4, 2, requires_grad=True), torch.ones(8, 2)
+    with _Passes(4 * 8) as passes:
+        told, *_ = ChunkedLogProbFunction.apply(
+            hidden, words, None, torch.zeros(4, dtype=torch.long), 1.0, 8, None, 1.0, ("entropy", "is_top1")
+        )
+        forward = passes.count
+        told.sum().backward()
+    expected = operations._PASSES_OF_CHUNKS
+    assert forward == pytest.approx(expected["forward"], abs=1)
+    assert passes.count - forward == pytest.approx(expected["backward"], abs=1)
+    plan = FinetunePlan.for_method("lora", "m", loss="chunked", dtype="float32")
+    model = ModelSpec.from_config(CONFIGS["llama"], name="m")
+    fused, unfused = (
+        seconds_by_kind(operations.operations(model, plan), dataclasses.replace(FLAT, overlaps=overlaps), plan)[
+            Kind.LOSS
+        ]
+        for overlaps in (True, False)
+    )
+    assert unfused / fused == pytest.approx(43.5 / 12)
 
 
 @pytest.mark.parametrize("optim", ["adamw_torch", "adamw_torch_fused"])
