@@ -1,6 +1,7 @@
 """The advice itself: rules propose, the search makes it fit, and every field of the result is explained."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -112,16 +113,22 @@ def _ended_soon(search: Search, fit: Fit) -> tuple[Fit, Mapping[str, Advice]]:
     steps = speed.quick_steps(situation, fit.plan)
     if steps is None or {"max_steps", "num_train_epochs"} & situation.pins.keys():
         return fit, {}
+    plan = search.of_steps(fit.plan, steps)
+    found = speed.step_speed(situation, plan)
+    taken = (found.total_seconds or 0.0) if found else 0.0
+    does = f"at its measured speed {steps:,} steps do"
+    if taken > speed.TRIAL_SECONDS:
+        does = f"fewer than {steps} steps show nothing, and {steps} take about {math.ceil(taken / 60)} minutes"
     shorter = Advice(
         field="max_steps",
         value=steps,
         range=(-1, steps),
         reason=f"A trial on {situation.gpu.name} should end within {speed.TRIAL_SECONDS / 60:.0f} minutes, answers "
-        f"included: at its measured speed {steps:,} steps do. With -1 it learns all rows.",
+        f"included: {does}. With -1 it learns all rows.",
         source=sources.CPU_MEASURED,
         confidence=Confidence.HIGH,
     )
-    return dataclasses.replace(fit, plan=search.of_steps(fit.plan, steps)), {"max_steps": shorter}
+    return dataclasses.replace(fit, plan=plan), {"max_steps": shorter}
 
 
 def _method_advice(situation: Situation, fit: Fit) -> Advice:

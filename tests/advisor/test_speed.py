@@ -1,6 +1,7 @@
 """How long a run takes before it starts: every device gets an answer with the error of its basis, or a reason."""
 
 import dataclasses
+import math
 
 import pytest
 
@@ -158,6 +159,16 @@ def test_a_trial_on_a_slow_processor_takes_fewer_steps_and_says_so():
     (told,) = (entry for entry in result.advice if entry.field == "max_steps")
     assert told.value == result.plan.max_steps
     assert "With -1 it learns all rows." in told.reason
+
+
+def test_a_trial_that_cannot_end_in_three_minutes_says_how_long_it_takes():
+    slow = dataclasses.replace(FLAT, matmul={"float32": ((1.0, 5e9),)})
+    asked = on(slow, dataset_rows=320, dataset_tokens=(66, 73, 88), is_trial=True, asks_data=True)
+    result = advise(asked, price=price_of(asked))
+    assert result.plan.max_steps == speed.LEAST_STEPS
+    minutes = math.ceil(result.speed.total_seconds / 60)
+    assert minutes > 3
+    assert f"20 take about {minutes} minutes. With" in result.advised("max_steps").reason
 
 
 def test_what_follows_from_the_number_of_steps_follows_a_trial_that_ends_early():
