@@ -31,7 +31,8 @@ def rows_of(text):
 def test_a_run_on_this_machine_becomes_a_row_that_the_accuracy_report_reads(tmp_path, capsys):
     """32,000 words of 4 bytes for 1,024 tokens are 125 MiB: the logits' copies alone outweigh what a bound must leave.
 
-    Of the 512 MiB that a worker holds without tensors, imports of other versions take some more or less.
+    Of the 512 MiB that a worker holds without tensors, imports take 18 more here, as a mixture shows that has 91 MiB of
+    tensors: 621 MiB, of which 603 are predicted.
     """
     (tmp_path / "small.json").write_text(json.dumps(CONFIGS["qwen3_moe with experts"] | {"vocab_size": 32_000}))
     wanted = tmp_path / "wanted.csv"
@@ -53,7 +54,7 @@ def test_a_run_on_this_machine_becomes_a_row_that_the_accuracy_report_reads(tmp_
     (row,) = report["rows"]
     assert row["measured_used_bytes"] == int(entry["used_bytes"])
     assert row["predicted_used_bytes"] - worker_bytes() > 500 * MIB
-    assert abs(row["predicted_used_bytes"] - row["measured_used_bytes"]) < 100 * MIB
+    assert abs(row["error_used"]) < 0.05, "25 MiB of 1,052 on 2026-11-28: the imports; the tensors are met within 7"
     assert main(arguments) == 0
     assert len(rows_of(file.read_text())) == 1, "what is there is not measured again"
 
