@@ -78,7 +78,7 @@ def described(config: Mapping[str, Any], *, name: str, source: str) -> ModelSpec
         CatalogError: If transformers cannot train such a model, or LoRAFit will not load it.
     """
     config = completed(local.with_quantization(config, {}))
-    _refuse_without_attention(config, name)
+    _refuse_undescribed(config, name)
     _refuse_encoder_and_decoder(config, name)
     _refuse_without_text(config, name)
     spec = ModelSpec.from_config(config, name=name, source=source)
@@ -112,8 +112,8 @@ def nearest(text: str) -> str:
     return f" (nearest: {', '.join(found)})" if found else ""
 
 
-# State-space and recurrent models alone, whose files name neither heads nor the other sizes of a ModelSpec.
-_WITHOUT_ATTENTION = ("falcon_mamba", "mamba", "rwkv", "xlstm")
+# Recurrent models alone, whose files name neither heads nor the other sizes of a ModelSpec.
+_UNDESCRIBED = frozenset({"falcon_mamba", "mamba", "rwkv", "xlstm"})
 
 _WAY_OUT = "Give a shipped name, the path of a config.json, a size such as 7B, or a Hub id such as Qwen/Qwen3-8B"
 
@@ -147,12 +147,12 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(re.findall(r"[a-z]+|\d+(?:\.\d+)?[a-z]*", text[:200].lower()))
 
 
-def _refuse_without_attention(config: Mapping[str, Any], name: str) -> None:
-    """Refuse state-space and recurrent models by their type: their files name no attention heads."""
+def _refuse_undescribed(config: Mapping[str, Any], name: str) -> None:
+    """Refuse recurrent models by their type where their files name no heads."""
     model_type = str(config.get("model_type"))
-    if model_type in architectures() and model_type.startswith(_WITHOUT_ATTENTION):
-        way_out = "Choose a model with attention layers"
-        raise CatalogError(f"{name}: model_type", "must be that of a model with attention layers", model_type, way_out)
+    if model_type in _UNDESCRIBED:
+        way_out = "Choose a model with attention layers, or Mamba-2"
+        raise CatalogError(f"{name}: model_type", "must be that of a model with heads", model_type, way_out)
 
 
 def _refuse_encoder_and_decoder(config: Mapping[str, Any], name: str) -> None:

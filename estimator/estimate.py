@@ -16,6 +16,7 @@ from estimator.replay.streaming import streamed_bytes
 from estimator.tape.chunks import PYTORCH
 from estimator.tape.tape import COMPONENTS, Tape
 from specs import MIB, TASK_TYPES, FinetunePlan, GpuSpec, gib
+from specs.model import WITHOUT_ATTENTION
 
 Verdict = Literal["fits", "tight", "does not fit"]
 
@@ -243,7 +244,7 @@ def _assumptions(tape: Tape, plan: FinetunePlan, circumstances: Circumstances, g
     return (
         *(() if gpu.is_cpu else (reserves, *_emptied(plan))),
         _length_assumption(plan),
-        f"Attention runs in the {conditions.get('attention_kernel', 'flash').replace('_', '-')} kernel.",
+        *_attention_assumption(tape),
         *_recurrent_assumption(str(conditions.get("recurrent_kernels", "auto")), gpu),
         *_without_checkpointing(plan),
         "Traced with " + ", ".join(f"{name} {text}" for name, text in tape.facts.get("versions", {}).items()) + ".",
@@ -266,6 +267,14 @@ def _without_checkpointing(plan: FinetunePlan) -> Iterator[str]:
         yield "activation_offloading changes nothing without gradient_checkpointing."
     if plan.every_n_layers > 1:
         yield "every_n_layers changes nothing without gradient_checkpointing."
+
+
+def _attention_assumption(tape: Tape) -> tuple[str, ...]:
+    """Return in which kernel attention runs, for a model that has some."""
+    if tape.facts.get("config", {}).get("model_type") in WITHOUT_ATTENTION:
+        return ()
+    kernel = tape.facts.get("conditions", {}).get("attention_kernel", "flash")
+    return (f"Attention runs in the {kernel.replace('_', '-')} kernel.",)
 
 
 def _recurrent_assumption(kernels: str, gpu: GpuSpec) -> tuple[str, ...]:

@@ -74,6 +74,10 @@ _LARGEST: Mapping[str, int] = {
 }
 
 
+WITHOUT_ATTENTION = frozenset({"mamba2"})
+"""The types of models all of whose layers are recurrent."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
     """One causal language model: the shapes that decide its memory, and the configuration they come from."""
@@ -161,6 +165,11 @@ class ModelSpec:
     def is_encoder_decoder(self) -> bool:
         """Whether an encoder reads a text and a decoder writes another, as in T5."""
         return "SEQ_2_SEQ_LM" in self.task_types
+
+    @property
+    def has_attention(self) -> bool:
+        """Whether any of its layers is attention."""
+        return self.model_type not in WITHOUT_ATTENTION
 
     @property
     def is_moe(self) -> bool:

@@ -333,7 +333,7 @@ def widths(model: ModelSpec) -> Widths:
     head = float(model.vocab_size * model.hidden_size)
     common = {
         "head": head,
-        "attention": float(model.num_attention_heads * model.head_dim * layers),
+        "attention": float(model.num_attention_heads * model.head_dim * layers * model.has_attention),
         "residual": float(model.hidden_size * layers),
         "inner": float(model.expert_size * max(1, reached) * layers),
         "num_layers": layers,

@@ -56,7 +56,7 @@ _DELTA_NET_PACKAGES, _MAMBA_PACKAGES = "fla+causal_conv1d", "causal_conv1d+mamba
 _PACKAGES: Mapping[str, str] = {
     **dict.fromkeys(("olmo_hybrid", "qwen3_5", "qwen3_5_moe"), _DELTA_NET_PACKAGES),
     **dict.fromkeys(("qwen3_5_moe_text", "qwen3_5_text", "qwen3_next"), _DELTA_NET_PACKAGES),
-    **dict.fromkeys(("bamba", "falcon_h1", "granitemoehybrid", "nemotron_h", "zamba2"), _MAMBA_PACKAGES),
+    **dict.fromkeys(("bamba", "falcon_h1", "granitemoehybrid", "mamba2", "nemotron_h", "zamba2"), _MAMBA_PACKAGES),
 }
 
 

@@ -1,6 +1,7 @@
-"""Print for every causal language model of transformers whether its training step is traced, or why not.
+"""Print for every language model of transformers whether its training step is traced, or why not.
 
-Each type is taken with its class's default configuration, completed where that alone builds no model:
+Each type is taken with its class's default configuration, completed where that alone builds no model, and for text
+generation, or for the first task that transformers has it for:
 ``python -m scripts.facts.traces [TYPE ...]``. Without types it takes all, and writes docs/traced.md.
 """
 
@@ -12,6 +13,7 @@ import time
 import warnings
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import Any
 
@@ -26,7 +28,7 @@ from estimator.tape.conditions import Conditions
 from estimator.tape.recipe import recipe
 from estimator.tracer.trace import trace
 from scripts.facts.architectures import model_types
-from specs import FinetunePlan, LorafitError
+from specs import TASK_TYPES, FinetunePlan, LorafitError, ModelSpec
 from specs.paths import REPO
 from trainer.model.misfit import misfit
 
@@ -56,27 +58,43 @@ _COMPLETED: Mapping[str, Mapping[str, Any]] = {
 def default_config(model_type: str) -> dict[str, Any]:
     """Return a type's default configuration as plain JSON values, without those that JSON cannot hold."""
     completed = _COMPLETED.get(model_type, {})
-    plain: dict[str, Any] = _plain(CONFIG_MAPPING[model_type](**completed).to_dict())
+    try:
+        plain: dict[str, Any] = _plain(CONFIG_MAPPING[model_type](**completed).to_dict())
+    except Exception as error:  # whatever transformers' own defaults fail with is the answer
+        raise misfit(error, {"model_type": model_type}) from error
     return plain
 
 
-def outcome(model_type: str) -> tuple[str, float]:
-    """Return whether one type is traced, or the sentence that says why not, and the seconds of processor time."""
-    started = time.process_time()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What came of one type."""
+
+    task: str
+    """What it would be trained for; empty where that is not known."""
+    said: str
+    """That it is traced, or the sentence that says why not."""
+    seconds: float
+    """Processor time."""
+
+
+def outcome(model_type: str) -> Outcome:
+    """Return whether one type is traced."""
+    started, task = time.process_time(), ""
     try:
-        config = default_config(model_type)
-    except Exception as error:  # noqa: BLE001 - whatever transformers' own defaults fail with is the answer
-        return str(misfit(error, {"model_type": model_type})), time.process_time() - started
-    plan = FinetunePlan.for_method(
-        "qlora", model_type, lora_dropout=0.0, per_device_train_batch_size=2, max_length=1024
-    )
-    try:
-        model = models.described(config, name=model_type, source="transformers' default")
-        tape = trace(recipe(model, plan, Conditions()), lambda _: None)
+        model = models.described(default_config(model_type), name=model_type, source="transformers' default")
+        task = "CAUSAL_LM" if "CAUSAL_LM" in model.task_types else next(iter(model.task_types), "CAUSAL_LM")
+        said = _traced(model, task)
     except LorafitError as error:
-        return str(error), time.process_time() - started
-    said = TRACED if len(tape.program.sign) else "an empty tape"
-    return said, time.process_time() - started
+        said = str(error)
+    return Outcome(task=task, said=said, seconds=time.process_time() - started)
+
+
+def _traced(model: ModelSpec, task: str) -> str:
+    plan = FinetunePlan.for_method(
+        "qlora", model.name, task_type=task, lora_dropout=0.0, per_device_train_batch_size=2, max_length=512
+    )
+    tape = trace(recipe(model, plan, Conditions()), lambda _: None)
+    return TRACED if len(tape.program.sign) else "an empty tape"
 
 
 def _plain(value: Any) -> Any:
@@ -98,18 +116,24 @@ def _quiet() -> None:
     warnings.simplefilter("ignore")
 
 
-def as_page(said: Mapping[str, str]) -> str:
+def as_page(found: Mapping[str, Outcome]) -> str:
     """Return the table as a page of the documentation."""
-    causal = [name for name in said if name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES]
-    of_causal, of_all = sum(said[name] == TRACED for name in causal), sum(text == TRACED for text in said.values())
+    causal = [entry for name, entry in found.items() if name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES]
+    writing = [entry for entry in causal if entry.task in {"CAUSAL_LM", ""}]
+    of_writing, of_all = (sum(one.said == TRACED for one in entries) for entries in (writing, found.values()))
     counted = (
-        f"transformers {transformers.__version__} has {len(causal)} types of causal language models, {len(said)} with "
-        f"those that also read images or sound. The step of {of_causal} of the causal ones, and of {of_all} of all, is "
-        "traced at their default configurations: QLoRA, on tensors without values."
+        f"transformers {transformers.__version__} has {len(causal)} types in its list of causal language models, "
+        f"{len(found)} with those that also read images or sound. Of the {len(writing)} that continue text "
+        f"{of_writing} are traced, of all {of_all}, at their default configurations: QLoRA, on tensors without values."
     )
-    refused = [f"| {name} | {text} |" for name, text in sorted(said.items()) if text != TRACED]
-    traced = ", ".join(sorted(name for name, text in said.items() if text == TRACED))
-    parts = ["# Types of models that are traced", _WRITTEN_BY, counted, "## Traced", traced, "## Not traced, and why"]
+    tasks = {entry.task for entry in found.values() if entry.said == TRACED}
+    traced = [
+        f"For {TASK_TYPES[task].label}: "
+        + ", ".join(sorted(name for name, one in found.items() if (one.said, one.task) == (TRACED, task)))
+        for task in sorted(tasks)
+    ]
+    refused = [f"| {name} | {entry.said} |" for name, entry in sorted(found.items()) if entry.said != TRACED]
+    parts = ["# Types of models that are traced", _WRITTEN_BY, counted, "## Traced", *traced, "## Not traced, and why"]
     return "\n\n".join([*parts, "\n".join(["| type | why |", "|---|---|", *refused])]) + "\n"
 
 
@@ -119,14 +143,14 @@ def main() -> None:
     parser.add_argument("types", nargs="*", help="model types; all of them if none is given")
     asked = parser.parse_args().types
     chosen = asked or model_types()
-    said = {}
+    found = {}
     with ProcessPoolExecutor(_PROCESSES, mp_context=get_context("spawn"), initializer=_quiet) as pool:
-        for model_type, (text, seconds) in zip(chosen, pool.map(outcome, chosen), strict=True):
-            said[model_type] = text
-            print(f"{model_type:<26} {seconds:6.1f} s  {text}", flush=True)
-    print(f"\n{sum(text == TRACED for text in said.values())} of {len(said)} traced")
+        for model_type, one in zip(chosen, pool.map(outcome, chosen), strict=True):
+            found[model_type] = one
+            print(f"{model_type:<26} {one.seconds:6.1f} s  {one.task:<18} {one.said}", flush=True)
+    print(f"\n{sum(one.said == TRACED for one in found.values())} of {len(found)} traced")
     if not asked:
-        (REPO / "docs" / "traced.md").write_text(as_page(said), encoding="utf-8")
+        (REPO / "docs" / "traced.md").write_text(as_page(found), encoding="utf-8")
 
 
 if __name__ == "__main__":

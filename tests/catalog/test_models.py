@@ -237,7 +237,7 @@ BROKEN = [
     pytest.param({"model_type": "llama"}, "is missing", id="missing fields"),
     pytest.param({**LLAMA, "model_type": "lama"}, "nearest: ", id="unknown type"),
     pytest.param({**LLAMA, "model_type": ["llama"]}, "must name the architecture", id="a list as type"),
-    pytest.param({"model_type": "mamba", "hidden_size": 64}, "attention layers", id="no attention"),
+    pytest.param({"model_type": "mamba", "hidden_size": 64}, "with heads", id="no heads"),
     pytest.param({**LLAMA, "text_config": 7}, "must be a JSON object", id="text_config that is not an object"),
     pytest.param(
         {**LLAMA, "model_type": "yuan", "auto_map": {"AutoModel": "x.Y"}}, "needs its own code", id="its own code"

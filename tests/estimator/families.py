@@ -98,6 +98,18 @@ FAMILIES = {
         "n_group": 1,
         "topk_group": 1,
     },
+    "mamba2 without attention": {
+        "model_type": "mamba2",
+        "vocab_size": 320,
+        "hidden_size": 64,
+        "num_hidden_layers": 6,
+        "num_heads": 8,
+        "head_dim": 16,
+        "state_size": 16,
+        "n_groups": 1,
+        "chunk_size": 32,
+        "expand": 2,
+    },
     "zamba2 with one shared block": {
         "model_type": "zamba2",
         **SIZES,

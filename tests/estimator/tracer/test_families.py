@@ -20,7 +20,7 @@ def quiet():
 
 
 # PEFT refuses an adapter on the output of a Mamba block, which the fused kernel multiplies by itself.
-WITH_MAMBA = {"granitemoehybrid", "bamba", "falcon_h1", "nemotron_h", "zamba2", "jamba"}
+WITH_MAMBA = {"granitemoehybrid", "bamba", "falcon_h1", "mamba2", "nemotron_h", "zamba2", "jamba"}
 
 
 IN_WHOLE_CHUNKS = ("qwen3_5 with gated delta nets", "granite 4 with Mamba-2 and experts", "minimax with blocks")
@@ -28,6 +28,8 @@ IN_WHOLE_CHUNKS = ("qwen3_5 with gated delta nets", "granite 4 with Mamba-2 and 
 
 
 def targets(config):
+    if config["model_type"] == "mamba2":
+        return ("in_proj",)
     return ("in_proj", "q_proj") if config["model_type"] in WITH_MAMBA else "all-linear"
 
 

@@ -32,6 +32,7 @@ TRAINED = (
     "bamba",
     "falcon_h1 with both in each layer",
     "nemotron_h",
+    "mamba2 without attention",
     "lfm2_moe with convolutions",
     "gemma3n",
     "gemma4 with shared keys and embeddings for each layer",
