@@ -42,7 +42,11 @@ def commands() -> Iterator[tuple[str, Command, str, dict[str, dict[str, Any]]]]:
             "help": "which column of FILE has which role; as in the run by default",
         },
         "--split": {"metavar": "NAME", "help": "of a file that holds several; train by default"},
-        "--benchmark": {"default": "", "metavar": "TASK", "help": "also give both models a task of lm-eval"},
+        "--benchmark": {
+            "default": "",
+            "metavar": "TASK",
+            "help": "also give both models a task of lm-eval, or one of yours: FILE.yaml",
+        },
         "--limit": {
             "type": int,
             "default": MOST_ROWS,

@@ -41,6 +41,8 @@ _PROCESS, _WANTED, _LOCK = "process", "wanted.json", "lock"
 
 BENCHMARK = "benchmark"
 """What a benchmark's scores are called among what was compared: they are told and decide nothing."""
+OWN_TASK = (".yaml", ".yml")
+"""How the name of a benchmark ends that is a file with a task of one's own."""
 LM_EVAL = "lm-eval==0.4.13"
 """What benchmarks come from: not among LoRAFit's packages, since it brings 25 of its own."""
 
@@ -62,7 +64,7 @@ class Wanted:
     data: DataSource | None = None
     """Other rows of the same kind; without, those of the run's own data that it did not learn."""
     benchmark: str = ""
-    """A task of lm-eval that both models are also given; empty for none."""
+    """A task of lm-eval that both models are also given, or the path of its YAML file; empty for none."""
     limit: int = MOST_ROWS
     """Questions of that, at most."""
     run_code: bool = False
@@ -135,6 +137,8 @@ def start(store: Store, run: Run, wanted: Wanted) -> None:
     result_folder(store, run)
     if wanted.benchmark:
         _require_benchmarks(run)
+    if wanted.benchmark.endswith(OWN_TASK):  # the worker runs in another folder
+        wanted = dataclasses.replace(wanted, benchmark=str(_own_task(wanted.benchmark)))
     if wanted.run_code:
         _require_code(run, wanted)
     if wanted.data is not None:
@@ -182,6 +186,17 @@ def _require_benchmarks(run: Run) -> None:
         raise RunError("--benchmark", rule, None, "Leave it out")
     if command := lacks_benchmarks():
         raise RunError("--benchmark", "needs lm-eval, which is not installed", None, f"Install it: {command}")
+
+
+def _own_task(path: str) -> Path:
+    """Return the whole path of the YAML file of a task.
+
+    Raises:
+        RunError: If there is none.
+    """
+    if not Path(path).is_file():
+        raise RunError("--benchmark", "must be a file that is there", path, "Correct its path, or name lm-eval's task")
+    return Path(path).resolve()
 
 
 def _require_code(run: Run, wanted: Wanted) -> None:

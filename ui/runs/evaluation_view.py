@@ -85,7 +85,10 @@ def _number(label: str, least: int, usual: int, *, key: str, about: str | None =
 def _benchmark() -> tuple[str, int]:
     """Offer a task of lm-eval, and how many of its questions; without lm-eval say how to get it."""
     lacks = evaluating.lacks_benchmarks()
-    about = "A task of lm-eval, such as arc_easy, that both models are given too. Its questions come from the Hub."
+    about = (
+        "A task of lm-eval, such as arc_easy, that both models are given too; its questions come from the Hub. "
+        "Or the path of a task of yours, a YAML file."
+    )
     name = st.text_input(
         "Benchmark",
         key="evaluated benchmark",

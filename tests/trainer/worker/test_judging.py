@@ -19,7 +19,7 @@ from trainer.results.voices import Voices
 from trainer.runs.export import result_folder
 from trainer.runs.session import Session
 from trainer.worker.judging import scores
-from trainer.worker.judging.benchmark import Benchmark
+from trainer.worker.judging.benchmark import Benchmark, own_task
 from trainer.worker.judging.choices import Choices
 from trainer.worker.judging.reading import after, loss_of
 
@@ -150,12 +150,13 @@ def test_a_benchmark_is_held_against_the_base_question_by_question(trained_here,
         "doc_to_target": "{{answer}}",
         "metric_list": [{"metric": "acc"}],
     }
-    (tmp_path / "odd.yaml").write_text(json.dumps(task))  # JSON is YAML too
+    own = tmp_path / "odd.yaml"
+    own.write_text(json.dumps(task))  # JSON is YAML too
     run = trained_here(plan_of(method="lora", max_steps=2), chat_data)
     tokenizer = AutoTokenizer.from_pretrained(result_folder(store, run))
-    with pytest.raises(RunError, match="--benchmark: must be a task of lm-eval, got even"):
-        Benchmark("even", limit=6, tokenizer=tokenizer, own=tmp_path)
-    benchmark, stop = Benchmark("odd", limit=6, tokenizer=tokenizer, own=tmp_path), threading.Event()
+    with pytest.raises(RunError, match="or the YAML file of your own, got even"):
+        Benchmark("even", limit=6, tokenizer=tokenizer)
+    benchmark, stop = Benchmark(str(own), limit=6, tokenizer=tokenizer), threading.Event()
     voices = Voices(Session(run, store, threading.Event()))
     for voice in (TUNED, BASE):
         with voices.model(voice) as model:
@@ -165,3 +166,30 @@ def test_a_benchmark_is_held_against_the_base_question_by_question(trained_here,
     stop.set()
     with voices.model(TUNED) as model, pytest.raises(StopRequestedError):
         benchmark.read(TUNED, model, stop)
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        pytest.param("task: [", "must be a YAML file of plain values", id="torn"),
+        pytest.param(
+            "task: odd\ndoc_to_text: !function utils.text", "plain values", id="a function, which would be run"
+        ),
+        pytest.param("- odd", "must name itself under task", id="a list"),
+        pytest.param("task: odd\ninclude: other.yaml", "must hold all of the task, got include", id="another file"),
+    ],
+)
+def test_a_task_of_ones_own_is_plain_values(tmp_path, written, said):
+    (tmp_path / "own.yaml").write_text(written)
+    with pytest.raises(RunError, match=said):
+        own_task(tmp_path / "own.yaml")
+    with pytest.raises(RunError, match="must be a YAML file of plain values"):
+        own_task(tmp_path / "missing.yaml")
+
+
+def test_a_benchmark_whose_questions_cannot_be_had_is_refused_before_a_model_is_read(tmp_path):
+    pytest.importorskip("lm_eval", reason="lm-eval is not installed: it is an option")
+    missing = {"task": "odd", "dataset_path": "json", "dataset_kwargs": {"data_files": {"test": str(tmp_path / "no")}}}
+    (tmp_path / "odd.yaml").write_text(json.dumps(missing))
+    with pytest.raises(RunError, match="must be a task whose questions can be read"):
+        Benchmark(str(tmp_path / "odd.yaml"), limit=6, tokenizer=None)
