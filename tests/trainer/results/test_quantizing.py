@@ -9,6 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from specs import RunError
+from tests.trainer.leaving import files_naming
 from trainer.__main__ import main
 from trainer.commands import chatting
 from trainer.results import disk, quantizing
@@ -38,7 +39,7 @@ def test_a_quantized_model_is_smaller_is_measured_and_answers(session, learned, 
     folder = quantizing.folder(store, learned, "nf4")
     card = (folder / "README.md").read_text()
     assert found["sentence"] in card
-    assert str(tmp_path) not in card
+    assert files_naming(folder, store.folder, learned.place.model_path) == []
     again = AutoModelForCausalLM.from_pretrained(folder)
     assert again.is_loaded_in_4bit
     voices = Voices(session)

@@ -12,6 +12,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from specs import FinetunePlan, PlanError, RunError, paths
+from tests.trainer.leaving import files_naming
 from trainer.__main__ import main
 from trainer.data.forms.messages import Turn
 from trainer.data.source import DataSource
@@ -144,7 +145,9 @@ def test_the_card_says_how_to_use_it_and_what_was_found(written, adapted):
     card = (written.folder / "README.md").read_text()
     assert f"ollama create lorafit-{adapted[1].id} -f Modelfile" in card
     assert all(one in card for one in written.said)
-    assert str(written.folder) not in card
+    store, run, merged = adapted
+    for folder in (written.folder, merged):
+        assert files_naming(folder, written.folder, store.folder, run.place.model_path) == []
 
 
 def _quantizer():
